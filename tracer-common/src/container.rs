@@ -1,0 +1,108 @@
+//! How a task is known to belong to a container.
+//!
+//! A *container key* stands for a tree of processes that one invocation of a container runtime started: the
+//! container's own (`create`, `run`, `restore`), or one that joined it (`exec`). The trees are followed by
+//! their forks, so neither `unshare`, nor another cgroup, nor a reused namespace number changes whose a
+//! process is. Keys are never used twice.
+
+use crate::{assert_layout, impl_pod};
+
+/// Says which container a process or event belongs to; [`ContainerKey::HOST`] for none.
+///
+/// The low half is the index into the per-container maps, the high half how often that index was used.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerKey(pub u64);
+
+impl ContainerKey {
+    /// No container: the process is the host's.
+    pub const HOST: Self = Self(0);
+
+    /// The key of a slot in its `generation`-th use, which starts at 1.
+    #[inline]
+    #[must_use]
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self(((generation as u64) << 32) | slot as u64)
+    }
+
+    /// Index into the per-container maps.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+    pub const fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// How often the slot has been used, this time included.
+    #[inline]
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// [`Process::stage`]: the process is the runtime's, preparing a container.
+pub const PREPARING: u32 = 1;
+/// [`Process::stage`]: the process runs in the container.
+pub const MEMBER: u32 = 2;
+
+/// What the programs know of a process that a runtime started. Value of the map `PROCESSES`, by thread group id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// The container it belongs to, or prepares.
+    pub container: ContainerKey,
+    /// [`PREPARING`] or [`MEMBER`].
+    pub stage: u32,
+    /// Inode number of the mount namespace that the runtime was started in.
+    pub runtime_mntns: u32,
+    /// Process id in the pid namespace of `tracer`; 0 where it has none there.
+    pub pid: u32,
+    /// Process id in the innermost pid namespace, the container's own.
+    pub container_pid: u32,
+}
+assert_layout!(Process, size 24, container @ 0, stage @ 8, runtime_mntns @ 12, pid @ 16, container_pid @ 20);
+
+/// What the programs keep of a container. Value of the map `SLOTS`, by slot; user space only reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// Generation of the key in use.
+    pub generation: u32,
+    /// 1 from the moment the entrypoint was found.
+    pub bound: u32,
+    /// Processes of the tree that live, those that prepare it included.
+    pub processes: u64,
+}
+assert_layout!(Slot, size 16, generation @ 0, bound @ 4, processes @ 8);
+
+/// [`Verdict::verdict`]: nobody selected this container: its events count as filtered.
+pub const REJECTED: u32 = 1;
+
+/// What user space decided about a container. Value of the map `VERDICTS`, by slot; the programs only read it.
+///
+/// A verdict holds for the generation it names alone, so a slot's next container starts undecided, and what is
+/// undecided is let through.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// Generation of the key that the verdict is about.
+    pub generation: u32,
+    /// 0 or [`REJECTED`].
+    pub verdict: u32,
+}
+assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);
+
+impl_pod!(ContainerKey, Process, Slot, Verdict);
+
+#[cfg(test)]
+mod tests {
+    use super::ContainerKey;
+
+    #[test]
+    fn key_keeps_slot_and_generation_apart() {
+        let key = ContainerKey::new(u32::MAX, 7);
+        assert_eq!((key.slot(), key.generation()), (u32::MAX, 7));
+        assert_ne!(ContainerKey::new(0, 1), ContainerKey::HOST);
+    }
+}

@@ -1,0 +1,81 @@
+//! Records of the ring buffer `LIFECYCLE`: what runtimes do, from which user space learns the containers.
+
+use crate::{assert_layout, container::ContainerKey};
+
+/// Bytes of a runtime's command line that a record holds at the most.
+pub const RUNTIME_ARGS_MAX: usize = 8192;
+
+/// The kinds of lifecycle records.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A runtime was executed: [`Runtime`].
+    Runtime = 1,
+    /// The container's entrypoint was found: [`Record`] alone.
+    Bound = 2,
+    /// The last process of the tree is gone: [`Record`] alone.
+    Ended = 3,
+}
+
+impl TryFrom<u32> for Kind {
+    type Error = u32;
+
+    fn try_from(value: u32) -> Result<Self, u32> {
+        match value {
+            1 => Ok(Self::Runtime),
+            2 => Ok(Self::Bound),
+            3 => Ok(Self::Ended),
+            unknown => Err(unknown),
+        }
+    }
+}
+
+/// What every lifecycle record starts with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
+    pub timestamp: u64,
+    /// The container it is about.
+    pub container: ContainerKey,
+    /// A [`Kind`].
+    pub kind: u32,
+    /// Process id, in the pid namespace of `tracer`, of the task that caused it.
+    pub pid: u32,
+}
+assert_layout!(Record, size 24, timestamp @ 0, container @ 8, kind @ 16, pid @ 20);
+
+/// [`Runtime::trust`]: the effective user id is 0.
+pub const TRUST_ROOT: u32 = 1;
+/// [`Runtime::trust`]: the user namespace is the initial one.
+pub const TRUST_USER_NS: u32 = 1 << 1;
+/// [`Runtime::trust`]: the pid namespace is the initial one.
+pub const TRUST_PID_NS: u32 = 1 << 2;
+/// [`Runtime::trust`]: its root directory is that of the host's init, whichever mount namespace shows it.
+pub const TRUST_ROOT_DIR: u32 = 1 << 3;
+/// [`Runtime::trust`] of a runtime that may name a bundle.
+pub const TRUSTED: u32 = TRUST_ROOT | TRUST_USER_NS | TRUST_PID_NS | TRUST_ROOT_DIR;
+
+/// [`Runtime::marks`]: the command line was longer than the record holds.
+pub const RUNTIME_ARGS_TRUNCATED: u16 = 1;
+/// [`Runtime::marks`]: the command line could not be read.
+pub const RUNTIME_ARGS_FAULT: u16 = 1 << 1;
+
+/// A container runtime was executed; `args_len` bytes of NUL-terminated arguments follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Runtime {
+    /// What all records share; its `pid` is the runtime's.
+    pub record: Record,
+    /// When the process started: nanoseconds of `CLOCK_BOOTTIME` (`task_struct.start_boottime`).
+    pub start_time: u64,
+    /// `TRUST_*` bits.
+    pub trust: u32,
+    /// Bytes of arguments that follow.
+    pub args_len: u16,
+    /// `RUNTIME_ARGS_*` bits.
+    pub marks: u16,
+    /// The runtime's comm: the first 15 bytes of its file name.
+    pub comm: crate::Comm,
+}
+assert_layout!(Runtime, size 56, record @ 0, start_time @ 24, trust @ 32, args_len @ 36, marks @ 38, comm @ 40);

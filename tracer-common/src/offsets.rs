@@ -1,0 +1,77 @@
+//! Offsets of kernel structures' fields, which differ between kernels.
+//!
+//! Rust has no CO-RE relocations, so user space resolves the offsets from the kernel's BTF and sets them as
+//! read-only globals before the programs are loaded. The verifier takes them for constants.
+
+/// An offset that this kernel does not have: what depends on it is left out, never guessed.
+pub const UNKNOWN: u32 = u32::MAX;
+
+/// One field whose offset the programs need.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Name of the global variable that holds the offset in bytes.
+    pub global: &'static str,
+    /// Name of the structure in the kernel's BTF.
+    pub structure: &'static str,
+    /// The field; a path with dots through nested structures.
+    pub member: &'static str,
+    /// Whether nothing works without it.
+    pub required: bool,
+}
+
+/// Calls `$with!` with every field: `GLOBAL: "structure" "member" required;`.
+///
+/// The one list of them: the programs make their globals of it, user space its look-ups.
+#[macro_export]
+macro_rules! with_offsets {
+    ($with:ident) => {
+        $with! {
+            TASK_TGID: "task_struct" "tgid" true;
+            TASK_PID: "task_struct" "pid" true;
+            TASK_MM: "task_struct" "mm" true;
+            TASK_GROUP_LEADER: "task_struct" "group_leader" true;
+            TASK_REAL_PARENT: "task_struct" "real_parent" true;
+            TASK_THREAD_PID: "task_struct" "thread_pid" true;
+            TASK_START_BOOTTIME: "task_struct" "start_boottime" true;
+            TASK_NSPROXY: "task_struct" "nsproxy" true;
+            TASK_SIGNAL: "task_struct" "signal" true;
+            TASK_CRED: "task_struct" "cred" true;
+            TASK_FS: "task_struct" "fs" true;
+            // x86: says whether a system call was a 32-bit one. arm64 has a flag for that.
+            TASK_THREAD_STATUS: "task_struct" "thread_info.status" false;
+            TASK_THREAD_FLAGS: "task_struct" "thread_info.flags" false;
+            NSPROXY_MNT_NS: "nsproxy" "mnt_ns" true;
+            MNT_NS_INUM: "mnt_namespace" "ns.inum" true;
+            PID_LEVEL: "pid" "level" true;
+            PID_NUMBERS: "pid" "numbers" true;
+            UPID_NR: "upid" "nr" true;
+            UPID_NS: "upid" "ns" true;
+            PID_NS_INUM: "pid_namespace" "ns.inum" true;
+            PID_NS_CHILD_REAPER: "pid_namespace" "child_reaper" true;
+            SIGNAL_LIVE: "signal_struct" "live" true;
+            CRED_EUID: "cred" "euid" true;
+            CRED_USER_NS: "cred" "user_ns" true;
+            USER_NS_LEVEL: "user_namespace" "level" true;
+            FS_ROOT_DENTRY: "fs_struct" "root.dentry" true;
+            MM_ARG_START: "mm_struct" "arg_start" true;
+            MM_ARG_END: "mm_struct" "arg_end" true;
+            BPRM_FILENAME: "linux_binprm" "filename" true;
+        }
+    };
+}
+
+macro_rules! fields {
+    ($($global:ident: $structure:literal $member:literal $required:literal;)*) => {
+        /// Every field that the programs need.
+        pub const FIELDS: &[Field] = &[$(Field {
+            global: stringify!($global),
+            structure: $structure,
+            member: $member,
+            required: $required,
+        }),*];
+    };
+}
+with_offsets!(fields);
+
+/// Size of `struct upid` (include/linux/pid.h: an int and a pointer, unchanged since 2.6.24).
+pub const UPID_SIZE: u32 = 16;

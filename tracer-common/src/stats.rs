@@ -1,0 +1,64 @@
+//! Counters of the programs: what they saw, and where an event can be lost.
+
+use crate::{assert_layout, impl_pod};
+
+/// The programs; their value is the index into the per-program maps `STATS` and `SCRATCH`.
+///
+/// Each counts for itself, because the kernel never runs a program within itself on one CPU, but may run one
+/// program in the middle of another: so no counter is written from two sides.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `sys_exit`: calls that open files.
+    OpenExit = 0,
+    /// `sched_process_exec`: runtimes, entrypoints, successful executions.
+    ProcessExec = 1,
+    /// `sys_exit`: failed executions.
+    ExecExit = 2,
+    /// `sched_process_fork`: follows the processes of a container.
+    ProcessFork = 3,
+    /// `sched_process_exit`: forgets them.
+    ProcessExit = 4,
+}
+
+impl Program {
+    /// All programs, in the order of their index.
+    pub const ALL: [Self; 5] =
+        [Self::OpenExit, Self::ProcessExec, Self::ExecExit, Self::ProcessFork, Self::ProcessExit];
+
+    /// The program's name in the object file and in the kernel.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OpenExit => "open_exit",
+            Self::ProcessExec => "process_exec",
+            Self::ExecExit => "exec_exit",
+            Self::ProcessFork => "process_fork",
+            Self::ProcessExit => "process_exit",
+        }
+    }
+}
+
+/// One program's counters on one CPU. Once the programs are detached:
+/// `seen` = records submitted + `filtered` + `lost_buffer_full` + `lost_no_scratch`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// Calls of the traced kind, by any process.
+    pub seen: u64,
+    /// Of those, what nobody asked for.
+    pub filtered: u64,
+    /// Records that found `EVENTS` full.
+    pub lost_buffer_full: u64,
+    /// Records that had no buffer to be put together in; the kernel has no known reason to refuse one.
+    pub lost_no_scratch: u64,
+    /// Records that found `LIFECYCLE` full: containers that were not learnt of, or whose end was not.
+    pub lost_lifecycle: u64,
+    /// Processes that `PROCESSES` had no room for: what they and their children do passes for the host's.
+    pub lost_processes_full: u64,
+    /// Runtimes that no slot was free for: their containers pass for the host's.
+    pub lost_slots_full: u64,
+}
+assert_layout!(ProgramStats, size 56, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
+    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48);
+impl_pod!(ProgramStats);
