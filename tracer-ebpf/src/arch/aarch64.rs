@@ -1,0 +1,64 @@
+//! aarch64: 64-bit calls, and those of 32-bit arm programs.
+
+use super::{Arguments, ExecCall, OpenCall};
+use crate::{globals, task::Task};
+
+/// `struct pt_regs` (arch/arm64/include/asm/ptrace.h, since 4.15): `orig_x0` keeps the first argument, whose
+/// register the return value overwrites.
+#[repr(C)]
+pub struct Registers {
+    x: [u64; 31],
+    sp: u64,
+    pc: u64,
+    pstate: u64,
+    orig_x0: u64,
+    syscallno: i32,
+}
+
+/// `thread_info.flags`: a 32-bit program (`TIF_32BIT`, arch/arm64/include/asm/thread_info.h).
+const TIF_32BIT: u64 = 1 << 22;
+
+/// Which of the open calls this is.
+#[inline(always)]
+pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments)> {
+    let number = registers.syscallno;
+    if !matches!(number, 5 | 8 | 56 | 322 | 437) {
+        return None;
+    }
+    let compat = is_compat();
+    let call = match (compat, number) {
+        (true, 5) => OpenCall::Open,
+        (true, 8) => OpenCall::Creat,
+        (false, 56) | (true, 322) => OpenCall::Openat,
+        (_, 437) => OpenCall::Openat2,
+        _ => return None,
+    };
+    Some((call, arguments(registers)))
+}
+
+/// Which of the exec calls this is.
+#[inline(always)]
+pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
+    let number = registers.syscallno;
+    if !matches!(number, 11 | 221 | 281 | 387) {
+        return None;
+    }
+    let compat = is_compat();
+    let call = match (compat, number) {
+        (false, 221) | (true, 11) => ExecCall { at: false, compat },
+        (false, 281) | (true, 387) => ExecCall { at: true, compat },
+        _ => return None,
+    };
+    Some((call, arguments(registers)))
+}
+
+#[inline(always)]
+fn is_compat() -> bool {
+    let flags: Option<u64> = Task::current().0.read(&globals::TASK_THREAD_FLAGS);
+    flags.is_some_and(|flags| flags & TIF_32BIT != 0)
+}
+
+#[inline(always)]
+fn arguments(registers: &Registers) -> Arguments {
+    Arguments([registers.orig_x0, registers.x[1], registers.x[2], registers.x[3]])
+}

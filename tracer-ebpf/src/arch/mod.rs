@@ -1,0 +1,36 @@
+//! System calls as the architecture passes them.
+//!
+//! Only what `sys_exit` leaves readable: the registers that held the arguments still do when a call returns,
+//! but for arm64's first one, which has a copy.
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod aarch64;
+#[cfg(bpf_target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(bpf_target_arch = "aarch64")]
+pub use aarch64::{Registers, exec_call, open_call};
+#[cfg(bpf_target_arch = "x86_64")]
+pub use x86_64::{Registers, exec_call, open_call};
+
+/// A call that opens a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum OpenCall {
+    Open,
+    Creat,
+    Openat,
+    Openat2,
+}
+
+/// A call that executes a program, and how wide its pointers are.
+#[derive(Clone, Copy)]
+pub struct ExecCall {
+    /// Whether a directory's file descriptor comes first (execveat).
+    pub at: bool,
+    /// Whether the argument vector holds 32-bit pointers.
+    pub compat: bool,
+}
+
+/// The first arguments of a system call, widened to 64 bits.
+#[derive(Clone, Copy)]
+pub struct Arguments(pub [u64; 4]);

@@ -1,0 +1,160 @@
+//! Putting records together and handing them over, with a counter for every way that this can fail.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::bpf_ktime_get_boot_ns,
+    },
+};
+use tracer_common::{
+    container::ContainerKey,
+    event::{Header, Kind},
+    stats::{Program, ProgramStats},
+};
+
+use crate::{
+    globals,
+    identity::Identity,
+    maps::{EVENTS, LIFECYCLE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE, STATS},
+    read::bounded,
+    task::Task,
+};
+
+/// Nanoseconds of `CLOCK_BOOTTIME`: it goes on while the machine is suspended, as the wall clock does.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper takes no arguments and always succeeds.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Adds to a counter of this CPU.
+#[inline(always)]
+pub fn count(program: Program, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
+    if let Some(stats) = STATS.get_ptr_mut(program as u32) {
+        // SAFETY: the value is this CPU's, and a program never runs within itself there, so that nobody else
+        // writes while the reference lives; user space reads whole words.
+        *field(unsafe { &mut *stats }) += 1;
+    }
+}
+
+/// This CPU's buffer of a program.
+pub struct Scratch {
+    start: *mut u8,
+    program: Program,
+}
+
+impl Scratch {
+    /// `None`, and counted, where the kernel refuses it.
+    #[inline(always)]
+    pub fn take(program: Program) -> Option<Self> {
+        let Some(start) = SCRATCH.get_ptr_mut(program as u32) else {
+            count(program, |stats| &mut stats.lost_no_scratch);
+            return None;
+        };
+        Some(Self { start: start.cast(), program })
+    }
+
+    /// The byte `offset` bytes on, in the first half of the buffer.
+    #[inline(always)]
+    pub fn at(&self, offset: u32) -> *mut u8 {
+        const MASK: u32 = SCRATCH_SIZE as u32 / 2 - 1;
+        // SAFETY: the mask keeps it within the buffer.
+        unsafe { self.start.add(bounded::<MASK>(offset) as usize) }
+    }
+
+    /// Writes the fixed part of a record.
+    #[inline(always)]
+    pub fn write<T: Copy>(&mut self, record: T) {
+        const { assert!(size_of::<T>() < SCRATCH_SIZE && align_of::<T>() <= 8) };
+        // SAFETY: the buffer is larger, eight-byte aligned as all map values are, and this program's alone.
+        unsafe { self.start.cast::<T>().write(record) }
+    }
+
+    /// The record put together here.
+    #[inline(always)]
+    fn record(&self, len: u32) -> &[u8] {
+        const MASK: u32 = SCRATCH_SIZE as u32 - 1;
+        // SAFETY: the mask keeps it within the buffer, all of which is initialised: the kernel zeroes it.
+        unsafe { core::slice::from_raw_parts(self.start, bounded::<MASK>(len) as usize) }
+    }
+
+    /// Submits the first `len` bytes as a traced event, or counts it as lost.
+    ///
+    /// The reader is not woken for each: when much has come together, or when it sleeps for want of events.
+    /// In between it looks by itself.
+    #[inline(always)]
+    pub fn submit_event(&self, len: u32) {
+        let flags = if reader_sleeps() || crosses_wake_bytes(len) {
+            u64::from(BPF_RB_FORCE_WAKEUP)
+        } else {
+            u64::from(BPF_RB_NO_WAKEUP)
+        };
+        if EVENTS.output(self.record(len), flags).is_err() {
+            count(self.program, |stats| &mut stats.lost_buffer_full);
+        }
+    }
+
+    /// Submits the first `len` bytes as a lifecycle record and wakes its reader, or counts it as lost.
+    #[inline(always)]
+    pub fn submit_lifecycle(&self, len: u32) {
+        submit_lifecycle(self.program, self.record(len));
+    }
+}
+
+/// Submits a lifecycle record and wakes its reader, or counts it as lost.
+#[inline(always)]
+pub fn submit_lifecycle<T: ?Sized>(program: Program, record: &T) {
+    if LIFECYCLE.output(record, 0).is_err() {
+        count(program, |stats| &mut stats.lost_lifecycle);
+    }
+}
+
+/// Whether the reader wants to be woken by the next record; asked once, since the first one does wake it.
+#[inline(always)]
+fn reader_sleeps() -> bool {
+    let Some(sleeps) = READER_SLEEPS.get_ptr_mut(0) else { return false };
+    // SAFETY: a value of an array map, never removed. A race makes for one wake-up too many.
+    unsafe {
+        let asleep = sleeps.read_volatile() != 0;
+        if asleep {
+            sleeps.write_volatile(0);
+        }
+        asleep
+    }
+}
+
+/// Whether this record is the one with which enough has come together to wake the reader.
+#[inline(always)]
+fn crosses_wake_bytes(len: u32) -> bool {
+    let wake = globals::WAKE_BYTES.load();
+    let available = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
+    available < wake && available + u64::from(len) >= wake
+}
+
+/// The header of an event of the current task.
+#[inline(always)]
+pub fn header(kind: Kind, identity: &Identity) -> Header {
+    let task = Task::current();
+    let uid_gid = bpf_get_current_uid_gid();
+    let (pid, tid, ppid) = if globals::TRACER_PID_NS.load() == 0 {
+        let pid_tgid = bpf_get_current_pid_tgid();
+        ((pid_tgid >> 32) as u32, pid_tgid as u32, task.real_parent().tgid())
+    } else {
+        let pid = if identity.pid == 0 { task.process_ids().tracer } else { identity.pid };
+        (pid, task.thread_ids().tracer, task.real_parent().process_ids().tracer)
+    };
+    Header {
+        timestamp: now(),
+        container: identity.container,
+        kind: kind as u32,
+        pid,
+        tid,
+        ppid,
+        container_pid: if identity.container == ContainerKey::HOST { 0 } else { identity.container_pid },
+        uid: uid_gid as u32,
+        gid: (uid_gid >> 32) as u32,
+        reserved: 0,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    }
+}

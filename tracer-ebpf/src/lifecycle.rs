@@ -1,0 +1,235 @@
+//! Follows what container runtimes start, by its forks, from the runtime's own execution to the last exit.
+//!
+//! A runtime's process and its descendants *prepare* a container until one of them executes in a mount
+//! namespace that is not the runtime's while its parent is outside of that namespace: the entrypoint. From
+//! then on it and its descendants are the container's *members*. The check of the parent tells the
+//! entrypoint from createContainer and startContainer hooks, which are children of the container's init.
+
+use core::{arch::asm, ptr};
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_comm, programs::BtfTracePointContext};
+use aya_log_ebpf::{debug, warn};
+use tracer_common::{
+    container::{ContainerKey, MEMBER, PREPARING, Process, Slot},
+    lifecycle::{
+        Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime, TRUST_PID_NS,
+        TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS,
+    },
+    stats::Program,
+};
+
+use crate::{
+    emit::{Scratch, count, now, submit_lifecycle},
+    identity::Identity,
+    maps::{FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
+    read::{self, Copied},
+    task::Task,
+};
+
+/// A task has executed a program: a runtime to follow, an entrypoint to bind, or neither.
+/// Returns whose the task is from now on.
+#[inline(always)]
+pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
+    let tgid = task.tgid();
+    let Some(process) = PROCESSES.get_ptr_mut(&tgid) else {
+        if is_runtime() {
+            follow_runtime(ctx, task, tgid);
+        }
+        return Identity::HOST;
+    };
+    // SAFETY: the entry is removed by the exit of the current process only, and nobody else writes it.
+    let process = unsafe { &mut *process };
+    if process.stage == PREPARING {
+        if !is_entrypoint(task, process) {
+            return Identity::HOST;
+        }
+        bind(ctx, process);
+    }
+    Identity::of(process)
+}
+
+/// A process was forked: it belongs where its parent does.
+#[inline(always)]
+pub fn on_fork(ctx: &BtfTracePointContext, parent: Task, child: Task) {
+    // SAFETY: the entry is removed by the exit of the parent only, which is forking.
+    let Some(process) = (unsafe { PROCESSES.get(&parent.tgid()) }) else { return };
+    if !child.is_leader() {
+        return;
+    }
+    let ids = child.process_ids();
+    let process = Process { pid: ids.tracer, container_pid: ids.innermost, ..*process };
+    if PROCESSES.insert(&child.tgid(), &process, u64::from(BPF_NOEXIST)).is_err() {
+        count(Program::ProcessFork, |stats| &mut stats.lost_processes_full);
+        warn!(ctx, "no room for process {}: its events will pass for the host's", ids.tracer);
+        return;
+    }
+    if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
+        add_process(slot, 1);
+    }
+}
+
+/// A task exits. With the last one of its group the process is forgotten, with the last process the container:
+/// not with its init, whose siblings still open files for a while.
+#[inline(always)]
+pub fn on_exit(ctx: &BtfTracePointContext, task: Task) {
+    let tgid = task.tgid();
+    // SAFETY: read before this very function removes the entry.
+    let Some(process) = (unsafe { PROCESSES.get(&tgid) }) else { return };
+    if !task.is_group_dead() {
+        return;
+    }
+    let container = process.container;
+    let pid = process.pid;
+    // Two last threads may both find their group dead: one of them removes the entry.
+    if PROCESSES.remove(&tgid).is_err() {
+        return;
+    }
+    let Some(slot) = SLOTS.get_ptr_mut(container.slot()) else { return };
+    // Of two last processes that exit at once both may find nobody left: user space takes a second end for
+    // what it is. That neither does is impossible, as each has counted itself down before it looks.
+    if add_process(slot, -1) == 0 {
+        debug!(ctx, "container {}: ended", container.slot());
+        submit(Program::ProcessExit, Kind::Ended, container, pid);
+    }
+}
+
+/// Whose a failed execution is. The entrypoint's counts as the container's although nothing was bound: a
+/// container that cannot start is the one people trace for.
+#[inline(always)]
+pub fn identity_of_failed_exec(task: Task) -> Identity {
+    // SAFETY: the entry is removed by the exit of the current process only.
+    match unsafe { PROCESSES.get(&task.tgid()) } {
+        Some(process) if process.stage == MEMBER || is_entrypoint(task, process) => Identity::of(process),
+        _ => Identity::HOST,
+    }
+}
+
+/// Whether the task that just executed is a container runtime, by its file's name: the kernel has just made
+/// that the comm (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it.
+#[inline(always)]
+fn is_runtime() -> bool {
+    let Ok(comm) = bpf_get_current_comm() else { return false };
+    // SAFETY: the map is written before the programs run.
+    unsafe { RUNTIMES.get(&comm) }.is_some()
+}
+
+#[inline(always)]
+fn is_entrypoint(task: Task, process: &Process) -> bool {
+    let mntns = task.mntns();
+    if mntns == process.runtime_mntns || task.real_parent().mntns() == mntns {
+        return false;
+    }
+    // SAFETY: a value of an array map, never removed.
+    SLOTS.get_ptr(process.container.slot()).is_some_and(|slot| unsafe { (*slot).bound } == 0)
+}
+
+#[inline(always)]
+fn bind(ctx: &BtfTracePointContext, process: &mut Process) {
+    process.stage = MEMBER;
+    if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
+        // SAFETY: a value of an array map, never removed.
+        unsafe { ptr::addr_of_mut!((*slot).bound).write_volatile(1) };
+    }
+    debug!(ctx, "container {}: entrypoint is process {}", process.container.slot(), process.pid);
+    submit(Program::ProcessExec, Kind::Bound, process.container, process.pid);
+}
+
+/// Gives a runtime's invocation a key and tells user space about it.
+#[inline(always)]
+fn follow_runtime(ctx: &BtfTracePointContext, task: Task, tgid: u32) {
+    let Ok(Some(index)) = FREE_SLOTS.pop() else {
+        count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
+        warn!(ctx, "no slot is free: the container of runtime {} will pass for the host", tgid);
+        return;
+    };
+    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
+    // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
+    let slot = unsafe { &mut *slot };
+    *slot = Slot { generation: slot.generation + 1, bound: 0, processes: 1 };
+    let container = ContainerKey::new(index, slot.generation);
+    let ids = task.process_ids();
+    let process = Process {
+        container,
+        stage: PREPARING,
+        runtime_mntns: task.mntns(),
+        pid: ids.tracer,
+        container_pid: ids.innermost,
+    };
+    if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_err() {
+        count(Program::ProcessExec, |stats| &mut stats.lost_processes_full);
+        warn!(ctx, "no room for runtime {}: its container will pass for the host", tgid);
+        submit(Program::ProcessExec, Kind::Ended, container, ids.tracer);
+        return;
+    }
+    debug!(ctx, "container {}: runtime is process {}", index, ids.tracer);
+    submit_runtime(task, container, ids.tracer);
+}
+
+#[inline(always)]
+fn submit_runtime(task: Task, container: ContainerKey, pid: u32) {
+    const FIXED: u32 = size_of::<Runtime>() as u32;
+    let Some(mut scratch) = Scratch::take(Program::ProcessExec) else { return };
+    let args = match task.arguments() {
+        // SAFETY: the buffer is longer than both together.
+        Some((start, len)) => unsafe {
+            read::user_block(scratch.at(FIXED), RUNTIME_ARGS_MAX as u32, start, len)
+        },
+        None => Copied::FAULT,
+    };
+    let mut marks = 0;
+    if args.truncated {
+        marks |= RUNTIME_ARGS_TRUNCATED;
+    }
+    if args.fault {
+        marks |= RUNTIME_ARGS_FAULT;
+    }
+    scratch.write(Runtime {
+        record: Record { timestamp: now(), container, kind: Kind::Runtime as u32, pid },
+        start_time: task.start_time(),
+        trust: trust(task),
+        args_len: args.len as u16,
+        marks,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    });
+    scratch.submit_lifecycle(FIXED + args.len);
+}
+
+/// What speaks for a runtime. A container's process may have its user and pid namespaces and its uid in common
+/// with the host, and may make itself any mount namespace; the host's root directory it cannot have, unless it
+/// was given it.
+#[inline(always)]
+fn trust(task: Task) -> u32 {
+    let mut trust = 0;
+    if task.effective_uid() == Some(0) {
+        trust |= TRUST_ROOT;
+    }
+    if task.user_ns_level() == Some(0) {
+        trust |= TRUST_USER_NS;
+    }
+    if task.pid_ns_level() == Some(0) {
+        trust |= TRUST_PID_NS;
+    }
+    let root = task.root_dentry();
+    if root.is_some() && root == task.host_init().root_dentry() {
+        trust |= TRUST_ROOT_DIR;
+    }
+    trust
+}
+
+#[inline(always)]
+fn submit(program: Program, kind: Kind, container: ContainerKey, pid: u32) {
+    submit_lifecycle(program, &Record { timestamp: now(), container, kind: kind as u32, pid });
+}
+
+/// Counts a process of a container up or down; returns how many there are, by then.
+#[inline(always)]
+fn add_process(slot: *mut Slot, change: i64) -> u64 {
+    // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
+    // atomically. In assembly, since Rust has no atomic arithmetic for this target; and the sum is not taken
+    // from the addition, since that needs Linux 5.12.
+    unsafe {
+        let processes = ptr::addr_of_mut!((*slot).processes);
+        asm!("lock *(u64 *)({processes} + 0) += {change}", processes = in(reg) processes, change = in(reg) change);
+        processes.read_volatile()
+    }
+}

@@ -1,0 +1,115 @@
+//! tracer's eBPF programs.
+//!
+//! | program | hook | purpose |
+//! |---|---|---|
+//! | `process_exec` | `tp_btf/sched_process_exec` | finds runtimes and entrypoints; traces executions |
+//! | `process_fork` | `tp_btf/sched_process_fork` | follows the processes that a runtime starts |
+//! | `process_exit` | `tp_btf/sched_process_exit` | forgets them, and a container with its last one |
+//! | `open_exit` | `tp_btf/sys_exit` | traces open, openat, openat2, creat |
+//! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat |
+//!
+//! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before). The hooks are thin, what they do is in the
+//! modules. Nothing here waits, and nothing is changed but the maps.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![allow(
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::inline_always,
+    reason = "a program, not a library; registers and lengths change their width all the time; \
+              what is not inlined the verifier sees without its bounds"
+)]
+
+mod arch;
+mod emit;
+mod globals;
+mod identity;
+mod lifecycle;
+mod maps;
+mod probes;
+mod read;
+mod task;
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{
+    arch::Registers,
+    probes::{exec, open},
+    read::KernelAddress,
+    task::Task,
+};
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, include/trace/events/sched.h.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    let task = Task(KernelAddress(ctx.arg(0)));
+    let identity = lifecycle::on_exec(&ctx, task);
+    if globals::TRACE_EXEC.load() != 0 {
+        exec::on_exec(&identity, task, KernelAddress(ctx.arg(2)));
+    }
+    0
+}
+
+/// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, include/trace/events/sched.h; called by
+/// kernel_clone() before the child runs.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p)`, with a second argument since 6.16; include/trace/events/sched.h.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::on_exit(&ctx, Task(KernelAddress(ctx.arg(0))));
+    0
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
+    open::on_exit(registers(&ctx), ctx.arg(1), current_tgid());
+    0
+}
+
+/// As for [`open_exit`].
+#[btf_tracepoint(function = "sys_exit")]
+pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
+    exec::on_exit(registers(&ctx), ctx.arg(1), current_tgid());
+    0
+}
+
+/// The registers that a system call was made with. Plain loads: the verifier knows the type.
+#[inline(always)]
+fn registers(ctx: &BtfTracePointContext) -> &Registers {
+    let registers: *const Registers = ctx.arg(0);
+    // SAFETY: the tracepoint's first argument, never null, valid while the program runs.
+    unsafe { &*registers }
+}
+
+#[inline(always)]
+fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Whether the current process is `tracer`.
+#[inline(always)]
+fn is_tracer(tgid: u32) -> bool {
+    let pid = if globals::TRACER_PID_NS.load() == 0 { tgid } else { Task::current().process_ids().tracer };
+    pid == globals::TRACER_PID.load()
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Not `unreachable_unchecked`: a panic that could be reached is a loop that the verifier refuses.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

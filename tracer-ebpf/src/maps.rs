@@ -1,0 +1,58 @@
+//! The maps. Sizes given here are the least that works: user space sets the real ones before loading.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+};
+use tracer_common::{
+    Comm,
+    container::{Process, Slot, Verdict},
+    stats::{Program, ProgramStats},
+};
+
+/// Bytes of a program's buffer for putting a record together. More than any record needs: the verifier adds
+/// the largest length to the largest offset, and a per-CPU value may have 32 KiB at the most.
+pub const SCRATCH_SIZE: usize = 32 * 1024;
+
+const PROGRAMS: u32 = Program::ALL.len() as u32;
+
+/// What runtimes do. Never shared with traced events, so that a flood of them cannot push this out.
+#[map]
+pub static LIFECYCLE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Traced events.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
+
+/// By index 0: 1 while the reader of `EVENTS` sleeps without a timer and wants to be woken by the next record.
+#[map]
+pub static READER_SLEEPS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Processes that a runtime started, by thread group id in the initial pid namespace.
+#[map]
+pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0);
+
+/// Containers, by slot.
+#[map]
+pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);
+
+/// What user space decided about containers, by slot.
+#[map]
+pub static VERDICTS: Array<Verdict> = Array::with_max_entries(1, 0);
+
+/// Slots that no container uses. User space gives them out and takes them back.
+#[map]
+pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
+
+/// The comms of container runtimes. User space fills it; the value is unused.
+#[map]
+pub static RUNTIMES: HashMap<Comm, u8> = HashMap::with_max_entries(64, 0);
+
+/// Counters, by [`Program`].
+#[map]
+pub static STATS: PerCpuArray<ProgramStats> = PerCpuArray::with_max_entries(PROGRAMS, 0);
+
+/// Buffers for putting records together, by [`Program`]: one each, since newer kernels let programs preempt
+/// each other.
+#[map]
+pub static SCRATCH: PerCpuArray<[u8; SCRATCH_SIZE]> = PerCpuArray::with_max_entries(PROGRAMS, 0);

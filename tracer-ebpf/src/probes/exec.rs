@@ -1,0 +1,122 @@
+//! execve and execveat: the successful ones when the new program is in place, the failed ones when they return.
+
+use tracer_common::{
+    event::{
+        ARGS_FAULT, ARGS_TRUNCATED, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Kind, PATH_FAULT, PATH_TRUNCATED,
+    },
+    stats::Program,
+};
+
+use crate::{
+    arch::{self, Registers},
+    emit::{Scratch, count, header},
+    globals,
+    identity::Identity,
+    is_tracer, lifecycle,
+    read::{self, Copied, KernelAddress, bounded},
+    task::Task,
+};
+
+const FIXED: u32 = size_of::<Exec>() as u32;
+/// Arguments of a failed execution that are read at the most; more are marked as truncated.
+const FAILED_ARGS_MAX: u32 = 128;
+
+/// A program was executed; its arguments are the block that the kernel has just laid out.
+#[inline(always)]
+pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
+    count(Program::ProcessExec, |stats| &mut stats.seen);
+    if !identity.is_selected() || globals::FAILED_ONLY.load() != 0 || is_tracer(task.tgid()) {
+        count(Program::ProcessExec, |stats| &mut stats.filtered);
+        return;
+    }
+    let Some(scratch) = Scratch::take(Program::ProcessExec) else { return };
+    let filename = bprm.follow(&globals::BPRM_FILENAME);
+    // SAFETY: the buffer is longer than both together.
+    let path = unsafe { read::kernel_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, filename) };
+    let args = match task.arguments() {
+        // SAFETY: the buffer is longer than all three together.
+        Some((start, len)) => unsafe {
+            read::user_block(scratch.at(FIXED + path.len), EXEC_ARGS_MAX as u32, start, len)
+        },
+        None => Copied::FAULT,
+    };
+    submit(scratch, identity, 0, path, args);
+}
+
+/// A call to execute returned, and so has failed. The argument block is still the old program's: the new
+/// arguments are where the caller has them.
+#[inline(always)]
+pub fn on_exit(registers: &Registers, ret: i64, tgid: u32) {
+    if ret >= 0 {
+        return;
+    }
+    let Some((call, arguments)) = arch::exec_call(registers) else { return };
+    count(Program::ExecExit, |stats| &mut stats.seen);
+    let identity = lifecycle::identity_of_failed_exec(Task::current());
+    if !identity.is_selected() || is_tracer(tgid) {
+        count(Program::ExecExit, |stats| &mut stats.filtered);
+        return;
+    }
+    let Some(scratch) = Scratch::take(Program::ExecExit) else { return };
+    let [first, second, third, _] = arguments.0;
+    let (path, argv) = if call.at { (second, third) } else { (first, second) };
+    // SAFETY: the buffer is longer than both together.
+    let path = unsafe { read::user_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, path) };
+    let args = copy_argv(&scratch, FIXED + path.len, argv, call.compat);
+    submit(scratch, &identity, ret as i32, path, args);
+}
+
+#[inline(always)]
+fn submit(mut scratch: Scratch, identity: &Identity, ret: i32, path: Copied, args: Copied) {
+    scratch.write(Exec {
+        header: header(Kind::Exec, identity),
+        ret,
+        path_len: path.len as u16,
+        args_len: args.len as u16,
+        marks: path.marks(PATH_TRUNCATED, PATH_FAULT) | args.marks(ARGS_TRUNCATED, ARGS_FAULT),
+        reserved: [0; 7],
+    });
+    scratch.submit_event(FIXED + path.len + args.len);
+}
+
+/// Copies an argument vector, string after string, each with its NUL. What was read before a fault stays.
+#[inline(always)]
+fn copy_argv(scratch: &Scratch, at: u32, argv: u64, compat: bool) -> Copied {
+    const MAX: u32 = EXEC_ARGS_MAX as u32;
+    // Cuts the length at every turn to the same range, so that the verifier finds each turn's state in the last
+    // one's and need not follow all their ends separately.
+    const MASK: u32 = 2 * MAX - 1;
+    let mut copied = Copied { len: 0, truncated: true, fault: false };
+    for index in 0..FAILED_ARGS_MAX {
+        let pointer = match (argv, compat) {
+            // execve takes a null pointer for an empty vector.
+            (0, _) => Some(0),
+            (_, true) => read::user::<u32>(argv + u64::from(index) * 4).map(u64::from),
+            (_, false) => read::user::<u64>(argv + u64::from(index) * 8),
+        };
+        let Some(pointer) = pointer else {
+            copied.fault = true;
+            break;
+        };
+        if pointer == 0 {
+            copied.truncated = false;
+            break;
+        }
+        if copied.len >= MAX {
+            break;
+        }
+        let left = bounded::<MASK>(MAX - copied.len);
+        // SAFETY: the buffer is longer than the largest offset and the longest string together.
+        let argument = unsafe { read::user_str(scratch.at(at + copied.len), left, pointer) };
+        if argument.fault {
+            copied.fault = true;
+            break;
+        }
+        copied.len = bounded::<MASK>(copied.len + argument.len + 1);
+        if argument.truncated {
+            break;
+        }
+    }
+    copied.len = if copied.len > MAX { MAX } else { bounded::<MASK>(copied.len) };
+    copied
+}

@@ -1,0 +1,4 @@
+//! The traced kinds, one module each.
+
+pub mod exec;
+pub mod open;

@@ -1,0 +1,16 @@
+//! The versions everything is built with: the one place they are written down.
+//!
+//! `xtask` installs them and `tracer/build.rs` builds the BPF object with [`NIGHTLY`]. There is no
+//! `rust-toolchain.toml` on purpose: with it, cargo refuses to start where the toolchain is absent, and
+//! so `xtask` could not install it.
+
+/// Builds everything but the BPF object. aya 0.16 needs it.
+pub(crate) const STABLE: &str = "1.98.0";
+/// Builds the BPF object (`-Z build-std=core`). Its LLVM must not be newer than bpf-linker's.
+pub(crate) const NIGHTLY: &str = "nightly-2026-08-05";
+/// Links the BPF object.
+pub(crate) const BPF_LINKER: &str = "0.13.0";
+/// The LLVM major version of [`NIGHTLY`], which bpf-linker is built against.
+pub(crate) const LLVM: &str = "22";
+/// Checks licences, duplicates and sources of the dependencies (`deny.toml`).
+pub(crate) const CARGO_DENY: &str = "0.20.2";
