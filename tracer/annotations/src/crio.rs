@@ -1,0 +1,47 @@
+//! The keys that CRI-O writes, and those of the kubelet's labels that it writes as annotations.
+//!
+//! Source: `pkg/annotations/internal.go` of CRI-O, `pkg/kubelet/types/labels.go` of Kubernetes, and the bundles of
+//! CRI-O 1.37 that this crate is tested with.
+//!
+//! CRI-O copies the annotations of a pod, which its author chose, into the bundles. The kubelet's labels are written
+//! over them, so the names hold. CRI-O's own keys are written over them in ordinary containers only: in a sandbox of
+//! older releases the author has the last word on those.
+
+use crate::Engine;
+use crate::dialect::{Dialect, Mark};
+
+/// Who made the container. podman writes it too, with another value, beside some of the keys below: only
+/// [`MANAGER_CRIO`] means CRI-O.
+pub const MANAGER: &str = "io.container.manager";
+/// The value of [`MANAGER`] that means CRI-O.
+pub const MANAGER_CRIO: &str = "cri-o";
+/// `sandbox` or `container`.
+pub const CONTAINER_TYPE: &str = "io.kubernetes.cri-o.ContainerType";
+/// The pod's namespace: a label of the kubelet.
+pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// The pod's name: a label of the kubelet.
+pub const POD_NAME: &str = "io.kubernetes.pod.name";
+/// The pod's uid: a label of the kubelet.
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+/// The container's name in the pod's spec: a label of the kubelet. In a sandbox it is `POD`, which names nothing.
+pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// One of the names of the image, empty where it has none.
+pub const IMAGE_NAME: &str = "io.kubernetes.cri-o.ImageName";
+/// The id of the pod's sandbox container, in the sandbox itself too.
+pub const SANDBOX_ID: &str = "io.kubernetes.cri-o.SandboxID";
+/// The labels of the container, or for a sandbox those of the pod, as a JSON object.
+pub const LABELS: &str = "io.kubernetes.cri-o.Labels";
+
+pub(crate) static DIALECT: Dialect = Dialect {
+    engine: Engine::CriO,
+    mark: Mark { key: MANAGER, value: Some(MANAGER_CRIO) },
+    kind: CONTAINER_TYPE,
+    namespace: POD_NAMESPACE,
+    pod: POD_NAME,
+    pod_uid: POD_UID,
+    container: CONTAINER_NAME,
+    image: IMAGE_NAME,
+    sandbox_image: IMAGE_NAME,
+    sandbox_id: SANDBOX_ID,
+    labels: Some(LABELS),
+};
