@@ -1,0 +1,283 @@
+//! Loading the programs, attaching them, and taking them away again.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Btf, Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
+    programs::{BtfTracePoint, tp_btf::BtfTracePointLinkId},
+};
+use tracer_common::{
+    Comm,
+    container::Verdict,
+    event::Kind,
+    offsets::FIELDS,
+    stats::{Program, ProgramStats},
+};
+
+use super::{
+    EventRing, KERNEL_BTF, offsets,
+    stats::{self, Counters},
+};
+
+/// Containers and runtime invocations that can be known at a time. More are counted as lost.
+const SLOTS: u32 = 8192;
+/// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
+const PROCESSES_MAX: u32 = 1 << 18;
+/// Data in the event ring at which its reader is woken, unless the ring is smaller.
+const WAKE_BYTES: u64 = 64 * 1024;
+
+/// The BPF object, built from source by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
+
+/// What the programs are loaded for.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// The traced kind.
+    pub kind: Kind,
+    /// Size of the event ring in bytes: a power of two, a page at least.
+    pub buffer_size: u32,
+    /// Whether events of host processes are wanted.
+    pub host: bool,
+    /// Whether only failed calls are wanted.
+    pub failed: bool,
+    /// File names of container runtimes.
+    pub runtimes: &'a [String],
+    /// Whether the programs' own log is wanted.
+    pub log: bool,
+}
+
+/// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
+pub struct Bpf {
+    ebpf: Ebpf,
+    /// The programs that this kind needs, with the hook of each, in the order they are attached.
+    programs: &'static [(Program, &'static str)],
+    links: Vec<(Program, BtfTracePointLinkId)>,
+    stats: PerCpuArray<MapData, ProgramStats>,
+}
+
+/// What the rest of `tracer` reads and writes.
+pub struct Maps {
+    /// Traced events.
+    pub events: EventRing,
+    /// What runtimes do.
+    pub lifecycle: RingBuf<MapData>,
+    /// What is decided about containers, by slot.
+    pub verdicts: Array<MapData, Verdict>,
+    /// Slots for further containers.
+    pub free_slots: Queue<MapData, u32>,
+}
+
+// Exits and forks before executions: what starts to be followed must not slip away. Traced events last, when
+// the containers they belong to are already seen.
+const OPEN_PROGRAMS: &[(Program, &str)] = &[
+    (Program::ProcessExit, "sched_process_exit"),
+    (Program::ProcessFork, "sched_process_fork"),
+    (Program::ProcessExec, "sched_process_exec"),
+    (Program::OpenExit, "sys_exit"),
+];
+const EXEC_PROGRAMS: &[(Program, &str)] = &[
+    (Program::ProcessExit, "sched_process_exit"),
+    (Program::ProcessFork, "sched_process_fork"),
+    (Program::ExecExit, "sys_exit"),
+    (Program::ProcessExec, "sched_process_exec"),
+];
+
+impl Bpf {
+    /// Loads what tracing `options.kind` needs; nothing is attached yet.
+    pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
+        let programs = match options.kind {
+            Kind::Open => OPEN_PROGRAMS,
+            Kind::Exec => EXEC_PROGRAMS,
+        };
+        let globals = Globals::new(options)?;
+        let mut loader = EbpfLoader::new();
+        for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
+            loader.override_global(field.global, offset, true);
+        }
+        let aya_log_level = u8::from(options.log) * aya_log::Level::Debug as u8;
+        let mut ebpf = loader
+            .override_global("TRACER_PID", &globals.tracer_pid, true)
+            .override_global("TRACER_PID_NS", &globals.tracer_pid_ns, true)
+            .override_global("TRACE_EXEC", &globals.trace_exec, true)
+            .override_global("TRACE_HOST", &globals.trace_host, true)
+            .override_global("FAILED_ONLY", &globals.failed_only, true)
+            .override_global("WAKE_BYTES", &globals.wake_bytes, true)
+            .override_global(aya_log::LEVEL, &aya_log_level, false)
+            .map_max_entries("EVENTS", options.buffer_size)
+            .map_max_entries("PROCESSES", processes_max())
+            .map_max_entries("SLOTS", SLOTS)
+            .map_max_entries("VERDICTS", SLOTS)
+            .map_max_entries("FREE_SLOTS", SLOTS)
+            .load(OBJECT)
+            .context("loading the BPF maps")?;
+
+        let btf = Btf::from_sys_fs().with_context(|| format!("parsing {KERNEL_BTF}"))?;
+        for (program, hook) in programs {
+            tracepoint(&mut ebpf, *program)?
+                .load(hook, &btf)
+                .with_context(|| format!("loading the BPF program {} for {hook}", program.name()))?;
+        }
+
+        let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
+        for name in options.runtimes {
+            runtimes
+                .insert(&comm(name), &1, 0)
+                .with_context(|| format!("naming {name} a container runtime"))?;
+        }
+        let mut free_slots: Queue<_, u32> = take(&mut ebpf, "FREE_SLOTS")?;
+        for slot in 0..SLOTS {
+            free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
+        }
+        let maps = Maps {
+            events: EventRing::new(take(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
+            lifecycle: take(&mut ebpf, "LIFECYCLE")?,
+            verdicts: take(&mut ebpf, "VERDICTS")?,
+            free_slots,
+        };
+        let stats = take(&mut ebpf, "STATS")?;
+        Ok((Self { ebpf, programs, links: Vec::new(), stats }, maps))
+    }
+
+    /// The object, for its log.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Attaches every program. On an error those that were attached go with `self`.
+    pub fn attach(&mut self) -> anyhow::Result<()> {
+        for (program, hook) in self.programs {
+            let link = tracepoint(&mut self.ebpf, *program)?
+                .attach()
+                .with_context(|| format!("attaching the BPF program {} to {hook}", program.name()))?;
+            self.links.push((*program, link));
+        }
+        Ok(())
+    }
+
+    /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
+    /// counters stand still.
+    pub fn detach(&mut self) -> anyhow::Result<()> {
+        for (program, link) in self.links.drain(..) {
+            tracepoint(&mut self.ebpf, program)?
+                .detach(link)
+                .with_context(|| format!("detaching the BPF program {}", program.name()))?;
+        }
+        wait_for_running_programs();
+        Ok(())
+    }
+
+    /// Adds the counters up.
+    pub fn counters(&self) -> anyhow::Result<Counters> {
+        let mut counters = Counters::default();
+        for (program, _) in self.programs {
+            let per_cpu = self
+                .stats
+                .get(&(*program as u32), 0)
+                .with_context(|| format!("reading the counters of {}", program.name()))?;
+            per_cpu.iter().for_each(|stats| counters.add(*program, stats));
+            let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
+            counters.add_skipped(*program, stats::recursion_misses(loaded.fd()?));
+        }
+        Ok(counters)
+    }
+}
+
+/// What the programs are told, kept here because the loader borrows it.
+struct Globals {
+    offsets: Vec<u32>,
+    tracer_pid: u32,
+    tracer_pid_ns: u32,
+    trace_exec: u32,
+    trace_host: u32,
+    failed_only: u32,
+    wake_bytes: u64,
+}
+
+impl Globals {
+    fn new(options: &Options<'_>) -> anyhow::Result<Self> {
+        Ok(Self {
+            offsets: offsets::resolve(Path::new(KERNEL_BTF))?,
+            tracer_pid: std::process::id(),
+            tracer_pid_ns: nested_pid_ns()?,
+            trace_exec: u32::from(options.kind == Kind::Exec),
+            trace_host: u32::from(options.host),
+            failed_only: u32::from(options.failed),
+            wake_bytes: WAKE_BYTES.min(u64::from(options.buffer_size) / 4),
+        })
+    }
+}
+
+/// The inode number of the pid namespace that this process is in; 0 for the initial one.
+fn nested_pid_ns() -> anyhow::Result<u32> {
+    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h), since 2018 an ABI in all but name.
+    const INITIAL: u64 = 0xEFFF_FFFC;
+    let path = "/proc/self/ns/pid";
+    let inode = rustix::fs::stat(path).with_context(|| format!("reading {path}"))?.st_ino;
+    if inode == INITIAL {
+        return Ok(0);
+    }
+    u32::try_from(inode).with_context(|| format!("{path} has the inode number {inode}"))
+}
+
+/// How many processes there can be at all, within bounds: the map is allocated at once, 80 bytes an entry.
+fn processes_max() -> u32 {
+    let limit = |path| fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
+    ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"]
+        .into_iter()
+        .filter_map(limit)
+        .min()
+        .unwrap_or(PROCESSES_MAX)
+        .clamp(4096, PROCESSES_MAX)
+}
+
+/// A file name as the kernel makes it a comm: 15 bytes of it.
+fn comm(name: &str) -> Comm {
+    let mut comm = Comm::default();
+    let len = name.len().min(comm.len() - 1);
+    comm[..len].copy_from_slice(&name.as_bytes()[..len]);
+    comm
+}
+
+/// The programs run within RCU read-side sections or with preemption off; this call returns when all such
+/// sections that it found running have ended. Detaching alone does not wait.
+fn wait_for_running_programs() {
+    const MEMBARRIER_CMD_GLOBAL: i32 = 1;
+    // SAFETY: takes numbers, touches no memory of ours.
+    let failed = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
+    if failed {
+        // Refused on kernels with nohz_full CPUs. No program runs for as long as this.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn tracepoint(ebpf: &mut Ebpf, program: Program) -> anyhow::Result<&mut BtfTracePoint> {
+    let name = program.name();
+    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("using the BPF map {name}"))
+}
+
+const _: () = {
+    const fn is_pod<T: Pod>() {}
+    is_pod::<Comm>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_runtime_name_is_cut_as_the_kernel_cuts_a_comm() {
+        assert_eq!(&comm("nvidia-container-runtime"), b"nvidia-containe\0");
+        assert_eq!(&comm("runc"), b"runc\0\0\0\0\0\0\0\0\0\0\0\0");
+    }
+}

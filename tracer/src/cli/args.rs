@@ -1,0 +1,113 @@
+//! Arguments as they are written. kubectl's spelling wins where it has one.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
+
+use crate::trace::TRACERS;
+
+/// Says which pod opened which file and executed which program, from a container's first instruction on.
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, propagate_version = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    /// Log more to standard error; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show events as they happen, each with its pod
+    Trace(TraceArgs),
+    /// Tell what this kernel and this user allow, what is missing, and how to get it
+    Doctor,
+}
+
+/// The kinds of events, from the list of tracers.
+fn kinds() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        TRACERS.iter().map(|tracer| PossibleValue::new(tracer.name()).help(tracer.about())),
+    )
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct TraceArgs {
+    /// What to trace
+    #[arg(value_parser = kinds())]
+    pub(super) kind: String,
+    #[command(flatten)]
+    pub(super) selection: SelectionArgs,
+    /// Show host processes as well
+    #[arg(long)]
+    pub(super) host: bool,
+    /// Show failed calls only
+    #[arg(long)]
+    pub(super) failed: bool,
+    /// Only these processes, by id as tracer sees it
+    #[arg(long, value_name = "N")]
+    pub(super) pid: Vec<String>,
+    /// Only these users, by number
+    #[arg(long, value_name = "N")]
+    pub(super) uid: Vec<String>,
+    /// Only these commands, by comm: up to 15 characters
+    #[arg(long, value_name = "NAME")]
+    pub(super) comm: Vec<String>,
+    /// columns, wide, json, jsonpretty, yaml, or custom-columns=A,B
+    #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
+    pub(super) output: String,
+    /// No line with the columns' names
+    #[arg(long)]
+    pub(super) no_headers: bool,
+    /// Stop after this time, for instance 10s or 1m30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Option<Duration>,
+    /// Stop after this many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_events: Option<u64>,
+    /// Size of the kernel's buffer for events, rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+    pub(super) buffer_size: ByteSize,
+    /// The node's name, instead of the host name
+    #[arg(long, value_name = "NAME")]
+    pub(super) node: Option<String>,
+    /// One more file name by which a container runtime is known
+    #[arg(long, value_name = "NAME")]
+    pub(super) runtime_name: Vec<String>,
+}
+
+/// Which containers. Values repeat or are separated by commas; `!x` leaves x out. Without any of these: all
+/// containers of the node.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Containers (values repeat or take commas; !x leaves x out)")]
+pub(super) struct SelectionArgs {
+    /// Only pods of these namespaces
+    #[arg(short, long, value_name = "NS")]
+    pub(super) namespace: Vec<String>,
+    /// Pods of all namespaces, whatever -n says
+    #[arg(short = 'A', long)]
+    pub(super) all_namespaces: bool,
+    /// Only these pods
+    #[arg(short, long, value_name = "POD")]
+    pub(super) pod: Vec<String>,
+    /// Only these containers, by their name in the pod
+    #[arg(short, long, value_name = "CONTAINER")]
+    pub(super) container: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,80 @@
+//! The command line: from arguments to a run, and from its result to an exit code.
+
+mod args;
+mod config;
+mod doctor;
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    error::{Unsupported, Usage},
+    trace,
+};
+use args::{Args, Command};
+
+/// Failure while running.
+const FAILURE: u8 = 1;
+/// Wrong usage, as clap has it too.
+const USAGE: u8 = 2;
+/// Not permitted, or the kernel lacks something.
+const UNSUPPORTED: u8 = 3;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap ends the process itself on wrong usage, with the same code as below.
+    let args = Args::parse();
+    start_log(&args);
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tracer: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Trace(trace) => {
+            trace::run(config::resolve(trace, args.verbose > 0)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor => {
+            let well = doctor::run(&mut std::io::stdout().lock())?;
+            Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Unsupported>() {
+        UNSUPPORTED
+    } else if error.is::<Usage>() {
+        USAGE
+    } else {
+        FAILURE
+    }
+}
+
+/// Standard error, plain: the log of a command, not of a service.
+fn start_log(args: &Args) {
+    let directives = match (args.quiet, args.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        // The libraries tell too much of what concerns nobody but their authors.
+        (false, 1) => "warn,tracer=debug,tracer_ebpf=debug",
+        (false, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+}

@@ -1,0 +1,9 @@
+//! What is known about containers: from a key in an event to a name, and whether anybody asked for it.
+
+mod container;
+mod registry;
+mod selection;
+
+pub use container::{Container, ContainerType, Pod, Source};
+pub use registry::{Attribution, Lookup, Registry};
+pub use selection::{Pattern, Selection};

@@ -1,0 +1,15 @@
+//! `tracer`: says which pod opened which file, executed which program.
+//!
+//! The way of an event: `tracer-ebpf` writes a record into a ring buffer ([`bpf`]), it is decoded ([`trace`]),
+//! attributed to its container ([`containers`]), which was learnt from the container runtime's command line
+//! ([`runtime`]), selected, and rendered ([`render`]). `docs/architecture.md` tells why it is so.
+
+pub mod bpf;
+pub mod cli;
+pub mod clock;
+pub mod containers;
+pub mod error;
+pub mod render;
+pub mod runtime;
+pub mod trace;
+pub mod wire;

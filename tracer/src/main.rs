@@ -1,0 +1,7 @@
+//! The command `tracer`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracer::cli::main()
+}

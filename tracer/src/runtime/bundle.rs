@@ -1,0 +1,215 @@
+//! The bundle's `config.json` (OCI runtime specification, config.md) as far as it names the container.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Spec;
+use serde::Deserialize;
+use tracer_annotations::{Engine, PodContainer, Role};
+
+use super::files::{self, FileError};
+use crate::containers::{ContainerType, Pod};
+
+/// Why a bundle does not name its container.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file was not read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file, from the runtime's root.
+        path: PathBuf,
+        /// Why.
+        source: FileError,
+    },
+    /// It is not a `config.json`.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file, from the runtime's root.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Its annotations are incomplete.
+    #[error("{}: annotations: {source}", path.display())]
+    Annotations {
+        /// The file, from the runtime's root.
+        path: PathBuf,
+        /// Why.
+        source: tracer_annotations::Error,
+    },
+}
+
+/// What a bundle says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// The engine that wrote it; none where it does not show.
+    pub engine: Option<&'static str>,
+    /// Sandbox or container.
+    pub kind: ContainerType,
+    /// The image.
+    pub image: Option<String>,
+    /// The pod, if it belongs to one.
+    pub pod: Option<Pod>,
+}
+
+/// Reads `config`, the `config.json` of a bundle, below the runtime's root directory.
+pub fn read(root: BorrowedFd<'_>, config: &Path) -> Result<Bundle, BundleError> {
+    let file = |source| BundleError::File { path: config.to_owned(), source };
+    let bytes = files::read_below(root, config).map_err(file)?;
+    let annotations =
+        parse(&bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
+    interpret(&annotations, config)
+        .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
+}
+
+/// The annotations. Should oci-spec refuse a value that it does not know, as newer runtimes may write, they are
+/// read without it.
+fn parse(bytes: &[u8]) -> Result<HashMap<String, String>, serde_json::Error> {
+    /// The part of a `config.json` that is needed.
+    #[derive(Deserialize)]
+    struct Minimal {
+        annotations: Option<HashMap<String, String>>,
+    }
+    let annotations = match serde_json::from_slice::<Spec>(bytes) {
+        Ok(spec) => spec.annotations().clone(),
+        Err(refused) => {
+            let minimal: Minimal = serde_json::from_slice(bytes)?;
+            tracing::debug!("config.json is read without the OCI specification: {refused}");
+            minimal.annotations
+        }
+    };
+    Ok(annotations.unwrap_or_default())
+}
+
+fn interpret(
+    annotations: &HashMap<String, String>,
+    config: &Path,
+) -> Result<Bundle, tracer_annotations::Error> {
+    let Some(resolved) = resolve(annotations, config)? else {
+        let engine = engine_without_pod(annotations, config);
+        return Ok(Bundle { engine, kind: ContainerType::Container, image: None, pod: None });
+    };
+    let kind = match resolved.role {
+        Role::Sandbox => ContainerType::Sandbox,
+        Role::Container(_) => ContainerType::Container,
+    };
+    // In containers that are no sandbox CRI-O's hold only what is known already.
+    let labels: BTreeMap<String, String> = match &resolved.labels_json {
+        Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).unwrap_or_default(),
+        _ => BTreeMap::new(),
+    };
+    let container = resolved.container().map(str::to_owned);
+    Ok(Bundle {
+        engine: Some(resolved.engine.as_str()),
+        kind,
+        image: resolved.image,
+        pod: Some(Pod {
+            namespace: resolved.namespace,
+            name: resolved.pod,
+            pod_uid: resolved.pod_uid,
+            container,
+            labels,
+        }),
+    })
+}
+
+/// Of annotations that two engines lay claim to only the engine that made the bundle counts, which its path
+/// tells: CRI-O copies what a pod's author wrote, who could otherwise make their pod pass for another, or for none.
+fn resolve(
+    annotations: &HashMap<String, String>,
+    config: &Path,
+) -> Result<Option<PodContainer>, tracer_annotations::Error> {
+    let contested = match tracer_annotations::resolve(annotations) {
+        Err(error @ tracer_annotations::Error::Contested { .. }) => error,
+        resolved => return resolved,
+    };
+    let path = config.to_string_lossy();
+    if path.contains("/io.containerd.runtime.") {
+        Engine::Containerd.resolve(annotations)
+    } else if path.contains("/overlay-containers/") {
+        Engine::CriO.resolve(annotations)
+    } else {
+        Err(contested)
+    }
+}
+
+/// Which engine made a container that belongs to no pod: podman says so, containerd's clients show by the path.
+fn engine_without_pod(annotations: &HashMap<String, String>, config: &Path) -> Option<&'static str> {
+    if annotations.get("io.container.manager").is_some_and(|manager| manager == "libpod") {
+        return Some("podman");
+    }
+    let path = config.to_string_lossy();
+    if !path.contains("/io.containerd.runtime.") {
+        return None;
+    }
+    Some(if path.contains("/moby/") { "docker" } else { "containerd" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interpret_fixture(json: &str, config: &str) -> Bundle {
+        interpret(&parse(json.as_bytes()).unwrap(), Path::new(config)).unwrap()
+    }
+
+    #[test]
+    fn both_dialects_name_pod_and_container() {
+        let containerd = interpret_fixture(
+            include_str!("../../annotations/tests/fixtures/kubelet-containerd-2.1.9-runc/bb2-one.json"),
+            "",
+        );
+        let crio = interpret_fixture(
+            include_str!("../../annotations/tests/fixtures/kubelet-crio-1.37-runc/bb2-one.json"),
+            "",
+        );
+        assert_eq!((containerd.engine, crio.engine), (Some("containerd"), Some("cri-o")));
+        for bundle in [containerd, crio] {
+            let pod = bundle.pod.unwrap();
+            assert_eq!((pod.name.as_str(), pod.container.as_deref()), ("bb2", Some("one")));
+            assert_eq!(bundle.kind, ContainerType::Container);
+        }
+    }
+
+    #[test]
+    fn a_sandbox_of_crio_brings_the_labels_of_its_pod() {
+        let bundle = interpret_fixture(
+            include_str!("../../annotations/tests/fixtures/kubelet-crio-1.37-runc/bb-sandbox.json"),
+            "",
+        );
+        assert_eq!(bundle.kind, ContainerType::Sandbox);
+        let pod = bundle.pod.unwrap();
+        assert_eq!(pod.container, None);
+        assert!(!pod.labels.is_empty());
+    }
+
+    #[test]
+    fn containers_without_pod_show_their_engine_where_they_can() {
+        let engine = |json, path| interpret_fixture(json, path).engine;
+        let task = "/run/containerd/io.containerd.runtime.v2.task";
+        assert_eq!(engine("{}", &format!("{task}/moby/1/config.json")), Some("docker"));
+        assert_eq!(
+            engine(r#"{"annotations":null}"#, &format!("{task}/default/1/config.json")),
+            Some("containerd")
+        );
+        assert_eq!(engine(r#"{"annotations":{"io.container.manager":"libpod"}}"#, ""), Some("podman"));
+        assert_eq!(engine("{}", "/tmp/bundle/config.json"), None);
+    }
+
+    #[test]
+    fn a_value_that_the_specification_does_not_know_costs_nothing_but_itself() {
+        let json =
+            r#"{"ociVersion":"9","linux":{"namespaces":[{"type":"unheard-of"}]},"annotations":{"a":"b"}}"#;
+        assert!(serde_json::from_str::<Spec>(json).is_err());
+        assert_eq!(parse(json.as_bytes()).unwrap()["a"], "b");
+    }
+
+    #[test]
+    fn nesting_without_end_is_an_error() {
+        let json = format!("{}{}", r#"{"x":"#.repeat(100_000), "1");
+        assert!(parse(json.as_bytes()).is_err());
+    }
+}

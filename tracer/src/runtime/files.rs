@@ -1,0 +1,130 @@
+//! Opening files that a container runtime named, in the runtime's own view of the file system.
+
+use std::{
+    io::Read as _,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+/// Larger files are not read. The largest real `config.json` are some hundred KiB.
+pub const SIZE_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It could not be opened or read.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// It is a symbolic link.
+    #[error("it is a symbolic link, which is not followed")]
+    Symlink,
+    /// It is a directory, a fifo, a device, a socket.
+    #[error("it is not a regular file but a {0}")]
+    NotRegular(&'static str),
+    /// Somebody else than root may have written it.
+    #[error("it belongs to user {0}, not to root")]
+    NotRoots(u32),
+    /// It is larger than [`SIZE_MAX`].
+    #[error("it has {0} bytes, more than the {SIZE_MAX} that are read")]
+    TooLarge(u64),
+}
+
+/// Reads a file below `root`, at which absolute paths and links start and above which none leads.
+///
+/// Neither waits (a fifo, a lock) nor reads without bound, whatever the file turns out to be.
+pub fn read_below(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file =
+        rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(|errno| {
+            if errno == Errno::LOOP { FileError::Symlink } else { FileError::Io(errno.into()) }
+        })?;
+    let stat = rustix::fs::fstat(file.as_fd()).map_err(std::io::Error::from)?;
+    if let Some(kind) = special_kind(FileType::from_raw_mode(stat.st_mode)) {
+        return Err(FileError::NotRegular(kind));
+    }
+    if stat.st_uid != 0 {
+        return Err(FileError::NotRoots(stat.st_uid));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size > SIZE_MAX {
+        return Err(FileError::TooLarge(size));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    // One byte more, in case it grows while it is read.
+    std::fs::File::from(file).take(SIZE_MAX + 1).read_to_end(&mut bytes)?;
+    let read = bytes.len() as u64;
+    if read > SIZE_MAX { Err(FileError::TooLarge(read)) } else { Ok(bytes) }
+}
+
+fn special_kind(file_type: FileType) -> Option<&'static str> {
+    match file_type {
+        FileType::RegularFile => None,
+        FileType::Directory => Some("directory"),
+        FileType::Fifo => Some("fifo"),
+        FileType::CharacterDevice => Some("character device"),
+        FileType::BlockDevice => Some("block device"),
+        FileType::Socket => Some("socket"),
+        FileType::Symlink | FileType::Unknown => Some("special file"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    /// A directory that is removed with all in it.
+    struct Scratch(std::path::PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tracer-files-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
+            let root = fs::File::open(&self.0).unwrap();
+            read_below(root.as_fd(), Path::new(path))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn absolute_links_on_the_way_stay_below_the_root() {
+        let scratch = Scratch::new("links");
+        fs::create_dir_all(scratch.0.join("run/bundle")).unwrap();
+        fs::create_dir(scratch.0.join("var")).unwrap();
+        symlink("/run", scratch.0.join("var/run")).unwrap();
+        fs::write(scratch.0.join("run/bundle/config.json"), "{}").unwrap();
+        assert_eq!(scratch.read("/var/run/bundle/config.json").unwrap(), b"{}");
+        assert_eq!(scratch.read("/../../run/bundle/config.json").unwrap(), b"{}");
+    }
+
+    #[test]
+    fn what_is_no_plain_file_of_bounded_size_is_refused_by_name() {
+        let scratch = Scratch::new("special");
+        fs::write(scratch.0.join("file"), "x").unwrap();
+        symlink("file", scratch.0.join("link")).unwrap();
+        fs::create_dir(scratch.0.join("directory")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, scratch.0.join("fifo"), FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        fs::File::create(scratch.0.join("sparse")).unwrap().set_len(SIZE_MAX + 1).unwrap();
+        assert!(matches!(scratch.read("link"), Err(FileError::Symlink)));
+        assert!(matches!(scratch.read("directory"), Err(FileError::NotRegular("directory"))));
+        assert!(matches!(scratch.read("fifo"), Err(FileError::NotRegular("fifo"))));
+        assert!(matches!(scratch.read("sparse"), Err(FileError::TooLarge(_))));
+        assert!(matches!(scratch.read("absent"), Err(FileError::Io(_))));
+    }
+}

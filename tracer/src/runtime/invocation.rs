@@ -1,0 +1,228 @@
+//! One invocation of a runtime, from the record of its execution to the container it is about.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tracer_common::{
+    container::ContainerKey,
+    lifecycle::{
+        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
+        TRUST_USER_NS, TRUSTED,
+    },
+};
+use tracing::{debug, warn};
+
+use super::{
+    bundle::{self, Bundle},
+    cmdline::{self, Command, CommandLine},
+    process::{self, RuntimeProcess},
+    state,
+};
+use crate::containers::{Container, ContainerType, Lookup, Registry, Source};
+
+/// A runtime's invocation that brings a process into a container, with a hold on what it sees of the file system.
+#[derive(Debug)]
+pub struct Invocation {
+    key: ContainerKey,
+    runtime: String,
+    process: Option<RuntimeProcess>,
+    state_root: PathBuf,
+    task: Task,
+}
+
+/// What is to be found out.
+#[derive(Debug)]
+enum Task {
+    /// A container comes into being, from this `config.json`.
+    Create { id: String, config: PathBuf },
+    /// A process joins a container.
+    Join { id: String },
+    /// The command line, or who gave it, does not say which container it is.
+    Unknown { id: String },
+}
+
+impl Invocation {
+    /// From a record of a runtime's execution, while the runtime is still there. None where it brings no process
+    /// into any container.
+    pub fn new(record: &Runtime, args: &[u8], key: ContainerKey) -> Option<Self> {
+        let runtime = name_of(record);
+        let process = match RuntimeProcess::open(record.record.pid, record.start_time) {
+            Ok(process) => Some(process),
+            Err(error) => {
+                debug!("{runtime}: {error}");
+                None
+            }
+        };
+        let line = match read_command_line(record, args, process.as_ref()) {
+            Ok(line) => line,
+            Err(problem) => {
+                warn!(
+                    "{runtime} (process {}): {problem}: its container is shown without pod",
+                    record.record.pid
+                );
+                return Some(Self::unknown(key, runtime, String::new()));
+            }
+        };
+        let default_root = || Path::new("/run").join(&runtime);
+        let state_root = absolute(process.as_ref(), &line.root.unwrap_or_else(default_root));
+        let task = match line.command {
+            Command::Other => return None,
+            Command::Create(creation) | Command::Run(creation) | Command::Restore(creation) => {
+                let id = creation.id.to_string_lossy().into_owned();
+                let bundle = creation.bundle.unwrap_or_else(|| PathBuf::from("."));
+                let config = match creation.config {
+                    // crun takes a file elsewhere from its own working directory.
+                    Some(config) if config != Path::new("config.json") => config,
+                    _ => bundle.join("config.json"),
+                };
+                Task::Create { id, config: absolute(process.as_ref(), &config) }
+            }
+            Command::Exec(exec) => Task::Join { id: exec.id.to_string_lossy().into_owned() },
+        };
+        if record.trust != TRUSTED {
+            let (Task::Create { id, .. } | Task::Join { id } | Task::Unknown { id }) = task;
+            let id = if record.trust & TRUST_ROOT_DIR == 0 { String::new() } else { id };
+            debug!("{runtime} (process {}) is not trusted: {}", record.record.pid, distrust(record.trust));
+            return Some(Self::unknown(key, runtime, id));
+        }
+        Some(Self { key, runtime, process, state_root, task })
+    }
+
+    fn unknown(key: ContainerKey, runtime: String, id: String) -> Self {
+        Self { key, runtime, process: None, state_root: PathBuf::new(), task: Task::Unknown { id } }
+    }
+
+    /// The key that the kernel side gave it.
+    pub const fn key(&self) -> ContainerKey {
+        self.key
+    }
+
+    /// By what `exec` names the container that this brings into being.
+    pub fn name(&self) -> Option<(PathBuf, String)> {
+        match &self.task {
+            Task::Create { id, .. } => Some((self.state_root.clone(), id.clone())),
+            Task::Join { .. } | Task::Unknown { .. } => None,
+        }
+    }
+
+    /// Finds the container, reading files where that is needed: to be called where waiting does no harm.
+    pub fn container(&self, registry: &Registry) -> Arc<Container> {
+        match &self.task {
+            Task::Unknown { id } => Arc::new(self.without_bundle(id)),
+            Task::Create { id, config } => Arc::new(self.read_bundle(id, config, Source::Bundle)),
+            Task::Join { id } => match registry.find(&self.state_root, id) {
+                Lookup::Known(attribution) => Arc::clone(&attribution.container),
+                Lookup::Pending | Lookup::Unknown => Arc::new(self.read_state(id)),
+            },
+        }
+    }
+
+    fn read_state(&self, id: &str) -> Container {
+        let bundle = self.root().map_err(|error| error.to_string()).and_then(|root| {
+            state::bundle(root.as_fd(), &self.state_root, id).map_err(|error| error.to_string())
+        });
+        match bundle {
+            Ok(bundle) => self.read_bundle(id, &bundle.join("config.json"), Source::State),
+            Err(problem) => {
+                warn!("container {id:?} is shown without pod: {problem}");
+                self.without_bundle(id)
+            }
+        }
+    }
+
+    fn read_bundle(&self, id: &str, config: &Path, source: Source) -> Container {
+        let bundle = self
+            .root()
+            .map_err(|error| error.to_string())
+            .and_then(|root| bundle::read(root.as_fd(), config).map_err(|error| error.to_string()));
+        match bundle {
+            Ok(Bundle { engine, kind, image, pod }) => Container {
+                id: id.to_owned(),
+                runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
+                kind,
+                image,
+                source,
+                pod,
+            },
+            Err(problem) => {
+                warn!("container {id:?} is shown without pod: {problem}");
+                Container { source, ..self.without_bundle(id) }
+            }
+        }
+    }
+
+    fn without_bundle(&self, id: &str) -> Container {
+        Container {
+            id: id.to_owned(),
+            runtime: self.runtime.clone(),
+            kind: ContainerType::Container,
+            image: None,
+            source: Source::Cgroup,
+            pod: None,
+        }
+    }
+
+    /// The runtime's root directory; the host's for one that has ended, as being trusted says that they are one.
+    fn root(&self) -> std::io::Result<OwnedFd> {
+        match &self.process {
+            Some(process) => process.root().try_clone_to_owned(),
+            None => process::host_root(),
+        }
+    }
+}
+
+/// A path that the runtime was given, from its root. Should the runtime be gone, a relative path stays what it
+/// is and is looked for at the root.
+fn absolute(process: Option<&RuntimeProcess>, path: &Path) -> PathBuf {
+    process.map_or_else(|| path.to_owned(), |process| process.absolute(path))
+}
+
+/// The command line from the record, or, where it does not fit into one, from the runtime itself.
+fn read_command_line(
+    record: &Runtime,
+    args: &[u8],
+    process: Option<&RuntimeProcess>,
+) -> Result<CommandLine, String> {
+    let whole = record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0;
+    if whole {
+        return cmdline::parse(args, false).map_err(|error| error.to_string());
+    }
+    match process.map(RuntimeProcess::cmdline) {
+        Some(Ok(cmdline)) => cmdline::parse(&cmdline, false).map_err(|error| error.to_string()),
+        Some(Err(error)) => Err(error.to_string()),
+        None => cmdline::parse(args, true).map_err(|error| error.to_string()),
+    }
+}
+
+fn name_of(record: &Runtime) -> String {
+    let comm = record.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(comm).into_owned()
+}
+
+/// What speaks against a runtime.
+fn distrust(trust: u32) -> String {
+    let reasons = [
+        (TRUST_ROOT, "it does not run as root"),
+        (TRUST_USER_NS, "it runs in a user namespace"),
+        (TRUST_PID_NS, "it runs in a pid namespace"),
+        (TRUST_ROOT_DIR, "its root directory is not the host's"),
+    ];
+    let lacking = reasons.iter().filter(|(bit, _)| trust & bit == 0).map(|(_, reason)| *reason);
+    lacking.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distrust_names_every_reason() {
+        assert_eq!(distrust(TRUSTED), "");
+        let all = distrust(0);
+        assert_eq!(all.split(", ").count(), 4, "{all}");
+        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it does not run as root");
+    }
+}

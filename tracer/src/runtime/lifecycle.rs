@@ -1,0 +1,68 @@
+//! Reading the ring buffer of lifecycle records, ahead of the events that they explain.
+
+use std::{
+    mem::size_of,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use tokio::runtime::Handle;
+use tracer_common::lifecycle::{Kind, Record, Runtime};
+use tracing::{debug, warn};
+
+use super::invocation::Invocation;
+use crate::{containers::Registry, wire};
+
+/// The reader of the ring. Whoever drains it does so for all: the registry is up to date afterwards.
+pub struct Lifecycle {
+    ring: RingBuf<MapData>,
+    registry: Arc<Registry>,
+    /// Where bundles are read: on threads of their own, so that none is waited for here.
+    readers: Handle,
+}
+
+impl Lifecycle {
+    /// A reader that tells `registry` what it learns.
+    pub fn new(ring: RingBuf<MapData>, registry: Arc<Registry>, readers: Handle) -> Self {
+        Self { ring, registry, readers }
+    }
+
+    /// A descriptor that is readable when there is something to drain.
+    pub fn readiness(&self) -> anyhow::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned().context("duplicating the lifecycle ring's descriptor")
+    }
+
+    /// Handles every record that is there.
+    pub fn drain(&mut self) {
+        let Self { ring, registry, readers } = self;
+        while let Some(bytes) = ring.next() {
+            if handle(&bytes, registry, readers).is_none() {
+                warn!("a lifecycle record of {} bytes makes no sense", bytes.len());
+            }
+        }
+    }
+}
+
+fn handle(bytes: &[u8], registry: &Arc<Registry>, readers: &Handle) -> Option<()> {
+    let record: Record = wire::read(bytes)?;
+    let key = record.container;
+    match Kind::try_from(record.kind).ok()? {
+        Kind::Runtime => {
+            let runtime: Runtime = wire::read(bytes)?;
+            let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
+            if let Some(invocation) = Invocation::new(&runtime, args, key) {
+                registry.announce(key, invocation.name());
+                let registry = Arc::clone(registry);
+                readers.spawn_blocking(move || {
+                    let container = invocation.container(&registry);
+                    registry.resolve(invocation.key(), container);
+                });
+            }
+        }
+        Kind::Bound => debug!("slot {}: process {} is the entrypoint", key.slot(), record.pid),
+        Kind::Ended => registry.end(key, record.timestamp),
+    }
+    Some(())
+}

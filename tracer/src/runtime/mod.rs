@@ -1,0 +1,23 @@
+//! From a container runtime's invocation to the container it is about.
+
+mod bundle;
+pub mod cmdline;
+mod files;
+mod invocation;
+mod lifecycle;
+mod process;
+mod state;
+
+pub use lifecycle::Lifecycle;
+
+/// File names of container runtimes; what wraps runc hands on its command line.
+pub const RUNTIMES: &[&str] = &[
+    "runc",
+    "crun",
+    "youki",
+    "runsc",
+    "kata-runtime",
+    "nvidia-container-runtime",
+    "crun-wasm",
+    "docker-runc",
+];

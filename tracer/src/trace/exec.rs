@@ -1,0 +1,170 @@
+//! execve, execveat.
+
+use std::io::Write as _;
+
+use serde::{Serialize, ser::SerializeSeq as _};
+use tracer_common::event::{ARGS_FAULT, ARGS_TRUNCATED, Exec as Record, Kind, PATH_FAULT, PATH_TRUNCATED};
+
+use super::{Payload, Tracer, errno};
+use crate::{
+    render::{Column, Hex, Text},
+    wire,
+};
+
+/// `trace exec`.
+#[derive(Debug)]
+pub struct ExecTracer;
+
+/// One execution.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exec<'a> {
+    args: Args<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    args_hex: Option<ArgsHex<'a>>,
+    path: Text<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<Hex<'a>>,
+    errno: u32,
+    truncated: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    fault: bool,
+}
+
+const PPID: Column = Column::new("PPID", 7, |row, out| write!(out, "{}", row.event.header.ppid));
+const RET: Column = Column::new("RET", 4, |row, out| {
+    if let Payload::Exec(exec) = &row.event.payload {
+        write!(out, "{}", -i64::from(exec.errno))?;
+    }
+    Ok(())
+});
+const ARGS: Column = Column::new("ARGS", 32, |row, out| {
+    if let Payload::Exec(exec) = &row.event.payload {
+        exec.args.write_line(out);
+    }
+    Ok(())
+});
+
+impl Tracer for ExecTracer {
+    fn kind(&self) -> Kind {
+        Kind::Exec
+    }
+
+    fn name(&self) -> &'static str {
+        "exec"
+    }
+
+    fn about(&self) -> &'static str {
+        "Programs executed: execve, execveat"
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &[PPID, RET, ARGS]
+    }
+
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Payload<'a>> {
+        let record: Record = wire::read(bytes)?;
+        let tail = bytes.get(size_of::<Record>()..)?;
+        let (path, tail) = tail.split_at_checked(usize::from(record.path_len))?;
+        let args = Args(tail.get(..usize::from(record.args_len))?);
+        Some(Payload::Exec(Exec {
+            args,
+            args_hex: args.iter().any(|arg| std::str::from_utf8(arg).is_err()).then_some(ArgsHex(args)),
+            path: Text(path),
+            path_hex: Hex::of_invalid(path),
+            errno: errno(record.ret),
+            truncated: record.marks & (PATH_TRUNCATED | ARGS_TRUNCATED) != 0,
+            fault: record.marks & (PATH_FAULT | ARGS_FAULT) != 0,
+        }))
+    }
+}
+
+/// Arguments, each with its NUL, but for the last where it was cut off.
+#[derive(Clone, Copy, Debug)]
+struct Args<'a>(&'a [u8]);
+
+impl<'a> Args<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        let block = self.0.strip_suffix(&[0]).unwrap_or(self.0);
+        // An empty block is no argument, a lone NUL an empty one.
+        (!self.0.is_empty()).then(|| block.split(|byte| *byte == 0)).into_iter().flatten()
+    }
+
+    /// All in one line, in quotes what could be taken for something else: an empty argument, one with blanks.
+    fn write_line(self, out: &mut Vec<u8>) {
+        for (index, arg) in self.iter().enumerate() {
+            if index > 0 {
+                out.push(b' ');
+            }
+            let quote = arg.is_empty() || arg.contains(&b' ') || arg.contains(&b'"');
+            if !quote {
+                out.extend_from_slice(arg);
+                continue;
+            }
+            out.push(b'"');
+            for byte in arg {
+                // Doubled, since a backslash gets one more when the line is made safe to show.
+                out.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) });
+            }
+            out.push(b'"');
+        }
+    }
+}
+
+impl Serialize for Args<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(None)?;
+        for arg in self.iter() {
+            seq.serialize_element(&Text(arg))?;
+        }
+        seq.end()
+    }
+}
+
+/// The arguments' bytes, where not all of them are UTF-8.
+#[derive(Debug)]
+struct ArgsHex<'a>(Args<'a>);
+
+impl Serialize for ArgsHex<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(None)?;
+        for arg in self.0.iter() {
+            seq.serialize_element(&Hex(arg))?;
+        }
+        seq.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(block: &[u8]) -> String {
+        serde_json::to_string(&Args(block)).unwrap()
+    }
+
+    fn line(block: &[u8]) -> String {
+        let mut out = Vec::new();
+        Args(block).write_line(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_argument_is_kept_the_empty_ones_too() {
+        assert_eq!(json(b""), "[]");
+        assert_eq!(json(b"\0"), r#"[""]"#);
+        assert_eq!(json(b"a\0\0b c\0"), r#"["a","","b c"]"#);
+        assert_eq!(json(b"a\0cut of"), r#"["a","cut of"]"#);
+    }
+
+    #[test]
+    fn a_line_tells_one_argument_from_two() {
+        assert_eq!(line(b"sh\0-c\0echo hi\0\0"), r#"sh -c "echo hi" """#);
+        assert_eq!(line(b"a\"b\0"), r#""a""b""#);
+    }
+
+    #[test]
+    fn a_record_that_ends_before_its_arguments_is_refused() {
+        assert!(ExecTracer.decode(&[0xff; size_of::<Record>() + 100]).is_none());
+    }
+}

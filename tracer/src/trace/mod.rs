@@ -1,0 +1,80 @@
+//! The traced kinds: what a record of each holds, and how it is shown.
+//!
+//! A new kind is a module here with a [`Tracer`], a variant of [`Payload`] and a line in [`TRACERS`].
+
+mod exec;
+mod filter;
+mod open;
+mod session;
+mod sink;
+mod stream;
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use tracer_common::event::{Header, Kind};
+
+pub use filter::EventFilter;
+pub use session::{Config, run};
+
+use crate::{render::Column, wire};
+
+/// A traced kind.
+pub trait Tracer: Sync + Debug {
+    /// Its kind on the kernel's side.
+    fn kind(&self) -> Kind;
+    /// As `tracer trace` and the field `event` call it.
+    fn name(&self) -> &'static str;
+    /// One line of help.
+    fn about(&self) -> &'static str;
+    /// The columns behind those that all kinds share.
+    fn columns(&self) -> &'static [Column];
+    /// What a record holds behind its header.
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Payload<'a>>;
+}
+
+/// Every traced kind.
+pub static TRACERS: [&dyn Tracer; 2] = [&open::OpenTracer, &exec::ExecTracer];
+
+/// One traced event, borrowing from its record.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// What all kinds share.
+    pub header: Header,
+    /// What this kind has.
+    pub payload: Payload<'a>,
+}
+
+/// What an event of each kind has, in the form that JSON shows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Payload<'a> {
+    /// A file was opened, or was not.
+    Open(open::Open<'a>),
+    /// A program was executed, or was not.
+    Exec(exec::Exec<'a>),
+}
+
+impl<'a> Event<'a> {
+    /// From the bytes of a record; None where they make no sense.
+    #[must_use]
+    pub fn decode(tracer: &dyn Tracer, bytes: &'a [u8]) -> Option<Self> {
+        let header: Header = wire::read(bytes)?;
+        if Kind::try_from(header.kind) != Ok(tracer.kind()) {
+            return None;
+        }
+        Some(Self { header, payload: tracer.decode(bytes)? })
+    }
+
+    /// The task's comm, up to its NUL.
+    #[must_use]
+    pub fn comm(&self) -> &[u8] {
+        let comm = &self.header.comm;
+        comm.split(|byte| *byte == 0).next().unwrap_or(comm)
+    }
+}
+
+/// The two halves of what a call returned: its value where it succeeded, its errno where it did not.
+const fn errno(ret: i32) -> u32 {
+    if ret < 0 { ret.unsigned_abs() } else { 0 }
+}

@@ -1,0 +1,240 @@
+//! Where events end: shown, filtered, or lost, each counted.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::{Event, EventFilter, Tracer};
+use crate::{
+    clock::WallClock,
+    containers::Container,
+    render::{Lost, Renderer, Row},
+};
+
+/// Text that is written at once at the latest when there is this much of it.
+const BUFFER: usize = 64 * 1024;
+
+/// Why showing events came to an end by itself.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// As many were shown as were asked for.
+    MaxEvents,
+    /// Who read them has gone.
+    Closed,
+    /// They could not be written.
+    Failed(io::Error),
+}
+
+/// What became of the events that reached user space. Every one is counted once.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    emitted: AtomicU64,
+    filtered: AtomicU64,
+    unattributed: AtomicU64,
+    malformed: AtomicU64,
+    output: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn emitted(&self) -> u64 {
+        self.emitted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn filtered(&self) -> u64 {
+        self.filtered.load(Ordering::Relaxed)
+    }
+
+    /// By reason.
+    pub(super) fn lost_by_reason(&self) -> [(&'static str, u64); 3] {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("unattributed", count(&self.unattributed)),
+            ("malformed", count(&self.malformed)),
+            ("output", count(&self.output)),
+        ]
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost_by_reason().iter().map(|(_, count)| count).sum()
+    }
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// Renders events and writes them to standard output, many at a time.
+#[derive(Debug)]
+pub(super) struct Sink {
+    tracer: &'static dyn Tracer,
+    filter: EventFilter,
+    renderer: Renderer,
+    node: String,
+    clock: WallClock,
+    tally: Arc<Tally>,
+    /// Rendered, not yet written.
+    buffer: Vec<u8>,
+    /// Events in `buffer`.
+    buffered: u64,
+    /// Events that may still be shown.
+    left: Option<u64>,
+    /// Taken once showing events has come to its end.
+    stop: Option<oneshot::Sender<Stop>>,
+}
+
+impl Sink {
+    pub(super) fn new(
+        tracer: &'static dyn Tracer,
+        filter: EventFilter,
+        renderer: Renderer,
+        node: String,
+        max_events: Option<u64>,
+        tally: Arc<Tally>,
+        stop: oneshot::Sender<Stop>,
+    ) -> Self {
+        let mut buffer = Vec::with_capacity(2 * BUFFER);
+        renderer.begin(&mut buffer);
+        Self {
+            tracer,
+            filter,
+            renderer,
+            node,
+            clock: WallClock::new(),
+            tally,
+            buffer,
+            buffered: 0,
+            left: max_events,
+            stop: Some(stop),
+        }
+    }
+
+    /// The event in a record, if it makes sense and is asked for as far as it tells itself.
+    pub(super) fn accept<'a>(&self, record: &'a [u8]) -> Option<Event<'a>> {
+        let Some(event) = Event::decode(self.tracer, record) else {
+            add(&self.tally.malformed, 1);
+            return None;
+        };
+        if self.stop.is_none() || !self.filter.selects(&event) {
+            self.filtered();
+            return None;
+        }
+        Some(event)
+    }
+
+    /// The kind that is traced.
+    pub(super) const fn tracer(&self) -> &'static dyn Tracer {
+        self.tracer
+    }
+
+    /// The hook's name in reports of losses.
+    pub(super) fn hook(&self) -> &'static str {
+        self.tracer.name()
+    }
+
+    /// Events that were lost here, by reason.
+    pub(super) fn lost_by_reason(&self) -> [(&'static str, u64); 3] {
+        self.tally.lost_by_reason()
+    }
+
+    /// An event that nobody asked for.
+    pub(super) fn filtered(&self) {
+        add(&self.tally.filtered, 1);
+    }
+
+    /// An event whose container did not become known, where it takes that to know whether it is asked for.
+    pub(super) fn unattributed(&self) {
+        add(&self.tally.unattributed, 1);
+    }
+
+    /// Shows an event.
+    pub(super) fn show(&mut self, event: &Event<'_>, container: Option<&Container>) {
+        if self.stop.is_none() {
+            self.filtered();
+            return;
+        }
+        let timestamp = self.clock.from_boot(event.header.timestamp);
+        let row = Row { timestamp, node: &self.node, kind: self.tracer.name(), event, container };
+        let len = self.buffer.len();
+        if let Err(error) = self.renderer.event(&row, &mut self.buffer) {
+            warn!("an event cannot be shown: {error}");
+            self.buffer.truncate(len);
+            add(&self.tally.malformed, 1);
+            return;
+        }
+        self.buffered += 1;
+        if self.buffer.len() >= BUFFER {
+            self.flush();
+        }
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+            if *left == 0 {
+                self.flush();
+                self.end(Stop::MaxEvents);
+            }
+        }
+    }
+
+    /// Tells of lost events: in the stream where it has a form for that, else on standard error.
+    pub(super) fn lost(&mut self, lost: &Lost) {
+        let now = self.clock.now();
+        match self.renderer.lost(now, &self.node, lost, &mut self.buffer) {
+            Ok(true) => {}
+            Ok(false) => warn!("lost {} events of {}: {}", lost.count, lost.hook, lost.reason),
+            Err(error) => warn!("lost {} events of {}: {} ({error})", lost.count, lost.hook, lost.reason),
+        }
+    }
+
+    /// Writes what there is.
+    pub(super) fn flush(&mut self) {
+        self.clock.adjust();
+        let events = std::mem::take(&mut self.buffered);
+        let result = if self.stop.is_some() { write_all(&self.buffer) } else { Ok(()) };
+        self.buffer.clear();
+        match result {
+            Ok(()) if self.stop.is_some() => add(&self.tally.emitted, events),
+            Ok(()) => add(&self.tally.filtered, events),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                add(&self.tally.filtered, events);
+                self.end(Stop::Closed);
+            }
+            Err(error) => {
+                add(&self.tally.output, events);
+                self.end(Stop::Failed(error));
+            }
+        }
+    }
+
+    fn end(&mut self, reason: Stop) {
+        if let Some(stop) = self.stop.take() {
+            // Nobody listens if the session is at its end anyway.
+            let _ = stop.send(reason);
+        }
+    }
+}
+
+/// Writes to standard output without a buffer between, also where somebody has made it non-blocking.
+fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+    let stdout = rustix::stdio::stdout();
+    while !bytes.is_empty() {
+        match rustix::io::write(stdout, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! From the event ring to the sink, each event with its container.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+use tracer_common::container::ContainerKey;
+
+use super::{
+    Event,
+    session::{Phase, lock},
+    sink::Sink,
+};
+use crate::{
+    bpf::{Bpf, EventRing},
+    containers::{Attribution, Container, Lookup, Registry},
+    render::Lost,
+    runtime::Lifecycle,
+};
+
+/// How long events wait for their container's bundle to be read.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many events of one container wait.
+const WAITING_MAX: usize = 10_000;
+/// Records handled before the lifecycle ring is looked at again.
+const BATCH: usize = 4096;
+/// How often losses are reported while there are any.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Records come in the order in which they were reserved, give or take what runs on another CPU meanwhile.
+const DISORDER: Duration = Duration::from_secs(1);
+
+/// Attributes events and hands them on.
+pub(super) struct Stream {
+    ring: EventRing,
+    bpf: Arc<Mutex<Bpf>>,
+    router: Router,
+    reported: HashMap<&'static str, u64>,
+}
+
+/// All of it but the ring, which lends the records out.
+struct Router {
+    lifecycle: Arc<Mutex<Lifecycle>>,
+    registry: Arc<Registry>,
+    sink: Sink,
+    /// By slot: what is known already, without a lock.
+    known: Vec<Option<(ContainerKey, Arc<Attribution>)>>,
+    waiting: HashMap<ContainerKey, Waiting>,
+    /// Containers that were waited for in vain.
+    given_up: HashSet<ContainerKey>,
+    /// Of the last event, in nanoseconds of `CLOCK_BOOTTIME`.
+    last_timestamp: u64,
+}
+
+/// Events whose container is not known yet, in order.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    records: Vec<Box<[u8]>>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        ring: EventRing,
+        lifecycle: Arc<Mutex<Lifecycle>>,
+        registry: Arc<Registry>,
+        bpf: Arc<Mutex<Bpf>>,
+        sink: Sink,
+    ) -> Self {
+        let router = Router {
+            lifecycle,
+            registry,
+            sink,
+            known: Vec::new(),
+            waiting: HashMap::new(),
+            given_up: HashSet::new(),
+            last_timestamp: 0,
+        };
+        Self { ring, bpf, router, reported: HashMap::new() }
+    }
+
+    /// Handles events until the programs are detached and the ring is empty.
+    pub(super) async fn run(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
+        let registry = Arc::clone(&self.router.registry);
+        let mut waiter = self.ring.waiter()?;
+        let mut report = tokio::time::interval(REPORT_INTERVAL);
+        self.router.sink.flush();
+        while *phases.borrow() == Phase::Running {
+            tokio::select! {
+                result = waiter.wait() => result?,
+                () = registry.resolved.notified() => {}
+                _ = phases.changed() => {}
+                _ = report.tick() => self.report_losses()?,
+            }
+            let records = self.look();
+            if waiter.found(records, &mut self.ring)? {
+                self.look();
+            }
+        }
+        self.look();
+        self.finish_waiting().await;
+        self.report_losses()?;
+        self.router.sink.flush();
+        Ok(())
+    }
+
+    /// Handles every record that is there and writes what came of them. Returns how many there were.
+    fn look(&mut self) -> usize {
+        let Self { ring, router, .. } = self;
+        let mut total = 0;
+        loop {
+            router.learn();
+            let ended = router.registry.ended();
+            let mut left = BATCH;
+            total += ring.drain(|record| {
+                router.handle(record);
+                left -= 1;
+                left > 0
+            });
+            let drained = left > 0;
+            router.settle(Instant::now());
+            router.forget(&ended, drained);
+            router.sink.flush();
+            if drained {
+                return total;
+            }
+        }
+    }
+
+    /// Waits for the bundles that are still being read, within bounds.
+    async fn finish_waiting(&mut self) {
+        while !self.router.waiting.is_empty() {
+            let registry = Arc::clone(&self.router.registry);
+            let _ = tokio::time::timeout(Duration::from_millis(50), registry.resolved.notified()).await;
+            self.router.settle(Instant::now());
+        }
+    }
+
+    /// Tells of what was lost since the last report.
+    fn report_losses(&mut self) -> anyhow::Result<()> {
+        let counters = lock(&self.bpf).counters()?;
+        let in_kernel =
+            [("buffer-full", counters.events.buffer_full), ("program-skipped", counters.events.skipped)];
+        let hook = self.router.sink.hook();
+        for (reason, count) in in_kernel.into_iter().chain(self.router.sink.lost_by_reason()) {
+            let reported = self.reported.entry(reason).or_default();
+            if count > *reported {
+                self.router.sink.lost(&Lost { count: count - *reported, reason, hook });
+                *reported = count;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Router {
+    /// Brings the registry up to date: what was submitted before an event is known before it is handled.
+    fn learn(&self) {
+        lock(&self.lifecycle).drain();
+    }
+
+    fn handle(&mut self, record: &[u8]) {
+        let Some(event) = self.sink.accept(record) else { return };
+        self.last_timestamp = event.header.timestamp;
+        let key = event.header.container;
+        if key == ContainerKey::HOST {
+            // The programs let these through only where they are asked for.
+            self.sink.show(&event, None);
+        } else if let Some(waiting) = self.waiting.get_mut(&key) {
+            waiting.records.push(record.into());
+            if waiting.records.len() >= WAITING_MAX {
+                self.give_up(key);
+            }
+        } else if let Some(attribution) = self.attribution(key) {
+            Self::deliver(&mut self.sink, &event, &attribution);
+        } else if self.given_up.contains(&key) {
+            self.deliver_unknown(&event);
+        } else {
+            self.waiting.insert(key, Waiting { since: Instant::now(), records: vec![record.into()] });
+        }
+    }
+
+    /// What is known of a container.
+    fn attribution(&mut self, key: ContainerKey) -> Option<Arc<Attribution>> {
+        let slot = key.slot() as usize;
+        if let Some(Some((known, attribution))) = self.known.get(slot)
+            && *known == key
+        {
+            return Some(Arc::clone(attribution));
+        }
+        let attribution = match self.registry.look_up(key) {
+            Lookup::Known(attribution) => attribution,
+            Lookup::Pending => return None,
+            Lookup::Unknown => {
+                // A record that was reserved earlier but not yet submitted hid the one that tells.
+                self.learn();
+                let Lookup::Known(attribution) = self.registry.look_up(key) else { return None };
+                attribution
+            }
+        };
+        if self.known.len() <= slot {
+            self.known.resize(slot + 1, None);
+        }
+        self.known[slot] = Some((key, Arc::clone(&attribution)));
+        self.given_up.remove(&key);
+        Some(attribution)
+    }
+
+    /// Delivers the events of containers that have become known, and of those that were waited for too long.
+    fn settle(&mut self, now: Instant) {
+        let keys: Vec<ContainerKey> = self.waiting.keys().copied().collect();
+        for key in keys {
+            if let Some(attribution) = self.attribution(key) {
+                let records = self.waiting.remove(&key).map_or_else(Vec::new, |waiting| waiting.records);
+                for record in records {
+                    // Accepted once, when it came.
+                    if let Some(event) = Event::decode(self.sink.tracer(), &record) {
+                        Self::deliver(&mut self.sink, &event, &attribution);
+                    }
+                }
+            } else if self.waiting.get(&key).is_some_and(|waiting| now - waiting.since >= PATIENCE) {
+                self.give_up(key);
+            }
+        }
+    }
+
+    fn give_up(&mut self, key: ContainerKey) {
+        self.given_up.insert(key);
+        let records = self.waiting.remove(&key).map_or_else(Vec::new, |waiting| waiting.records);
+        for record in records {
+            if let Some(event) = Event::decode(self.sink.tracer(), &record) {
+                self.deliver_unknown(&event);
+            }
+        }
+    }
+
+    fn deliver(sink: &mut Sink, event: &Event<'_>, attribution: &Attribution) {
+        if attribution.selected {
+            sink.show(event, Some(&attribution.container));
+        } else {
+            sink.filtered();
+        }
+    }
+
+    /// Shows an event as that of a container without pod, unless it takes the pod to know whether it is asked for.
+    fn deliver_unknown(&mut self, event: &Event<'_>) {
+        if self.registry.needs_pod() {
+            self.sink.unattributed();
+        } else {
+            self.sink.show(event, Some(&Container::unknown()));
+        }
+    }
+
+    /// Forgets containers that had ended before the ring was read, if nothing of them can be in it any more.
+    fn forget(&mut self, ended: &[(ContainerKey, u64)], drained: bool) {
+        let disorder = u64::try_from(DISORDER.as_nanos()).unwrap_or(u64::MAX);
+        let is_over = |(key, at): &&(ContainerKey, u64)| {
+            !self.waiting.contains_key(key) && (drained || at.saturating_add(disorder) < self.last_timestamp)
+        };
+        let over: Vec<ContainerKey> = ended.iter().filter(is_over).map(|(key, _)| *key).collect();
+        if over.is_empty() {
+            return;
+        }
+        for key in &over {
+            self.given_up.remove(key);
+            if let Some(known) = self.known.get_mut(key.slot() as usize)
+                && known.as_ref().is_some_and(|(known, _)| known == key)
+            {
+                *known = None;
+            }
+        }
+        self.registry.forget(&over);
+    }
+}
