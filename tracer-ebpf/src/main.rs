@@ -20,7 +20,8 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::inline_always,
-    reason = "a program, not a library; registers and lengths change their width all the time; \
+    clippy::needless_pass_by_value,
+    reason = "a program, not a library; the context is passed by value; registers and lengths change their width all the time; \
               what is not inlined the verifier sees without its bounds"
 )]
 

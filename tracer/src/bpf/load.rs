@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader, Pod,
+    Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
-    programs::{BtfTracePoint, tp_btf::BtfTracePointLinkId},
+    programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 use tracer_common::{
     Comm,
@@ -16,10 +16,13 @@ use tracer_common::{
     stats::{Program, ProgramStats},
 };
 
+use tracing::debug;
+
 use super::{
     EventRing, KERNEL_BTF, offsets,
     stats::{self, Counters},
 };
+use crate::error::Unsupported;
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
 const SLOTS: u32 = 8192;
@@ -117,7 +120,7 @@ impl Bpf {
         for (program, hook) in programs {
             tracepoint(&mut ebpf, *program)?
                 .load(hook, &btf)
-                .with_context(|| format!("loading the BPF program {} for {hook}", program.name()))?;
+                .map_err(|error| explain(error, program.name(), hook))?;
         }
 
         let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
@@ -252,6 +255,27 @@ fn wait_for_running_programs() {
     }
 }
 
+/// A program was refused. The verifier's whole log is for `-v`; its end tells what it did not like.
+fn explain(error: ProgramError, program: &str, hook: &str) -> anyhow::Error {
+    const LINES: usize = 12;
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return anyhow::Error::new(error).context(format!("loading the BPF program {program} for {hook}"));
+    };
+    if io_error.raw_os_error() == Some(libc::EPERM) {
+        return Unsupported::new(
+            format!("not permitted: the kernel refuses the BPF program {program} for {hook} ({io_error})"),
+            "`tracer doctor` shows which capability is missing; else a security module or a seccomp filter \
+             forbids bpf(2)",
+        )
+        .into();
+    }
+    let log = verifier_log.to_string();
+    debug!("the verifier's log of {program}:\n{log}");
+    let lines: Vec<&str> = log.lines().collect();
+    let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    anyhow!("loading the BPF program {program} for {hook}: {io_error}; the end of the verifier's log:\n{end}")
+}
+
 fn tracepoint(ebpf: &mut Ebpf, program: Program) -> anyhow::Result<&mut BtfTracePoint> {
     let name = program.name();
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
@@ -265,11 +289,6 @@ where
     let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("using the BPF map {name}"))
 }
-
-const _: () = {
-    const fn is_pod<T: Pod>() {}
-    is_pod::<Comm>();
-};
 
 #[cfg(test)]
 mod tests {

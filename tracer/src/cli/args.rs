@@ -24,7 +24,7 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show events as they happen, each with its pod
-    Trace(TraceArgs),
+    Trace(Box<TraceArgs>),
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
 }

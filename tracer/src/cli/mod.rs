@@ -4,7 +4,10 @@ mod args;
 mod config;
 mod doctor;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -31,7 +34,7 @@ pub fn main() -> ExitCode {
     match run(args) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tracer: {error:#}");
+            say(&format!("{error:#}"));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -40,7 +43,7 @@ pub fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Trace(trace) => {
-            trace::run(config::resolve(trace, args.verbose > 0)?)?;
+            trace::run(config::resolve(*trace, args.verbose > 0)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {
@@ -48,6 +51,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
         }
     }
+}
+
+/// A line on standard error that is part of the contract, not of the log. Where nobody can read it, nobody misses it.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "tracer: {line}");
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

@@ -61,6 +61,7 @@ struct Entry {
 
 impl Registry {
     /// An empty registry that tells the programs what `selection` rejects.
+    #[must_use]
     pub fn new(
         selection: Selection,
         verdicts: Array<MapData, Verdict>,

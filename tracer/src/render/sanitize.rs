@@ -25,7 +25,7 @@ fn write_char(c: char, out: &mut String) {
         '\t' => out.push_str("\\t"),
         '\r' => out.push_str("\\r"),
         ' '..='~' => out.push(c),
-        '\0'..='\x7f' => push_hex(u32::from(c) as u8, out),
+        _ if let Ok(byte @ 0..=0x7f) = u8::try_from(c) => push_hex(byte, out),
         _ if c.width().is_none_or(|width| width == 0) => out.extend(c.escape_unicode()),
         _ => out.push(c),
     }

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn containers_without_pod_show_their_engine_where_they_can() {
-        let engine = |json, path| interpret_fixture(json, path).engine;
+        let engine = |json: &str, path: &str| interpret_fixture(json, path).engine;
         let task = "/run/containerd/io.containerd.runtime.v2.task";
         assert_eq!(engine("{}", &format!("{task}/moby/1/config.json")), Some("docker"));
         assert_eq!(

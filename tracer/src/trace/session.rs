@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     bpf::{self, Bpf, features},
+    cli::say,
     containers::{Registry, Selection},
     render::Renderer,
     runtime::Lifecycle,
@@ -144,7 +145,7 @@ impl Session {
         let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
         lock(&self.bpf).attach()?;
-        eprintln!("tracer: ready");
+        say("ready");
         let timeout = async {
             match self.timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
@@ -157,9 +158,9 @@ impl Session {
             _ = terminate.recv() => debug!("SIGTERM"),
             () = timeout => debug!("timeout"),
             stop = &mut self.stopped => match stop {
-                Ok(Stop::MaxEvents | Stop::Closed) => {}
                 Ok(Stop::Failed(error)) => result = Err(error).context("writing to standard output"),
-                Err(_) => {} // The stream has failed, and `finish` says how.
+                // Of a stream that has failed, `finish` says how.
+                Ok(Stop::MaxEvents | Stop::Closed) | Err(_) => {}
             },
         }
         result.and(self.finish().await)
@@ -192,7 +193,7 @@ impl Session {
         if counters.lifecycle_lost > 0 {
             warn!("{} starts or ends of containers were missed", counters.lifecycle_lost);
         }
-        eprintln!("tracer: seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen);
+        say(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
         result
     }
 }
