@@ -8,6 +8,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
     programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
     Comm,
     container::Verdict,
@@ -15,7 +16,6 @@ use tracer_common::{
     offsets::FIELDS,
     stats::{Program, ProgramStats},
 };
-
 use tracing::debug;
 
 use super::{
@@ -95,6 +95,7 @@ impl Bpf {
             Kind::Exec => EXEC_PROGRAMS,
         };
         let globals = Globals::new(options)?;
+        lift_memlock_limit();
         let mut loader = EbpfLoader::new();
         for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
             loader.override_global(field.global, offset, true);
@@ -222,6 +223,14 @@ fn nested_pid_ns() -> anyhow::Result<u32> {
         return Ok(0);
     }
     u32::try_from(inode).with_context(|| format!("{path} has the inode number {inode}"))
+}
+
+/// Before Linux 5.11 maps count against this limit. Later it does not matter, and a refusal is no reason to stop.
+fn lift_memlock_limit() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        debug!("the limit of locked memory stays what it is: {error}");
+    }
 }
 
 /// How many processes there can be at all, within bounds: the map is allocated at once, 80 bytes an entry.

@@ -14,7 +14,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     EventFilter, Tracer,
@@ -242,7 +242,7 @@ fn spawn(
     thread::Builder::new()
         .name(name.into())
         .spawn(move || match run() {
-            Ok(()) => info!("thread {name} has ended"),
+            Ok(()) => debug!("thread {name} has ended"),
             Err(error) => warn!("thread {name} has failed: {error:#}"),
         })
         .with_context(|| format!("starting the thread {name}"))?;
