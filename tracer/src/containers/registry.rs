@@ -125,6 +125,10 @@ impl Registry {
         let is_news = state.given_back.get(key.slot() as usize).is_some_and(|last| *last < key.generation());
         if is_news && !state.ended.iter().any(|(ended, _)| *ended == key) {
             state.ended.push((key, at));
+            // The next container may have the same name.
+            if let Some(entry) = state.entries.get_mut(&key) {
+                entry.name = None;
+            }
         }
     }
 
