@@ -56,6 +56,9 @@ struct Config {
 
 /// The bundle of the container that a runtime with the state directory `directory` calls `id`.
 pub fn bundle(root: BorrowedFd<'_>, directory: &Path, id: &str) -> Result<PathBuf, StateError> {
+    if id.contains('/') {
+        return Err(StateError::NoBundle { path: directory.join(id) });
+    }
     let mut refused = None;
     for name in FILES {
         let path = directory.join(id).join(name);
@@ -72,8 +75,8 @@ fn parse(bytes: &[u8], path: PathBuf) -> Result<PathBuf, StateError> {
         Ok(state) => state,
         Err(source) => return Err(StateError::Json { path, source }),
     };
-    let label =
-        || state.config?.labels.into_iter().find_map(|label| Some(label.strip_prefix("bundle=")?.into()));
+    // runc makes a label of every annotation, which a pod's author may have chosen, and puts its own last.
+    let label = || Some(state.config?.labels.last()?.strip_prefix("bundle=")?.into());
     state.bundle.or_else(label).ok_or(StateError::NoBundle { path })
 }
 
@@ -92,6 +95,13 @@ mod tests {
         for json in [runc, crun] {
             assert_eq!(bundle_in(json).unwrap(), PathBuf::from("/b"), "{json}");
         }
+    }
+
+    #[test]
+    fn an_annotation_called_bundle_is_not_the_bundle() {
+        let json = r#"{"config":{"labels":["bundle=/annotation","bundle=/b"]}}"#;
+        assert_eq!(bundle_in(json).unwrap(), PathBuf::from("/b"));
+        assert!(bundle_in(r#"{"config":{"labels":["bundle=/annotation","a=b"]}}"#).is_err());
     }
 
     #[test]
