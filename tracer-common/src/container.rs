@@ -63,7 +63,27 @@ pub struct Process {
 }
 assert_layout!(Process, size 24, container @ 0, stage @ 8, runtime_mntns @ 12, pid @ 16, container_pid @ 20);
 
-/// What the programs keep of a container. Value of the map `SLOTS`, by slot; user space only reads it.
+/// A process that ran before the programs did. Value of the map `ADOPTEES`, by process id in the pid namespace of
+/// `tracer`. User space enters it; at the process's next system call or fork it moves to `PROCESSES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Adoptee {
+    /// The container it belongs to, or prepares.
+    pub container: ContainerKey,
+    /// When it started, in [`NANOSECONDS_PER_TICK`]: tells it from a later process with its number.
+    pub start_ticks: u64,
+    /// [`PREPARING`] or [`MEMBER`].
+    pub stage: u32,
+    /// Inode number of the mount namespace that the runtime was started in.
+    pub runtime_mntns: u32,
+}
+assert_layout!(Adoptee, size 24, container @ 0, start_ticks @ 8, stage @ 16, runtime_mntns @ 20);
+
+/// /proc counts start times in ticks of this length (`USER_HZ`, 100 on x86_64 and aarch64).
+pub const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+/// What the programs keep of a container. Value of the map `SLOTS`, by slot. User space writes it only for a slot
+/// that it has taken for a container that ran before the programs did.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
@@ -93,7 +113,7 @@ pub struct Verdict {
 }
 assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);
 
-impl_pod!(ContainerKey, Process, Slot, Verdict);
+impl_pod!(ContainerKey, Process, Adoptee, Slot, Verdict);
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,7 @@
 
 use tracer_common::container::{ContainerKey, MEMBER, Process, REJECTED};
 
-use crate::{
-    globals,
-    maps::{PROCESSES, VERDICTS},
-};
+use crate::{globals, lifecycle, maps::VERDICTS};
 
 /// Whose the current process is.
 #[derive(Clone, Copy)]
@@ -28,11 +25,10 @@ impl Identity {
         Self { container: process.container, pid: process.pid, container_pid: process.container_pid }
     }
 
-    /// Looks a process up.
+    /// Looks the current process up.
     #[inline(always)]
     pub fn look_up(tgid: u32) -> Self {
-        // SAFETY: the entry of the current process is removed by its own exit only, which is not now.
-        match unsafe { PROCESSES.get(&tgid) } {
+        match lifecycle::find_process(tgid) {
             Some(process) if process.stage == MEMBER => Self::of(process),
             _ => Self::HOST,
         }

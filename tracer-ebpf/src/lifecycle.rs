@@ -10,7 +10,7 @@ use core::{arch::asm, ptr};
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_comm, programs::BtfTracePointContext};
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{
-    container::{ContainerKey, MEMBER, PREPARING, Process, Slot},
+    container::{Adoptee, ContainerKey, MEMBER, NANOSECONDS_PER_TICK, PREPARING, Process, Slot},
     lifecycle::{
         Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime, TRUST_PID_NS,
         TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS,
@@ -20,8 +20,9 @@ use tracer_common::{
 
 use crate::{
     emit::{Scratch, count, now, submit_lifecycle},
+    globals,
     identity::Identity,
-    maps::{FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
+    maps::{ADOPTEES, FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
     read::{self, Copied},
     task::Task,
 };
@@ -31,14 +32,12 @@ use crate::{
 #[inline(always)]
 pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
     let tgid = task.tgid();
-    let Some(process) = PROCESSES.get_ptr_mut(&tgid) else {
+    let Some(process) = find_process(tgid) else {
         if is_runtime() {
             follow_runtime(ctx, task, tgid);
         }
         return Identity::HOST;
     };
-    // SAFETY: the entry is removed by the exit of the current process only, and nobody else writes it.
-    let process = unsafe { &mut *process };
     if process.stage == PREPARING {
         if !is_entrypoint(task, process) {
             return Identity::HOST;
@@ -51,8 +50,7 @@ pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
 /// A process was forked: it belongs where its parent does.
 #[inline(always)]
 pub fn on_fork(ctx: &BtfTracePointContext, parent: Task, child: Task) {
-    // SAFETY: the entry is removed by the exit of the parent only, which is forking.
-    let Some(process) = (unsafe { PROCESSES.get(&parent.tgid()) }) else { return };
+    let Some(process) = find_process(parent.tgid()) else { return };
     if !child.is_leader() {
         return;
     }
@@ -73,32 +71,80 @@ pub fn on_fork(ctx: &BtfTracePointContext, parent: Task, child: Task) {
 #[inline(always)]
 pub fn on_exit(ctx: &BtfTracePointContext, task: Task) {
     let tgid = task.tgid();
-    // SAFETY: read before this very function removes the entry.
-    let Some(process) = (unsafe { PROCESSES.get(&tgid) }) else { return };
+    let (container, pid, counted) = {
+        // SAFETY: read before this very function removes the entry.
+        if let Some(process) = unsafe { PROCESSES.get(&tgid) } {
+            (process.container, process.pid, true)
+        } else if let Some((pid, adoptee)) = adoptee(task, tgid) {
+            (adoptee.container, pid, false)
+        } else {
+            return;
+        }
+    };
     if !task.is_group_dead() {
         return;
     }
-    let container = process.container;
-    let pid = process.pid;
     // Two last threads may both find their group dead: one of them removes the entry.
-    if PROCESSES.remove(&tgid).is_err() {
+    let removed = if counted { PROCESSES.remove(&tgid) } else { ADOPTEES.remove(&pid) };
+    if removed.is_err() {
         return;
     }
     let Some(slot) = SLOTS.get_ptr_mut(container.slot()) else { return };
     // Of two last processes that exit at once both may find nobody left: user space takes a second end for
     // what it is. That neither does is impossible, as each has counted itself down before it looks.
-    if add_process(slot, -1) == 0 {
+    if add_process(slot, -i64::from(counted)) == 0 {
         debug!(ctx, "container {}: ended", container.slot());
         submit(Program::ProcessExit, Kind::Ended, container, pid);
     }
+}
+
+/// The entry of the current process, which is a container's or prepares one.
+#[inline(always)]
+pub fn find_process(tgid: u32) -> Option<&'static mut Process> {
+    // SAFETY: the entry is removed by the exit of the process only, and that is not now. Nobody else writes it.
+    let known = PROCESSES.get_ptr_mut(&tgid).or_else(|| adopt(tgid));
+    known.map(|process| unsafe { &mut *process })
+}
+
+/// Enters a process that user space has found in a container that ran already. It is the current one, and so
+/// cannot end meanwhile.
+#[inline(always)]
+fn adopt(tgid: u32) -> Option<*mut Process> {
+    let task = Task::current();
+    let (pid, adoptee) = adoptee(task, tgid)?;
+    let process = Process {
+        container: adoptee.container,
+        stage: adoptee.stage,
+        runtime_mntns: adoptee.runtime_mntns,
+        pid,
+        container_pid: task.process_ids().innermost,
+    };
+    // Two threads may do this at once: one of them enters it. Counted before it is no adoptee any more, so that
+    // user space, which looks in that order, never finds it nowhere.
+    if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_ok() {
+        if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
+            add_process(slot, 1);
+        }
+        // Another thread may have been faster.
+        let _ = ADOPTEES.remove(&pid);
+    }
+    PROCESSES.get_ptr_mut(&tgid)
+}
+
+/// What user space has found out about a process, with its id in `tracer`'s pid namespace.
+#[inline(always)]
+fn adoptee(task: Task, tgid: u32) -> Option<(u32, Adoptee)> {
+    let pid = if globals::TRACER_PID_NS.load() == 0 { tgid } else { task.process_ids().tracer };
+    // SAFETY: copied at once; should it be removed meanwhile, the start time tells the next entry from it.
+    let adoptee = *unsafe { ADOPTEES.get(&pid) }?;
+    (task.process_start_time() / NANOSECONDS_PER_TICK == adoptee.start_ticks).then_some((pid, adoptee))
 }
 
 /// Whose a failed execution is. The entrypoint's counts as the container's although nothing was bound: a
 /// container that cannot start is the one people trace for.
 #[inline(always)]
 pub fn identity_of_failed_exec(task: Task) -> Identity {
-    // SAFETY: the entry is removed by the exit of the current process only.
-    match unsafe { PROCESSES.get(&task.tgid()) } {
+    match find_process(task.tgid()) {
         Some(process) if process.stage == MEMBER || is_entrypoint(task, process) => Identity::of(process),
         _ => Identity::HOST,
     }
@@ -185,7 +231,7 @@ fn submit_runtime(task: Task, container: ContainerKey, pid: u32) {
     }
     scratch.write(Runtime {
         record: Record { timestamp: now(), container, kind: Kind::Runtime as u32, pid },
-        start_time: task.start_time(),
+        start_time: task.process_start_time(),
         trust: trust(task),
         args_len: args.len as u16,
         marks,

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Process, Slot, Verdict},
+    container::{Adoptee, Process, Slot, Verdict},
     stats::{Program, ProgramStats},
 };
 
@@ -31,6 +31,10 @@ pub static READER_SLEEPS: Array<u32> = Array::with_max_entries(1, 0);
 /// Processes that a runtime started, by thread group id in the initial pid namespace.
 #[map]
 pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0);
+
+/// Processes of containers that were there before the programs, until they do something.
+#[map]
+pub static ADOPTEES: HashMap<u32, Adoptee> = HashMap::with_max_entries(1024, 0);
 
 /// Containers, by slot.
 #[map]

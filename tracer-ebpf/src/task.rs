@@ -59,10 +59,10 @@ impl Task {
         live.is_none_or(|live| live == 0)
     }
 
-    /// When the task started, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// When the process it belongs to started, in nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
-    pub fn start_time(self) -> u64 {
-        self.0.read(&globals::TASK_START_BOOTTIME).unwrap_or(0)
+    pub fn process_start_time(self) -> u64 {
+        self.0.follow(&globals::TASK_GROUP_LEADER).read(&globals::TASK_START_BOOTTIME).unwrap_or(0)
     }
 
     /// Start and length of the argument block of a process that has just been executed.

@@ -5,13 +5,12 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
+    maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
     programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
     Comm,
-    container::Verdict,
     event::Kind,
     offsets::FIELDS,
     stats::{Program, ProgramStats},
@@ -22,7 +21,7 @@ use super::{
     EventRing, KERNEL_BTF, offsets,
     stats::{self, Counters},
 };
-use crate::error::Unsupported;
+use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_NS};
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
 const SLOTS: u32 = 8192;
@@ -66,10 +65,8 @@ pub struct Maps {
     pub events: EventRing,
     /// What runtimes do.
     pub lifecycle: RingBuf<MapData>,
-    /// What is decided about containers, by slot.
-    pub verdicts: Array<MapData, Verdict>,
-    /// Slots for further containers.
-    pub free_slots: Queue<MapData, u32>,
+    /// What is known and decided about containers.
+    pub registry: RegistryMaps,
 }
 
 // Exits and forks before executions: what starts to be followed must not slip away. Traced events last, when
@@ -111,6 +108,7 @@ impl Bpf {
             .override_global(aya_log::LEVEL, &aya_log_level, false)
             .map_max_entries("EVENTS", options.buffer_size)
             .map_max_entries("PROCESSES", processes_max())
+            .map_max_entries("ADOPTEES", adoptees_max())
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
             .map_max_entries("FREE_SLOTS", SLOTS)
@@ -137,8 +135,13 @@ impl Bpf {
         let maps = Maps {
             events: EventRing::new(take(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
             lifecycle: take(&mut ebpf, "LIFECYCLE")?,
-            verdicts: take(&mut ebpf, "VERDICTS")?,
-            free_slots,
+            registry: RegistryMaps {
+                verdicts: take(&mut ebpf, "VERDICTS")?,
+                free_slots,
+                slots: take(&mut ebpf, "SLOTS")?,
+                adoptees: take(&mut ebpf, "ADOPTEES")?,
+                processes: take(&mut ebpf, "PROCESSES")?,
+            },
         };
         let stats = take(&mut ebpf, "STATS")?;
         Ok((Self { ebpf, programs, links: Vec::new(), stats }, maps))
@@ -215,11 +218,9 @@ impl Globals {
 
 /// The inode number of the pid namespace that this process is in; 0 for the initial one.
 fn nested_pid_ns() -> anyhow::Result<u32> {
-    /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h), since 2018 an ABI in all but name.
-    const INITIAL: u64 = 0xEFFF_FFFC;
     let path = "/proc/self/ns/pid";
     let inode = rustix::fs::stat(path).with_context(|| format!("reading {path}"))?.st_ino;
-    if inode == INITIAL {
+    if inode == INITIAL_PID_NS {
         return Ok(0);
     }
     u32::try_from(inode).with_context(|| format!("{path} has the inode number {inode}"))
@@ -242,6 +243,12 @@ fn processes_max() -> u32 {
         .min()
         .unwrap_or(PROCESSES_MAX)
         .clamp(4096, PROCESSES_MAX)
+}
+
+/// How many processes there are now, and some more: only they can be adopted.
+fn adoptees_max() -> u32 {
+    let processes = fs::read_dir("/proc").map_or(0, Iterator::count);
+    u32::try_from(2 * processes + 1024).unwrap_or(u32::MAX).min(PROCESSES_MAX)
 }
 
 /// A file name as the kernel makes it a comm: 15 bytes of it.

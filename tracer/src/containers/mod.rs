@@ -5,5 +5,5 @@ mod registry;
 mod selection;
 
 pub use container::{Container, ContainerType, Pod, Source};
-pub use registry::{Attribution, Lookup, Registry};
+pub use registry::{Attribution, Lookup, Registry, RegistryMaps};
 pub use selection::{Pattern, Selection};

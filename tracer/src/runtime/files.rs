@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Mode, OFlags, ResolveFlags},
+    fs::{Dir, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -59,6 +59,22 @@ pub fn read_below(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileErro
     std::fs::File::from(file).take(SIZE_MAX + 1).read_to_end(&mut bytes)?;
     let read = bytes.len() as u64;
     if read > SIZE_MAX { Err(FileError::TooLarge(read)) } else { Ok(bytes) }
+}
+
+/// The names in a directory below `root`; none where it cannot be read. Whoever fills a directory without end
+/// gets to see the first of them taken.
+pub fn list_below(root: BorrowedFd<'_>, path: &Path) -> Vec<String> {
+    const NAMES_MAX: usize = 65_536;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) else {
+        return Vec::new();
+    };
+    let Ok(entries) = Dir::new(directory) else { return Vec::new() };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str().ok()?.to_owned()))
+        .filter(|name| name != "." && name != "..")
+        .take(NAMES_MAX)
+        .collect()
 }
 
 fn special_kind(file_type: FileType) -> Option<&'static str> {

@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
+use tokio::runtime::Handle;
 use tracer_common::{
-    container::ContainerKey,
+    container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
         RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
         TRUST_USER_NS, TRUSTED,
@@ -19,6 +20,7 @@ use super::{
     bundle::{self, Bundle},
     cmdline::{self, Command, CommandLine},
     process::{self, RuntimeProcess},
+    running::Running,
     state,
 };
 use crate::containers::{Container, ContainerType, Lookup, Registry, Source};
@@ -29,15 +31,15 @@ pub struct Invocation {
     key: ContainerKey,
     runtime: String,
     process: Option<RuntimeProcess>,
-    state_root: PathBuf,
+    state_root: Option<PathBuf>,
     task: Task,
 }
 
 /// What is to be found out.
 #[derive(Debug)]
 enum Task {
-    /// A container comes into being, from this `config.json`.
-    Create { id: String, config: PathBuf },
+    /// A container comes into being, or is there, with this `config.json`.
+    Read { id: String, config: PathBuf, source: Source },
     /// A process joins a container.
     Join { id: String },
     /// The command line, or who gave it, does not say which container it is.
@@ -47,22 +49,56 @@ enum Task {
 impl Invocation {
     /// From a record of a runtime's execution, while the runtime is still there. None where it brings no process
     /// into any container.
-    pub fn new(record: &Runtime, args: &[u8], key: ContainerKey) -> Option<Self> {
+    pub fn of_record(record: &Runtime, args: &[u8], key: ContainerKey) -> Option<Self> {
         let runtime = name_of(record);
-        let process = match RuntimeProcess::open(record.record.pid, record.start_time) {
+        let process = match RuntimeProcess::open(record.record.pid, record.start_time / NANOSECONDS_PER_TICK)
+        {
             Ok(process) => Some(process),
             Err(error) => {
                 debug!("{runtime}: {error}");
                 None
             }
         };
-        let line = match read_command_line(record, args, process.as_ref()) {
+        let line = read_command_line(record, args, process.as_ref());
+        Self::new(key, runtime, process, line, record.trust)
+    }
+
+    /// From a runtime that is at work.
+    pub fn of_process(
+        key: ContainerKey,
+        runtime: String,
+        process: RuntimeProcess,
+        cmdline: &[u8],
+        trust: u32,
+    ) -> Option<Self> {
+        let line = cmdline::parse(cmdline, false).map_err(|error| error.to_string());
+        Self::new(key, runtime, Some(process), line, trust)
+    }
+
+    /// From a container that runs.
+    pub fn of_running(key: ContainerKey, container: &Running) -> Self {
+        let id = container.id.clone();
+        let config = container.bundle.join("config.json");
+        Self {
+            key,
+            runtime: container.runtime.clone(),
+            process: None,
+            state_root: container.state_root.clone(),
+            task: Task::Read { id, config, source: Source::State },
+        }
+    }
+
+    fn new(
+        key: ContainerKey,
+        runtime: String,
+        process: Option<RuntimeProcess>,
+        line: Result<CommandLine, String>,
+        trust: u32,
+    ) -> Option<Self> {
+        let line = match line {
             Ok(line) => line,
             Err(problem) => {
-                warn!(
-                    "{runtime} (process {}): {problem}: its container is shown without pod",
-                    record.record.pid
-                );
+                warn!("{runtime}: {problem}: its container is shown without pod");
                 return Some(Self::unknown(key, runtime, String::new()));
             }
         };
@@ -78,21 +114,21 @@ impl Invocation {
                     Some(config) if config != Path::new("config.json") => config,
                     _ => bundle.join("config.json"),
                 };
-                Task::Create { id, config: absolute(process.as_ref(), &config) }
+                Task::Read { id, config: absolute(process.as_ref(), &config), source: Source::Bundle }
             }
             Command::Exec(exec) => Task::Join { id: exec.id.to_string_lossy().into_owned() },
         };
-        if record.trust != TRUSTED {
-            let (Task::Create { id, .. } | Task::Join { id } | Task::Unknown { id }) = task;
-            let id = if record.trust & TRUST_ROOT_DIR == 0 { String::new() } else { id };
-            debug!("{runtime} (process {}) is not trusted: {}", record.record.pid, distrust(record.trust));
+        if trust != TRUSTED {
+            let (Task::Read { id, .. } | Task::Join { id } | Task::Unknown { id }) = task;
+            let id = if trust & TRUST_ROOT_DIR == 0 { String::new() } else { id };
+            debug!("{runtime} is not trusted: {}", distrust(trust));
             return Some(Self::unknown(key, runtime, id));
         }
-        Some(Self { key, runtime, process, state_root, task })
+        Some(Self { key, runtime, process, state_root: Some(state_root), task })
     }
 
     fn unknown(key: ContainerKey, runtime: String, id: String) -> Self {
-        Self { key, runtime, process: None, state_root: PathBuf::new(), task: Task::Unknown { id } }
+        Self { key, runtime, process: None, state_root: None, task: Task::Unknown { id } }
     }
 
     /// The key that the kernel side gave it.
@@ -103,7 +139,7 @@ impl Invocation {
     /// By what `exec` names the container that this brings into being.
     pub fn name(&self) -> Option<(PathBuf, String)> {
         match &self.task {
-            Task::Create { id, .. } => Some((self.state_root.clone(), id.clone())),
+            Task::Read { id, .. } => Some((self.state_root.clone()?, id.clone())),
             Task::Join { .. } | Task::Unknown { .. } => None,
         }
     }
@@ -112,20 +148,24 @@ impl Invocation {
     pub fn container(&self, registry: &Registry) -> Arc<Container> {
         match &self.task {
             Task::Unknown { id } => Arc::new(self.without_bundle(id)),
-            Task::Create { id, config } => Arc::new(self.read_bundle(id, config, Source::Bundle)),
-            Task::Join { id } => match registry.find(&self.state_root, id) {
-                Lookup::Known(attribution) => Arc::clone(&attribution.container),
-                Lookup::Pending | Lookup::Unknown => Arc::new(self.read_state(id)),
-            },
+            Task::Read { id, config, source } => Arc::new(self.read_bundle(id, config, *source)),
+            Task::Join { id } => {
+                let root = self.state_root.as_deref().unwrap_or(Path::new("/run/runc"));
+                match registry.find(root, id) {
+                    Lookup::Known(attribution) => Arc::clone(&attribution.container),
+                    Lookup::Pending | Lookup::Unknown => Arc::new(self.read_state(root, id)),
+                }
+            }
         }
     }
 
-    fn read_state(&self, id: &str) -> Container {
-        let bundle = self.root().map_err(|error| error.to_string()).and_then(|root| {
-            state::bundle(root.as_fd(), &self.state_root, id).map_err(|error| error.to_string())
-        });
-        match bundle {
-            Ok(bundle) => self.read_bundle(id, &bundle.join("config.json"), Source::State),
+    fn read_state(&self, state_root: &Path, id: &str) -> Container {
+        let state = self
+            .root()
+            .map_err(|error| error.to_string())
+            .and_then(|root| state::read(root.as_fd(), state_root, id).map_err(|error| error.to_string()));
+        match state {
+            Ok(state) => self.read_bundle(id, &state.bundle.join("config.json"), Source::State),
             Err(problem) => {
                 warn!("container {id:?} is shown without pod: {problem}");
                 self.without_bundle(id)
@@ -172,6 +212,16 @@ impl Invocation {
             None => process::host_root(),
         }
     }
+}
+
+/// Has a container found out without waiting for it: on a thread of `readers`.
+pub fn learn(invocation: Invocation, registry: &Arc<Registry>, readers: &Handle) {
+    registry.announce(invocation.key(), invocation.name());
+    let registry = Arc::clone(registry);
+    readers.spawn_blocking(move || {
+        let container = invocation.container(&registry);
+        registry.resolve(invocation.key(), container);
+    });
 }
 
 /// A path that the runtime was given, from its root. Should the runtime be gone, a relative path stays what it

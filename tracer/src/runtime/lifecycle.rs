@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tracer_common::lifecycle::{Kind, Record, Runtime};
 use tracing::{debug, warn};
 
-use super::invocation::Invocation;
+use super::invocation::{Invocation, learn};
 use crate::{containers::Registry, wire};
 
 /// The reader of the ring. Whoever drains it does so for all: the registry is up to date afterwards.
@@ -52,13 +52,8 @@ fn handle(bytes: &[u8], registry: &Arc<Registry>, readers: &Handle) -> Option<()
         Kind::Runtime => {
             let runtime: Runtime = wire::read(bytes)?;
             let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
-            if let Some(invocation) = Invocation::new(&runtime, args, key) {
-                registry.announce(key, invocation.name());
-                let registry = Arc::clone(registry);
-                readers.spawn_blocking(move || {
-                    let container = invocation.container(&registry);
-                    registry.resolve(invocation.key(), container);
-                });
+            if let Some(invocation) = Invocation::of_record(&runtime, args, key) {
+                learn(invocation, registry, readers);
             }
         }
         Kind::Bound => debug!("slot {}: process {} is the entrypoint", key.slot(), record.pid),

@@ -6,9 +6,13 @@ mod files;
 mod invocation;
 mod lifecycle;
 mod process;
+pub mod processes;
+pub mod running;
 mod state;
+mod watcher;
 
 pub use lifecycle::Lifecycle;
+pub use process::INITIAL_PID_NS;
 
 /// File names of container runtimes; what wraps runc hands on its command line.
 pub const RUNTIMES: &[&str] = &[

@@ -10,7 +10,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
+};
+use tracer_common::lifecycle::{TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS};
+
+use super::processes::Stat;
+
+/// Inode numbers of the initial namespaces (`PROC_USER_INIT_INO`, `PROC_PID_INIT_INO`: include/linux/proc_ns.h).
+const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
+/// See [`INITIAL_USER_NS`].
+pub const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
 
 /// A longer command line is not read again. Linux allows 2 MiB, and no engine needs 64 KiB.
 const CMDLINE_MAX: u64 = 1024 * 1024;
@@ -44,10 +55,9 @@ pub struct RuntimeProcess {
 }
 
 impl RuntimeProcess {
-    /// Takes hold of a process that started `start_time` nanoseconds after boot.
-    pub fn open(pid: u32, start_time: u64) -> Result<Self, ProcessError> {
-        let error =
-            |what| move |errno: rustix::io::Errno| ProcessError::Io { pid, what, source: errno.into() };
+    /// Takes hold of a process that started `start_ticks` clock ticks after boot.
+    pub fn open(pid: u32, start_ticks: u64) -> Result<Self, ProcessError> {
+        let error = |what| move |errno: Errno| ProcessError::Io { pid, what, source: errno.into() };
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc_dir = rustix::fs::openat(CWD, format!("/proc/{pid}"), directory, Mode::empty())
             .map_err(error("opening its directory in /proc"))?;
@@ -58,7 +68,7 @@ impl RuntimeProcess {
         let cwd = PathBuf::from(OsString::from_vec(cwd.into_bytes()));
         let process = Self { proc_dir, pid, root, cwd };
         // Checked last: had the number been used again before, all of the above would be another's.
-        if process.start_ticks()? != ticks(start_time) {
+        if process.stat()?.start_ticks != start_ticks {
             return Err(ProcessError::Reused(pid));
         }
         Ok(process)
@@ -79,21 +89,37 @@ impl RuntimeProcess {
         self.read("cmdline", "reading its command line")
     }
 
-    /// The start time in clock ticks: field 22 of `/proc/PID/stat`, counted behind the name, which may hold
-    /// blanks and parentheses (`proc_pid_stat(5)`).
-    fn start_ticks(&self) -> Result<u64, ProcessError> {
+    /// What speaks for trusting it, as the programs find it out for runtimes that they see starting: `TRUST_*`.
+    pub fn trust(&self) -> Result<u32, ProcessError> {
+        let error = |source| ProcessError::Io { pid: self.pid, what: "finding out whose it is", source };
+        let stat = |name: &str| {
+            rustix::fs::statat(&self.proc_dir, name, AtFlags::empty()).map_err(|e| error(e.into()))
+        };
+        let host_root = host_root().and_then(|root| Ok(rustix::fs::fstat(root)?)).map_err(error)?;
+        let root = stat("root")?;
+        // /proc/PID belongs to the effective user id.
+        let euid = rustix::fs::fstat(&self.proc_dir).map_err(|e| error(e.into()))?.st_uid;
+        let marks = [
+            (TRUST_ROOT, euid == 0),
+            (TRUST_USER_NS, stat("ns/user")?.st_ino == INITIAL_USER_NS),
+            (TRUST_PID_NS, stat("ns/pid")?.st_ino == INITIAL_PID_NS),
+            (TRUST_ROOT_DIR, (root.st_dev, root.st_ino) == (host_root.st_dev, host_root.st_ino)),
+        ];
+        Ok(marks.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
+    }
+
+    /// Its working directory, from its root.
+    pub fn cwd(&self) -> &Path {
+        &self.cwd
+    }
+
+    fn stat(&self) -> Result<Stat, ProcessError> {
         let what = "reading its start time";
-        let stat = self.read("stat", what)?;
-        let fields = stat.iter().rposition(|byte| *byte == b')').map_or(&[][..], |end| &stat[end + 1..]);
-        String::from_utf8_lossy(fields)
-            .split_ascii_whitespace()
-            .nth(19)
-            .and_then(|field| field.parse().ok())
-            .ok_or_else(|| ProcessError::Io {
-                pid: self.pid,
-                what,
-                source: std::io::ErrorKind::InvalidData.into(),
-            })
+        Stat::parse(&self.read("stat", what)?).ok_or_else(|| ProcessError::Io {
+            pid: self.pid,
+            what,
+            source: std::io::ErrorKind::InvalidData.into(),
+        })
     }
 
     fn read(&self, name: &str, what: &'static str) -> Result<Vec<u8>, ProcessError> {
@@ -106,15 +132,12 @@ impl RuntimeProcess {
     }
 }
 
-/// Nanoseconds as /proc counts them (`nsec_to_clock_t()`, kernel/time/time.c).
-fn ticks(nanoseconds: u64) -> u64 {
-    nanoseconds / (1_000_000_000 / rustix::param::clock_ticks_per_second())
-}
-
-/// The host's root directory, for runtimes that have ended and whose root is known to have been that.
+/// The host's root directory. Where init's may not be looked at it is our own: whoever may not do that on a host,
+/// for want of a capability that init has, is on that host at least.
 pub fn host_root() -> std::io::Result<OwnedFd> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, "/proc/1/root", directory, Mode::empty())?)
+    let open = |path| rustix::fs::openat(CWD, path, directory, Mode::empty());
+    Ok(open("/proc/1/root").or_else(|_| open("/"))?)
 }
 
 #[cfg(test)]
@@ -125,6 +148,14 @@ mod tests {
     fn a_process_is_told_from_a_later_one_with_its_number() {
         let pid = std::process::id();
         assert!(matches!(RuntimeProcess::open(pid, 0), Err(ProcessError::Reused(_))));
+    }
+
+    #[test]
+    fn this_process_is_trusted_if_it_is_the_hosts() {
+        let pid = std::process::id();
+        let me = RuntimeProcess::open(pid, super::super::processes::start_ticks(pid).unwrap()).unwrap();
+        assert_eq!(me.trust().unwrap() & TRUST_ROOT != 0, rustix::process::geteuid().is_root());
+        assert_ne!(me.trust().unwrap() & TRUST_PID_NS, 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What runtimes keep of a container on disk while it exists: where its bundle is.
+//! What runtimes keep of a container on disk while it exists: its bundle and its first process.
 //!
 //! runc: `ROOT/ID/state.json`, the bundle among the labels of its config (libcontainer's `State`). crun:
 //! `ROOT/ID/status`. youki: `ROOT/ID/state.json`, with the field that the OCI specification has for it.
@@ -42,10 +42,27 @@ pub enum StateError {
 /// The files of all runtimes, one after the other.
 const FILES: [&str; 2] = ["state.json", "status"];
 
+/// What a state says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct State {
+    /// The container's bundle.
+    pub bundle: PathBuf,
+    /// Its first process.
+    pub init: Option<u32>,
+    /// When that was started, in clock ticks since boot.
+    pub init_start_ticks: Option<u64>,
+}
+
+/// The fields of all runtimes: runc's, then crun's, whose `pid` is youki's too.
 #[derive(Deserialize)]
-struct State {
-    bundle: Option<PathBuf>,
+struct Fields {
     config: Option<Config>,
+    init_process_pid: Option<u32>,
+    init_process_start: Option<u64>,
+    bundle: Option<PathBuf>,
+    pid: Option<u32>,
+    #[serde(rename = "process-start-time")]
+    process_start_time: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -54,8 +71,8 @@ struct Config {
     labels: Vec<String>,
 }
 
-/// The bundle of the container that a runtime with the state directory `directory` calls `id`.
-pub fn bundle(root: BorrowedFd<'_>, directory: &Path, id: &str) -> Result<PathBuf, StateError> {
+/// The state of the container that a runtime with the state directory `directory` calls `id`.
+pub fn read(root: BorrowedFd<'_>, directory: &Path, id: &str) -> Result<State, StateError> {
     if id.contains('/') {
         return Err(StateError::NoBundle { path: directory.join(id) });
     }
@@ -70,44 +87,53 @@ pub fn bundle(root: BorrowedFd<'_>, directory: &Path, id: &str) -> Result<PathBu
     Err(refused.unwrap_or_else(|| StateError::NoBundle { path: directory.join(id) }))
 }
 
-fn parse(bytes: &[u8], path: PathBuf) -> Result<PathBuf, StateError> {
-    let state: State = match serde_json::from_slice(bytes) {
-        Ok(state) => state,
+fn parse(bytes: &[u8], path: PathBuf) -> Result<State, StateError> {
+    let fields: Fields = match serde_json::from_slice(bytes) {
+        Ok(fields) => fields,
         Err(source) => return Err(StateError::Json { path, source }),
     };
     // runc makes a label of every annotation, which a pod's author may have chosen, and puts its own last.
-    let label = || Some(state.config?.labels.last()?.strip_prefix("bundle=")?.into());
-    state.bundle.or_else(label).ok_or(StateError::NoBundle { path })
+    let label = || Some(fields.config?.labels.last()?.strip_prefix("bundle=")?.into());
+    let bundle = fields.bundle.or_else(label).ok_or(StateError::NoBundle { path })?;
+    Ok(State {
+        bundle,
+        init: fields.init_process_pid.or(fields.pid),
+        init_start_ticks: fields.init_process_start.or(fields.process_start_time),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bundle_in(json: &str) -> Result<PathBuf, StateError> {
+    fn state_in(json: &str) -> Result<State, StateError> {
         parse(json.as_bytes(), "/run/runc/1/state.json".into())
     }
 
     #[test]
-    fn each_runtime_has_its_place_for_the_bundle() {
-        let runc = r#"{"id":"1","config":{"labels":["a=b","bundle=/b"],"rootfs":"/r"},"init_process_pid":7}"#;
-        let crun = r#"{"pid":7,"bundle":"/b","rootfs":"/r"}"#;
+    fn each_runtime_has_its_own_fields() {
+        let runc =
+            r#"{"config":{"labels":["a=b","bundle=/b"]},"init_process_pid":7,"init_process_start":70}"#;
+        let crun = r#"{"pid":7,"process-start-time":70,"bundle":"/b","rootfs":"/r"}"#;
+        let expected = State { bundle: "/b".into(), init: Some(7), init_start_ticks: Some(70) };
         for json in [runc, crun] {
-            assert_eq!(bundle_in(json).unwrap(), PathBuf::from("/b"), "{json}");
+            assert_eq!(state_in(json).unwrap(), expected, "{json}");
         }
+        let youki = r#"{"pid":7,"bundle":"/b","status":"running"}"#;
+        assert_eq!(state_in(youki).unwrap(), State { init_start_ticks: None, ..expected });
     }
 
     #[test]
     fn an_annotation_called_bundle_is_not_the_bundle() {
         let json = r#"{"config":{"labels":["bundle=/annotation","bundle=/b"]}}"#;
-        assert_eq!(bundle_in(json).unwrap(), PathBuf::from("/b"));
-        assert!(bundle_in(r#"{"config":{"labels":["bundle=/annotation","a=b"]}}"#).is_err());
+        assert_eq!(state_in(json).unwrap().bundle, PathBuf::from("/b"));
+        assert!(state_in(r#"{"config":{"labels":["bundle=/annotation","a=b"]}}"#).is_err());
     }
 
     #[test]
     fn a_state_without_bundle_is_an_error_that_names_the_file() {
         for json in ["{}", r#"{"config":{"labels":["x"]}}"#, "[", r#"{"bundle":1}"#] {
-            let error = bundle_in(json).unwrap_err().to_string();
+            let error = state_in(json).unwrap_err().to_string();
             assert!(error.contains("/run/runc/1/state.json"), "{error}");
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use aya_log::EbpfLogger;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    runtime::{Builder, Runtime},
+    runtime::{Builder, Handle, Runtime},
     signal::unix::{SignalKind, signal},
     sync::{oneshot, watch},
 };
@@ -26,11 +26,13 @@ use crate::{
     cli::say,
     containers::{Registry, Selection},
     render::Renderer,
-    runtime::Lifecycle,
+    runtime::{Lifecycle, running},
 };
 
 /// Bundles that are read at a time. One that hangs keeps a thread; the others' containers go on.
 const READERS: usize = 8;
+/// How long finding the containers that run already may delay `ready`.
+const FIND_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end may take when standard output does not take what is left.
 const END_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -95,6 +97,8 @@ struct Session {
     /// Tells that the last event has been handled.
     finished: oneshot::Receiver<anyhow::Result<()>>,
     timeout: Option<Duration>,
+    registry: Arc<Registry>,
+    runtimes: Vec<String>,
 }
 
 impl Session {
@@ -110,7 +114,7 @@ impl Session {
         })?;
         log_programs(&mut bpf, runtime)?;
 
-        let registry = Arc::new(Registry::new(config.selection, maps.verdicts, maps.free_slots));
+        let registry = Arc::new(Registry::new(config.selection, maps.registry));
         let lifecycle = Lifecycle::new(maps.lifecycle, Arc::clone(&registry), runtime.handle().clone());
         let lifecycle = Arc::new(Mutex::new(lifecycle));
         let bpf = Arc::new(Mutex::new(bpf));
@@ -130,14 +134,23 @@ impl Session {
             Arc::clone(&tally),
             stop,
         );
-        let stream = Stream::new(maps.events, lifecycle, registry, Arc::clone(&bpf), sink);
+        let stream = Stream::new(maps.events, lifecycle, Arc::clone(&registry), Arc::clone(&bpf), sink);
         spawn("events", move || {
             let result = local_runtime().and_then(|runtime| runtime.block_on(stream.run(phases)));
             // The session is gone only if it has given up waiting.
             let _ = finish.send(result);
             Ok(())
         })?;
-        Ok(Self { bpf, tally, phase, stopped, finished, timeout: config.timeout })
+        Ok(Self {
+            bpf,
+            tally,
+            phase,
+            stopped,
+            finished,
+            timeout: config.timeout,
+            registry,
+            runtimes: config.runtimes,
+        })
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
@@ -145,6 +158,7 @@ impl Session {
         let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
         lock(&self.bpf).attach()?;
+        self.find_running().await;
         say("ready");
         let timeout = async {
             match self.timeout {
@@ -164,6 +178,19 @@ impl Session {
             },
         }
         result.and(self.finish().await)
+    }
+
+    /// Finds the containers that run already. What hangs there delays nobody for long.
+    async fn find_running(&self) {
+        let (registry, handle, runtimes) =
+            (Arc::clone(&self.registry), Handle::current(), self.runtimes.clone());
+        let found = tokio::task::spawn_blocking(move || running::find(&registry, &handle, &runtimes));
+        match tokio::time::timeout(FIND_PATIENCE, found).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!("containers that run already pass for the host: {error:#}"),
+            Ok(Err(error)) => warn!("containers that run already pass for the host: {error}"),
+            Err(_) => warn!("some containers that run already are not found yet: it takes too long"),
+        }
     }
 
     /// Detaches, lets the last events be handled, and adds up.

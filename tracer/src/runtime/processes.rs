@@ -1,0 +1,165 @@
+//! The processes of the machine, as /proc shows them at one moment.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+};
+
+/// One process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// In the pid namespace of `tracer`.
+    pub pid: u32,
+    /// Its parent; 0 where that is not to be seen.
+    pub ppid: u32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Its comm.
+    pub comm: String,
+    /// Inode numbers of its mount and pid namespaces; unique among those that exist at one moment.
+    pub mntns: u64,
+    /// See `mntns`.
+    pub pidns: u64,
+    /// Its cgroup in each hierarchy: `/proc/PID/cgroup`, `HIERARCHY:CONTROLLERS:PATH`.
+    pub cgroups: Vec<String>,
+}
+
+impl Process {
+    /// None if it is gone, or not to be seen.
+    fn read(pid: u32) -> Option<Self> {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let namespace = |name: &str| Some(rustix::fs::stat(directory.join("ns").join(name)).ok()?.st_ino);
+        let stat = Stat::parse(&fs::read(directory.join("stat")).ok()?)?;
+        let cgroups = fs::read_to_string(directory.join("cgroup")).ok()?;
+        Some(Self {
+            pid,
+            ppid: stat.ppid,
+            start_ticks: stat.start_ticks,
+            comm: stat.comm,
+            mntns: namespace("mnt")?,
+            pidns: namespace("pid")?,
+            cgroups: cgroups.lines().map(str::to_owned).collect(),
+        })
+    }
+
+    /// Whether it is in a cgroup of `other`, or below one. A root cgroup is no container's.
+    pub fn is_in_cgroup_of(&self, other: &Self) -> bool {
+        other.cgroups.iter().any(|cgroup| {
+            !cgroup.ends_with(":/")
+                && self.cgroups.iter().any(|mine| {
+                    mine.strip_prefix(cgroup.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                })
+        })
+    }
+}
+
+/// What `/proc/PID/stat` says (proc_pid_stat(5)).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Field 2, which may hold anything.
+    pub comm: String,
+    /// Field 4.
+    pub ppid: u32,
+    /// Field 22.
+    pub start_ticks: u64,
+}
+
+impl Stat {
+    /// None where the file has another form.
+    pub fn parse(stat: &[u8]) -> Option<Self> {
+        // The comm stands in parentheses and may hold some itself, and blanks: the last one ends it.
+        let start = stat.iter().position(|byte| *byte == b'(')?;
+        let end = stat.iter().rposition(|byte| *byte == b')')?;
+        let comm = String::from_utf8_lossy(stat.get(start + 1..end)?).into_owned();
+        let rest = String::from_utf8_lossy(stat.get(end + 1..)?);
+        let mut fields = rest.split_ascii_whitespace();
+        let ppid = fields.nth(1)?.parse().ok()?;
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Self { comm, ppid, start_ticks })
+    }
+}
+
+/// All processes by id.
+#[derive(Debug, Default)]
+pub struct Processes(HashMap<u32, Process>);
+
+impl Processes {
+    /// Those that can be seen now.
+    pub fn read() -> std::io::Result<Self> {
+        let mut processes = HashMap::new();
+        for entry in fs::read_dir("/proc")? {
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+            // Kernel threads have neither a parent but kthreadd nor a place in any container.
+            if let Some(process) = pid.and_then(Process::read) {
+                processes.insert(process.pid, process);
+            }
+        }
+        Ok(Self(processes))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Process> {
+        self.0.values()
+    }
+
+    /// One of them.
+    pub fn get(&self, pid: u32) -> Option<&Process> {
+        self.0.get(&pid)
+    }
+
+    /// Whether `pid` or one of its ancestors is in `pids`.
+    pub fn descends_from(&self, pid: u32, pids: &HashSet<u32>) -> bool {
+        let ancestors = std::iter::successors(self.get(pid), |process| self.get(process.ppid));
+        // A table of one moment may have a loop where a number was used again.
+        ancestors.take(self.0.len()).any(|process| pids.contains(&process.pid))
+    }
+}
+
+/// When a process started; None if it is gone.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    Some(Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.start_ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comm_may_look_like_the_fields_behind_it() {
+        let tail = "S 7 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        let stat = Stat::parse(format!("5 (a) R 1 (b)) {tail}").as_bytes()).unwrap();
+        assert_eq!(stat, Stat { comm: "a) R 1 (b)".into(), ppid: 7, start_ticks: 4242 });
+        for broken in ["", "5 (a", "5 (a) S", "5 )a( S 1"] {
+            assert_eq!(Stat::parse(broken.as_bytes()), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_ancestors() {
+        let processes = Processes::read().unwrap();
+        let me = processes.get(std::process::id()).unwrap();
+        assert_eq!(Some(me.start_ticks), start_ticks(me.pid));
+        assert!(processes.descends_from(me.pid, &HashSet::from([me.ppid])));
+        assert!(!processes.descends_from(me.ppid, &HashSet::from([me.pid])));
+    }
+
+    #[test]
+    fn a_nested_cgroup_is_the_containers_a_longer_name_is_not() {
+        let process = |cgroups: &[&str]| Process {
+            pid: 1,
+            ppid: 0,
+            start_ticks: 0,
+            comm: String::new(),
+            mntns: 0,
+            pidns: 0,
+            cgroups: cgroups.iter().map(ToString::to_string).collect(),
+        };
+        let container = process(&["1:cpu:/", "0::/pod/a"]);
+        assert!(process(&["0::/pod/a/b"]).is_in_cgroup_of(&container));
+        assert!(process(&["0::/pod/a"]).is_in_cgroup_of(&container));
+        assert!(!process(&["1:cpu:/x", "0::/pod/ab"]).is_in_cgroup_of(&container));
+        assert!(!process(&["1:cpu:/"]).is_in_cgroup_of(&container));
+    }
+}
