@@ -101,9 +101,9 @@ pub fn on_exit(ctx: &BtfTracePointContext, task: Task) {
 /// The entry of the current process, which is a container's or prepares one.
 #[inline(always)]
 pub fn find_process(tgid: u32) -> Option<&'static mut Process> {
+    let process = PROCESSES.get_ptr_mut(&tgid).or_else(|| adopt(tgid))?;
     // SAFETY: the entry is removed by the exit of the process only, and that is not now. Nobody else writes it.
-    let known = PROCESSES.get_ptr_mut(&tgid).or_else(|| adopt(tgid));
-    known.map(|process| unsafe { &mut *process })
+    Some(unsafe { &mut *process })
 }
 
 /// Enters a process that user space has found in a container that ran already. It is the current one, and so

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-use super::{Lost, Row, Text, format_timestamp};
+use super::{Lost, Row, Text, format_timestamp, sanitize};
 use crate::{
     containers::{Container, Pod},
     trace::Payload,
@@ -69,13 +69,17 @@ pub(super) fn lost<'a>(timestamp: i128, node: &'a str, lost: &'a Lost) -> LostLi
 }
 
 pub(super) fn write(line: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
     serde_json::to_writer(&mut *out, line)?;
+    sanitize::escape_json(out, start);
     out.push(b'\n');
     Ok(())
 }
 
 pub(super) fn write_pretty(line: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
     line.serialize(&mut Serializer::with_formatter(&mut *out, PrettyFormatter::new()))?;
+    sanitize::escape_json(out, start);
     out.push(b'\n');
     Ok(())
 }

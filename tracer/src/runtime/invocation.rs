@@ -3,7 +3,10 @@
 use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use tokio::runtime::Handle;
@@ -43,7 +46,7 @@ enum Task {
     /// A process joins a container.
     Join { id: String },
     /// The command line, or who gave it, does not say which container it is.
-    Unknown { id: String },
+    Unknown,
 }
 
 impl Invocation {
@@ -99,7 +102,7 @@ impl Invocation {
             Ok(line) => line,
             Err(problem) => {
                 warn!("{runtime}: {problem}: its container is shown without pod");
-                return Some(Self::unknown(key, runtime, String::new()));
+                return Some(Self::unknown(key, runtime));
             }
         };
         let default_root = || Path::new("/run").join(&runtime);
@@ -119,16 +122,14 @@ impl Invocation {
             Command::Exec(exec) => Task::Join { id: exec.id.to_string_lossy().into_owned() },
         };
         if trust != TRUSTED {
-            let (Task::Read { id, .. } | Task::Join { id } | Task::Unknown { id }) = task;
-            let id = if trust & TRUST_ROOT_DIR == 0 { String::new() } else { id };
-            debug!("{runtime} is not trusted: {}", distrust(trust));
-            return Some(Self::unknown(key, runtime, id));
+            warn_of_distrust(&runtime, &task, trust);
+            return Some(Self::unknown(key, runtime));
         }
         Some(Self { key, runtime, process, state_root: Some(state_root), task })
     }
 
-    fn unknown(key: ContainerKey, runtime: String, id: String) -> Self {
-        Self { key, runtime, process: None, state_root: None, task: Task::Unknown { id } }
+    fn unknown(key: ContainerKey, runtime: String) -> Self {
+        Self { key, runtime, process: None, state_root: None, task: Task::Unknown }
     }
 
     /// The key that the kernel side gave it.
@@ -140,14 +141,14 @@ impl Invocation {
     pub fn name(&self) -> Option<(PathBuf, String)> {
         match &self.task {
             Task::Read { id, .. } => Some((self.state_root.clone()?, id.clone())),
-            Task::Join { .. } | Task::Unknown { .. } => None,
+            Task::Join { .. } | Task::Unknown => None,
         }
     }
 
     /// Finds the container, reading files where that is needed: to be called where waiting does no harm.
     pub fn container(&self, registry: &Registry) -> Arc<Container> {
         match &self.task {
-            Task::Unknown { id } => Arc::new(self.without_bundle(id)),
+            Task::Unknown => Arc::new(self.without_bundle("")),
             Task::Read { id, config, source } => Arc::new(self.read_bundle(id, config, *source)),
             Task::Join { id } => {
                 let root = self.state_root.as_deref().unwrap_or(Path::new("/run/runc"));
@@ -250,6 +251,24 @@ fn read_command_line(
 fn name_of(record: &Runtime) -> String {
     let comm = record.comm.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(comm).into_owned()
+}
+
+/// Says that a runtime is not believed, not even its container's id, which might be another's. Whoever may execute
+/// what is called like a runtime can make this happen, so it is said a few times only.
+fn warn_of_distrust(runtime: &str, task: &Task, trust: u32) {
+    const WARNINGS: u32 = 20;
+    static WARNED: AtomicU32 = AtomicU32::new(0);
+    let what = match task {
+        Task::Read { id, config, .. } => format!("container {id:?} with {:?}", config.display().to_string()),
+        Task::Join { id } => format!("a process for container {id:?}"),
+        Task::Unknown => "a container".to_owned(),
+    };
+    let why = distrust(trust);
+    if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {
+        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod and id");
+    } else {
+        debug!("{runtime} claims to start {what} and is not believed, since {why}");
+    }
 }
 
 /// What speaks against a runtime.

@@ -18,9 +18,9 @@ use tracer_common::lifecycle::{TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_U
 
 use super::processes::Stat;
 
-/// Inode numbers of the initial namespaces (`PROC_USER_INIT_INO`, `PROC_PID_INIT_INO`: include/linux/proc_ns.h).
+/// Inode number of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
-/// See [`INITIAL_USER_NS`].
+/// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 pub const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
 
 /// A longer command line is not read again. Linux allows 2 MiB, and no engine needs 64 KiB.
