@@ -1,0 +1,99 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs, tests and demonstrates tracer.
+///
+/// Every command first installs what it needs and what is missing: Rust toolchains through rustup,
+/// bpf-linker and cargo-deny through cargo, runc and the like through apt. Where it may not do that, it
+/// prints what to install and stops.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = false, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                       See it work: a small container, traced
+  cargo xtask run -- trace open          Show every file that any container opens
+  cargo xtask run -- doctor              Say what this kernel allows
+  cargo xtask test                       Check what CI checks
+  cargo xtask build --release            Build target/release/tracer";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Build tracer, its BPF programs included, and print where it is
+    Build {
+        /// Optimise, and strip the binary
+        #[arg(long)]
+        release: bool,
+        /// Further arguments for `cargo build`
+        #[arg(last = true, value_name = "CARGO ARGS")]
+        cargo: Vec<String>,
+    },
+
+    /// Build tracer and run it as root (through sudo where needed)
+    Run {
+        /// Run the unoptimised build
+        #[arg(long)]
+        debug: bool,
+        /// Arguments for tracer, e.g. `-- trace open -n kube-system`
+        #[arg(last = true, value_name = "TRACER ARGS")]
+        tracer: Vec<String>,
+    },
+
+    /// Start a small container and show which files it opens; it ends by itself and leaves nothing behind
+    Demo {
+        /// Use this tracer: build and install nothing
+        #[arg(long, hide = true)]
+        tracer: Option<PathBuf>,
+    },
+
+    /// Check everything CI checks: format, lints, dependencies, docs, unit and integration tests
+    Test {
+        /// Only format, lints and unit tests: no root and no container runtime needed
+        #[arg(long)]
+        quick: bool,
+    },
+
+    /// Install what all the other commands need, and nothing else
+    Setup,
+
+    /// Print the pinned versions as NAME=value lines
+    Pins,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_goes_to_tracer() {
+        let cli = Cli::try_parse_from(["xtask", "run", "--", "trace", "open", "-n", "a", "--debug"]).unwrap();
+        let Task::Run { debug, tracer } = cli.task else { panic!("{cli:?}") };
+        assert!(!debug);
+        assert_eq!(tracer, ["trace", "open", "-n", "a", "--debug"]);
+    }
+
+    #[test]
+    fn unknown_usage_exits_2() {
+        for args in [&["xtask", "fly"][..], &["xtask", "build", "--fast"], &["xtask", "run", "trace"]] {
+            let error = Cli::try_parse_from(args).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{args:?}");
+        }
+        let error = Cli::try_parse_from(["xtask", "--help"]).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
+    }
+}

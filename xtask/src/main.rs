@@ -1,0 +1,79 @@
+//! Builds, runs, tests and demonstrates `tracer`: `cargo xtask help`.
+//!
+//! Each command first installs what it lacks (see [`setup`]), so that a fresh clone on a fresh machine
+//! needs nothing but cargo and rustup. This crate builds with any stable Rust from 1.85 on, because it is
+//! what installs the pinned one ([`pins`]).
+
+mod artifact;
+mod build;
+mod check;
+mod cli;
+mod demo;
+mod pins;
+mod process;
+mod setup;
+mod tally;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Task},
+    setup::Scope,
+};
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup => setup::ensure(Scope::Test)?,
+        Task::Build { release, cargo } => {
+            setup::ensure(Scope::Build)?;
+            if let Some(binary) = build::tracer(release, &cargo)? {
+                println!("{}", binary.display());
+            }
+        }
+        Task::Run { debug, tracer } => {
+            setup::ensure(Scope::Build)?;
+            return build::run(!debug, &tracer);
+        }
+        Task::Test { quick } => return check::run(quick),
+        Task::Demo { tracer } => return demo::run(tracer),
+        Task::Pins => println!("{}", pins_as_variables()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The pins as `NAME=value` lines, which a shell or a CI service can read.
+fn pins_as_variables() -> String {
+    [
+        ("STABLE", pins::STABLE),
+        ("NIGHTLY", pins::NIGHTLY),
+        ("BPF_LINKER", pins::BPF_LINKER),
+        ("LLVM", pins::LLVM),
+        ("CARGO_DENY", pins::CARGO_DENY),
+    ]
+    .map(|(name, value)| format!("{name}={value}"))
+    .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pins_are_one_variable_a_line() {
+        for line in super::pins_as_variables().lines() {
+            let (name, value) = line.split_once('=').unwrap();
+            assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{line}");
+            assert!(!value.is_empty() && !value.contains(char::is_whitespace), "{line}");
+        }
+    }
+}
