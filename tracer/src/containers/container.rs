@@ -22,6 +22,9 @@ pub struct Container {
     /// The pod it belongs to, if any.
     #[serde(skip)]
     pub pod: Option<Pod>,
+    /// Whether that is known: without it the container may belong to a pod all the same.
+    #[serde(skip)]
+    pub pod_known: bool,
 }
 
 impl Container {
@@ -35,6 +38,7 @@ impl Container {
             image: None,
             source: Source::Cgroup,
             pod: None,
+            pod_known: false,
         }
     }
 }

@@ -6,4 +6,4 @@ mod selection;
 
 pub use container::{Container, ContainerType, Pod, Source};
 pub use registry::{Attribution, Lookup, Registry, RegistryMaps};
-pub use selection::{Pattern, Selection};
+pub use selection::{Choice, Pattern, Selection};

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tracer_common::container::{Adoptee, ContainerKey, Process, REJECTED, Slot, Verdict};
 use tracing::{debug, warn};
 
-use super::{Container, Selection};
+use super::{Choice, Container, Selection};
 use crate::runtime::processes::start_ticks;
 
 /// What an event needs to know about its container.
@@ -20,7 +20,7 @@ pub struct Attribution {
     /// The container.
     pub container: Arc<Container>,
     /// Whether it is asked for.
-    pub selected: bool,
+    pub choice: Choice,
 }
 
 /// What is known of a key.
@@ -85,10 +85,15 @@ impl Registry {
         Self { selection, state: Mutex::new(state), resolved: Notify::new() }
     }
 
-    /// Whether showing a container takes knowing its pod.
+    /// What is done with the events of a container of which nothing became known.
     #[must_use]
-    pub fn needs_pod(&self) -> bool {
-        self.selection.needs_pod()
+    pub fn unknown(&self) -> Attribution {
+        self.attribute(Arc::new(Container::unknown()))
+    }
+
+    fn attribute(&self, container: Arc<Container>) -> Attribution {
+        let choice = self.selection.judge(&container);
+        Attribution { container, choice }
     }
 
     /// A runtime was started: its container will be known soon. `name` is what `exec` will name it by.
@@ -112,18 +117,18 @@ impl Registry {
 
     /// The container of a key is known from now on, and the programs are told if nobody asked for it.
     pub fn resolve(&self, key: ContainerKey, container: Arc<Container>) {
-        let selected = self.selection.selects(&container);
+        let attribution = self.attribute(container);
         let mut state = self.lock();
-        if !selected {
+        if attribution.choice == Choice::Rejected {
             let verdict = Verdict { generation: key.generation(), verdict: REJECTED };
             if let Err(error) = state.maps.verdicts.set(key.slot(), &verdict, 0) {
                 // Its events are filtered here all the same.
-                warn!("telling the programs to leave out container {}: {error}", container.id);
+                warn!("telling the programs to leave out container {:?}: {error}", attribution.container.id);
             }
         }
         // A container may have ended, and its entry be gone, before its bundle was read.
         if let Some(entry) = state.entries.get_mut(&key) {
-            entry.attribution = Some(Arc::new(Attribution { container, selected }));
+            entry.attribution = Some(Arc::new(attribution));
         }
         drop(state);
         self.resolved.notify_one();

@@ -69,20 +69,30 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether it needs to know a container's pod.
+    /// Whether the container is asked for. One without pod has neither namespace, nor pod, nor name.
     #[must_use]
-    pub fn needs_pod(&self) -> bool {
-        !(self.namespaces.is_empty() && self.pods.is_empty() && self.containers.is_empty())
-    }
-
-    /// Whether the container is asked for. A container without pod has neither namespace, nor pod, nor name.
-    #[must_use]
-    pub fn selects(&self, container: &Container) -> bool {
+    pub fn judge(&self, container: &Container) -> Choice {
+        let needs_pod = !(self.namespaces.is_empty() && self.pods.is_empty() && self.containers.is_empty());
+        if needs_pod && !container.pod_known {
+            return Choice::Undecidable;
+        }
         let pod = container.pod.as_ref();
-        self.namespaces.selects(pod.map(|pod| pod.namespace.as_str()))
+        let selected = self.namespaces.selects(pod.map(|pod| pod.namespace.as_str()))
             && self.pods.selects(pod.map(|pod| pod.name.as_str()))
-            && self.containers.selects(pod.and_then(|pod| pod.container.as_deref()))
+            && self.containers.selects(pod.and_then(|pod| pod.container.as_deref()));
+        if selected { Choice::Selected } else { Choice::Rejected }
     }
+}
+
+/// Whether a container is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Its events are shown.
+    Selected,
+    /// Its events count as filtered.
+    Rejected,
+    /// It takes knowing its pod, which nobody does: its events count as lost.
+    Undecidable,
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use super::{
     bundle::{self, Bundle},
+    cgroup,
     cmdline::{self, Command, CommandLine},
     process::{self, RuntimeProcess},
     running::Running,
@@ -45,8 +46,8 @@ enum Task {
     Read { id: String, config: PathBuf, source: Source },
     /// A process joins a container.
     Join { id: String },
-    /// The command line, or who gave it, does not say which container it is.
-    Unknown,
+    /// The command line, or who gave it, does not say which container it is: its process may, once there is one.
+    Unknown { process: Option<u32>, distrusted: bool },
 }
 
 impl Invocation {
@@ -102,7 +103,7 @@ impl Invocation {
             Ok(line) => line,
             Err(problem) => {
                 warn!("{runtime}: {problem}: its container is shown without pod");
-                return Some(Self::unknown(key, runtime));
+                return Some(Self::unknown(key, runtime, trust != TRUSTED));
             }
         };
         let default_root = || Path::new("/run").join(&runtime);
@@ -111,25 +112,38 @@ impl Invocation {
             Command::Other => return None,
             Command::Create(creation) | Command::Run(creation) | Command::Restore(creation) => {
                 let id = creation.id.to_string_lossy().into_owned();
-                let bundle = creation.bundle.unwrap_or_else(|| PathBuf::from("."));
+                let bundle = bundle(process.as_ref(), &creation.bundle.unwrap_or_default());
                 let config = match creation.config {
                     // crun takes a file elsewhere from its own working directory.
-                    Some(config) if config != Path::new("config.json") => config,
+                    Some(config) if config != Path::new("config.json") => absolute(process.as_ref(), &config),
                     _ => bundle.join("config.json"),
                 };
-                Task::Read { id, config: absolute(process.as_ref(), &config), source: Source::Bundle }
+                Task::Read { id, config, source: Source::Bundle }
             }
             Command::Exec(exec) => Task::Join { id: exec.id.to_string_lossy().into_owned() },
         };
         if trust != TRUSTED {
             warn_of_distrust(&runtime, &task, trust);
-            return Some(Self::unknown(key, runtime));
+            return Some(Self::unknown(key, runtime, true));
         }
         Some(Self { key, runtime, process, state_root: Some(state_root), task })
     }
 
-    fn unknown(key: ContainerKey, runtime: String) -> Self {
-        Self { key, runtime, process: None, state_root: None, task: Task::Unknown }
+    fn unknown(key: ContainerKey, runtime: String, distrusted: bool) -> Self {
+        let task = Task::Unknown { process: None, distrusted };
+        Self { key, runtime, process: None, state_root: None, task }
+    }
+
+    /// Whether only the container's first process can tell which container it is.
+    pub fn needs_process(&self) -> bool {
+        matches!(self.task, Task::Unknown { .. })
+    }
+
+    /// The container's first process is there.
+    pub fn set_process(&mut self, pid: u32) {
+        if let Task::Unknown { process, .. } = &mut self.task {
+            *process = Some(pid);
+        }
     }
 
     /// The key that the kernel side gave it.
@@ -141,15 +155,28 @@ impl Invocation {
     pub fn name(&self) -> Option<(PathBuf, String)> {
         match &self.task {
             Task::Read { id, .. } => Some((self.state_root.clone()?, id.clone())),
-            Task::Join { .. } | Task::Unknown => None,
+            Task::Join { .. } | Task::Unknown { .. } => None,
         }
     }
 
     /// Finds the container, reading files where that is needed: to be called where waiting does no harm.
     pub fn container(&self, registry: &Registry) -> Arc<Container> {
         match &self.task {
-            Task::Unknown => Arc::new(self.without_bundle("")),
-            Task::Read { id, config, source } => Arc::new(self.read_bundle(id, config, *source)),
+            Task::Unknown { process, distrusted } => {
+                let cgroups =
+                    process.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+                let id = cgroups.as_deref().and_then(cgroup::container_id).unwrap_or_default();
+                // Pods are the host's runtimes' alone.
+                Arc::new(Container { pod_known: *distrusted, ..self.without_bundle(&id) })
+            }
+            Task::Read { id, config, source } if config.is_absolute() => {
+                Arc::new(self.read_bundle(id, config, *source))
+            }
+            // The runtime has ended, and with it the directory that its path began from.
+            Task::Read { id, .. } => {
+                let root = self.state_root.as_deref().unwrap_or(Path::new("/run/runc"));
+                Arc::new(self.read_state(root, id))
+            }
             Task::Join { id } => {
                 let root = self.state_root.as_deref().unwrap_or(Path::new("/run/runc"));
                 match registry.find(root, id) {
@@ -187,6 +214,7 @@ impl Invocation {
                 image,
                 source,
                 pod,
+                pod_known: true,
             },
             Err(problem) => {
                 warn!("container {id:?} is shown without pod: {problem}");
@@ -203,6 +231,7 @@ impl Invocation {
             image: None,
             source: Source::Cgroup,
             pod: None,
+            pod_known: false,
         }
     }
 
@@ -225,8 +254,21 @@ pub fn learn(invocation: Invocation, registry: &Arc<Registry>, readers: &Handle)
     });
 }
 
-/// A path that the runtime was given, from its root. Should the runtime be gone, a relative path stays what it
-/// is and is looked for at the root.
+/// The bundle that a runtime was given, from its root. Runtimes go there, so a relative path is one from where
+/// they were, or, if they have gone already, the end of where they are.
+fn bundle(process: Option<&RuntimeProcess>, given: &Path) -> PathBuf {
+    let path = absolute(process, given);
+    if let Some(process) = process
+        && given.is_relative()
+        && process.cwd().ends_with(given)
+        && !process.has(&path.join("config.json"))
+    {
+        return process.cwd().to_owned();
+    }
+    path
+}
+
+/// A path that the runtime was given, from its root. Should the runtime be gone, a relative path stays one.
 fn absolute(process: Option<&RuntimeProcess>, path: &Path) -> PathBuf {
     process.map_or_else(|| path.to_owned(), |process| process.absolute(path))
 }
@@ -261,7 +303,7 @@ fn warn_of_distrust(runtime: &str, task: &Task, trust: u32) {
     let what = match task {
         Task::Read { id, config, .. } => format!("container {id:?} with {:?}", config.display().to_string()),
         Task::Join { id } => format!("a process for container {id:?}"),
-        Task::Unknown => "a container".to_owned(),
+        Task::Unknown { .. } => "a container".to_owned(),
     };
     let why = distrust(trust);
     if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {

@@ -1,6 +1,7 @@
 //! Reading the ring buffer of lifecycle records, ahead of the events that they explain.
 
 use std::{
+    collections::HashMap,
     mem::size_of,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
@@ -9,7 +10,10 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use tokio::runtime::Handle;
-use tracer_common::lifecycle::{Kind, Record, Runtime};
+use tracer_common::{
+    container::ContainerKey,
+    lifecycle::{Kind, Record, Runtime},
+};
 use tracing::{debug, warn};
 
 use super::invocation::{Invocation, learn};
@@ -21,12 +25,14 @@ pub struct Lifecycle {
     registry: Arc<Registry>,
     /// Where bundles are read: on threads of their own, so that none is waited for here.
     readers: Handle,
+    /// Invocations that wait for their container's first process.
+    unknown: HashMap<ContainerKey, Invocation>,
 }
 
 impl Lifecycle {
     /// A reader that tells `registry` what it learns.
     pub fn new(ring: RingBuf<MapData>, registry: Arc<Registry>, readers: Handle) -> Self {
-        Self { ring, registry, readers }
+        Self { ring, registry, readers, unknown: HashMap::new() }
     }
 
     /// A descriptor that is readable when there is something to drain.
@@ -36,28 +42,47 @@ impl Lifecycle {
 
     /// Handles every record that is there.
     pub fn drain(&mut self) {
-        let Self { ring, registry, readers } = self;
+        let Self { ring, registry, readers, unknown } = self;
         while let Some(bytes) = ring.next() {
-            if handle(&bytes, registry, readers).is_none() {
+            if handle(&bytes, registry, readers, unknown).is_none() {
                 warn!("a lifecycle record of {} bytes makes no sense", bytes.len());
             }
         }
     }
 }
 
-fn handle(bytes: &[u8], registry: &Arc<Registry>, readers: &Handle) -> Option<()> {
+fn handle(
+    bytes: &[u8],
+    registry: &Arc<Registry>,
+    readers: &Handle,
+    unknown: &mut HashMap<ContainerKey, Invocation>,
+) -> Option<()> {
     let record: Record = wire::read(bytes)?;
     let key = record.container;
     match Kind::try_from(record.kind).ok()? {
         Kind::Runtime => {
             let runtime: Runtime = wire::read(bytes)?;
             let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
-            if let Some(invocation) = Invocation::of_record(&runtime, args, key) {
+            match Invocation::of_record(&runtime, args, key) {
+                Some(invocation) if invocation.needs_process() => {
+                    registry.announce(key, None);
+                    unknown.insert(key, invocation);
+                }
+                Some(invocation) => learn(invocation, registry, readers),
+                None => {}
+            }
+        }
+        Kind::Bound => {
+            debug!("slot {}: process {} is the entrypoint", key.slot(), record.pid);
+            if let Some(mut invocation) = unknown.remove(&key) {
+                invocation.set_process(record.pid);
                 learn(invocation, registry, readers);
             }
         }
-        Kind::Bound => debug!("slot {}: process {} is the entrypoint", key.slot(), record.pid),
-        Kind::Ended => registry.end(key, record.timestamp),
+        Kind::Ended => {
+            unknown.remove(&key);
+            registry.end(key, record.timestamp);
+        }
     }
     Some(())
 }

@@ -1,6 +1,7 @@
 //! From a container runtime's invocation to the container it is about.
 
 mod bundle;
+mod cgroup;
 pub mod cmdline;
 mod files;
 mod invocation;

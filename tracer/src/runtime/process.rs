@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 use tracer_common::lifecycle::{TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS};
@@ -106,6 +106,12 @@ impl RuntimeProcess {
             (TRUST_ROOT_DIR, (root.st_dev, root.st_ino) == (host_root.st_dev, host_root.st_ino)),
         ];
         Ok(marks.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
+    }
+
+    /// Whether there is a file, as it sees it.
+    pub fn has(&self, path: &Path) -> bool {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
     }
 
     /// Its working directory, from its root.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     bpf::{Bpf, EventRing},
-    containers::{Attribution, Container, Lookup, Registry},
+    containers::{Attribution, Choice, Lookup, Registry},
     render::Lost,
     runtime::Lifecycle,
 };
@@ -50,6 +50,8 @@ struct Router {
     waiting: HashMap<ContainerKey, Waiting>,
     /// Containers that were waited for in vain.
     given_up: HashSet<ContainerKey>,
+    /// What is done with their events.
+    unknown: Attribution,
     /// Of the last event, in nanoseconds of `CLOCK_BOOTTIME`.
     last_timestamp: u64,
 }
@@ -71,6 +73,7 @@ impl Stream {
     ) -> Self {
         let router = Router {
             lifecycle,
+            unknown: registry.unknown(),
             registry,
             sink,
             known: Vec::new(),
@@ -176,7 +179,7 @@ impl Router {
         } else if let Some(attribution) = self.attribution(key) {
             Self::deliver(&mut self.sink, &event, &attribution);
         } else if self.given_up.contains(&key) {
-            self.deliver_unknown(&event);
+            Self::deliver(&mut self.sink, &event, &self.unknown);
         } else {
             self.waiting.insert(key, Waiting { since: Instant::now(), records: vec![record.into()] });
         }
@@ -231,25 +234,16 @@ impl Router {
         let records = self.waiting.remove(&key).map_or_else(Vec::new, |waiting| waiting.records);
         for record in records {
             if let Some(event) = Event::decode(self.sink.tracer(), &record) {
-                self.deliver_unknown(&event);
+                Self::deliver(&mut self.sink, &event, &self.unknown);
             }
         }
     }
 
     fn deliver(sink: &mut Sink, event: &Event<'_>, attribution: &Attribution) {
-        if attribution.selected {
-            sink.show(event, Some(&attribution.container));
-        } else {
-            sink.filtered();
-        }
-    }
-
-    /// Shows an event as that of a container without pod, unless it takes the pod to know whether it is asked for.
-    fn deliver_unknown(&mut self, event: &Event<'_>) {
-        if self.registry.needs_pod() {
-            self.sink.unattributed();
-        } else {
-            self.sink.show(event, Some(&Container::unknown()));
+        match attribution.choice {
+            Choice::Selected => sink.show(event, Some(&attribution.container)),
+            Choice::Rejected => sink.filtered(),
+            Choice::Undecidable => sink.unattributed(),
         }
     }
 
