@@ -85,8 +85,8 @@ pub(super) struct Sink {
     tally: Arc<Tally>,
     /// Rendered, not yet written.
     buffer: Vec<u8>,
-    /// Events in `buffer`.
-    buffered: u64,
+    /// Where in `buffer` each event ends.
+    ends: Vec<usize>,
     /// Events that may still be shown.
     left: Option<u64>,
     /// Taken once showing events has come to its end.
@@ -113,7 +113,7 @@ impl Sink {
             clock: WallClock::new(),
             tally,
             buffer,
-            buffered: 0,
+            ends: Vec::new(),
             left: max_events,
             stop: Some(stop),
         }
@@ -172,7 +172,7 @@ impl Sink {
             add(&self.tally.malformed, 1);
             return;
         }
-        self.buffered += 1;
+        self.ends.push(self.buffer.len());
         if self.buffer.len() >= BUFFER {
             self.flush();
         }
@@ -198,18 +198,21 @@ impl Sink {
     /// Writes what there is.
     pub(super) fn flush(&mut self) {
         self.clock.adjust();
-        let events = std::mem::take(&mut self.buffered);
-        let result = if self.stop.is_some() { write_all(&self.buffer) } else { Ok(()) };
+        let (written, result) = if self.stop.is_some() { write(&self.buffer) } else { (0, Ok(())) };
+        let emitted = self.ends.partition_point(|end| *end <= written);
+        let left = (self.ends.len() - emitted) as u64;
+        self.ends.clear();
         self.buffer.clear();
+        add(&self.tally.emitted, emitted as u64);
         match result {
-            Ok(()) if self.stop.is_some() => add(&self.tally.emitted, events),
-            Ok(()) => add(&self.tally.filtered, events),
+            // Nobody has asked for more, or nobody reads any more.
+            Ok(()) => add(&self.tally.filtered, left),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                add(&self.tally.filtered, events);
+                add(&self.tally.filtered, left);
                 self.end(Stop::Closed);
             }
             Err(error) => {
-                add(&self.tally.output, events);
+                add(&self.tally.output, left);
                 self.end(Stop::Failed(error));
             }
         }
@@ -223,18 +226,24 @@ impl Sink {
     }
 }
 
-/// Writes to standard output without a buffer between, also where somebody has made it non-blocking.
-fn write_all(mut bytes: &[u8]) -> io::Result<()> {
+/// Writes to standard output without a buffer between, also where somebody has made it non-blocking. Returns how
+/// many bytes were written, all of them unless there is an error.
+fn write(bytes: &[u8]) -> (usize, io::Result<()>) {
     let stdout = rustix::stdio::stdout();
-    while !bytes.is_empty() {
-        match rustix::io::write(stdout, bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        let result = match rustix::io::write(stdout, &bytes[written..]) {
+            Ok(count) => {
+                written += count;
+                Ok(())
             }
-            Err(error) => return Err(error.into()),
+            Err(Errno::INTR) => Ok(()),
+            Err(Errno::AGAIN) => poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None).map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            return (written, Err(error.into()));
         }
     }
-    Ok(())
+    (written, Ok(()))
 }
