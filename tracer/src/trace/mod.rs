@@ -74,7 +74,22 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The two halves of what a call returned: its value where it succeeded, its errno where it did not.
+/// The errno of a failed call, or 0. A call that a signal ends returns a code of the kernel's own (`ERESTARTSYS` and
+/// its kin, 512 to 516, include/linux/errno.h), of which the process gets to see EINTR, or nothing if it is restarted.
 const fn errno(ret: i32) -> u32 {
-    if ret < 0 { ret.unsigned_abs() } else { 0 }
+    match ret {
+        0.. => 0,
+        -516..=-512 => libc::EINTR.unsigned_abs(),
+        _ => ret.unsigned_abs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::errno;
+
+    #[test]
+    fn the_kernels_own_codes_are_not_shown() {
+        assert_eq!((errno(3), errno(-2), errno(-512), errno(-514)), (0, 2, 4, 4));
+    }
 }
