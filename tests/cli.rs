@@ -1,0 +1,120 @@
+//! The command line: what it refuses, and what it tells whom.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use harness::scratch;
+use harness::wait::Output;
+use harness::{Launch, Need, Suite};
+
+const BINARY: &[Need] = &[Need::Tracer];
+const ROOT: &[Need] = &[Need::Root, Need::Btf, Need::Tracer];
+/// Of nobody, on Debian; any user without rights will do.
+const NOBODY: u32 = 65534;
+
+fn main() -> ExitCode {
+    Suite::new()
+        .test("wrong_usage_is_2", BINARY, wrong_usage)
+        .test("help_and_version_are_0", BINARY, help)
+        .test("no_privilege_is_3", ROOT, no_privilege)
+        .test("no_btf_is_3", ROOT, no_btf)
+        .test("doctor_finds_nothing_missing_here", ROOT, doctor)
+        .test("doctor_says_what_is_missing", ROOT, doctor_missing)
+        .run()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Launch::new(arguments).output()
+}
+
+fn wrong_usage() {
+    let table: &[(&[&str], &str)] = &[
+        (&[], "Usage"),
+        (&["trace"], "Usage"),
+        (&["trace", "close"], "close"),
+        (&["no-such-command"], "no-such-command"),
+        (&["trace", "open", "--no-such-option"], "--no-such-option"),
+        (&["trace", "open", "-o", "xml"], "xml"),
+        (&["trace", "open", "-o", "custom-columns=PATH,NOSUCH"], "NOSUCH"),
+        (&["trace", "open", "-o", "custom-columns="], "column"),
+        (&["trace", "open", "--timeout", "soon"], "soon"),
+        (&["trace", "open", "--max-events", "-3"], "-3"),
+        (&["trace", "open", "--max-events", "many"], "many"),
+        (&["trace", "open", "--buffer-size", "huge"], "huge"),
+        (&["trace", "open", "--pid", "init"], "init"),
+        (&["trace", "open", "--uid", "root"], "root"),
+    ];
+    for (arguments, named) in table {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert_eq!(output.stdout, "", "{arguments:?}: events only");
+        assert!(output.stderr.contains(named), "{arguments:?} is not told about {named}: {output:?}");
+    }
+}
+
+fn help() {
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["help"],
+        &["trace", "--help"],
+        &["trace", "open", "--help"],
+        &["doctor", "-h"],
+    ] {
+        let output = run(arguments).success();
+        assert!(output.stdout.contains("Usage: tracer"), "{arguments:?}: {output:?}");
+    }
+    let version = run(&["--version"]).success().stdout;
+    assert!(version.starts_with("tracer 0."), "{version}");
+}
+
+/// The binary under test where everyone may execute it.
+fn copy() -> (scratch::Dir, PathBuf) {
+    let dir = scratch::Dir::new("bin");
+    let path = dir.path().join("tracer");
+    fs::copy(harness::tracer::binary(), &path).unwrap();
+    (dir, path)
+}
+
+fn no_privilege() {
+    let (_dir, path) = copy();
+    for kind in ["open", "exec"] {
+        let output = Launch::new(&["trace", kind]).binary(path.clone()).uid(NOBODY).output();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert_eq!(output.stdout, "");
+        assert!(output.stderr.contains("CAP_BPF"), "names the capability: {output:?}");
+        assert!(output.stderr.contains("sudo"), "says what to do: {output:?}");
+        assert!(!output.stderr.contains("tracer: ready"), "{output:?}");
+    }
+}
+
+/// Hides the kernel's BTF from what runs in this mount namespace.
+const HIDE_BTF: &str = "mount -t tmpfs none /sys/kernel/btf";
+
+fn no_btf() {
+    let output = Launch::new(&["trace", "open"]).prelude(HIDE_BTF).output();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(output.stdout, "");
+    assert!(output.stderr.contains("/sys/kernel/btf/vmlinux"), "names the file: {output:?}");
+    assert!(output.stderr.contains("CONFIG_DEBUG_INFO_BTF"), "names the kernel's option: {output:?}");
+}
+
+fn doctor() {
+    let output = run(&["doctor"]).success();
+    for word in ["BTF", "CAP_BPF", "ring buffer", "tracefs", "io_uring"] {
+        assert!(output.stdout.contains(word), "{word}: {output:?}");
+    }
+}
+
+fn doctor_missing() {
+    let hidden = Launch::new(&["doctor"]).prelude(HIDE_BTF).output();
+    assert!(hidden.stdout.contains("CONFIG_DEBUG_INFO_BTF"), "{hidden:?}");
+    let (_dir, path) = copy();
+    let nobody = Launch::new(&["doctor"]).binary(path).uid(NOBODY).output();
+    assert!(nobody.stdout.contains("CAP_BPF"), "{nobody:?}");
+    assert!(nobody.stdout.contains("sudo"), "says how to get it: {nobody:?}");
+    assert_ne!(nobody.stdout, run(&["doctor"]).stdout, "as if root had asked");
+}

@@ -1,0 +1,375 @@
+//! A containerd of the tests' own, one per test binary, spoken to through its CRI.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prost::Message;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::wait::{self, LIMIT};
+use crate::{cri, need, scratch};
+
+/// The name under which the workload's image is known.
+pub const IMAGE: &str = "localhost/tracer-test:1";
+const PAUSE: &str = "localhost/tracer-pause:1";
+/// What the pause container opens before it sleeps: as every event of a pod, it must have a name.
+pub const PAUSE_OPENS: &str = "/opened/by/pause";
+const PAUSE_SCRIPT: &str = "true < /opened/by/pause; exec sleep 100000";
+
+/// The one of this process.
+static SHARED: Mutex<Option<Containerd>> = Mutex::new(None);
+
+/// The containerd of this process, started by whoever asks first. Held while used: its client
+/// makes one call at a time.
+#[track_caller]
+pub fn shared() -> Shared {
+    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if guard.is_none() {
+        *guard = Some(Containerd::start());
+    }
+    Shared(guard)
+}
+
+/// Ends it, if it was ever started.
+pub(crate) fn stop_shared() {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// Exclusive use of the containerd of this process.
+pub struct Shared(MutexGuard<'static, Option<Containerd>>);
+
+impl std::ops::Deref for Shared {
+    type Target = Containerd;
+
+    fn deref(&self) -> &Containerd {
+        self.0.as_ref().expect("made by `shared`")
+    }
+}
+
+/// A running containerd. When dropped, its pods, its process, its mounts and its cgroups go.
+pub struct Containerd {
+    child: Child,
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+    /// Dropped last.
+    dir: scratch::Dir,
+}
+
+impl Containerd {
+    #[track_caller]
+    fn start() -> Self {
+        let dir = scratch::Dir::new("c");
+        let socket = dir.path().join("c.sock");
+        let config = dir.path().join("config.toml");
+        fs::write(&config, configuration(dir.path())).expect("our own directory");
+        let log = File::create(dir.path().join("log")).expect("our own directory");
+        let child = Command::new(need::find("containerd").expect("Need::Containerd"))
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a duplicate"))
+            .stderr(log)
+            .spawn()
+            .expect("containerd starts");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let channel = {
+            let _inside = runtime.enter();
+            Endpoint::from_shared(format!("unix://{}", socket.display()))
+                .expect("a unix socket's address")
+                .connect_lazy()
+        };
+        let containerd = Self { child, runtime, channel, dir };
+        wait::until(&format!("an answer of containerd: see {}", dir_log(&containerd)), || {
+            containerd.try_call::<_, cri::StatusResponse>("Status", cri::Nothing {}).ok()
+        });
+        containerd.import(&socket);
+        containerd
+    }
+
+    /// Puts the image into containerd's store and waits until its CRI knows it.
+    #[track_caller]
+    fn import(&self, socket: &Path) {
+        let archive = image(&self.dir.path().join("image"));
+        let mut ctr = Command::new(need::find("ctr").expect("Need::Containerd"));
+        ctr.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]).arg(archive);
+        wait::output(&mut ctr, LIMIT).success();
+        for name in [IMAGE, PAUSE] {
+            // The CRI learns of images by containerd's events, a moment later.
+            wait::until(&format!("image {name}"), || {
+                let request =
+                    cri::ImageStatusRequest { image: Some(cri::ImageSpec { image: name.to_owned() }) };
+                self.try_call_on::<_, cri::ImageStatusResponse>("ImageService", "ImageStatus", request)
+                    .ok()?
+                    .image
+            });
+        }
+    }
+
+    /// `RunPodSandbox`, in the node's network namespace.
+    #[track_caller]
+    pub fn pod(&self, namespace: &str, name: &str) -> PodSandbox<'_> {
+        let uid = scratch::unique("uid");
+        let config = cri::PodSandboxConfig {
+            metadata: Some(cri::PodSandboxMetadata {
+                name: name.into(),
+                uid: uid.clone(),
+                namespace: namespace.into(),
+                attempt: 0,
+            }),
+            log_directory: self.dir.path().join("logs").join(&uid).display().to_string(),
+            labels: [("app".to_owned(), name.to_owned())].into(),
+            linux: Some(cri::LinuxPodSandboxConfig {
+                cgroup_parent: format!("/{}", self.cgroup_parent()),
+                security_context: Some(cri::LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces()),
+                }),
+            }),
+        };
+        let request = cri::RunPodSandboxRequest { config: Some(config.clone()) };
+        let id = self.call::<_, cri::Id>("RunPodSandbox", request).id;
+        PodSandbox { containerd: self, id, uid, config }
+    }
+
+    /// The cgroup above all containers of this containerd; its name is our directory's.
+    fn cgroup_parent(&self) -> String {
+        format!("tracer-test-{}", self.dir.path().file_name().expect("a name").display())
+    }
+
+    #[track_caller]
+    fn call<Request, Response>(&self, method: &str, request: Request) -> Response
+    where
+        Request: Message + 'static,
+        Response: Message + Default + 'static,
+    {
+        self.try_call(method, request).unwrap_or_else(|status| {
+            panic!("{method}: {status}\ncontainerd said:\n{}", dir_log(self));
+        })
+    }
+
+    fn try_call<Request, Response>(&self, method: &str, request: Request) -> Result<Response, String>
+    where
+        Request: Message + 'static,
+        Response: Message + Default + 'static,
+    {
+        self.try_call_on("RuntimeService", method, request)
+    }
+
+    fn try_call_on<Request, Response>(
+        &self,
+        service: &str,
+        method: &str,
+        request: Request,
+    ) -> Result<Response, String>
+    where
+        Request: Message + 'static,
+        Response: Message + Default + 'static,
+    {
+        let path = format!("/runtime.v1.{service}/{method}").parse().expect("a path");
+        self.runtime.block_on(async {
+            let mut client = tonic::client::Grpc::new(self.channel.clone());
+            let answer = async {
+                client.ready().await.map_err(|error| error.to_string())?;
+                let codec = tonic_prost::ProstCodec::<Request, Response>::default();
+                let response = client
+                    .unary(tonic::Request::new(request), path, codec)
+                    .await
+                    .map_err(|status| status.to_string())?;
+                Ok(response.into_inner())
+            };
+            tokio::time::timeout(LIMIT, answer).await.unwrap_or_else(|_| Err(format!("over {LIMIT:?}")))
+        })
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")).expect("not zero");
+        // Ours and not reaped.
+        let _ = kill_process(pid, Signal::TERM);
+        if wait::exit_of(&mut self.child, Duration::from_secs(10)).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        // Rootfs, sandboxes' shm: normally gone with the pods. The deepest first.
+        for mount in scratch::mounts_below(self.dir.path()).iter().rev() {
+            let _ = Command::new("umount").arg("--lazy").arg(mount).status();
+        }
+        let parent = self.cgroup_parent();
+        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            // Empty by now; the containers' own were removed with them.
+            let _ = fs::remove_dir(hierarchy.path().join(&parent));
+        }
+    }
+}
+
+/// A pod, stopped and removed with its containers when dropped.
+pub struct PodSandbox<'a> {
+    containerd: &'a Containerd,
+    /// The sandbox's id, which is its container's.
+    pub id: String,
+    /// The pod's uid.
+    pub uid: String,
+    config: cri::PodSandboxConfig,
+}
+
+impl PodSandbox<'_> {
+    /// `CreateContainer` and `StartContainer`; returns the container's id.
+    #[track_caller]
+    pub fn container(&self, name: &str, command: &[&str]) -> String {
+        let id = self.create(name, command);
+        self.start(&id);
+        id
+    }
+
+    /// `CreateContainer`.
+    #[track_caller]
+    pub fn create(&self, name: &str, command: &[&str]) -> String {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: self.id.clone(),
+            config: Some(cri::ContainerConfig {
+                metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
+                image: Some(cri::ImageSpec { image: IMAGE.into() }),
+                command: command.iter().map(|word| (*word).to_owned()).collect(),
+                log_path: format!("{name}.log"),
+                linux: Some(cri::LinuxContainerConfig {
+                    security_context: Some(cri::LinuxContainerSecurityContext {
+                        namespace_options: Some(namespaces()),
+                    }),
+                }),
+            }),
+            sandbox_config: Some(self.config.clone()),
+        };
+        self.containerd.call::<_, cri::Id>("CreateContainer", request).id
+    }
+
+    /// `StartContainer`.
+    #[track_caller]
+    pub fn start(&self, id: &str) {
+        let _: cri::Nothing = self.containerd.call("StartContainer", cri::Id { id: id.to_owned() });
+    }
+
+    /// `ExecSync`: its exit code and standard output.
+    #[track_caller]
+    pub fn exec(&self, id: &str, command: &[&str]) -> (i32, String) {
+        let request = cri::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+            timeout: 20,
+        };
+        let response: cri::ExecSyncResponse = self.containerd.call("ExecSync", request);
+        (response.exit_code, String::from_utf8_lossy(&response.stdout).into_owned())
+    }
+}
+
+impl Drop for PodSandbox<'_> {
+    fn drop(&mut self) {
+        for method in ["StopPodSandbox", "RemovePodSandbox"] {
+            let request = cri::Id { id: self.id.clone() };
+            if let Err(error) = self.containerd.try_call::<_, cri::Nothing>(method, request) {
+                eprintln!("harness: {method} of {}: {error}", self.id);
+            }
+        }
+    }
+}
+
+fn namespaces() -> cri::NamespaceOption {
+    // The node's network: no CNI plugin is needed.
+    cri::NamespaceOption { network: cri::NODE, pid: cri::CONTAINER, ipc: 0 }
+}
+
+fn dir_log(containerd: &Containerd) -> String {
+    let log = fs::read_to_string(containerd.dir.path().join("log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+fn configuration(dir: &Path) -> String {
+    let dir = dir.display();
+    // Nothing outside of our directory, no network, no AppArmor; `native` copies the image's one
+    // layer, which works wherever `dir` lies.
+    format!(
+        r#"
+version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
+]
+[grpc]
+  address = "{dir}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{dir}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  disable_tcp_service = true
+  enable_selinux = false
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{dir}/cni/bin"
+    conf_dir = "{dir}/cni/conf"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+        Root = "{dir}/runc"
+"#
+    )
+}
+
+/// Makes a docker-archive by hand: one layer with busybox, the pause image and the workload's.
+#[track_caller]
+fn image(dir: &Path) -> PathBuf {
+    let rootfs = dir.join("rootfs");
+    for name in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        fs::create_dir_all(rootfs.join(name)).expect("our own directory");
+    }
+    fs::copy(need::find("busybox").expect("Need::Busybox"), rootfs.join("bin/busybox")).expect("a copy");
+    for applet in ["cat", "echo", "sh", "sleep", "true"] {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).expect("our own directory");
+    }
+    let archive = dir.join("archive");
+    fs::create_dir(&archive).expect("our own directory");
+    let tar = |from: &Path, to: &Path| {
+        let mut tar = Command::new("tar");
+        tar.arg("--create").arg("--file").arg(to).arg("--directory").arg(from).arg(".");
+        wait::output(&mut tar, LIMIT).success();
+    };
+    let layer = archive.join("layer.tar");
+    tar(&rootfs, &layer);
+    let sum = wait::output(Command::new("sha256sum").arg(&layer), LIMIT).success().stdout;
+    let digest = sum.split(' ').next().expect("sha256sum prints the sum first");
+    let write = |name: &str, value: &Value| {
+        fs::write(archive.join(name), value.to_string()).expect("our own directory");
+    };
+    let config = |entrypoint: &[&str]| {
+        json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"], "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        })
+    };
+    // Two images, lest containerd calls one by the other's name: it tells them apart by their configs.
+    write("pause.json", &config(&["/bin/sh", "-c", PAUSE_SCRIPT]));
+    write("workload.json", &config(&["/bin/false"]));
+    let image =
+        |config: &str, name: &str| json!({"Config": config, "RepoTags": [name], "Layers": ["layer.tar"]});
+    write("manifest.json", &json!([image("pause.json", PAUSE), image("workload.json", IMAGE)]));
+    let target = dir.join("image.tar");
+    tar(&archive, &target);
+    target
+}

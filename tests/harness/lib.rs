@@ -1,0 +1,45 @@
+//! What the integration tests share: real bundles, real runtimes, a containerd of their own and the
+//! built `tracer`, each with a deadline on everything and a `Drop` that takes away what it made.
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `TRACER_BIN` | the binary under test, instead of `target/release/tracer` of this workspace |
+//! | `TRACER_REQUIRE_ALL=1` | a test that cannot run here fails, instead of being skipped |
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`suite`] | a list of tests with what each needs; the `main` of every test binary |
+//! | [`tracer`] | starts the binary under test, collects its lines, ends it |
+//! | [`bundle`] | OCI bundles: rootfs, `config.json`, annotations of containerd and CRI-O |
+//! | [`runtime`] | runc and crun, with a root directory of their own |
+//! | [`containerd`] | an own containerd and its CRI over the socket |
+//! | [`program`] | C programs compiled at test time, for calls no shell can make |
+//! | [`shape`] | the fields that the contract gives to an event |
+//! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::return_self_not_must_use,
+    reason = "a harness fails a test by panicking with what went wrong; what checks itself may hand itself on"
+)]
+
+pub mod bundle;
+pub mod containerd;
+mod cri;
+pub mod leftovers;
+pub mod need;
+pub mod program;
+pub mod runtime;
+pub mod scratch;
+pub mod shape;
+pub mod suite;
+pub mod tracer;
+pub mod wait;
+
+pub use bundle::{Bundle, Dialect, Pod};
+pub use need::Need;
+pub use runtime::{Kind, Naming, Runtime};
+pub use suite::Suite;
+pub use tracer::{Finished, Launch, Tracer};

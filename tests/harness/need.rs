@@ -1,0 +1,91 @@
+//! What a test needs of the machine, and how to get it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::tracer;
+
+/// Something without which a test cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Root, to run containers and load BPF.
+    Root,
+    /// A kernel with BTF.
+    Btf,
+    /// The built binary under test.
+    Tracer,
+    /// A statically linked busybox, for the rootfs.
+    Busybox,
+    /// runc.
+    Runc,
+    /// crun.
+    Crun,
+    /// containerd with its shim and `ctr`.
+    Containerd,
+    /// A C compiler and a static libc.
+    Gcc,
+    /// A kernel that answers `int $0x80`.
+    Ia32,
+    /// bpftool.
+    Bpftool,
+}
+
+/// What tracing a container of runc takes.
+pub const RUNC: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc];
+/// What tracing a container of crun takes.
+pub const CRUN: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Crun];
+/// [`RUNC`], with programs compiled at test time.
+pub const RUNC_GCC: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc, Need::Gcc];
+/// What tracing pods of containerd takes.
+pub const CONTAINERD: &[Need] =
+    &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc, Need::Containerd];
+
+impl Need {
+    /// Why it is missing here and what to do about it; `None` when it is there.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Root => (!rustix::process::geteuid().is_root()).then(|| "not root: run with sudo".into()),
+            Self::Btf => (!Path::new("/sys/kernel/btf/vmlinux").exists())
+                .then(|| "this kernel has no /sys/kernel/btf/vmlinux (CONFIG_DEBUG_INFO_BTF)".into()),
+            Self::Tracer => {
+                let path = tracer::binary();
+                (!path.exists())
+                    .then(|| format!("{} is missing: cargo xtask build --release", path.display()))
+            }
+            Self::Busybox => tool("busybox", "busybox-static"),
+            Self::Runc => tool("runc", "runc"),
+            Self::Crun => tool("crun", "crun"),
+            Self::Containerd => tool("containerd", "containerd")
+                .or_else(|| tool("ctr", "containerd"))
+                .or_else(|| tool("containerd-shim-runc-v2", "containerd")),
+            Self::Gcc => tool("gcc", "gcc libc6-dev"),
+            Self::Ia32 => ia32(),
+            Self::Bpftool => tool("bpftool", "bpftool"),
+        }
+    }
+}
+
+/// The file that `name` means on `PATH` and in the directories where Debian puts root's tools.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(
+            ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"].map(Into::into),
+        )
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+fn tool(name: &str, package: &str) -> Option<String> {
+    find(name).is_none().then(|| format!("{name} is missing: apt-get install {package}"))
+}
+
+fn ia32() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("only x86_64 kernels answer int $0x80".into());
+    }
+    // There is no flag to ask for: the program's own first call says so, by SIGSEGV.
+    let program = crate::program::compile_flags("compat.c", "compat-probe", crate::program::FREESTANDING);
+    let status = std::process::Command::new(program).arg("probe").status().ok()?;
+    (!status.success()).then(|| "this kernel refuses int $0x80 (CONFIG_IA32_EMULATION)".into())
+}
