@@ -11,7 +11,7 @@ pub const RUNTIME_ARGS_MAX: usize = 8192;
 pub enum Kind {
     /// A runtime was executed: [`Runtime`].
     Runtime = 1,
-    /// The container's entrypoint was found: [`Record`] alone.
+    /// The container's entrypoint was found: [`Bound`].
     Bound = 2,
     /// The last process of the tree is gone: [`Record`] alone.
     Ended = 3,
@@ -44,6 +44,23 @@ pub struct Record {
     pub pid: u32,
 }
 assert_layout!(Record, size 24, timestamp @ 0, container @ 8, kind @ 16, pid @ 20);
+
+/// Bytes of a cgroup's name that a record holds at the most (`NAME_MAX`).
+pub const CGROUP_NAME_MAX: usize = 255;
+
+/// A container's entrypoint was found; `cgroup_len` bytes of its cgroup's name follow: the last component, in the
+/// unified hierarchy.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// What all records share; its `pid` is the entrypoint's.
+    pub record: Record,
+    /// Bytes of the name; 0 where it is not known, or the root's.
+    pub cgroup_len: u32,
+    /// 0.
+    pub reserved: u32,
+}
+assert_layout!(Bound, size 32, record @ 0, cgroup_len @ 24);
 
 /// [`Runtime::trust`]: the effective user id is 0.
 pub const TRUST_ROOT: u32 = 1;

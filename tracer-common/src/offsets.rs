@@ -40,6 +40,10 @@ macro_rules! with_offsets {
             // x86: says whether a system call was a 32-bit one. arm64 has a flag for that.
             TASK_THREAD_STATUS: "task_struct" "thread_info.status" false;
             TASK_THREAD_FLAGS: "task_struct" "thread_info.flags" false;
+            TASK_CGROUPS: "task_struct" "cgroups" false;
+            CSS_SET_DFL_CGRP: "css_set" "dfl_cgrp" false;
+            CGROUP_KN: "cgroup" "kn" false;
+            KERNFS_NODE_NAME: "kernfs_node" "name" false;
             NSPROXY_MNT_NS: "nsproxy" "mnt_ns" true;
             MNT_NS_INUM: "mnt_namespace" "ns.inum" true;
             PID_LEVEL: "pid" "level" true;

@@ -12,8 +12,8 @@ use aya_log_ebpf::{debug, warn};
 use tracer_common::{
     container::{Adoptee, ContainerKey, MEMBER, NANOSECONDS_PER_TICK, PREPARING, Process, Slot},
     lifecycle::{
-        Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime, TRUST_PID_NS,
-        TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS,
+        Bound, CGROUP_NAME_MAX, Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record,
+        Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS,
     },
     stats::Program,
 };
@@ -42,7 +42,7 @@ pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
         if !is_entrypoint(task, process) {
             return Identity::HOST;
         }
-        bind(ctx, process);
+        bind(ctx, task, process);
     }
     Identity::of(process)
 }
@@ -170,14 +170,24 @@ fn is_entrypoint(task: Task, process: &Process) -> bool {
 }
 
 #[inline(always)]
-fn bind(ctx: &BtfTracePointContext, process: &mut Process) {
+fn bind(ctx: &BtfTracePointContext, task: Task, process: &mut Process) {
+    const FIXED: u32 = size_of::<Bound>() as u32;
     process.stage = MEMBER;
     if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
         // SAFETY: a value of an array map, never removed.
         unsafe { ptr::addr_of_mut!((*slot).bound).write_volatile(1) };
     }
     debug!(ctx, "container {}: entrypoint is process {}", process.container.slot(), process.pid);
-    submit(Program::ProcessExec, Kind::Bound, process.container, process.pid);
+    let Some(mut scratch) = Scratch::take(Program::ProcessExec) else { return };
+    // SAFETY: the buffer is longer than both together.
+    let name = unsafe { read::kernel_str(scratch.at(FIXED), CGROUP_NAME_MAX as u32, task.cgroup_name()) };
+    let kind = Kind::Bound as u32;
+    scratch.write(Bound {
+        record: Record { timestamp: now(), container: process.container, kind, pid: process.pid },
+        cgroup_len: name.len,
+        reserved: 0,
+    });
+    scratch.submit_lifecycle(FIXED + name.len);
 }
 
 /// Gives a runtime's invocation a key and tells user space about it.

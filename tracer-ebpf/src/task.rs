@@ -79,6 +79,16 @@ impl Task {
         self.0.follow(&globals::TASK_CRED).read(&globals::CRED_EUID)
     }
 
+    /// The name of its cgroup in the unified hierarchy, a string of the kernel; null where that is not known.
+    #[inline(always)]
+    pub fn cgroup_name(self) -> KernelAddress {
+        self.0
+            .follow(&globals::TASK_CGROUPS)
+            .follow(&globals::CSS_SET_DFL_CGRP)
+            .follow(&globals::CGROUP_KN)
+            .follow(&globals::KERNFS_NODE_NAME)
+    }
+
     /// How deep its user namespace is; 0 for the initial one.
     #[inline(always)]
     pub fn user_ns_level(self) -> Option<u32> {

@@ -2,7 +2,7 @@
 
 use tracer_common::{
     event::{Exec, Header, Open},
-    lifecycle::{Record, Runtime},
+    lifecycle::{Bound, Record, Runtime},
 };
 
 /// A structure of integers alone, which any bytes are a value of.
@@ -19,7 +19,7 @@ macro_rules! wire {
         )*
     };
 }
-wire!(Header, Open, Exec, Record, Runtime);
+wire!(Header, Open, Exec, Record, Bound, Runtime);
 
 /// The structure that `bytes` start with; None where they are too few.
 #[must_use]

@@ -1,16 +1,21 @@
 //! A container's id by the name of its cgroup: what is left where no command line and no bundle can be believed.
 
-/// The id in `/proc/PID/cgroup` of one of its processes; None where no cgroup bears a container's name.
-///
-/// cgroupfs driver: `…/ID`. systemd driver: `…/cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`,
-/// `libpod-ID.scope`. The unified hierarchy (`0::`) comes first if it has one: the others are the same or less.
-pub fn container_id(cgroups: &str) -> Option<String> {
-    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    let unified = cgroups.lines().filter_map(|line| line.strip_prefix("0::"));
-    unified.chain(paths).find_map(|path| id_of(path.rsplit('/').next()?))
+/// The id by one of the container's processes: any of its cgroups that bears a container's name.
+pub fn id_of_process(pid: u32) -> Option<String> {
+    id_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
-fn id_of(name: &str) -> Option<String> {
+/// `/proc/PID/cgroup` has a line `HIERARCHY:CONTROLLERS:PATH` for each hierarchy (cgroups(7)).
+fn id_in(cgroups: &str) -> Option<String> {
+    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.filter_map(|path| path.rsplit('/').next()).find_map(id_of)
+}
+
+/// The id in the last component of a cgroup's path; None where that is no container's.
+///
+/// cgroupfs driver: `ID`. systemd driver: `cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`,
+/// `libpod-ID.scope`.
+pub fn id_of(name: &str) -> Option<String> {
     const HOSTS: [&str; 4] = [".service", ".slice", ".mount", ".socket"];
     if name.is_empty() || HOSTS.iter().any(|suffix| name.ends_with(suffix)) {
         return None;
@@ -27,7 +32,7 @@ mod tests {
 
     #[test]
     fn each_drivers_names() {
-        let id = |cgroups: &str| container_id(cgroups);
+        let id = |cgroups: &str| id_in(cgroups);
         assert_eq!(id("0::/kubepods/burstable/pod1/abc").as_deref(), Some("abc"));
         assert_eq!(
             id("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-abc.scope").as_deref(),
@@ -42,7 +47,7 @@ mod tests {
         for cgroups in
             ["", "0::/", "0::/user.slice/session-3.scope", "1:cpu:/\n0::/system.slice/ssh.service", "x"]
         {
-            assert_eq!(container_id(cgroups), None, "{cgroups}");
+            assert_eq!(id_in(cgroups), None, "{cgroups}");
         }
     }
 }

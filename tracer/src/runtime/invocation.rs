@@ -46,8 +46,8 @@ enum Task {
     Read { id: String, config: PathBuf, source: Source },
     /// A process joins a container.
     Join { id: String },
-    /// The command line, or who gave it, does not say which container it is: its process may, once there is one.
-    Unknown { process: Option<u32>, distrusted: bool },
+    /// The command line, or who gave it, does not say which container it is: its cgroup may, once there is one.
+    Unknown { id: String, distrusted: bool },
 }
 
 impl Invocation {
@@ -130,19 +130,20 @@ impl Invocation {
     }
 
     fn unknown(key: ContainerKey, runtime: String, distrusted: bool) -> Self {
-        let task = Task::Unknown { process: None, distrusted };
+        let task = Task::Unknown { id: String::new(), distrusted };
         Self { key, runtime, process: None, state_root: None, task }
     }
 
-    /// Whether only the container's first process can tell which container it is.
-    pub fn needs_process(&self) -> bool {
+    /// Whether only the container's cgroup can tell which container it is.
+    pub fn needs_cgroup(&self) -> bool {
         matches!(self.task, Task::Unknown { .. })
     }
 
-    /// The container's first process is there.
-    pub fn set_process(&mut self, pid: u32) {
-        if let Task::Unknown { process, .. } = &mut self.task {
-            *process = Some(pid);
+    /// The container's first process is there, in a cgroup of this name; without one in the unified hierarchy, the
+    /// others may tell.
+    pub fn set_cgroup(&mut self, name: &str, pid: u32) {
+        if let Task::Unknown { id, .. } = &mut self.task {
+            *id = cgroup::id_of(name).or_else(|| cgroup::id_of_process(pid)).unwrap_or_default();
         }
     }
 
@@ -162,12 +163,9 @@ impl Invocation {
     /// Finds the container, reading files where that is needed: to be called where waiting does no harm.
     pub fn container(&self, registry: &Registry) -> Arc<Container> {
         match &self.task {
-            Task::Unknown { process, distrusted } => {
-                let cgroups =
-                    process.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
-                let id = cgroups.as_deref().and_then(cgroup::container_id).unwrap_or_default();
-                // Pods are the host's runtimes' alone.
-                Arc::new(Container { pod_known: *distrusted, ..self.without_bundle(&id) })
+            // Pods are the host's runtimes' alone.
+            Task::Unknown { id, distrusted } => {
+                Arc::new(Container { pod_known: *distrusted, ..self.without_bundle(id) })
             }
             Task::Read { id, config, source } if config.is_absolute() => {
                 Arc::new(self.read_bundle(id, config, *source))

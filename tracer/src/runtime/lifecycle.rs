@@ -12,9 +12,9 @@ use aya::maps::{MapData, RingBuf};
 use tokio::runtime::Handle;
 use tracer_common::{
     container::ContainerKey,
-    lifecycle::{Kind, Record, Runtime},
+    lifecycle::{Bound, Kind, Record, Runtime},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::invocation::{Invocation, learn};
 use crate::{containers::Registry, wire};
@@ -25,7 +25,7 @@ pub struct Lifecycle {
     registry: Arc<Registry>,
     /// Where bundles are read: on threads of their own, so that none is waited for here.
     readers: Handle,
-    /// Invocations that wait for their container's first process.
+    /// Invocations that wait for their container's cgroup.
     unknown: HashMap<ContainerKey, Invocation>,
 }
 
@@ -64,7 +64,7 @@ fn handle(
             let runtime: Runtime = wire::read(bytes)?;
             let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
             match Invocation::of_record(&runtime, args, key) {
-                Some(invocation) if invocation.needs_process() => {
+                Some(invocation) if invocation.needs_cgroup() => {
                     registry.announce(key, None);
                     unknown.insert(key, invocation);
                 }
@@ -73,9 +73,10 @@ fn handle(
             }
         }
         Kind::Bound => {
-            debug!("slot {}: process {} is the entrypoint", key.slot(), record.pid);
+            let bound: Bound = wire::read(bytes)?;
+            let cgroup = bytes.get(size_of::<Bound>()..)?.get(..bound.cgroup_len as usize)?;
             if let Some(mut invocation) = unknown.remove(&key) {
-                invocation.set_process(record.pid);
+                invocation.set_cgroup(&String::from_utf8_lossy(cgroup), record.pid);
                 learn(invocation, registry, readers);
             }
         }
