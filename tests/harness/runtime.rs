@@ -247,7 +247,7 @@ fn detach(mut command: Command, bundle: &Bundle) {
     command.stdin(Stdio::null());
     command.stdout(file("stdout").expect("our own directory"));
     command.stderr(file("stderr").expect("our own directory"));
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let mut child = wait::spawn(&mut command);
     let status = wait::exit_of(&mut child, LIMIT);
     assert!(
         status.is_some_and(|status| status.success()),

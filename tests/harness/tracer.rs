@@ -213,7 +213,7 @@ impl Launch {
     pub fn start(self) -> Tracer {
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mut child = wait::spawn(&mut command);
         let (stdout, stderr) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let (gate, opened) = mpsc::channel();
         let pipe = child.stdout.take().expect("piped");

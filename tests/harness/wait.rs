@@ -62,6 +62,20 @@ pub fn exit_of(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
+/// Starts `command`. A program that was just written can be busy for a moment: a child that another thread is about
+/// to start has the writer's descriptor until it executes.
+///
+/// # Panics
+/// When it cannot be started.
+#[track_caller]
+pub fn spawn(command: &mut Command) -> Child {
+    until("a program that nobody writes to", || match command.spawn() {
+        Ok(child) => Some(child),
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+        Err(error) => panic!("cannot start {command:?}: {error}"),
+    })
+}
+
 /// Runs `command` to its end, its output collected in files: a container that it leaves running
 /// keeps them open, and a pipe would then never end.
 ///
@@ -82,7 +96,7 @@ pub fn output(command: &mut Command, limit: Duration) -> Output {
     command.stdout(out.try_clone().expect("a duplicate")).stderr(err.try_clone().expect("a duplicate"));
     // Never the terminal of whoever runs the tests.
     command.stdin(Stdio::null());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let mut child = spawn(command);
     let status = exit_of(&mut child, limit).unwrap_or_else(|| {
         // The child is ours and not reaped: its pid cannot be someone else's.
         let _ = child.kill();
