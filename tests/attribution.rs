@@ -37,7 +37,8 @@ fn main() -> ExitCode {
                 created_when_looked_at(kind);
             })
             .test(&format!("{name}_exec_carries_the_containers_name"), needs, move || exec_into(kind))
-            .test(&format!("{name}_hooks_are_not_the_container"), needs, move || hooks(kind));
+            .test(&format!("{name}_hooks_are_not_the_container"), needs, move || hooks(kind))
+            .test(&format!("{name}_hook_in_another_mount_namespace"), needs, move || wandering_hook(kind));
     }
     suite
         .test("loaders_opens_come_first", RUNC_GCC, loader_first)
@@ -172,6 +173,27 @@ fn created_when_looked_at(kind: Kind) {
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
     assert!(bundle.owns(&event), "in {event}");
     tracer.stop();
+}
+
+/// A hook of the host that executes in a mount namespace which is not the runtime's, as NVIDIA's does, is not taken
+/// for the entrypoint, and does not keep the real one from being it.
+fn wandering_hook(kind: Kind) {
+    let pod = Pod::new("hooked", "app");
+    let (script, end) = two_opens("hooked");
+    let wander =
+        "pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p'); unshare -m true; nsenter -t $pid -m /bin/true";
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", wander], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]});
+    let bundle =
+        Bundle::script(&pod, &script).edit(|config| config["hooks"] = json!({"createRuntime": [hook]}));
+    let tracer = Tracer::open(&pod.namespace);
+    Runtime::new(kind).run(&bundle);
+    let event = tracer.wait_open(&end);
+    bundle.assert_names(&event);
+    assert_eq!(event["process"]["containerPid"], 1);
+    let events = tracer.stop().events();
+    let of_container: Vec<Value> =
+        events.into_iter().filter(|event| event["process"]["containerPid"] == 1).collect();
+    assert_eq!(paths(&of_container), ["/etc/hostname", &end]);
 }
 
 /// `runc exec` comes into the container through a runtime, as its creation did. It must neither

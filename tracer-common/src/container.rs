@@ -89,12 +89,12 @@ pub const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 pub struct Slot {
     /// Generation of the key in use.
     pub generation: u32,
-    /// 1 from the moment the entrypoint was found.
-    pub bound: u32,
+    /// 0.
+    pub reserved: u32,
     /// Processes of the tree that live, those that prepare it included.
     pub processes: u64,
 }
-assert_layout!(Slot, size 16, generation @ 0, bound @ 4, processes @ 8);
+assert_layout!(Slot, size 16, generation @ 0, processes @ 8);
 
 /// [`Verdict::verdict`]: nobody selected this container: its events count as filtered.
 pub const REJECTED: u32 = 1;

@@ -38,8 +38,8 @@ macro_rules! with_offsets {
             TASK_CRED: "task_struct" "cred" true;
             TASK_FS: "task_struct" "fs" true;
             // x86: says whether a system call was a 32-bit one. arm64 has a flag for that.
-            TASK_THREAD_STATUS: "task_struct" "thread_info.status" false;
-            TASK_THREAD_FLAGS: "task_struct" "thread_info.flags" false;
+            TASK_THREAD_STATUS: "task_struct" "thread_info.status" (cfg!(target_arch = "x86_64"));
+            TASK_THREAD_FLAGS: "task_struct" "thread_info.flags" (cfg!(target_arch = "aarch64"));
             TASK_CGROUPS: "task_struct" "cgroups" false;
             CSS_SET_DFL_CGRP: "css_set" "dfl_cgrp" false;
             CGROUP_KN: "cgroup" "kn" false;
@@ -65,7 +65,7 @@ macro_rules! with_offsets {
 }
 
 macro_rules! fields {
-    ($($global:ident: $structure:literal $member:literal $required:literal;)*) => {
+    ($($global:ident: $structure:literal $member:literal $required:tt;)*) => {
         /// Every field that the programs need.
         pub const FIELDS: &[Field] = &[$(Field {
             global: stringify!($global),

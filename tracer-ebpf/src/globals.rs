@@ -29,7 +29,7 @@ pub static FAILED_ONLY: Global<u32> = Global::new(0);
 pub static WAKE_BYTES: Global<u64> = Global::new(0);
 
 macro_rules! offsets {
-    ($($global:ident: $structure:literal $member:literal $required:literal;)*) => {
+    ($($global:ident: $structure:literal $member:literal $required:tt;)*) => {
         $(
             #[doc = concat!("Offset of `", $structure, ".", $member, "` in bytes, or [`UNKNOWN`].")]
             #[unsafe(no_mangle)]

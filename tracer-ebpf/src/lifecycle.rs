@@ -7,7 +7,11 @@
 
 use core::{arch::asm, ptr};
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_comm, programs::BtfTracePointContext};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_get_current_comm,
+    programs::BtfTracePointContext,
+};
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{
     container::{Adoptee, ContainerKey, MEMBER, NANOSECONDS_PER_TICK, PREPARING, Process, Slot},
@@ -56,7 +60,15 @@ pub fn on_fork(ctx: &BtfTracePointContext, parent: Task, child: Task) {
     }
     let ids = child.process_ids();
     let process = Process { pid: ids.tracer, container_pid: ids.innermost, ..*process };
-    if PROCESSES.insert(&child.tgid(), &process, u64::from(BPF_NOEXIST)).is_err() {
+    let tgid = child.tgid();
+    // A child is new: an entry that is there is left of one whose exit the kernel did not tell of.
+    // SAFETY: nobody else has to do with a process that does not run yet.
+    if let Some(stale) = unsafe { PROCESSES.get(&tgid) }
+        && let Some(slot) = SLOTS.get_ptr_mut(stale.container.slot())
+    {
+        add_process(slot, -1);
+    }
+    if PROCESSES.insert(&tgid, &process, u64::from(BPF_ANY)).is_err() {
         count(Program::ProcessFork, |stats| &mut stats.lost_processes_full);
         warn!(ctx, "no room for process {}: its events will pass for the host's", ids.tracer);
         return;
@@ -159,24 +171,21 @@ fn is_runtime() -> bool {
     unsafe { RUNTIMES.get(&comm) }.is_some()
 }
 
+/// Whether a preparing task that executes does so as the container. It need not be the first to: a hook that enters
+/// the container's namespace looks the same, and must not keep the real entrypoint from being one. A hook that has
+/// left the runtime's namespace for one of its own still has the host's root directory.
 #[inline(always)]
 fn is_entrypoint(task: Task, process: &Process) -> bool {
     let mntns = task.mntns();
-    if mntns == process.runtime_mntns || task.real_parent().mntns() == mntns {
-        return false;
-    }
-    // SAFETY: a value of an array map, never removed.
-    SLOTS.get_ptr(process.container.slot()).is_some_and(|slot| unsafe { (*slot).bound } == 0)
+    mntns != process.runtime_mntns
+        && task.real_parent().mntns() != mntns
+        && task.root_dentry() != task.host_init().root_dentry()
 }
 
 #[inline(always)]
 fn bind(ctx: &BtfTracePointContext, task: Task, process: &mut Process) {
     const FIXED: u32 = size_of::<Bound>() as u32;
     process.stage = MEMBER;
-    if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
-        // SAFETY: a value of an array map, never removed.
-        unsafe { ptr::addr_of_mut!((*slot).bound).write_volatile(1) };
-    }
     debug!(ctx, "container {}: entrypoint is process {}", process.container.slot(), process.pid);
     let Some(mut scratch) = Scratch::take(Program::ProcessExec) else { return };
     // SAFETY: the buffer is longer than both together.
@@ -201,7 +210,7 @@ fn follow_runtime(ctx: &BtfTracePointContext, task: Task, tgid: u32) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
     let slot = unsafe { &mut *slot };
-    *slot = Slot { generation: slot.generation + 1, bound: 0, processes: 1 };
+    *slot = Slot { generation: slot.generation + 1, reserved: 0, processes: 1 };
     let container = ContainerKey::new(index, slot.generation);
     let ids = task.process_ids();
     let process = Process {

@@ -40,6 +40,12 @@ impl WallClock {
         read(ClockId::Boottime) + self.offset
     }
 
+    /// Nanoseconds of `CLOCK_BOOTTIME`, now.
+    #[must_use]
+    pub fn boot_now() -> u64 {
+        u64::try_from(read(ClockId::Boottime)).unwrap_or(0)
+    }
+
     fn measure() -> i128 {
         read(ClockId::Realtime) - read(ClockId::Boottime)
     }

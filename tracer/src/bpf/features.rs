@@ -11,10 +11,11 @@ use crate::error::Unsupported;
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
 
 /// Capabilities without which nothing works: number (include/uapi/linux/capability.h), name, what for.
-const CAPABILITIES: [(u32, &str, &str); 3] = [
+const CAPABILITIES: [(u32, &str, &str); 4] = [
     (39, "CAP_BPF", "to load BPF programs"),
     (38, "CAP_PERFMON", "to attach them and to read kernel memory"),
     (19, "CAP_SYS_PTRACE", "to find the bundles of container runtimes through /proc"),
+    (2, "CAP_DAC_READ_SEARCH", "to read them, unless the user is root"),
 ];
 /// Before 5.8 it was the one for BPF, and it still includes CAP_BPF and CAP_PERFMON.
 const CAP_SYS_ADMIN: u32 = 21;
@@ -98,7 +99,10 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 
 fn capabilities() -> Outcome {
     match fs::read_to_string("/proc/self/status") {
-        Ok(status) => judge_capabilities(effective_capabilities(&status).unwrap_or(0)),
+        Ok(status) => judge_capabilities(
+            effective_capabilities(&status).unwrap_or(0),
+            rustix::process::geteuid().is_root(),
+        ),
         Err(error) => {
             Outcome::Missing(format!("cannot read /proc/self/status: {error}"), "mount /proc".into())
         }
@@ -110,9 +114,14 @@ fn effective_capabilities(status: &str) -> Option<u64> {
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 
-fn judge_capabilities(effective: u64) -> Outcome {
+fn judge_capabilities(effective: u64, root: bool) -> Outcome {
     let has = |capability: u32| effective & (1 << capability) != 0;
-    let implied = |name: &str| has(CAP_SYS_ADMIN) && name != "CAP_SYS_PTRACE";
+    let implied = |name: &str| match name {
+        "CAP_BPF" | "CAP_PERFMON" => has(CAP_SYS_ADMIN),
+        // The files are root's.
+        "CAP_DAC_READ_SEARCH" => root,
+        _ => false,
+    };
     let missing: Vec<String> = CAPABILITIES
         .iter()
         .filter(|(number, name, _)| !has(*number) && !implied(name))
@@ -202,15 +211,15 @@ mod tests {
     #[test]
     fn the_missing_capability_is_named_and_only_that() {
         let all: u64 = CAPABILITIES.iter().map(|(number, ..)| 1 << number).sum();
-        assert!(matches!(judge_capabilities(all), Outcome::Fine(_)));
+        assert!(matches!(judge_capabilities(all, false), Outcome::Fine(_)));
         for (number, name, _) in CAPABILITIES {
-            let Outcome::Missing(problem, _) = judge_capabilities(all & !(1 << number)) else {
+            let Outcome::Missing(problem, _) = judge_capabilities(all & !(1 << number), false) else {
                 panic!("{name} is not missed")
             };
             assert!(problem.contains(name), "{problem}");
             assert_eq!(problem.matches("CAP_").count(), 1, "{problem}");
         }
-        assert!(matches!(judge_capabilities(1 << CAP_SYS_ADMIN | 1 << 19), Outcome::Fine(_)));
+        assert!(matches!(judge_capabilities(1 << CAP_SYS_ADMIN | 1 << 19, true), Outcome::Fine(_)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
     programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
@@ -24,7 +24,7 @@ use super::{
 use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_NS};
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
-const SLOTS: u32 = 8192;
+const SLOTS: u32 = 32_768;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
 /// Data in the event ring at which its reader is woken, unless the ring is smaller.
@@ -56,6 +56,7 @@ pub struct Bpf {
     /// The programs that this kind needs, with the hook of each, in the order they are attached.
     programs: &'static [(Program, &'static str)],
     links: Vec<(Program, BtfTracePointLinkId)>,
+    kind: Kind,
     stats: PerCpuArray<MapData, ProgramStats>,
 }
 
@@ -113,7 +114,7 @@ impl Bpf {
             .map_max_entries("VERDICTS", SLOTS)
             .map_max_entries("FREE_SLOTS", SLOTS)
             .load(OBJECT)
-            .context("loading the BPF maps")?;
+            .map_err(explain_maps)?;
 
         let btf = Btf::from_sys_fs().with_context(|| format!("parsing {KERNEL_BTF}"))?;
         for (program, hook) in programs {
@@ -144,7 +145,7 @@ impl Bpf {
             },
         };
         let stats = take(&mut ebpf, "STATS")?;
-        Ok((Self { ebpf, programs, links: Vec::new(), stats }, maps))
+        Ok((Self { ebpf, programs, links: Vec::new(), kind: options.kind, stats }, maps))
     }
 
     /// The object, for its log.
@@ -166,7 +167,8 @@ impl Bpf {
     /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
     /// counters stand still.
     pub fn detach(&mut self) -> anyhow::Result<()> {
-        for (program, link) in self.links.drain(..) {
+        // The events first: as long as they come, what they belong to is followed.
+        for (program, link) in self.links.drain(..).rev() {
             tracepoint(&mut self.ebpf, program)?
                 .detach(link)
                 .with_context(|| format!("detaching the BPF program {}", program.name()))?;
@@ -183,9 +185,10 @@ impl Bpf {
                 .stats
                 .get(&(*program as u32), 0)
                 .with_context(|| format!("reading the counters of {}", program.name()))?;
-            per_cpu.iter().for_each(|stats| counters.add(*program, stats));
+            per_cpu.iter().for_each(|stats| counters.add(stats));
             let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
-            counters.add_skipped(*program, stats::recursion_misses(loaded.fd()?));
+            let is_hook = stats::is_hook_of(*program, self.kind);
+            counters.add_skipped(is_hook, stats::recursion_misses(loaded.fd()?));
         }
         Ok(counters)
     }
@@ -269,6 +272,23 @@ fn wait_for_running_programs() {
         // Refused on kernels with nohz_full CPUs. No program runs for as long as this.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
+}
+
+/// The maps were refused.
+fn explain_maps(error: EbpfError) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    let is_eperm = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(libc::EPERM))
+    };
+    if error.chain().any(is_eperm) {
+        return Unsupported::new(
+            "not permitted: the kernel refuses BPF maps",
+            "run tracer as root of the host: capabilities within a user namespace do not count, and a security \
+             module or a seccomp filter may forbid bpf(2)",
+        )
+        .into();
+    }
+    error.context("loading the BPF maps")
 }
 
 /// A program was refused. The verifier's whole log is for `-v`; its end tells what it did not like.

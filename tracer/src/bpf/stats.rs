@@ -3,7 +3,10 @@
 use std::os::fd::AsRawFd as _;
 
 use aya::programs::ProgramFd;
-use tracer_common::stats::{Program, ProgramStats};
+use tracer_common::{
+    event::Kind,
+    stats::{Program, ProgramStats},
+};
 
 /// Counters of one hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,21 +33,19 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn add(&mut self, program: Program, stats: &ProgramStats) {
-        if counts_events(program) {
-            self.events.seen += stats.seen;
-            self.events.filtered += stats.filtered;
-            self.events.buffer_full += stats.lost_buffer_full;
-            self.events.skipped += stats.lost_no_scratch;
-        }
+    pub(super) fn add(&mut self, stats: &ProgramStats) {
+        self.events.seen += stats.seen;
+        self.events.filtered += stats.filtered;
+        self.events.buffer_full += stats.lost_buffer_full;
+        self.events.skipped += stats.lost_no_scratch;
         self.lifecycle_lost += stats.lost_lifecycle;
         self.not_followed += stats.lost_processes_full + stats.lost_slots_full;
     }
 
-    /// Adds runs that the kernel left out. For a hook of traced calls each may have been an event: it counts
-    /// as seen and lost.
-    pub(super) fn add_skipped(&mut self, program: Program, skipped: u64) {
-        if counts_events(program) {
+    /// Adds runs that the kernel left out. Of a hook of the traced kind each may have been an event: it counts as
+    /// seen and lost.
+    pub(super) fn add_skipped(&mut self, is_hook: bool, skipped: u64) {
+        if is_hook {
             self.events.seen += skipped;
             self.events.skipped += skipped;
         } else {
@@ -53,9 +54,11 @@ impl Counters {
     }
 }
 
-fn counts_events(program: Program) -> bool {
+/// Whether a program's runs are calls of the traced kind.
+pub(super) fn is_hook_of(program: Program, kind: Kind) -> bool {
     match program {
-        Program::OpenExit | Program::ProcessExec | Program::ExecExit => true,
+        Program::OpenExit => kind == Kind::Open,
+        Program::ProcessExec | Program::ExecExit => kind == Kind::Exec,
         Program::ProcessFork | Program::ProcessExit => false,
     }
 }
@@ -88,8 +91,8 @@ mod tests {
     #[test]
     fn a_fork_that_was_missed_is_no_event() {
         let mut counters = Counters::default();
-        counters.add_skipped(Program::ProcessFork, 2);
-        counters.add_skipped(Program::OpenExit, 3);
+        counters.add_skipped(is_hook_of(Program::ProcessFork, Kind::Open), 2);
+        counters.add_skipped(is_hook_of(Program::OpenExit, Kind::Open), 3);
         assert_eq!(counters.lifecycle_lost, 2);
         assert_eq!(counters.events, HookCounters { seen: 3, skipped: 3, ..HookCounters::default() });
     }

@@ -83,6 +83,8 @@ fn start_log(args: &Args) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Nobody is left to tell that standard error is closed, and telling panics.
+        .log_internal_errors(false)
         .without_time()
         .init();
 }

@@ -51,6 +51,8 @@ struct State {
     maps: RegistryMaps,
     /// Keys that were given to containers which ran already.
     adopted: HashSet<ContainerKey>,
+    /// Whether processes of such containers are still being entered: none of them ends before that.
+    entering: bool,
 }
 
 /// The maps through which the registry and the programs tell each other of containers.
@@ -81,7 +83,8 @@ impl Registry {
     pub fn new(selection: Selection, maps: RegistryMaps) -> Self {
         let given_back = vec![0; maps.free_slots.capacity() as usize];
         let adopted = HashSet::new();
-        let state = State { entries: HashMap::new(), ended: Vec::new(), given_back, maps, adopted };
+        let state =
+            State { entries: HashMap::new(), ended: Vec::new(), given_back, maps, adopted, entering: true };
         Self { selection, state: Mutex::new(state), resolved: Notify::new() }
     }
 
@@ -162,6 +165,17 @@ impl Registry {
         }
     }
 
+    /// All processes of the containers that run already are entered. What had ended before is told now.
+    pub fn all_entered(&self, now: u64) {
+        let mut state = self.lock();
+        state.entering = false;
+        let adopted = state.adopted.clone();
+        drop(state);
+        for key in adopted {
+            self.end(key, now);
+        }
+    }
+
     /// The processes that the programs follow by now, as `tracer` sees their ids.
     #[must_use]
     pub fn followed(&self) -> HashSet<u32> {
@@ -174,7 +188,7 @@ impl Registry {
     pub fn end(&self, key: ContainerKey, at: u64) {
         let mut state = self.lock();
         // The kernel side may report an end twice; a slot is given back once.
-        if state.adopted.contains(&key) && state.has_processes(key) {
+        if state.adopted.contains(&key) && (state.entering || state.has_processes(key)) {
             return;
         }
         let is_news = state.given_back.get(key.slot() as usize).is_some_and(|last| *last < key.generation());
@@ -227,7 +241,7 @@ impl State {
     fn take_slot(&mut self) -> Result<ContainerKey, MapError> {
         let index = self.maps.free_slots.pop(0)?;
         let generation = self.maps.slots.get(&index, 0)?.generation + 1;
-        self.maps.slots.set(index, &Slot { generation, bound: 1, processes: 0 }, 0)?;
+        self.maps.slots.set(index, &Slot { generation, reserved: 0, processes: 0 }, 0)?;
         Ok(ContainerKey::new(index, generation))
     }
 

@@ -11,6 +11,7 @@ use std::{
 
 use tokio::runtime::Handle;
 use tracer_common::{
+    Comm,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
         RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
@@ -47,7 +48,7 @@ enum Task {
     /// A process joins a container.
     Join { id: String },
     /// The command line, or who gave it, does not say which container it is: its cgroup may, once there is one.
-    Unknown { id: String, distrusted: bool },
+    Unknown { id: String, trust: Option<u32> },
 }
 
 impl Invocation {
@@ -99,11 +100,19 @@ impl Invocation {
         line: Result<CommandLine, String>,
         trust: u32,
     ) -> Option<Self> {
+        if trust != TRUSTED {
+            if matches!(line, Ok(CommandLine { command: Command::Other, .. })) {
+                return None;
+            }
+            // Nothing of it is looked at: its view of the file system may be made to hang.
+            warn_of_distrust(&runtime, line.as_ref().ok(), trust);
+            return Some(Self::unknown(key, runtime, Some(trust)));
+        }
         let line = match line {
             Ok(line) => line,
             Err(problem) => {
                 warn!("{runtime}: {problem}: its container is shown without pod");
-                return Some(Self::unknown(key, runtime, trust != TRUSTED));
+                return Some(Self::unknown(key, runtime, None));
             }
         };
         let default_root = || Path::new("/run").join(&runtime);
@@ -122,15 +131,12 @@ impl Invocation {
             }
             Command::Exec(exec) => Task::Join { id: exec.id.to_string_lossy().into_owned() },
         };
-        if trust != TRUSTED {
-            warn_of_distrust(&runtime, &task, trust);
-            return Some(Self::unknown(key, runtime, true));
-        }
         Some(Self { key, runtime, process, state_root: Some(state_root), task })
     }
 
-    fn unknown(key: ContainerKey, runtime: String, distrusted: bool) -> Self {
-        let task = Task::Unknown { id: String::new(), distrusted };
+    /// `trust` is what speaks for a runtime that is not believed; None for one that is, but not understood.
+    fn unknown(key: ContainerKey, runtime: String, trust: Option<u32>) -> Self {
+        let task = Task::Unknown { id: String::new(), trust };
         Self { key, runtime, process: None, state_root: None, task }
     }
 
@@ -142,7 +148,11 @@ impl Invocation {
     /// The container's first process is there, in a cgroup of this name; without one in the unified hierarchy, the
     /// others may tell.
     pub fn set_cgroup(&mut self, name: &str, pid: u32) {
-        if let Task::Unknown { id, .. } = &mut self.task {
+        // Who is not root of the host may have cgroups to name as another's container.
+        const ROOT: u32 = TRUST_ROOT | TRUST_USER_NS;
+        if let Task::Unknown { id, trust } = &mut self.task
+            && trust.is_none_or(|trust| trust & ROOT == ROOT)
+        {
             *id = cgroup::id_of(name).or_else(|| cgroup::id_of_process(pid)).unwrap_or_default();
         }
     }
@@ -164,8 +174,8 @@ impl Invocation {
     pub fn container(&self, registry: &Registry) -> Arc<Container> {
         match &self.task {
             // Pods are the host's runtimes' alone.
-            Task::Unknown { id, distrusted } => {
-                Arc::new(Container { pod_known: *distrusted, ..self.without_bundle(id) })
+            Task::Unknown { id, trust } => {
+                Arc::new(Container { pod_known: trust.is_some(), ..self.without_bundle(id) })
             }
             Task::Read { id, config, source } if config.is_absolute() => {
                 Arc::new(self.read_bundle(id, config, *source))
@@ -277,15 +287,34 @@ fn read_command_line(
     args: &[u8],
     process: Option<&RuntimeProcess>,
 ) -> Result<CommandLine, String> {
+    let parse = |block: &[u8], truncated| {
+        cmdline::parse(without_interpreter(block, &record.comm), truncated).map_err(|error| error.to_string())
+    };
     let whole = record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0;
     if whole {
-        return cmdline::parse(args, false).map_err(|error| error.to_string());
+        return parse(args, false);
     }
     match process.map(RuntimeProcess::cmdline) {
-        Some(Ok(cmdline)) => cmdline::parse(&cmdline, false).map_err(|error| error.to_string()),
+        Some(Ok(cmdline)) => parse(&cmdline, false),
         Some(Err(error)) => Err(error.to_string()),
-        None => cmdline::parse(args, true).map_err(|error| error.to_string()),
+        None => parse(args, true),
     }
+}
+
+/// The command line from the runtime's own name on: a script's begins with its interpreter's.
+fn without_interpreter<'a>(block: &'a [u8], comm: &Comm) -> &'a [u8] {
+    /// An interpreter, its one argument, and a chance more: `env` has none.
+    const WORDS: usize = 4;
+    let comm = comm.split(|byte| *byte == 0).next().unwrap_or(comm);
+    let mut start = 0;
+    for word in block.split(|byte| *byte == 0).take(WORDS) {
+        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
+        if name.get(..comm.len().max(1)) == Some(comm) && (name.len() == comm.len() || comm.len() == 15) {
+            return &block[start..];
+        }
+        start += word.len() + 1;
+    }
+    block
 }
 
 fn name_of(record: &Runtime) -> String {
@@ -295,17 +324,24 @@ fn name_of(record: &Runtime) -> String {
 
 /// Says that a runtime is not believed, not even its container's id, which might be another's. Whoever may execute
 /// what is called like a runtime can make this happen, so it is said a few times only.
-fn warn_of_distrust(runtime: &str, task: &Task, trust: u32) {
+#[expect(clippy::unnecessary_debug_formatting, reason = "it escapes what a hostile command line may hold")]
+fn warn_of_distrust(runtime: &str, line: Option<&CommandLine>, trust: u32) {
     const WARNINGS: u32 = 20;
     static WARNED: AtomicU32 = AtomicU32::new(0);
-    let what = match task {
-        Task::Read { id, config, .. } => format!("container {id:?} with {:?}", config.display().to_string()),
-        Task::Join { id } => format!("a process for container {id:?}"),
-        Task::Unknown { .. } => "a container".to_owned(),
+    let what = match line.map(|line| &line.command) {
+        Some(Command::Create(creation) | Command::Run(creation) | Command::Restore(creation)) => {
+            format!(
+                "container {:?} with bundle {:?}",
+                creation.id,
+                creation.bundle.clone().unwrap_or_default()
+            )
+        }
+        Some(Command::Exec(exec)) => format!("a process for container {:?}", exec.id),
+        Some(Command::Other) | None => "a container".to_owned(),
     };
     let why = distrust(trust);
     if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod and id");
+        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
     } else {
         debug!("{runtime} claims to start {what} and is not believed, since {why}");
     }
@@ -326,6 +362,16 @@ fn distrust(trust: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_that_is_called_like_a_runtime_is_one() {
+        let comm = *b"runc\0\0\0\0\0\0\0\0\0\0\0\0";
+        let strip = |block: &'static [u8]| without_interpreter(block, &comm);
+        assert_eq!(strip(b"/bin/sh\0/opt/runc\0run\0id\0"), b"/opt/runc\0run\0id\0");
+        assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
+        assert_eq!(strip(b"something\0else\0"), b"something\0else\0");
+        assert_eq!(strip(b""), b"");
+    }
 
     #[test]
     fn distrust_names_every_reason() {

@@ -1,10 +1,6 @@
 //! The processes of the machine, as /proc shows them at one moment.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    path::Path,
-};
+use std::{collections::HashMap, fs, path::Path};
 
 /// One process.
 #[derive(Clone, Debug)]
@@ -43,15 +39,11 @@ impl Process {
         })
     }
 
-    /// Whether it is in a cgroup of `other`, or below one. A root cgroup is no container's.
-    pub fn is_in_cgroup_of(&self, other: &Self) -> bool {
-        other.cgroups.iter().any(|cgroup| {
-            !cgroup.ends_with(":/")
-                && self.cgroups.iter().any(|mine| {
-                    mine.strip_prefix(cgroup.as_str())
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                })
-        })
+    /// Whether it is in this cgroup, or below it. A root cgroup is no container's.
+    pub fn is_in(&self, cgroup: &str) -> bool {
+        let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        !cgroup.ends_with(":/")
+            && self.cgroups.iter().any(|mine| mine.strip_prefix(cgroup).is_some_and(is_below))
     }
 }
 
@@ -109,11 +101,15 @@ impl Processes {
         self.0.get(&pid)
     }
 
-    /// Whether `pid` or one of its ancestors is in `pids`.
-    pub fn descends_from(&self, pid: u32, pids: &HashSet<u32>) -> bool {
-        let ancestors = std::iter::successors(self.get(pid), |process| self.get(process.ppid));
+    /// A process and its ancestors, the nearest first.
+    pub fn lineage(&self, pid: u32) -> impl Iterator<Item = &Process> {
         // A table of one moment may have a loop where a number was used again.
-        ancestors.take(self.0.len()).any(|process| pids.contains(&process.pid))
+        std::iter::successors(self.get(pid), |process| self.get(process.ppid)).take(self.0.len())
+    }
+
+    /// Whether `pid` is `ancestor` or descends from it.
+    pub fn descends_from(&self, pid: u32, ancestor: u32) -> bool {
+        self.lineage(pid).any(|process| process.pid == ancestor)
     }
 }
 
@@ -141,8 +137,8 @@ mod tests {
         let processes = Processes::read().unwrap();
         let me = processes.get(std::process::id()).unwrap();
         assert_eq!(Some(me.start_ticks), start_ticks(me.pid));
-        assert!(processes.descends_from(me.pid, &HashSet::from([me.ppid])));
-        assert!(!processes.descends_from(me.ppid, &HashSet::from([me.pid])));
+        assert!(processes.descends_from(me.pid, me.ppid));
+        assert!(!processes.descends_from(me.ppid, me.pid));
     }
 
     #[test]
@@ -156,10 +152,9 @@ mod tests {
             pidns: 0,
             cgroups: cgroups.iter().map(ToString::to_string).collect(),
         };
-        let container = process(&["1:cpu:/", "0::/pod/a"]);
-        assert!(process(&["0::/pod/a/b"]).is_in_cgroup_of(&container));
-        assert!(process(&["0::/pod/a"]).is_in_cgroup_of(&container));
-        assert!(!process(&["1:cpu:/x", "0::/pod/ab"]).is_in_cgroup_of(&container));
-        assert!(!process(&["1:cpu:/"]).is_in_cgroup_of(&container));
+        assert!(process(&["0::/pod/a/b"]).is_in("0::/pod/a"));
+        assert!(process(&["0::/pod/a"]).is_in("0::/pod/a"));
+        assert!(!process(&["1:cpu:/x", "0::/pod/ab"]).is_in("0::/pod/a"));
+        assert!(!process(&["1:cpu:/"]).is_in("1:cpu:/"));
     }
 }

@@ -24,7 +24,7 @@ use super::{
     state::{self, State},
     watcher,
 };
-use crate::containers::Registry;
+use crate::{clock::WallClock, containers::Registry};
 
 /// Where runtimes keep their state unless they are told otherwise, and where engines tell them to.
 const STATE_ROOTS: [&str; 4] = ["/run/runc", "/run/crun", "/run/youki", "/run/crio/runc"];
@@ -53,8 +53,17 @@ pub fn find(registry: &Arc<Registry>, readers: &Handle, runtimes: &[String]) -> 
     let host = process::host_root().context("opening the host's root directory")?;
     let mut processes = read_processes()?;
     let mut search = Search { registry, readers, runtimes, trees: Vec::new(), at_work: HashMap::new() };
-    for container in containers(host.as_fd(), &processes) {
+    for container in stated(host.as_fd(), &processes) {
         search.announce(container);
+    }
+    // What a container runs watches over nothing.
+    let members = search.members(&processes);
+    for process in processes.iter().filter(|process| !members.contains_key(&process.pid)) {
+        for container in watcher::containers(process, &processes) {
+            if !members.contains_key(&container.init) {
+                search.announce(container);
+            }
+        }
     }
     let mut entered: HashSet<(u32, u64)> = HashSet::new();
     for _ in 0..LOOKS {
@@ -77,6 +86,7 @@ pub fn find(registry: &Arc<Registry>, readers: &Handle, runtimes: &[String]) -> 
         }
         processes = read_processes()?;
     }
+    registry.all_entered(WallClock::boot_now());
     debug!("{} containers with {} processes ran already", search.trees.len(), entered.len());
     Ok(())
 }
@@ -107,38 +117,55 @@ impl Search<'_> {
     /// The processes of all containers, and the runtimes at work with theirs.
     fn look(&mut self, processes: &Processes, followed: &HashSet<u32>) -> HashMap<u32, Adoptee> {
         let mut found = self.members(processes);
-        for runtime in processes.iter().filter(|process| self.runtimes.contains(&process.comm)) {
+        let runtimes = self.runtimes;
+        for runtime in processes.iter().filter(|process| is_runtime(runtimes, &process.comm)) {
             if followed.contains(&runtime.pid) || found.contains_key(&runtime.pid) {
                 continue;
             }
             let Some(key) = self.key_at_work(runtime) else { continue };
-            let tree = HashSet::from([runtime.pid]);
-            for process in processes.iter().filter(|process| processes.descends_from(process.pid, &tree)) {
+            for process in
+                processes.iter().filter(|process| processes.descends_from(process.pid, runtime.pid))
+            {
                 found.entry(process.pid).or_insert_with(|| adoptee(process, key, PREPARING, runtime.mntns));
             }
         }
         found
     }
 
-    /// The processes of the containers: in its pid namespace or its cgroup, and what descends from those.
+    /// The processes of the containers: their first ones; those in a cgroup or pid namespace that is one container's
+    /// alone; and what descends from those, each from the nearest.
     fn members(&self, processes: &Processes) -> HashMap<u32, Adoptee> {
-        // One that is shared with the host or with `tracer` is nobody's own.
+        let inits: Vec<(&Process, ContainerKey)> =
+            self.trees.iter().filter_map(|(tree, key)| Some((processes.get(tree.init)?, *key))).collect();
+        // A pid namespace that is shared with the host or with `tracer` is nobody's own.
         let shared = [process::INITIAL_PID_NS, processes.get(std::process::id()).map_or(0, |me| me.pidns)];
-        let mut found = HashMap::new();
-        for (container, key) in &self.trees {
-            let Some(init) = processes.get(container.init) else { continue };
-            let own_pidns = !shared.contains(&init.pidns);
-            let core: HashSet<u32> = processes
+        let mut core: HashMap<u32, ContainerKey> = inits.iter().map(|(init, key)| (init.pid, *key)).collect();
+        for (init, key) in &inits {
+            let others: Vec<&Process> = inits
                 .iter()
-                .filter(|process| (own_pidns && process.pidns == init.pidns) || process.is_in_cgroup_of(init))
-                .map(|process| process.pid)
-                .chain([init.pid])
+                .map(|(other, _)| *other)
+                .filter(|other| other.pid != init.pid)
+                .chain(processes.get(init.ppid))
                 .collect();
-            for process in processes.iter().filter(|process| processes.descends_from(process.pid, &core)) {
-                found.entry(process.pid).or_insert_with(|| adoptee(process, *key, MEMBER, 0));
+            let cgroups: Vec<&String> = init
+                .cgroups
+                .iter()
+                .filter(|cgroup| !others.iter().any(|other| other.is_in(cgroup)))
+                .collect();
+            let own_pidns =
+                !shared.contains(&init.pidns) && !others.iter().any(|other| other.pidns == init.pidns);
+            for process in processes.iter() {
+                if cgroups.iter().any(|cgroup| process.is_in(cgroup))
+                    || own_pidns && process.pidns == init.pidns
+                {
+                    core.entry(process.pid).or_insert(*key);
+                }
             }
         }
-        found
+        let key_of =
+            |process: &Process| processes.lineage(process.pid).find_map(|one| core.get(&one.pid).copied());
+        let member = |process: &Process| Some((process.pid, adoptee(process, key_of(process)?, MEMBER, 0)));
+        processes.iter().filter_map(member).collect()
     }
 
     /// The key of what a runtime is bringing about: a container that is known already, or one more.
@@ -172,13 +199,18 @@ impl Search<'_> {
     }
 }
 
+/// A comm has 15 bytes of a name.
+fn is_runtime(runtimes: &[String], comm: &str) -> bool {
+    runtimes.iter().any(|name| name.get(..15).unwrap_or(name) == comm)
+}
+
 fn adoptee(process: &Process, container: ContainerKey, stage: u32, runtime_mntns: u64) -> Adoptee {
     let runtime_mntns = u32::try_from(runtime_mntns).unwrap_or(0);
     Adoptee { container, start_ticks: process.start_ticks, stage, runtime_mntns }
 }
 
-/// Every container that a runtime's state or a watching process tells of, once.
-fn containers(host: BorrowedFd<'_>, processes: &Processes) -> Vec<Running> {
+/// Every container that a runtime's state tells of, once.
+fn stated(host: BorrowedFd<'_>, processes: &Processes) -> Vec<Running> {
     let mut roots: Vec<PathBuf> = STATE_ROOTS.iter().map(PathBuf::from).collect();
     for parent in STATE_ROOT_PARENTS.map(Path::new) {
         roots.extend(files::list_below(host, parent).into_iter().map(|name| parent.join(name)));
@@ -189,11 +221,6 @@ fn containers(host: BorrowedFd<'_>, processes: &Processes) -> Vec<Running> {
             if let Some(container) = from_state(host, &root, id, processes) {
                 containers.insert(container.init, container);
             }
-        }
-    }
-    for process in processes.iter() {
-        for container in watcher::containers(process, processes) {
-            containers.entry(container.init).or_insert(container);
         }
     }
     containers.into_values().collect()

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 use tracer_common::container::ContainerKey;
+use tracing::warn;
 
 use super::{
     Event,
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     bpf::{Bpf, EventRing},
+    clock::WallClock,
     containers::{Attribution, Choice, Lookup, Registry},
     render::Lost,
     runtime::Lifecycle,
@@ -38,6 +40,8 @@ pub(super) struct Stream {
     bpf: Arc<Mutex<Bpf>>,
     router: Router,
     reported: HashMap<&'static str, u64>,
+    /// Starts, processes and ends of containers that were missed, as far as that was told.
+    missed: u64,
 }
 
 /// All of it but the ring, which lends the records out.
@@ -81,7 +85,7 @@ impl Stream {
             given_up: HashSet::new(),
             last_timestamp: 0,
         };
-        Self { ring, bpf, router, reported: HashMap::new() }
+        Self { ring, bpf, router, reported: HashMap::new(), missed: 0 }
     }
 
     /// Handles events until the programs are detached and the ring is empty.
@@ -146,6 +150,11 @@ impl Stream {
         let counters = lock(&self.bpf).counters()?;
         let in_kernel =
             [("buffer-full", counters.events.buffer_full), ("program-skipped", counters.events.skipped)];
+        let missed = counters.not_followed + counters.lifecycle_lost;
+        if missed > self.missed {
+            warn!("{} starts, processes or ends of containers were missed", missed - self.missed);
+            self.missed = missed;
+        }
         let hook = self.router.sink.hook();
         for (reason, count) in in_kernel.into_iter().chain(self.router.sink.lost_by_reason()) {
             let reported = self.reported.entry(reason).or_default();
@@ -247,11 +256,13 @@ impl Router {
         }
     }
 
-    /// Forgets containers that had ended before the ring was read, if nothing of them can be in it any more.
+    /// Forgets containers that had ended before the ring was read, if nothing of them can be in it any more: not
+    /// even behind a record that was reserved but not submitted when the ring was read.
     fn forget(&mut self, ended: &[(ContainerKey, u64)], drained: bool) {
         let disorder = u64::try_from(DISORDER.as_nanos()).unwrap_or(u64::MAX);
+        let read_up_to = if drained { WallClock::boot_now() } else { self.last_timestamp };
         let is_over = |(key, at): &&(ContainerKey, u64)| {
-            !self.waiting.contains_key(key) && (drained || at.saturating_add(disorder) < self.last_timestamp)
+            !self.waiting.contains_key(key) && at.saturating_add(disorder) < read_up_to
         };
         let over: Vec<ContainerKey> = ended.iter().filter(is_over).map(|(key, _)| *key).collect();
         if over.is_empty() {
