@@ -51,31 +51,20 @@ pub struct Running {
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
 pub fn find(registry: &Arc<Registry>, readers: &Handle, runtimes: &[String]) -> anyhow::Result<()> {
     let host = process::host_root().context("opening the host's root directory")?;
-    let mut processes = read_processes()?;
     let mut search = Search { registry, readers, runtimes, trees: Vec::new(), at_work: HashMap::new() };
-    for container in stated(host.as_fd(), &processes) {
-        search.announce(container);
-    }
-    // What a container runs watches over nothing.
-    let members = search.members(&processes);
-    for process in processes.iter().filter(|process| !members.contains_key(&process.pid)) {
-        for container in watcher::containers(process, &processes) {
-            if !members.contains_key(&container.init) {
-                search.announce(container);
-            }
-        }
-    }
     let mut entered: HashSet<(u32, u64)> = HashSet::new();
     for _ in 0..LOOKS {
+        let processes = Processes::read().context("reading /proc")?;
         // Read after the processes: what the programs follow by now they need not be told of.
         let followed = registry.followed();
         let is_news = |process: &Process| {
             !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
         };
+        search.discover(host.as_fd(), &processes, &is_news);
         let found: Vec<(u32, Adoptee)> = search
             .look(&processes, &followed)
             .into_iter()
-            .filter(|(pid, _)| processes.get(*pid).is_some_and(is_news))
+            .filter(|(pid, _)| processes.get(*pid).is_some_and(&is_news))
             .collect();
         if found.is_empty() {
             break;
@@ -84,15 +73,10 @@ pub fn find(registry: &Arc<Registry>, readers: &Handle, runtimes: &[String]) -> 
             registry.enter(pid, &adoptee);
             entered.insert((pid, adoptee.start_ticks));
         }
-        processes = read_processes()?;
     }
     registry.all_entered(WallClock::boot_now());
     debug!("{} containers with {} processes ran already", search.trees.len(), entered.len());
     Ok(())
-}
-
-fn read_processes() -> anyhow::Result<Processes> {
-    Processes::read().context("reading /proc")
 }
 
 struct Search<'a> {
@@ -106,6 +90,27 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Makes containers known whose first process is news: by their runtime's state, else by who watches over them.
+    fn discover(&mut self, host: BorrowedFd<'_>, processes: &Processes, is_news: &impl Fn(&Process) -> bool) {
+        let is_new = |search: &Self, init: u32| {
+            processes.get(init).is_some_and(is_news) && search.trees.iter().all(|(tree, _)| tree.init != init)
+        };
+        for container in stated(host, processes) {
+            if is_new(self, container.init) {
+                self.announce(container);
+            }
+        }
+        // What a container runs watches over nothing.
+        let members = self.members(processes);
+        for process in processes.iter().filter(|process| !members.contains_key(&process.pid)) {
+            for container in watcher::containers(process, processes) {
+                if !members.contains_key(&container.init) && is_new(self, container.init) {
+                    self.announce(container);
+                }
+            }
+        }
+    }
+
     /// Makes a container known. Its bundle is read elsewhere.
     fn announce(&mut self, container: Running) {
         let Some(key) = self.registry.take_slot() else { return };

@@ -154,7 +154,8 @@ impl Sink {
 
     /// An event whose container did not become known, where it takes that to know whether it is asked for.
     pub(super) fn unattributed(&self) {
-        add(&self.tally.unattributed, 1);
+        // After the end nobody asks for it, whosever it is.
+        add(if self.stop.is_none() { &self.tally.filtered } else { &self.tally.unattributed }, 1);
     }
 
     /// Shows an event.
