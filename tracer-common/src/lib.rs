@@ -17,6 +17,21 @@ pub const COMM_LEN: usize = 16;
 /// A task's comm: NUL-terminated, NUL-padded, any bytes.
 pub type Comm = [u8; COMM_LEN];
 
+/// A file name as the kernel makes it a comm: its first 15 bytes.
+#[must_use]
+pub fn comm_of(name: &str) -> Comm {
+    let mut comm = Comm::default();
+    let len = name.len().min(COMM_LEN - 1);
+    comm[..len].copy_from_slice(&name.as_bytes()[..len]);
+    comm
+}
+
+/// A comm up to its NUL.
+#[must_use]
+pub fn comm_bytes(comm: &Comm) -> &[u8] {
+    comm.split(|byte| *byte == 0).next().unwrap_or(comm)
+}
+
 /// Asserts at compile time the size of a structure and the offsets of the fields named.
 macro_rules! assert_layout {
     ($type:ty, size $size:literal $(, $field:ident @ $offset:literal)* $(,)?) => {
@@ -39,3 +54,15 @@ macro_rules! impl_pod {
     };
 }
 pub(crate) use impl_pod;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_as_the_kernel_cuts_a_comm() {
+        assert_eq!(&comm_of("nvidia-container-runtime"), b"nvidia-containe\0");
+        assert_eq!(&comm_of("runc"), b"runc\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(comm_bytes(&comm_of("runc")), b"runc");
+    }
+}

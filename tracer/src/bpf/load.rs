@@ -10,7 +10,7 @@ use aya::{
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
-    Comm,
+    Comm, comm_of,
     event::Kind,
     offsets::FIELDS,
     stats::{Program, ProgramStats},
@@ -126,7 +126,7 @@ impl Bpf {
         let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
         for name in options.runtimes {
             runtimes
-                .insert(&comm(name), &1, 0)
+                .insert(&comm_of(name), &1, 0)
                 .with_context(|| format!("naming {name} a container runtime"))?;
         }
         let mut free_slots: Queue<_, u32> = take(&mut ebpf, "FREE_SLOTS")?;
@@ -254,14 +254,6 @@ fn adoptees_max() -> u32 {
     u32::try_from(2 * processes + 1024).unwrap_or(u32::MAX).min(PROCESSES_MAX)
 }
 
-/// A file name as the kernel makes it a comm: 15 bytes of it.
-fn comm(name: &str) -> Comm {
-    let mut comm = Comm::default();
-    let len = name.len().min(comm.len() - 1);
-    comm[..len].copy_from_slice(&name.as_bytes()[..len]);
-    comm
-}
-
 /// The programs run within RCU read-side sections or with preemption off; this call returns when all such
 /// sections that it found running have ended. Detaching alone does not wait.
 fn wait_for_running_programs() {
@@ -324,15 +316,4 @@ where
 {
     let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("using the BPF map {name}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_runtime_name_is_cut_as_the_kernel_cuts_a_comm() {
-        assert_eq!(&comm("nvidia-container-runtime"), b"nvidia-containe\0");
-        assert_eq!(&comm("runc"), b"runc\0\0\0\0\0\0\0\0\0\0\0\0");
-    }
 }

@@ -1,7 +1,8 @@
 //! One invocation of a runtime, from the record of its execution to the container it is about.
 
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    fmt::Display,
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,7 +12,7 @@ use std::{
 
 use tokio::runtime::Handle;
 use tracer_common::{
-    Comm,
+    comm_bytes,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
         RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
@@ -76,7 +77,7 @@ impl Invocation {
         cmdline: &[u8],
         trust: u32,
     ) -> Option<Self> {
-        let line = cmdline::parse(cmdline, false).map_err(|error| error.to_string());
+        let line = parse(cmdline, false, runtime.as_bytes());
         Self::new(key, runtime, Some(process), line, trust)
     }
 
@@ -181,26 +182,20 @@ impl Invocation {
                 Arc::new(self.read_bundle(id, config, *source))
             }
             // The runtime has ended, and with it the directory that its path began from.
-            Task::Read { id, .. } => {
-                let root = self.state_root.as_deref().unwrap_or(Path::new("/run/runc"));
-                Arc::new(self.read_state(root, id))
-            }
-            Task::Join { id } => {
-                let root = self.state_root.as_deref().unwrap_or(Path::new("/run/runc"));
-                match registry.find(root, id) {
-                    Lookup::Known(attribution) => Arc::clone(&attribution.container),
-                    Lookup::Pending | Lookup::Unknown => Arc::new(self.read_state(root, id)),
-                }
-            }
+            Task::Read { id, .. } => Arc::new(self.read_state(id)),
+            Task::Join { id } => match registry.find(self.state_root(), id) {
+                Lookup::Known(attribution) => Arc::clone(&attribution.container),
+                Lookup::Pending | Lookup::Unknown => Arc::new(self.read_state(id)),
+            },
         }
     }
 
-    fn read_state(&self, state_root: &Path, id: &str) -> Container {
-        let state = self
-            .root()
-            .map_err(|error| error.to_string())
-            .and_then(|root| state::read(root.as_fd(), state_root, id).map_err(|error| error.to_string()));
-        match state {
+    fn state_root(&self) -> &Path {
+        self.state_root.as_deref().unwrap_or(Path::new("/run/runc"))
+    }
+
+    fn read_state(&self, id: &str) -> Container {
+        match self.read(|root| state::read(root, self.state_root(), id)) {
             Ok(state) => self.read_bundle(id, &state.bundle.join("config.json"), Source::State),
             Err(problem) => {
                 warn!("container {id:?} is shown without pod: {problem}");
@@ -210,11 +205,7 @@ impl Invocation {
     }
 
     fn read_bundle(&self, id: &str, config: &Path, source: Source) -> Container {
-        let bundle = self
-            .root()
-            .map_err(|error| error.to_string())
-            .and_then(|root| bundle::read(root.as_fd(), config).map_err(|error| error.to_string()));
-        match bundle {
+        match self.read(|root| bundle::read(root, config)) {
             Ok(Bundle { engine, kind, image, pod }) => Container {
                 id: id.to_owned(),
                 runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
@@ -243,12 +234,14 @@ impl Invocation {
         }
     }
 
-    /// The runtime's root directory; the host's for one that has ended, as being trusted says that they are one.
-    fn root(&self) -> std::io::Result<OwnedFd> {
-        match &self.process {
-            Some(process) => process.root().try_clone_to_owned(),
-            None => process::host_root(),
-        }
+    /// Reads something below the runtime's root directory; below the host's for one that has ended, as being trusted
+    /// says that they are one.
+    fn read<T, E: Display>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>) -> Result<T, String> {
+        let result = match &self.process {
+            Some(process) => read(process.root()),
+            None => read(process::host_root().map_err(|error| error.to_string())?.as_fd()),
+        };
+        result.map_err(|error| error.to_string())
     }
 }
 
@@ -287,25 +280,27 @@ fn read_command_line(
     args: &[u8],
     process: Option<&RuntimeProcess>,
 ) -> Result<CommandLine, String> {
-    let parse = |block: &[u8], truncated| {
-        cmdline::parse(without_interpreter(block, &record.comm), truncated).map_err(|error| error.to_string())
-    };
+    let comm = comm_bytes(&record.comm);
     let whole = record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0;
     if whole {
-        return parse(args, false);
+        return parse(args, false, comm);
     }
     match process.map(RuntimeProcess::cmdline) {
-        Some(Ok(cmdline)) => parse(&cmdline, false),
+        Some(Ok(cmdline)) => parse(&cmdline, false, comm),
         Some(Err(error)) => Err(error.to_string()),
-        None => parse(args, true),
+        None => parse(args, true, comm),
     }
 }
 
+/// What the command line of a process with this comm says.
+fn parse(block: &[u8], truncated: bool, comm: &[u8]) -> Result<CommandLine, String> {
+    cmdline::parse(without_interpreter(block, comm), truncated).map_err(|error| error.to_string())
+}
+
 /// The command line from the runtime's own name on: a script's begins with its interpreter's.
-fn without_interpreter<'a>(block: &'a [u8], comm: &Comm) -> &'a [u8] {
+fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
     /// An interpreter, its one argument, and a chance more: `env` has none.
     const WORDS: usize = 4;
-    let comm = comm.split(|byte| *byte == 0).next().unwrap_or(comm);
     let mut start = 0;
     for word in block.split(|byte| *byte == 0).take(WORDS) {
         let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
@@ -318,8 +313,7 @@ fn without_interpreter<'a>(block: &'a [u8], comm: &Comm) -> &'a [u8] {
 }
 
 fn name_of(record: &Runtime) -> String {
-    let comm = record.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(comm).into_owned()
+    String::from_utf8_lossy(comm_bytes(&record.comm)).into_owned()
 }
 
 /// Says that a runtime is not believed, not even its container's id, which might be another's. Whoever may execute
@@ -365,8 +359,7 @@ mod tests {
 
     #[test]
     fn a_script_that_is_called_like_a_runtime_is_one() {
-        let comm = *b"runc\0\0\0\0\0\0\0\0\0\0\0\0";
-        let strip = |block: &'static [u8]| without_interpreter(block, &comm);
+        let strip = |block: &'static [u8]| without_interpreter(block, b"runc");
         assert_eq!(strip(b"/bin/sh\0/opt/runc\0run\0id\0"), b"/opt/runc\0run\0id\0");
         assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
         assert_eq!(strip(b"something\0else\0"), b"something\0else\0");

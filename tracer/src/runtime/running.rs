@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::runtime::Handle;
-use tracer_common::container::{Adoptee, ContainerKey, MEMBER, PREPARING};
+use tracer_common::{
+    comm_bytes, comm_of,
+    container::{Adoptee, ContainerKey, MEMBER, PREPARING},
+};
 use tracing::debug;
 
 use super::{
@@ -206,7 +209,7 @@ impl Search<'_> {
 
 /// A comm has 15 bytes of a name.
 fn is_runtime(runtimes: &[String], comm: &str) -> bool {
-    runtimes.iter().any(|name| name.get(..15).unwrap_or(name) == comm)
+    runtimes.iter().any(|name| comm_bytes(&comm_of(name)) == comm.as_bytes())
 }
 
 fn adoptee(process: &Process, container: ContainerKey, stage: u32, runtime_mntns: u64) -> Adoptee {

@@ -12,7 +12,10 @@ mod stream;
 use std::fmt::Debug;
 
 use serde::Serialize;
-use tracer_common::event::{Header, Kind};
+use tracer_common::{
+    comm_bytes,
+    event::{Header, Kind},
+};
 
 pub use filter::EventFilter;
 pub use session::{Config, run};
@@ -69,8 +72,7 @@ impl<'a> Event<'a> {
     /// The task's comm, up to its NUL.
     #[must_use]
     pub fn comm(&self) -> &[u8] {
-        let comm = &self.header.comm;
-        comm.split(|byte| *byte == 0).next().unwrap_or(comm)
+        comm_bytes(&self.header.comm)
     }
 }
 

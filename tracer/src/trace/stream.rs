@@ -225,13 +225,7 @@ impl Router {
         let keys: Vec<ContainerKey> = self.waiting.keys().copied().collect();
         for key in keys {
             if let Some(attribution) = self.attribution(key) {
-                let records = self.waiting.remove(&key).map_or_else(Vec::new, |waiting| waiting.records);
-                for record in records {
-                    // Accepted once, when it came.
-                    if let Some(event) = Event::decode(self.sink.tracer(), &record) {
-                        Self::deliver(&mut self.sink, &event, &attribution);
-                    }
-                }
+                Self::deliver_all(&mut self.sink, self.waiting.remove(&key), &attribution);
             } else if self.waiting.get(&key).is_some_and(|waiting| now - waiting.since >= PATIENCE) {
                 self.give_up(key);
             }
@@ -240,10 +234,14 @@ impl Router {
 
     fn give_up(&mut self, key: ContainerKey) {
         self.given_up.insert(key);
-        let records = self.waiting.remove(&key).map_or_else(Vec::new, |waiting| waiting.records);
-        for record in records {
-            if let Some(event) = Event::decode(self.sink.tracer(), &record) {
-                Self::deliver(&mut self.sink, &event, &self.unknown);
+        Self::deliver_all(&mut self.sink, self.waiting.remove(&key), &self.unknown);
+    }
+
+    /// Delivers events that have waited. They were accepted when they came.
+    fn deliver_all(sink: &mut Sink, waiting: Option<Waiting>, attribution: &Attribution) {
+        for record in waiting.map_or_else(Vec::new, |waiting| waiting.records) {
+            if let Some(event) = Event::decode(sink.tracer(), &record) {
+                Self::deliver(sink, &event, attribution);
             }
         }
     }
