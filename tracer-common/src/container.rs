@@ -4,6 +4,9 @@
 //! container's own (`create`, `run`, `restore`), or one that joined it (`exec`). The trees are followed by
 //! their forks, so neither `unshare`, nor another cgroup, nor a reused namespace number changes whose a
 //! process is. Keys are never used twice.
+//!
+//! A runtime within a container has a key of its own as well. What it does is the outer container's; what comes
+//! of it is the inner one's.
 
 use crate::{assert_layout, impl_pod};
 
@@ -41,43 +44,35 @@ impl ContainerKey {
     }
 }
 
-/// [`Process::stage`]: the process is the runtime's, preparing a container.
-pub const PREPARING: u32 = 1;
-/// [`Process::stage`]: the process runs in the container.
-pub const MEMBER: u32 = 2;
-
-/// What the programs know of a process that a runtime started. Value of the map `PROCESSES`, by thread group id.
+/// What the programs know of a process that belongs to a container or prepares one. Value of the map `PROCESSES`, by
+/// thread group id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
-    /// The container it belongs to, or prepares.
+    /// The container whose events its are; [`ContainerKey::HOST`] for a runtime on the host.
     pub container: ContainerKey,
-    /// [`PREPARING`] or [`MEMBER`].
-    pub stage: u32,
-    /// Inode number of the mount namespace that the runtime was started in.
-    pub runtime_mntns: u32,
+    /// The container that it prepares, as a runtime or what a runtime started; [`ContainerKey::HOST`] for none.
+    pub preparing: ContainerKey,
     /// Process id in the pid namespace of `tracer`; 0 where it has none there.
     pub pid: u32,
     /// Process id in the innermost pid namespace, the container's own.
     pub container_pid: u32,
 }
-assert_layout!(Process, size 24, container @ 0, stage @ 8, runtime_mntns @ 12, pid @ 16, container_pid @ 20);
+assert_layout!(Process, size 24, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20);
 
 /// A process that ran before the programs did. Value of the map `ADOPTEES`, by process id in the pid namespace of
 /// `tracer`. User space enters it; at the process's next system call or fork it moves to `PROCESSES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Adoptee {
-    /// The container it belongs to, or prepares.
+    /// As in [`Process`].
     pub container: ContainerKey,
+    /// As in [`Process`].
+    pub preparing: ContainerKey,
     /// When it started, in [`NANOSECONDS_PER_TICK`]: tells it from a later process with its number.
     pub start_ticks: u64,
-    /// [`PREPARING`] or [`MEMBER`].
-    pub stage: u32,
-    /// Inode number of the mount namespace that the runtime was started in.
-    pub runtime_mntns: u32,
 }
-assert_layout!(Adoptee, size 24, container @ 0, start_ticks @ 8, stage @ 16, runtime_mntns @ 20);
+assert_layout!(Adoptee, size 24, container @ 0, preparing @ 8, start_ticks @ 16);
 
 /// /proc counts start times in ticks of this length (`USER_HZ`, 100 on x86_64 and aarch64).
 pub const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -89,15 +84,26 @@ pub const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 pub struct Slot {
     /// Generation of the key in use.
     pub generation: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Inode number of the mount namespace that the runtime was started in.
+    pub runtime_mntns: u32,
     /// Processes of the tree that live, those that prepare it included.
     pub processes: u64,
+    /// The runtime's root directory, an address in the kernel that serves as its name; 0 where it is not known.
+    pub runtime_root: u64,
+    /// The file that criu was executed from to restore the container, likewise; 0 where none was.
+    pub restorer: u64,
 }
-assert_layout!(Slot, size 16, generation @ 0, processes @ 8);
+assert_layout!(Slot, size 32, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24);
 
 /// [`Verdict::verdict`]: nobody selected this container: its events count as filtered.
 pub const REJECTED: u32 = 1;
+/// [`Verdict::verdict`]: runtimes within this container are not followed: there were too many.
+pub const CLOSED: u32 = 1 << 1;
+
+/// Value of the map `RUNTIMES`: a container runtime.
+pub const RUNTIME: u8 = 1;
+/// Value of the map `RUNTIMES`: what runtimes restore containers with.
+pub const RESTORER: u8 = 2;
 
 /// What user space decided about a container. Value of the map `VERDICTS`, by slot; the programs only read it.
 ///
@@ -108,7 +114,7 @@ pub const REJECTED: u32 = 1;
 pub struct Verdict {
     /// Generation of the key that the verdict is about.
     pub generation: u32,
-    /// 0 or [`REJECTED`].
+    /// [`REJECTED`] and [`CLOSED`], or 0.
     pub verdict: u32,
 }
 assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);

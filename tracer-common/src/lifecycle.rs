@@ -57,18 +57,20 @@ pub struct Bound {
     pub record: Record,
     /// Bytes of the name; 0 where it is not known, or the root's.
     pub cgroup_len: u32,
-    /// 0.
-    pub reserved: u32,
+    /// The process id in its innermost pid namespace.
+    pub container_pid: u32,
 }
-assert_layout!(Bound, size 32, record @ 0, cgroup_len @ 24);
+assert_layout!(Bound, size 32, record @ 0, cgroup_len @ 24, container_pid @ 28);
 
 /// [`Runtime::trust`]: the effective user id is 0.
 pub const TRUST_ROOT: u32 = 1;
 /// [`Runtime::trust`]: the user namespace is the initial one.
 pub const TRUST_USER_NS: u32 = 1 << 1;
-/// [`Runtime::trust`]: the pid namespace is the initial one.
+/// [`Runtime::trust`]: the pid namespace is that of `tracer`: the initial one, or that of a node that is a container
+/// itself.
 pub const TRUST_PID_NS: u32 = 1 << 2;
-/// [`Runtime::trust`]: its root directory is that of the host's init, whichever mount namespace shows it.
+/// [`Runtime::trust`]: its root directory is that of the host's init, the first process of `tracer`'s pid namespace,
+/// whichever mount namespace shows it.
 pub const TRUST_ROOT_DIR: u32 = 1 << 3;
 /// [`Runtime::trust`] of a runtime that may name a bundle.
 pub const TRUSTED: u32 = TRUST_ROOT | TRUST_USER_NS | TRUST_PID_NS | TRUST_ROOT_DIR;
@@ -86,6 +88,8 @@ pub struct Runtime {
     pub record: Record,
     /// When the process started: nanoseconds of `CLOCK_BOOTTIME` (`task_struct.start_boottime`).
     pub start_time: u64,
+    /// The container that it runs in; [`ContainerKey::HOST`] for none.
+    pub outer: ContainerKey,
     /// `TRUST_*` bits.
     pub trust: u32,
     /// Bytes of arguments that follow.
@@ -95,4 +99,4 @@ pub struct Runtime {
     /// The runtime's comm: the first 15 bytes of its file name.
     pub comm: crate::Comm,
 }
-assert_layout!(Runtime, size 56, record @ 0, start_time @ 24, trust @ 32, args_len @ 36, marks @ 38, comm @ 40);
+assert_layout!(Runtime, size 64, record @ 0, start_time @ 24, outer @ 32, trust @ 40, args_len @ 44, marks @ 46, comm @ 48);

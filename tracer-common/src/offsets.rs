@@ -55,10 +55,13 @@ macro_rules! with_offsets {
             SIGNAL_LIVE: "signal_struct" "live" true;
             CRED_EUID: "cred" "euid" true;
             CRED_USER_NS: "cred" "user_ns" true;
+            CRED_CAP_EFFECTIVE: "cred" "cap_effective" true;
             USER_NS_LEVEL: "user_namespace" "level" true;
             FS_ROOT_DENTRY: "fs_struct" "root.dentry" true;
             MM_ARG_START: "mm_struct" "arg_start" true;
             MM_ARG_END: "mm_struct" "arg_end" true;
+            MM_EXE_FILE: "mm_struct" "exe_file" false;
+            FILE_INODE: "file" "f_inode" false;
             BPRM_FILENAME: "linux_binprm" "filename" true;
         }
     };

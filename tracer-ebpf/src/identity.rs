@@ -1,8 +1,8 @@
 //! Whose an event is, and whether anybody asked for it.
 
-use tracer_common::container::{ContainerKey, MEMBER, Process, REJECTED};
+use tracer_common::container::{ContainerKey, Process, REJECTED};
 
-use crate::{globals, lifecycle, maps::VERDICTS};
+use crate::{globals, lifecycle, maps::VERDICTS, task::Task};
 
 /// Whose the current process is.
 #[derive(Clone, Copy)]
@@ -16,10 +16,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A process of the host. A runtime that prepares a container is one, whichever namespaces it is in.
+    /// A process of the host. A runtime there that prepares a container is one, whichever namespaces it is in.
     pub const HOST: Self = Self { container: ContainerKey::HOST, pid: 0, container_pid: 0 };
 
-    /// A process of the container that `process` belongs to or prepares.
+    /// Whose a process that is followed is.
     #[inline(always)]
     pub fn of(process: &Process) -> Self {
         Self { container: process.container, pid: process.pid, container_pid: process.container_pid }
@@ -28,10 +28,7 @@ impl Identity {
     /// Looks the current process up.
     #[inline(always)]
     pub fn look_up(tgid: u32) -> Self {
-        match lifecycle::find_process(tgid) {
-            Some(process) if process.stage == MEMBER => Self::of(process),
-            _ => Self::HOST,
-        }
+        lifecycle::find_process(tgid).map_or(Self::HOST, |process| Self::of(process))
     }
 
     /// Whether its events are wanted, as far as is known by now. What user space has not decided yet is let
@@ -39,11 +36,17 @@ impl Identity {
     #[inline(always)]
     pub fn is_selected(&self) -> bool {
         if self.container == ContainerKey::HOST {
-            return globals::TRACE_HOST.load() != 0;
+            return globals::TRACE_HOST.load() != 0 && Task::current().is_visible();
         }
-        match VERDICTS.get(self.container.slot()) {
-            Some(verdict) => verdict.generation != self.container.generation() || verdict.verdict != REJECTED,
-            None => true,
-        }
+        verdict(self.container) & REJECTED == 0
+    }
+}
+
+/// What user space has decided about a container, as far as it has.
+#[inline(always)]
+pub fn verdict(container: ContainerKey) -> u32 {
+    match VERDICTS.get(container.slot()) {
+        Some(verdict) if verdict.generation == container.generation() => verdict.verdict,
+        _ => 0,
     }
 }

@@ -4,6 +4,9 @@
 //! namespace that is not the runtime's while its parent is outside of that namespace: the entrypoint. From
 //! then on it and its descendants are the container's *members*. The check of the parent tells the
 //! entrypoint from createContainer and startContainer hooks, which are children of the container's init.
+//!
+//! A runtime that a member executes prepares a container within the container: until the entrypoint what it does is
+//! the outer one's.
 
 use core::{arch::asm, ptr};
 
@@ -14,7 +17,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{
-    container::{Adoptee, ContainerKey, MEMBER, NANOSECONDS_PER_TICK, PREPARING, Process, Slot},
+    container::{Adoptee, CLOSED, ContainerKey, NANOSECONDS_PER_TICK, Process, RESTORER, RUNTIME, Slot},
     lifecycle::{
         Bound, CGROUP_NAME_MAX, Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record,
         Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS,
@@ -25,7 +28,7 @@ use tracer_common::{
 use crate::{
     emit::{Scratch, count, now, submit_lifecycle},
     globals,
-    identity::Identity,
+    identity::{Identity, verdict},
     maps::{ADOPTEES, FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
     read::{self, Copied},
     task::Task,
@@ -36,17 +39,23 @@ use crate::{
 #[inline(always)]
 pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
     let tgid = task.tgid();
+    let name = known_name();
     let Some(process) = find_process(tgid) else {
-        if is_runtime() {
+        if name == Some(RUNTIME) && task.is_visible() {
             follow_runtime(ctx, task, tgid);
         }
         return Identity::HOST;
     };
-    if process.stage == PREPARING {
-        if !is_entrypoint(task, process) {
-            return Identity::HOST;
+    if process.preparing == ContainerKey::HOST {
+        if name == Some(RUNTIME) && may_nest(task, process.container) {
+            follow_inner_runtime(ctx, task, process);
         }
-        bind(ctx, task, process);
+    } else if is_entrypoint(task, process) {
+        bind(ctx, Program::ProcessExec, task, process);
+    } else if name == Some(RESTORER)
+        && let Some(slot) = slot_of(process.preparing)
+    {
+        slot.restorer = task.executable().0;
     }
     Identity::of(process)
 }
@@ -63,32 +72,31 @@ pub fn on_fork(ctx: &BtfTracePointContext, parent: Task, child: Task) {
     let tgid = child.tgid();
     // A child is new: an entry that is there is left of one whose exit the kernel did not tell of.
     // SAFETY: nobody else has to do with a process that does not run yet.
-    if let Some(stale) = unsafe { PROCESSES.get(&tgid) }
-        && let Some(slot) = SLOTS.get_ptr_mut(stale.container.slot())
-    {
-        add_process(slot, -1);
+    if let Some(stale) = unsafe { PROCESSES.get(&tgid) } {
+        let Process { container, preparing, pid, .. } = *stale;
+        leave(Program::ProcessFork, container, pid, 1);
+        leave(Program::ProcessFork, preparing, pid, 1);
     }
     if PROCESSES.insert(&tgid, &process, u64::from(BPF_ANY)).is_err() {
         count(Program::ProcessFork, |stats| &mut stats.lost_processes_full);
         warn!(ctx, "no room for process {}: its events will pass for the host's", ids.tracer);
         return;
     }
-    if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
-        add_process(slot, 1);
-    }
+    join(process.container);
+    join(process.preparing);
 }
 
 /// A task exits. With the last one of its group the process is forgotten, with the last process the container:
 /// not with its init, whose siblings still open files for a while.
 #[inline(always)]
-pub fn on_exit(ctx: &BtfTracePointContext, task: Task) {
+pub fn on_exit(task: Task) {
     let tgid = task.tgid();
-    let (container, pid, counted) = {
+    let (container, preparing, pid, counted) = {
         // SAFETY: read before this very function removes the entry.
         if let Some(process) = unsafe { PROCESSES.get(&tgid) } {
-            (process.container, process.pid, true)
+            (process.container, process.preparing, process.pid, true)
         } else if let Some((pid, adoptee)) = adoptee(task, tgid) {
-            (adoptee.container, pid, false)
+            (adoptee.container, adoptee.preparing, pid, false)
         } else {
             return;
         }
@@ -101,12 +109,28 @@ pub fn on_exit(ctx: &BtfTracePointContext, task: Task) {
     if removed.is_err() {
         return;
     }
-    let Some(slot) = SLOTS.get_ptr_mut(container.slot()) else { return };
-    // Of two last processes that exit at once both may find nobody left: user space takes a second end for
-    // what it is. That neither does is impossible, as each has counted itself down before it looks.
-    if add_process(slot, -i64::from(counted)) == 0 {
-        debug!(ctx, "container {}: ended", container.slot());
-        submit(Program::ProcessExit, Kind::Ended, container, pid);
+    leave(Program::ProcessExit, container, pid, i64::from(counted));
+    leave(Program::ProcessExit, preparing, pid, i64::from(counted));
+}
+
+/// A signal's handler has returned. criu starts what it has restored in that way: there is no entrypoint that
+/// executes. Each restored process is the container's from then on; what it did before criu did. The criu that it
+/// was is told by its executable, which criu changes to the restored one before.
+#[inline(always)]
+pub fn on_sigreturn(ctx: &BtfTracePointContext, program: Program, tgid: u32) {
+    let Some(process) = find_process(tgid) else { return };
+    if process.preparing == ContainerKey::HOST {
+        return;
+    }
+    let Some(slot) = slot_of(process.preparing) else { return };
+    let task = Task::current();
+    let executable = task.executable().0;
+    if slot.restorer != 0
+        && executable != 0
+        && executable != slot.restorer
+        && task.mntns() != slot.runtime_mntns
+    {
+        bind(ctx, program, task, process);
     }
 }
 
@@ -126,17 +150,15 @@ fn adopt(tgid: u32) -> Option<*mut Process> {
     let (pid, adoptee) = adoptee(task, tgid)?;
     let process = Process {
         container: adoptee.container,
-        stage: adoptee.stage,
-        runtime_mntns: adoptee.runtime_mntns,
+        preparing: adoptee.preparing,
         pid,
         container_pid: task.process_ids().innermost,
     };
     // Two threads may do this at once: one of them enters it. Counted before it is no adoptee any more, so that
     // user space, which looks in that order, never finds it nowhere.
     if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_ok() {
-        if let Some(slot) = SLOTS.get_ptr_mut(process.container.slot()) {
-            add_process(slot, 1);
-        }
+        join(process.container);
+        join(process.preparing);
         // Another thread may have been faster.
         let _ = ADOPTEES.remove(&pid);
     }
@@ -157,81 +179,117 @@ fn adoptee(task: Task, tgid: u32) -> Option<(u32, Adoptee)> {
 #[inline(always)]
 pub fn identity_of_failed_exec(task: Task) -> Identity {
     match find_process(task.tgid()) {
-        Some(process) if process.stage == MEMBER || is_entrypoint(task, process) => Identity::of(process),
-        _ => Identity::HOST,
+        Some(process) if process.preparing != ContainerKey::HOST && is_entrypoint(task, process) => {
+            Identity { container: process.preparing, ..Identity::of(process) }
+        }
+        Some(process) => Identity::of(process),
+        None => Identity::HOST,
     }
 }
 
-/// Whether the task that just executed is a container runtime, by its file's name: the kernel has just made
-/// that the comm (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it.
+/// What the task that just executed is known as, by its file's name: the kernel has just made that the comm
+/// (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it.
 #[inline(always)]
-fn is_runtime() -> bool {
-    let Ok(comm) = bpf_get_current_comm() else { return false };
+fn known_name() -> Option<u8> {
+    let comm = bpf_get_current_comm().ok()?;
     // SAFETY: the map is written before the programs run.
-    unsafe { RUNTIMES.get(&comm) }.is_some()
+    unsafe { RUNTIMES.get(&comm) }.copied()
+}
+
+/// Whether what a container executes may be a runtime of its own. Most containers may not make any, and must not
+/// be able to use slots up by calling something so.
+#[inline(always)]
+fn may_nest(task: Task, outer: ContainerKey) -> bool {
+    task.is_sys_admin() && verdict(outer) & CLOSED == 0
 }
 
 /// Whether a preparing task that executes does so as the container. It need not be the first to: a hook that enters
 /// the container's namespace looks the same, and must not keep the real entrypoint from being one. A hook that has
-/// left the runtime's namespace for one of its own still has the host's root directory.
+/// left the runtime's namespace for one of its own still has the runtime's root directory.
 #[inline(always)]
 fn is_entrypoint(task: Task, process: &Process) -> bool {
+    let Some(slot) = slot_of(process.preparing) else { return false };
     let mntns = task.mntns();
-    mntns != process.runtime_mntns
+    mntns != slot.runtime_mntns
         && task.real_parent().mntns() != mntns
-        && task.root_dentry() != task.host_init().root_dentry()
+        && task.root_dentry() != runtime_root(task, slot)
 }
 
+/// The root directory of the runtime that a task descends from. That of one which ran before the programs did is not
+/// known: most likely the host's.
 #[inline(always)]
-fn bind(ctx: &BtfTracePointContext, task: Task, process: &mut Process) {
+fn runtime_root(task: Task, slot: &Slot) -> Option<u64> {
+    if slot.runtime_root == 0 { task.host_init().root_dentry() } else { Some(slot.runtime_root) }
+}
+
+/// Makes a process a member of the container that it was preparing.
+#[inline(always)]
+fn bind(ctx: &BtfTracePointContext, program: Program, task: Task, process: &mut Process) {
     const FIXED: u32 = size_of::<Bound>() as u32;
-    process.stage = MEMBER;
-    debug!(ctx, "container {}: entrypoint is process {}", process.container.slot(), process.pid);
-    let Some(mut scratch) = Scratch::take(Program::ProcessExec) else { return };
+    let (container, outer) = (process.preparing, process.container);
+    process.container = container;
+    process.preparing = ContainerKey::HOST;
+    leave(program, outer, process.pid, 1);
+    debug!(ctx, "container {}: entrypoint is process {}", container.slot(), process.pid);
+    let Some(mut scratch) = Scratch::take(program) else { return };
     // SAFETY: the buffer is longer than both together.
     let name = unsafe { read::kernel_str(scratch.at(FIXED), CGROUP_NAME_MAX as u32, task.cgroup_name()) };
     let kind = Kind::Bound as u32;
     scratch.write(Bound {
-        record: Record { timestamp: now(), container: process.container, kind, pid: process.pid },
+        record: Record { timestamp: now(), container, kind, pid: process.pid },
         cgroup_len: name.len,
-        reserved: 0,
+        container_pid: process.container_pid,
     });
     scratch.submit_lifecycle(FIXED + name.len);
 }
 
-/// Gives a runtime's invocation a key and tells user space about it.
+/// Follows a runtime on the host.
 #[inline(always)]
 fn follow_runtime(ctx: &BtfTracePointContext, task: Task, tgid: u32) {
-    let Ok(Some(index)) = FREE_SLOTS.pop() else {
-        count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
-        warn!(ctx, "no slot is free: the container of runtime {} will pass for the host", tgid);
-        return;
-    };
-    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
-    // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
-    let slot = unsafe { &mut *slot };
-    *slot = Slot { generation: slot.generation + 1, reserved: 0, processes: 1 };
-    let container = ContainerKey::new(index, slot.generation);
     let ids = task.process_ids();
-    let process = Process {
-        container,
-        stage: PREPARING,
-        runtime_mntns: task.mntns(),
-        pid: ids.tracer,
-        container_pid: ids.innermost,
-    };
+    let Some(preparing) = take_slot(ctx, task, ids.tracer) else { return };
+    let process =
+        Process { container: ContainerKey::HOST, preparing, pid: ids.tracer, container_pid: ids.innermost };
     if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_err() {
         count(Program::ProcessExec, |stats| &mut stats.lost_processes_full);
-        warn!(ctx, "no room for runtime {}: its container will pass for the host", tgid);
-        submit(Program::ProcessExec, Kind::Ended, container, ids.tracer);
+        warn!(ctx, "no room for runtime {}: its container will pass for the host", ids.tracer);
+        submit(Program::ProcessExec, Kind::Ended, preparing, ids.tracer);
         return;
     }
-    debug!(ctx, "container {}: runtime is process {}", index, ids.tracer);
-    submit_runtime(task, container, ids.tracer);
+    submit_runtime(task, &process);
+}
+
+/// Follows a runtime within a container, whose process it stays.
+#[inline(always)]
+fn follow_inner_runtime(ctx: &BtfTracePointContext, task: Task, process: &mut Process) {
+    let Some(preparing) = take_slot(ctx, task, process.pid) else { return };
+    process.preparing = preparing;
+    submit_runtime(task, process);
+}
+
+/// A key for what a runtime brings about, with the runtime as its first process.
+#[inline(always)]
+fn take_slot(ctx: &BtfTracePointContext, task: Task, pid: u32) -> Option<ContainerKey> {
+    let Ok(Some(index)) = FREE_SLOTS.pop() else {
+        count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
+        warn!(ctx, "no slot is free: the container of runtime {} will pass for the host", pid);
+        return None;
+    };
+    // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
+    let slot = unsafe { &mut *SLOTS.get_ptr_mut(index)? };
+    *slot = Slot {
+        generation: slot.generation + 1,
+        runtime_mntns: task.mntns(),
+        processes: 1,
+        runtime_root: task.root_dentry().unwrap_or(0),
+        restorer: 0,
+    };
+    debug!(ctx, "container {}: runtime is process {}", index, pid);
+    Some(ContainerKey::new(index, slot.generation))
 }
 
 #[inline(always)]
-fn submit_runtime(task: Task, container: ContainerKey, pid: u32) {
+fn submit_runtime(task: Task, process: &Process) {
     const FIXED: u32 = size_of::<Runtime>() as u32;
     let Some(mut scratch) = Scratch::take(Program::ProcessExec) else { return };
     let args = match task.arguments() {
@@ -249,8 +307,14 @@ fn submit_runtime(task: Task, container: ContainerKey, pid: u32) {
         marks |= RUNTIME_ARGS_FAULT;
     }
     scratch.write(Runtime {
-        record: Record { timestamp: now(), container, kind: Kind::Runtime as u32, pid },
+        record: Record {
+            timestamp: now(),
+            container: process.preparing,
+            kind: Kind::Runtime as u32,
+            pid: process.pid,
+        },
         start_time: task.process_start_time(),
+        outer: process.container,
         trust: trust(task),
         args_len: args.len as u16,
         marks,
@@ -271,7 +335,7 @@ fn trust(task: Task) -> u32 {
     if task.user_ns_level() == Some(0) {
         trust |= TRUST_USER_NS;
     }
-    if task.pid_ns_level() == Some(0) {
+    if task.is_in_tracer_pid_ns() {
         trust |= TRUST_PID_NS;
     }
     let root = task.root_dentry();
@@ -286,9 +350,40 @@ fn submit(program: Program, kind: Kind, container: ContainerKey, pid: u32) {
     submit_lifecycle(program, &Record { timestamp: now(), container, kind: kind as u32, pid });
 }
 
-/// Counts a process of a container up or down; returns how many there are, by then.
+/// The slot of a container that has processes, and so is in use.
 #[inline(always)]
-fn add_process(slot: *mut Slot, change: i64) -> u64 {
+fn slot_of(container: ContainerKey) -> Option<&'static mut Slot> {
+    // SAFETY: a value of an array map, never removed. What others write meanwhile, the number of processes, is not
+    // read through this.
+    Some(unsafe { &mut *SLOTS.get_ptr_mut(container.slot())? })
+}
+
+/// Counts one process more.
+#[inline(always)]
+fn join(container: ContainerKey) {
+    if container != ContainerKey::HOST
+        && let Some(slot) = SLOTS.get_ptr_mut(container.slot())
+    {
+        add_processes(slot, 1);
+    }
+}
+
+/// Counts processes of a container down, one or none, and tells if nobody is left. Of two last ones that leave at
+/// once both may find nobody left: user space takes a second end for what it is. That neither does is impossible, as
+/// each has counted itself down before it looks.
+#[inline(always)]
+fn leave(program: Program, container: ContainerKey, pid: u32, count: i64) {
+    if container != ContainerKey::HOST
+        && let Some(slot) = SLOTS.get_ptr_mut(container.slot())
+        && add_processes(slot, -count) == 0
+    {
+        submit(program, Kind::Ended, container, pid);
+    }
+}
+
+/// Counts processes of a container up or down; returns how many there are, by then.
+#[inline(always)]
+fn add_processes(slot: *mut Slot, change: i64) -> u64 {
     // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
     // atomically. In assembly, since Rust has no atomic arithmetic for this target; and the sum is not taken
     // from the addition, since that needs Linux 5.12.

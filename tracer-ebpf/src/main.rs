@@ -5,8 +5,8 @@
 //! | `process_exec` | `tp_btf/sched_process_exec` | finds runtimes and entrypoints; traces executions |
 //! | `process_fork` | `tp_btf/sched_process_fork` | follows the processes that a runtime starts |
 //! | `process_exit` | `tp_btf/sched_process_exit` | forgets them, and a container with its last one |
-//! | `open_exit` | `tp_btf/sys_exit` | traces open, openat, openat2, creat |
-//! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat |
+//! | `open_exit` | `tp_btf/sys_exit` | traces open, openat, openat2, creat; binds what criu has restored |
+//! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat; binds what criu has restored |
 //!
 //! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before). The hooks are thin, what they do is in the
 //! modules. Nothing here waits, and nothing is changed but the maps.
@@ -36,6 +36,7 @@ mod read;
 mod task;
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
+use tracer_common::stats::Program;
 
 use crate::{
     arch::Registers,
@@ -66,21 +67,31 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *p)`, with a second argument since 6.16; include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
-    lifecycle::on_exit(&ctx, Task(KernelAddress(ctx.arg(0))));
+    lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
     0
 }
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
-    open::on_exit(registers(&ctx), ctx.arg(1), current_tgid());
+    let registers = registers(&ctx);
+    if arch::is_sigreturn(registers) {
+        lifecycle::on_sigreturn(&ctx, Program::OpenExit, current_tgid());
+    } else {
+        open::on_exit(registers, ctx.arg(1), current_tgid());
+    }
     0
 }
 
 /// As for [`open_exit`].
 #[btf_tracepoint(function = "sys_exit")]
 pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
-    exec::on_exit(registers(&ctx), ctx.arg(1), current_tgid());
+    let registers = registers(&ctx);
+    if arch::is_sigreturn(registers) {
+        lifecycle::on_sigreturn(&ctx, Program::ExecExit, current_tgid());
+    } else if globals::TRACE_EXEC.load() != 0 {
+        exec::on_exit(registers, ctx.arg(1), current_tgid());
+    }
     0
 }
 

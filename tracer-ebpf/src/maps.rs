@@ -28,7 +28,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
 #[map]
 pub static READER_SLEEPS: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Processes that a runtime started, by thread group id in the initial pid namespace.
+/// Runtimes and the processes that they started, by thread group id in the initial pid namespace.
 #[map]
 pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0);
 
@@ -48,7 +48,8 @@ pub static VERDICTS: Array<Verdict> = Array::with_max_entries(1, 0);
 #[map]
 pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 
-/// The comms of container runtimes. User space fills it; the value is unused.
+/// The comms of container runtimes ([`tracer_common::container::RUNTIME`]) and of what they restore containers with
+/// ([`tracer_common::container::RESTORER`]). User space fills it.
 #[map]
 pub static RUNTIMES: HashMap<Comm, u8> = HashMap::with_max_entries(64, 0);
 

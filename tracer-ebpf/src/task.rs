@@ -95,10 +95,30 @@ impl Task {
         self.0.follow(&globals::TASK_CRED).follow(&globals::CRED_USER_NS).read(&globals::USER_NS_LEVEL)
     }
 
-    /// How deep its pid namespace is; 0 for the initial one.
+    /// Whether it may administer its user namespace (`CAP_SYS_ADMIN`, include/uapi/linux/capability.h), without which
+    /// nobody makes a container. A `kernel_cap_t` has one bit for each capability in its first eight bytes.
     #[inline(always)]
-    pub fn pid_ns_level(self) -> Option<u32> {
-        self.thread_pid().read(&globals::PID_LEVEL)
+    pub fn is_sys_admin(self) -> bool {
+        const CAP_SYS_ADMIN: u64 = 1 << 21;
+        let effective: Option<u64> = self.0.follow(&globals::TASK_CRED).read(&globals::CRED_CAP_EFFECTIVE);
+        effective.is_some_and(|effective| effective & CAP_SYS_ADMIN != 0)
+    }
+
+    /// Whether its pid namespace is that of `tracer`.
+    #[inline(always)]
+    pub fn is_in_tracer_pid_ns(self) -> bool {
+        let pid = Pid(self.thread_pid());
+        let level = pid.0.read(&globals::PID_LEVEL);
+        match globals::TRACER_PID_NS.load() {
+            0 => level == Some(0),
+            inum => level.is_some_and(|level| pid.namespace(level).number(&globals::PID_NS_INUM) == inum),
+        }
+    }
+
+    /// The file that its program was executed from, or was restored to; null where that is not known.
+    #[inline(always)]
+    pub fn executable(self) -> KernelAddress {
+        self.0.follow(&globals::TASK_MM).follow(&globals::MM_EXE_FILE).follow(&globals::FILE_INODE)
     }
 
     /// The dentry of its root directory, the same in every mount namespace that shows that directory.
@@ -107,11 +127,22 @@ impl Task {
         self.0.follow(&globals::TASK_FS).read(&globals::FS_ROOT_DENTRY)
     }
 
-    /// The init of the initial pid namespace, the host's.
+    /// The init of the host, which is the first process of `tracer`'s pid namespace, if it can see this task; else
+    /// null.
     #[inline(always)]
     pub fn host_init(self) -> Self {
-        let initial = Pid(self.thread_pid()).namespace(0);
-        Self(initial.follow(&globals::PID_NS_CHILD_REAPER))
+        let pid = Pid(self.thread_pid());
+        let namespace = match globals::TRACER_PID_NS.load() {
+            0 => pid.namespace(0),
+            inum => pid.upid_in(inum).follow(&globals::UPID_NS),
+        };
+        Self(namespace.follow(&globals::PID_NS_CHILD_REAPER))
+    }
+
+    /// Whether it has an id in `tracer`'s pid namespace: what has none is not of the host that is traced.
+    #[inline(always)]
+    pub fn is_visible(self) -> bool {
+        globals::TRACER_PID_NS.load() == 0 || self.thread_ids().tracer != 0
     }
 
     /// The ids of the process it belongs to.
@@ -124,11 +155,12 @@ impl Task {
     #[inline(always)]
     pub fn thread_ids(self) -> ProcessIds {
         let pid = Pid(self.thread_pid());
-        let level = pid.0.number(&globals::PID_LEVEL);
-        let innermost = pid.number(level);
-        let namespace = globals::TRACER_PID_NS.load();
-        let tracer = if namespace == 0 { pid.number(0) } else { pid.number_in(namespace, level) };
-        ProcessIds { tracer, innermost }
+        let innermost = pid.upid(pid.0.number(&globals::PID_LEVEL)).number(&globals::UPID_NR);
+        let tracer = match globals::TRACER_PID_NS.load() {
+            0 => pid.upid(0),
+            inum => pid.upid_in(inum),
+        };
+        ProcessIds { tracer: tracer.number(&globals::UPID_NR), innermost }
     }
 
     #[inline(always)]
@@ -149,26 +181,22 @@ impl Pid {
     }
 
     #[inline(always)]
-    fn number(self, level: u32) -> u32 {
-        self.upid(level).number(&globals::UPID_NR)
-    }
-
-    #[inline(always)]
     fn namespace(self, level: u32) -> KernelAddress {
         self.upid(level).follow(&globals::UPID_NS)
     }
 
-    /// The number in the pid namespace with this inode number, or 0.
+    /// The number in the pid namespace with this inode number, or null.
     #[inline(always)]
-    fn number_in(self, inum: u32, innermost: u32) -> u32 {
+    fn upid_in(self, inum: u32) -> KernelAddress {
+        let innermost = self.0.number(&globals::PID_LEVEL);
         for level in 0..PID_NS_LEVELS {
             if level > innermost {
                 break;
             }
             if self.namespace(level).number(&globals::PID_NS_INUM) == inum {
-                return self.number(level);
+                return self.upid(level);
             }
         }
-        0
+        KernelAddress(0)
     }
 }

@@ -18,6 +18,13 @@ pub struct Registers {
 /// `thread_info.flags`: a 32-bit program (`TIF_32BIT`, arch/arm64/include/asm/thread_info.h).
 const TIF_32BIT: u64 = 1 << 22;
 
+/// Whether a signal's handler has just returned: the kernel marks that call as none, so that it is not restarted
+/// (`forget_syscall`, arch/arm64/kernel/signal.c).
+#[inline(always)]
+pub fn is_sigreturn(registers: &Registers) -> bool {
+    registers.syscallno == -1
+}
+
 /// Which of the open calls this is.
 #[inline(always)]
 pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments)> {

@@ -26,6 +26,13 @@ const X32: u64 = 0x4000_0000;
 /// `thread_info.status`: the call came in as a 32-bit one (`TS_COMPAT`, arch/x86/include/asm/thread_info.h).
 const TS_COMPAT: u32 = 2;
 
+/// Whether a signal's handler has just returned: the kernel marks that call as none, so that it is not restarted
+/// (`restore_sigcontext`, arch/x86/kernel/signal_64.c).
+#[inline(always)]
+pub fn is_sigreturn(registers: &Registers) -> bool {
+    registers.orig_ax == u64::MAX
+}
+
 /// Which of the open calls this is. The numbers come first: they tell most calls from an open without asking
 /// which table they belong to.
 #[inline(always)]

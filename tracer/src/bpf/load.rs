@@ -11,6 +11,7 @@ use aya::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
     Comm, comm_of,
+    container::{RESTORER, RUNTIME},
     event::Kind,
     offsets::FIELDS,
     stats::{Program, ProgramStats},
@@ -30,14 +31,17 @@ const PROCESSES_MAX: u32 = 1 << 18;
 /// Data in the event ring at which its reader is woken, unless the ring is smaller.
 const WAKE_BYTES: u64 = 64 * 1024;
 
+/// The file name of what runtimes restore containers with.
+const RESTORER_NAME: &str = "criu";
+
 /// The BPF object, built from source by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
 
 /// What the programs are loaded for.
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// The traced kind.
-    pub kind: Kind,
+    /// The traced kind; none where containers are followed only.
+    pub kind: Option<Kind>,
     /// Size of the event ring in bytes: a power of two, a page at least.
     pub buffer_size: u32,
     /// Whether events of host processes are wanted.
@@ -56,7 +60,7 @@ pub struct Bpf {
     /// The programs that this kind needs, with the hook of each, in the order they are attached.
     programs: &'static [(Program, &'static str)],
     links: Vec<(Program, BtfTracePointLinkId)>,
-    kind: Kind,
+    kind: Option<Kind>,
     stats: PerCpuArray<MapData, ProgramStats>,
 }
 
@@ -89,8 +93,8 @@ impl Bpf {
     /// Loads what tracing `options.kind` needs; nothing is attached yet.
     pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
         let programs = match options.kind {
-            Kind::Open => OPEN_PROGRAMS,
-            Kind::Exec => EXEC_PROGRAMS,
+            Some(Kind::Open) => OPEN_PROGRAMS,
+            Some(Kind::Exec) | None => EXEC_PROGRAMS,
         };
         let globals = Globals::new(options)?;
         lift_memlock_limit();
@@ -124,9 +128,10 @@ impl Bpf {
         }
 
         let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
-        for name in options.runtimes {
+        let names = options.runtimes.iter().map(|name| (name.as_str(), RUNTIME));
+        for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
             runtimes
-                .insert(&comm_of(name), &1, 0)
+                .insert(&comm_of(name), &what, 0)
                 .with_context(|| format!("naming {name} a container runtime"))?;
         }
         let mut free_slots: Queue<_, u32> = take(&mut ebpf, "FREE_SLOTS")?;
@@ -187,7 +192,7 @@ impl Bpf {
                 .with_context(|| format!("reading the counters of {}", program.name()))?;
             per_cpu.iter().for_each(|stats| counters.add(stats));
             let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
-            let is_hook = stats::is_hook_of(*program, self.kind);
+            let is_hook = self.kind.is_some_and(|kind| stats::is_hook_of(*program, kind));
             counters.add_skipped(is_hook, stats::recursion_misses(loaded.fd()?));
         }
         Ok(counters)
@@ -211,7 +216,7 @@ impl Globals {
             offsets: offsets::resolve(Path::new(KERNEL_BTF))?,
             tracer_pid: std::process::id(),
             tracer_pid_ns: nested_pid_ns()?,
-            trace_exec: u32::from(options.kind == Kind::Exec),
+            trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
             wake_bytes: WAKE_BYTES.min(u64::from(options.buffer_size) / 4),

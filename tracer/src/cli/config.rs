@@ -6,6 +6,7 @@ use super::args::{SelectionArgs, TraceArgs};
 use crate::{
     containers::{Pattern, Selection},
     error::Usage,
+    observe::Scope,
     render::{Layout, Renderer, Table},
     runtime::RUNTIMES,
     trace::{Config, EventFilter, TRACERS, Tracer},
@@ -24,7 +25,11 @@ pub(super) fn resolve(args: TraceArgs, log_programs: bool) -> Result<Config, Usa
     let node = args.node.unwrap_or_else(host_name);
     Ok(Config {
         tracer,
-        selection: selection(&args.selection)?,
+        scope: Scope {
+            selection: selection(&args.selection)?,
+            runtimes: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
+            trust_rootless: false,
+        },
         filter: EventFilter {
             pids: Pattern::parse(&args.pid).map_err(option("--pid"))?,
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
@@ -37,7 +42,6 @@ pub(super) fn resolve(args: TraceArgs, log_programs: bool) -> Result<Config, Usa
         timeout: args.timeout,
         max_events: args.max_events,
         buffer_size: buffer_size(args.buffer_size.as_u64()).map_err(option("--buffer-size"))?,
-        runtimes: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
         log_programs,
     })
 }

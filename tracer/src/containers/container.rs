@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// A container, once its bundle has been read or that has failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,26 +19,144 @@ pub struct Container {
     pub image: Option<String>,
     /// How it was learnt.
     pub source: Source,
+    /// Why no more than that it is a container became known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<Unknown>,
+    /// The container within which its runtime ran: a node of kind, an engine in a container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Nested>,
+    /// A container that a runtime in this one says it has started. What runs in it counts as this one's: no container
+    /// of a pod may name others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Nested>,
+    /// What keeps its processes from this kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// The pod it belongs to, if any.
     #[serde(skip)]
     pub pod: Option<Pod>,
     /// Whether that is known: without it the container may belong to a pod all the same.
     #[serde(skip)]
     pub pod_known: bool,
+    /// The pod's sandbox.
+    #[serde(skip)]
+    pub sandbox_id: Option<String>,
+    /// Whether it is root on the host in all but name.
+    #[serde(skip)]
+    pub privileged: bool,
 }
 
 impl Container {
-    /// A container that nothing is known of but that it is one.
+    /// A container that nothing is known of but that it is one, and why.
     #[must_use]
-    pub fn unknown() -> Self {
+    pub const fn unknown(why: Unknown) -> Self {
         Self {
             id: String::new(),
             runtime: String::new(),
             kind: ContainerType::Container,
             image: None,
             source: Source::Cgroup,
+            why: Some(why),
+            outer: None,
+            inner: None,
+            isolation: None,
             pod: None,
             pod_known: false,
+            sandbox_id: None,
+            privileged: false,
+        }
+    }
+
+    /// Whether runtimes that run in it may name containers and their pods, as the host's do: it belongs to no pod
+    /// and is root on the host in all but name, so that being believed gives it nothing that it has not got. A node
+    /// of kind is such a container. A pod never is one, nor what runs within such a container.
+    #[must_use]
+    pub const fn may_name_others(&self) -> bool {
+        self.privileged
+            && self.pod_known
+            && self.pod.is_none()
+            && self.outer.is_none()
+            && self.inner.is_none()
+    }
+
+    /// Whether it belongs to a pod whose labels are not known.
+    #[must_use]
+    pub fn lacks_labels(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.labels.is_none())
+    }
+
+    /// This container, with one that a runtime in it says it has started.
+    #[must_use]
+    pub fn with_inner(&self, inner: Nested) -> Self {
+        Self { inner: Some(inner), ..self.clone() }
+    }
+}
+
+/// A container around another one, or in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Nested {
+    /// As its runtime was told.
+    pub id: String,
+    /// The engine, or the runtime.
+    pub runtime: String,
+}
+
+/// Why a container's bundle and pod did not become known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unknown {
+    /// The runtime is not believed: it is not the host's root.
+    Untrusted,
+    /// Neither bundle nor state could be read, or they made no sense.
+    Unreadable,
+    /// The runtime's command line does not tell.
+    NotUnderstood,
+    /// It takes too long.
+    Late,
+}
+
+impl Unknown {
+    /// As it is shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Unreadable => "unreadable",
+            Self::NotUnderstood => "not-understood",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// What runs a container's processes where this kernel does not see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// gVisor: a kernel in user space.
+    Gvisor,
+    /// Kata: a virtual machine.
+    Kata,
+}
+
+impl Isolation {
+    /// What a runtime or a CRI handler of this name isolates containers with, if it does.
+    #[must_use]
+    pub fn of_runtime(name: &str) -> Option<Self> {
+        if name.contains("runsc") || name.contains("gvisor") {
+            Some(Self::Gvisor)
+        } else if name.contains("kata") {
+            Some(Self::Kata)
+        } else {
+            None
+        }
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gvisor => "gvisor",
+            Self::Kata => "kata",
         }
     }
 }
@@ -56,8 +174,20 @@ pub struct Pod {
     pub pod_uid: Option<String>,
     /// The container's name within the pod; none for the sandbox.
     pub container: Option<String>,
-    /// The pod's labels as far as the annotations have them.
-    pub labels: BTreeMap<String, String>,
+    /// The pod's labels; none where they are not known, which JSON shows as an empty object.
+    #[serde(serialize_with = "known_or_empty")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+#[expect(clippy::ref_option, reason = "serde hands the field over so")]
+fn known_or_empty<S: Serializer>(
+    labels: &Option<BTreeMap<String, String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match labels {
+        Some(labels) => labels.serialize(serializer),
+        None => serializer.collect_map::<&str, &str, _>([]),
+    }
 }
 
 /// What kind of container it is.
@@ -89,6 +219,8 @@ pub enum Source {
     Bundle,
     /// From the runtime's state on disk.
     State,
+    /// From the container engine, over its CRI.
+    Cri,
     /// From the process alone: neither bundle nor state could be read.
     Cgroup,
 }
@@ -100,6 +232,7 @@ impl Source {
         match self {
             Self::Bundle => "bundle",
             Self::State => "state",
+            Self::Cri => "cri",
             Self::Cgroup => "cgroup",
         }
     }

@@ -4,6 +4,6 @@ mod container;
 mod registry;
 mod selection;
 
-pub use container::{Container, ContainerType, Pod, Source};
-pub use registry::{Attribution, Lookup, Registry, RegistryMaps};
+pub use container::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown};
+pub use registry::{Attribution, ContainerName, First, Listed, Lookup, Registry, RegistryMaps};
 pub use selection::{Choice, Pattern, Selection};

@@ -1,22 +1,33 @@
 //! From container keys to containers, shared by those who learn of containers and those who show events.
 
 use std::{
-    collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tokio::sync::Notify;
-use tracer_common::container::{Adoptee, ContainerKey, Process, REJECTED, Slot, Verdict};
+use tokio::sync::watch;
+use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED, Slot, Verdict};
 use tracing::{debug, warn};
 
 use super::{Choice, Container, Selection};
 use crate::runtime::processes::start_ticks;
 
+/// Runtimes within a container that are followed at a time, those included whose slots are still to be given back:
+/// whoever calls programs `runc` must not use up the slots of all.
+const INNER_MAX: usize = 256;
+/// Likewise, within a container whose runtimes name containers of their own: a whole node of kind.
+const INNER_MAX_OF_NODE: usize = 8192;
+
 /// What an event needs to know about its container.
 #[derive(Debug)]
 pub struct Attribution {
+    /// The container's own key; that of a process that joined it resolves to the same.
+    pub key: ContainerKey,
     /// The container.
     pub container: Arc<Container>,
     /// Whether it is asked for.
@@ -28,18 +39,53 @@ pub struct Attribution {
 pub enum Lookup {
     /// Everything.
     Known(Arc<Attribution>),
-    /// That it exists: its bundle is being read.
+    /// That it exists: its bundle is being read, or its pod's labels are fetched.
     Pending,
     /// Nothing.
     Unknown,
+}
+
+/// By what a runtime's `exec` names a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerName {
+    /// The container that the runtime runs in; [`ContainerKey::HOST`] for none.
+    pub outer: ContainerKey,
+    /// The runtime's state directory.
+    pub root: PathBuf,
+    /// The container's id.
+    pub id: String,
+}
+
+/// A container with its first process.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its key.
+    pub key: ContainerKey,
+    /// The container.
+    pub container: Arc<Container>,
+    /// The process that it started with.
+    pub first: First,
+}
+
+/// The process that a container started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First {
+    /// In `tracer`'s pid namespace; 0 where it has none there.
+    pub pid: u32,
+    /// When it began to be the container's, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub since: u64,
 }
 
 /// All containers that live, and those whose last events are still on their way.
 pub struct Registry {
     selection: Selection,
     state: Mutex<State>,
-    /// Told whenever a container becomes known.
-    pub resolved: Notify,
+    /// Told whenever a container becomes known or ends.
+    changed: watch::Sender<()>,
+    /// Counts how often something that was known has changed.
+    revision: AtomicU64,
+    /// Whether somebody fetches labels.
+    labels_to_come: AtomicBool,
 }
 
 struct State {
@@ -51,8 +97,10 @@ struct State {
     maps: RegistryMaps,
     /// Keys that were given to containers which ran already.
     adopted: HashSet<ContainerKey>,
-    /// Whether processes of such containers are still being entered: none of them ends before that.
-    entering: bool,
+    /// Those of them whose processes are still being entered: none of them ends before that.
+    entering: HashSet<ContainerKey>,
+    /// The labels of pods, by their sandbox's id.
+    labels: HashMap<String, BTreeMap<String, String>>,
 }
 
 /// The maps through which the registry and the programs tell each other of containers.
@@ -71,79 +119,164 @@ pub struct RegistryMaps {
 
 #[derive(Debug)]
 struct Entry {
-    /// The runtime's state directory and the container's id, by which `exec` names it.
-    name: Option<(PathBuf, String)>,
+    /// None for what joined a container, and for containers that have ended.
+    name: Option<ContainerName>,
     /// None while its bundle is being read.
     attribution: Option<Arc<Attribution>>,
+    /// None before it is started.
+    first: Option<First>,
+    /// Whose share of slots it uses; [`ContainerKey::HOST`] for none's.
+    charged: ContainerKey,
+    /// Slots used of its own share.
+    inner: usize,
+    /// What the programs are told.
+    verdict: u32,
 }
 
 impl Registry {
     /// An empty registry that tells the programs what `selection` rejects.
     #[must_use]
     pub fn new(selection: Selection, maps: RegistryMaps) -> Self {
-        let given_back = vec![0; maps.free_slots.capacity() as usize];
-        let adopted = HashSet::new();
-        let state =
-            State { entries: HashMap::new(), ended: Vec::new(), given_back, maps, adopted, entering: true };
-        Self { selection, state: Mutex::new(state), resolved: Notify::new() }
+        let state = State {
+            entries: HashMap::new(),
+            ended: Vec::new(),
+            given_back: vec![0; maps.free_slots.capacity() as usize],
+            maps,
+            adopted: HashSet::new(),
+            entering: HashSet::new(),
+            labels: HashMap::new(),
+        };
+        Self {
+            selection,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+            revision: AtomicU64::new(0),
+            labels_to_come: AtomicBool::new(false),
+        }
     }
 
-    /// What is done with the events of a container of which nothing became known.
+    /// Tells whenever a container becomes known or ends.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Another number as soon as what was known of a container has changed.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// What is done with the events of a container of which nothing became known in time.
     #[must_use]
     pub fn unknown(&self) -> Attribution {
-        self.attribute(Arc::new(Container::unknown()))
+        self.attribute(ContainerKey::HOST, Container::unknown(super::Unknown::Late))
     }
 
-    fn attribute(&self, container: Arc<Container>) -> Attribution {
+    fn attribute(&self, key: ContainerKey, container: Container) -> Attribution {
         let choice = self.selection.judge(&container);
-        Attribution { container, choice }
+        Attribution { key, container: Arc::new(container), choice }
     }
 
-    /// A runtime was started: its container will be known soon. `name` is what `exec` will name it by.
-    pub fn announce(&self, key: ContainerKey, name: Option<(PathBuf, String)>) {
-        self.lock().entries.insert(key, Entry { name, attribution: None });
+    /// A runtime was started, in the container `outer` or on the host: its container will be known soon.
+    pub fn announce(&self, key: ContainerKey, outer: ContainerKey, name: Option<ContainerName>) {
+        let mut state = self.lock();
+        let charged = state.charge(outer);
+        let entry = Entry { name, attribution: None, first: None, charged, inner: 0, verdict: 0 };
+        state.entries.insert(key, entry);
+        if state.entries.get(&charged).is_some_and(|share| share.verdict & CLOSED != 0) {
+            state.mark(key, CLOSED, true);
+        }
     }
 
-    /// The living container that a runtime with this state directory calls `id`.
+    /// The name of a container that was announced without.
+    pub fn name(&self, key: ContainerKey, name: ContainerName) {
+        if let Some(entry) = self.lock().entries.get_mut(&key) {
+            entry.name = Some(name);
+        }
+    }
+
+    /// The living container with this name.
     #[must_use]
-    pub fn find(&self, root: &Path, id: &str) -> Lookup {
+    pub fn find(&self, name: &ContainerName) -> Lookup {
         let state = self.lock();
-        let named = |entry: &&Entry| entry.name.as_ref().is_some_and(|(r, i)| r == root && i == id);
-        Self::known(state.entries.values().find(named))
+        self.known(state.entries.values().find(|entry| entry.name.as_ref() == Some(name)))
     }
 
     /// What is known of a key.
     #[must_use]
     pub fn look_up(&self, key: ContainerKey) -> Lookup {
-        Self::known(self.lock().entries.get(&key))
+        self.known(self.lock().entries.get(&key))
     }
 
-    /// The container of a key is known from now on, and the programs are told if nobody asked for it.
-    pub fn resolve(&self, key: ContainerKey, container: Arc<Container>) {
-        let attribution = self.attribute(container);
-        let mut state = self.lock();
-        if attribution.choice == Choice::Rejected {
-            let verdict = Verdict { generation: key.generation(), verdict: REJECTED };
-            if let Err(error) = state.maps.verdicts.set(key.slot(), &verdict, 0) {
-                // Its events are filtered here all the same.
-                warn!("telling the programs to leave out container {:?}: {error}", attribution.container.id);
-            }
-        }
-        // A container may have ended, and its entry be gone, before its bundle was read.
-        if let Some(entry) = state.entries.get_mut(&key) {
-            entry.attribution = Some(Arc::new(attribution));
-        }
-        drop(state);
-        self.resolved.notify_one();
-    }
-
-    /// A key for a container that runs already; None, with a warning, when no slot is free.
+    /// What a key was resolved to; its labels may be missing yet.
     #[must_use]
-    pub fn take_slot(&self) -> Option<ContainerKey> {
+    pub fn resolved(&self, key: ContainerKey) -> Option<Arc<Attribution>> {
+        self.lock().entries.get(&key)?.attribution.clone()
+    }
+
+    /// The container of a key is known from now on.
+    pub fn resolve(&self, key: ContainerKey, container: Container) {
         let mut state = self.lock();
-        match state.take_slot() {
+        let container = state.labelled(container);
+        self.set(&mut state, key, Arc::new(self.attribute(key, container)));
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// A process joins a container: their keys resolve to the same.
+    pub fn join(&self, key: ContainerKey, attribution: &Arc<Attribution>) {
+        self.set(&mut self.lock(), key, Arc::clone(attribution));
+        self.changed.send_replace(());
+    }
+
+    /// Enters what a key resolves to, and tells the programs if nobody asked for it.
+    fn set(&self, state: &mut State, key: ContainerKey, attribution: Arc<Attribution>) {
+        // A container may have ended, and its entry be gone, before its bundle was read.
+        let Some(entry) = state.entries.get_mut(&key) else { return };
+        let rejected = attribution.choice == Choice::Rejected;
+        if entry.attribution.replace(attribution).is_some() {
+            self.revision.fetch_add(1, Ordering::Release);
+        }
+        state.mark(key, REJECTED, rejected);
+    }
+
+    /// A process of a container began: its first, for all that is known. `at` is when, in nanoseconds of
+    /// `CLOCK_BOOTTIME`.
+    pub fn begin(&self, key: ContainerKey, pid: u32, container_pid: u32, at: u64) {
+        /// The first process of a pid namespace.
+        const INIT: u32 = 1;
+        if let Some(entry) = self.lock().entries.get_mut(&key)
+            && (entry.first.is_none() || container_pid == INIT)
+        {
+            entry.first = Some(First { pid, since: at });
+        }
+        self.changed.send_replace(());
+    }
+
+    /// The containers that run and are asked for, those that joined none.
+    #[must_use]
+    pub fn list(&self) -> Vec<Listed> {
+        let state = self.lock();
+        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
+        let listed = |(key, entry): (&ContainerKey, &Entry)| {
+            let attribution = entry.attribution.as_ref()?;
+            let own = attribution.key == *key && attribution.choice == Choice::Selected;
+            let container = Arc::clone(&attribution.container);
+            (own && !ended.contains(key)).then_some(Listed { key: *key, container, first: entry.first? })
+        };
+        state.entries.iter().filter_map(listed).collect()
+    }
+
+    /// A key for a container that runs already, whose runtime was started in this mount namespace; None, with a
+    /// warning, when no slot is free. It does not end before it is [`Self::entered`].
+    #[must_use]
+    pub fn take_slot(&self, runtime_mntns: u32) -> Option<ContainerKey> {
+        let mut state = self.lock();
+        match state.take_slot(runtime_mntns) {
             Ok(key) => {
                 state.adopted.insert(key);
+                state.entering.insert(key);
                 Some(key)
             }
             Err(error) => {
@@ -165,13 +298,10 @@ impl Registry {
         }
     }
 
-    /// All processes of the containers that run already are entered. What had ended before is told now.
-    pub fn all_entered(&self, now: u64) {
-        let mut state = self.lock();
-        state.entering = false;
-        let adopted = state.adopted.clone();
-        drop(state);
-        for key in adopted {
+    /// All processes of these containers that ran already are entered. What had ended before is told now.
+    pub fn entered(&self, keys: impl IntoIterator<Item = ContainerKey>, now: u64) {
+        for key in keys {
+            self.lock().entering.remove(&key);
             self.end(key, now);
         }
     }
@@ -188,7 +318,7 @@ impl Registry {
     pub fn end(&self, key: ContainerKey, at: u64) {
         let mut state = self.lock();
         // The kernel side may report an end twice; a slot is given back once.
-        if state.adopted.contains(&key) && (state.entering || state.has_processes(key)) {
+        if state.entering.contains(&key) || (state.adopted.contains(&key) && state.has_processes(key)) {
             return;
         }
         let is_news = state.given_back.get(key.slot() as usize).is_some_and(|last| *last < key.generation());
@@ -198,6 +328,8 @@ impl Registry {
             if let Some(entry) = state.entries.get_mut(&key) {
                 entry.name = None;
             }
+            drop(state);
+            self.changed.send_replace(());
         }
     }
 
@@ -211,8 +343,9 @@ impl Registry {
     pub fn forget(&self, keys: &[ContainerKey]) {
         let mut state = self.lock();
         for key in keys {
-            state.entries.remove(key);
+            state.remove(*key);
             state.adopted.remove(key);
+            state.entering.remove(key);
             if let Some(last) = state.given_back.get_mut(key.slot() as usize) {
                 *last = key.generation();
             }
@@ -223,12 +356,20 @@ impl Registry {
         state.ended.retain(|(key, _)| !keys.contains(key));
     }
 
-    fn known(entry: Option<&Entry>) -> Lookup {
+    fn known(&self, entry: Option<&Entry>) -> Lookup {
         match entry {
-            Some(Entry { attribution: Some(attribution), .. }) => Lookup::Known(Arc::clone(attribution)),
+            Some(Entry { attribution: Some(attribution), .. }) if !self.awaits_labels(attribution) => {
+                Lookup::Known(Arc::clone(attribution))
+            }
             Some(_) => Lookup::Pending,
             None => Lookup::Unknown,
         }
+    }
+
+    fn awaits_labels(&self, attribution: &Attribution) -> bool {
+        attribution.choice == Choice::Undecidable
+            && attribution.container.lacks_labels()
+            && self.labels_to_come.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -238,10 +379,11 @@ impl Registry {
 }
 
 impl State {
-    fn take_slot(&mut self) -> Result<ContainerKey, MapError> {
+    fn take_slot(&mut self, runtime_mntns: u32) -> Result<ContainerKey, MapError> {
         let index = self.maps.free_slots.pop(0)?;
         let generation = self.maps.slots.get(&index, 0)?.generation + 1;
-        self.maps.slots.set(index, &Slot { generation, reserved: 0, processes: 0 }, 0)?;
+        let slot = Slot { generation, runtime_mntns, processes: 0, runtime_root: 0, restorer: 0 };
+        self.maps.slots.set(index, &slot, 0)?;
         Ok(ContainerKey::new(index, generation))
     }
 
@@ -251,7 +393,7 @@ impl State {
     fn has_processes(&mut self, key: ContainerKey) -> bool {
         let adoptees = &mut self.maps.adoptees;
         let of_key = |entry: Result<(u32, Adoptee), MapError>| {
-            entry.ok().filter(|(_, adoptee)| adoptee.container == key)
+            entry.ok().filter(|(_, adoptee)| adoptee.container == key || adoptee.preparing == key)
         };
         let entered: Vec<(u32, Adoptee)> = adoptees.iter().filter_map(of_key).collect();
         let mut waiting = false;
@@ -263,5 +405,82 @@ impl State {
             }
         }
         waiting || self.maps.slots.get(&key.slot(), 0).is_ok_and(|slot| slot.processes > 0)
+    }
+
+    /// Sets or clears a bit of what the programs are told of a container.
+    fn mark(&mut self, key: ContainerKey, bit: u32, set: bool) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let bits = if set { entry.verdict | bit } else { entry.verdict & !bit };
+        if bits == entry.verdict {
+            return;
+        }
+        entry.verdict = bits;
+        let verdict = Verdict { generation: key.generation(), verdict: bits };
+        if let Err(error) = self.maps.verdicts.set(key.slot(), &verdict, 0) {
+            // Its events are filtered in user space all the same.
+            warn!("telling the programs what is decided about container {}: {error}", key.slot());
+        }
+    }
+
+    /// Charges one more runtime in the container `outer` to the share of whom it belongs to.
+    fn charge(&mut self, outer: ContainerKey) -> ContainerKey {
+        let Some(entry) = self.entries.get(&outer) else { return ContainerKey::HOST };
+        let is_own = entry.attribution.as_ref().is_some_and(|known| known.container.inner.is_none());
+        let payer = if entry.charged == ContainerKey::HOST || is_own { outer } else { entry.charged };
+        if let Some(share) = self.entries.get_mut(&payer) {
+            share.inner += 1;
+            if share.inner > share.inner_max() && share.verdict & CLOSED == 0 {
+                warn!("too many runtimes within one container: those that follow pass for what runs in it");
+                self.close(payer, true);
+            }
+        }
+        payer
+    }
+
+    /// Has the programs leave out, or follow again, what is executed as a runtime in a container and those within it.
+    fn close(&mut self, payer: ContainerKey, closed: bool) {
+        let charged = self.entries.iter().filter(|(_, entry)| entry.charged == payer);
+        let keys: Vec<ContainerKey> = charged.map(|(key, _)| *key).chain([payer]).collect();
+        for key in keys {
+            self.mark(key, CLOSED, closed);
+        }
+    }
+
+    fn remove(&mut self, key: ContainerKey) {
+        let Some(removed) = self.entries.remove(&key) else { return };
+        if let Some(share) = self.entries.get_mut(&removed.charged) {
+            share.inner -= 1;
+            if share.verdict & CLOSED != 0 && share.inner <= share.inner_max() / 2 {
+                self.close(removed.charged, false);
+            }
+        }
+        let sandbox = removed.attribution.as_ref().and_then(|known| known.container.sandbox_id.as_ref());
+        if let Some(sandbox) = sandbox
+            && !self.entries.values().any(|entry| entry.sandbox() == Some(sandbox))
+        {
+            self.labels.remove(sandbox);
+        }
+    }
+
+    /// The container with its pod's labels, if they are known; else they are from now on, if it has them.
+    fn labelled(&mut self, mut container: Container) -> Container {
+        if let (Some(pod), Some(sandbox)) = (&mut container.pod, &container.sandbox_id) {
+            match &pod.labels {
+                Some(labels) => drop(self.labels.insert(sandbox.clone(), labels.clone())),
+                None => pod.labels = self.labels.get(sandbox).cloned(),
+            }
+        }
+        container
+    }
+}
+
+impl Entry {
+    fn inner_max(&self) -> usize {
+        let is_node = self.attribution.as_ref().is_some_and(|known| known.container.may_name_others());
+        if is_node { INNER_MAX_OF_NODE } else { INNER_MAX }
+    }
+
+    fn sandbox(&self) -> Option<&String> {
+        self.attribution.as_ref()?.container.sandbox_id.as_ref()
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use serde::Deserialize;
 use tracer_annotations::{Engine, PodContainer, Role};
 
@@ -53,53 +53,84 @@ pub struct Bundle {
     pub image: Option<String>,
     /// The pod, if it belongs to one.
     pub pod: Option<Pod>,
+    /// That pod's sandbox.
+    pub sandbox_id: Option<String>,
+    /// Whether it lets its container do all that root may.
+    pub privileged: bool,
 }
 
-/// Reads `config`, the `config.json` of a bundle, below the runtime's root directory.
-pub fn read(root: BorrowedFd<'_>, config: &Path) -> Result<Bundle, BundleError> {
+/// Reads `config`, the `config.json` of a bundle, below the runtime's root directory. It must belong to root or to
+/// `owner`.
+pub fn read(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Bundle, BundleError> {
     let file = |source| BundleError::File { path: config.to_owned(), source };
-    let bytes = files::read_below(root, config).map_err(file)?;
-    let annotations =
+    let bytes = files::read_below(root, config, owner).map_err(file)?;
+    let config_json =
         parse(&bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
-    interpret(&annotations, config)
+    interpret(config_json, config)
         .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
 }
 
-/// The annotations. Should oci-spec refuse a value that it does not know, as newer runtimes may write, they are
-/// read without it.
-fn parse(bytes: &[u8]) -> Result<HashMap<String, String>, serde_json::Error> {
+/// What is needed of a `config.json`.
+#[derive(Debug, Default)]
+struct ConfigJson {
+    annotations: HashMap<String, String>,
+    privileged: bool,
+}
+
+/// Should oci-spec refuse a value that it does not know, as newer runtimes may write, the annotations are read
+/// without it.
+fn parse(bytes: &[u8]) -> Result<ConfigJson, serde_json::Error> {
     /// The part of a `config.json` that is needed.
     #[derive(Deserialize)]
     struct Minimal {
         annotations: Option<HashMap<String, String>>,
     }
-    let annotations = match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => spec.annotations().clone(),
+    match serde_json::from_slice::<Spec>(bytes) {
+        Ok(spec) => Ok(ConfigJson {
+            privileged: is_privileged(&spec),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+        }),
         Err(refused) => {
             let minimal: Minimal = serde_json::from_slice(bytes)?;
             tracing::debug!("config.json is read without the OCI specification: {refused}");
-            minimal.annotations
+            Ok(ConfigJson { annotations: minimal.annotations.unwrap_or_default(), privileged: false })
         }
-    };
-    Ok(annotations.unwrap_or_default())
+    }
 }
 
-fn interpret(
-    annotations: &HashMap<String, String>,
-    config: &Path,
-) -> Result<Bundle, tracer_annotations::Error> {
-    let Some(resolved) = resolve(annotations, config)? else {
-        let engine = engine_without_pod(annotations, config);
-        return Ok(Bundle { engine, kind: ContainerType::Container, image: None, pod: None });
+/// Whether nothing keeps the container's root from being the host's: no user namespace of its own, and the
+/// capabilities with which each of the other walls comes down.
+fn is_privileged(spec: &Spec) -> bool {
+    const NEEDED: [Capability; 5] = [
+        Capability::SysAdmin,
+        Capability::SysModule,
+        Capability::SysPtrace,
+        Capability::SysRawio,
+        Capability::DacReadSearch,
+    ];
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    bounding.is_some_and(|bounding| NEEDED.iter().all(|needed| bounding.contains(needed)))
+        && namespaces.iter().all(|namespace| namespace.typ() != LinuxNamespaceType::User)
+}
+
+fn interpret(config_json: ConfigJson, config: &Path) -> Result<Bundle, tracer_annotations::Error> {
+    let ConfigJson { annotations, privileged } = config_json;
+    let Some(resolved) = resolve(&annotations, config)? else {
+        let engine = engine_without_pod(&annotations, config);
+        let kind = ContainerType::Container;
+        return Ok(Bundle { engine, kind, image: None, pod: None, sandbox_id: None, privileged });
     };
     let kind = match resolved.role {
         Role::Sandbox => ContainerType::Sandbox,
         Role::Container(_) => ContainerType::Container,
     };
     // In containers that are no sandbox CRI-O's hold only what is known already.
-    let labels: BTreeMap<String, String> = match &resolved.labels_json {
-        Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).unwrap_or_default(),
-        _ => BTreeMap::new(),
+    let labels: Option<BTreeMap<String, String>> = match &resolved.labels_json {
+        Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).ok(),
+        _ => None,
     };
     let container = resolved.container().map(str::to_owned);
     Ok(Bundle {
@@ -113,6 +144,8 @@ fn interpret(
             container,
             labels,
         }),
+        sandbox_id: resolved.sandbox_id,
+        privileged,
     })
 }
 
@@ -153,7 +186,7 @@ mod tests {
     use super::*;
 
     fn interpret_fixture(json: &str, config: &str) -> Bundle {
-        interpret(&parse(json.as_bytes()).unwrap(), Path::new(config)).unwrap()
+        interpret(parse(json.as_bytes()).unwrap(), Path::new(config)).unwrap()
     }
 
     #[test]
@@ -183,7 +216,7 @@ mod tests {
         assert_eq!(bundle.kind, ContainerType::Sandbox);
         let pod = bundle.pod.unwrap();
         assert_eq!(pod.container, None);
-        assert!(!pod.labels.is_empty());
+        assert!(pod.labels.is_some_and(|labels| !labels.is_empty()));
     }
 
     #[test]
@@ -204,7 +237,25 @@ mod tests {
         let json =
             r#"{"ociVersion":"9","linux":{"namespaces":[{"type":"unheard-of"}]},"annotations":{"a":"b"}}"#;
         assert!(serde_json::from_str::<Spec>(json).is_err());
-        assert_eq!(parse(json.as_bytes()).unwrap()["a"], "b");
+        assert_eq!(parse(json.as_bytes()).unwrap().annotations["a"], "b");
+    }
+
+    #[test]
+    fn privileged_is_what_has_every_capability_that_matters_and_no_user_namespace() {
+        let privileged = |capabilities: &str, namespaces: &str| {
+            let json = format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","capabilities":{{"bounding":[{capabilities}]}}}},
+                "linux":{{"namespaces":[{namespaces}]}}}}"#
+            );
+            serde_json::from_str::<Spec>(&json).unwrap();
+            parse(json.as_bytes()).unwrap().privileged
+        };
+        let all =
+            r#""CAP_SYS_ADMIN","CAP_SYS_MODULE","CAP_SYS_PTRACE","CAP_SYS_RAWIO","CAP_DAC_READ_SEARCH""#;
+        assert!(privileged(all, r#"{"type":"mount"}"#));
+        assert!(!privileged(all, r#"{"type":"mount"},{"type":"user"}"#));
+        assert!(!privileged(r#""CAP_SYS_ADMIN","CAP_SYS_PTRACE""#, r#"{"type":"mount"}"#));
+        assert!(!parse(b"{}").unwrap().privileged);
     }
 
     #[test]

@@ -14,6 +14,9 @@ use rustix::{
 /// Larger files are not read. The largest real `config.json` are some hundred KiB.
 pub const SIZE_MAX: u64 = 16 * 1024 * 1024;
 
+/// The user whom files may belong to in any case.
+pub const ROOT: u32 = 0;
+
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -26,9 +29,9 @@ pub enum FileError {
     /// It is a directory, a fifo, a device, a socket.
     #[error("it is not a regular file but a {0}")]
     NotRegular(&'static str),
-    /// Somebody else than root may have written it.
-    #[error("it belongs to user {0}, not to root")]
-    NotRoots(u32),
+    /// Somebody else than root, or than the runtime's user, may have written it.
+    #[error("it belongs to user {0}, neither to root nor to the runtime's user")]
+    Foreign(u32),
     /// It is larger than [`SIZE_MAX`].
     #[error("it has {0} bytes, more than the {SIZE_MAX} that are read")]
     TooLarge(u64),
@@ -36,8 +39,9 @@ pub enum FileError {
 
 /// Reads a file below `root`, at which absolute paths and links start and above which none leads.
 ///
-/// Neither waits (a fifo, a lock) nor reads without bound, whatever the file turns out to be.
-pub fn read_below(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileError> {
+/// Neither waits (a fifo, a lock) nor reads without bound, whatever the file turns out to be. The file must belong to
+/// root or to `owner`.
+pub fn read_below(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Vec<u8>, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file =
         rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(|errno| {
@@ -47,8 +51,8 @@ pub fn read_below(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileErro
     if let Some(kind) = special_kind(FileType::from_raw_mode(stat.st_mode)) {
         return Err(FileError::NotRegular(kind));
     }
-    if stat.st_uid != 0 {
-        return Err(FileError::NotRoots(stat.st_uid));
+    if stat.st_uid != ROOT && stat.st_uid != owner {
+        return Err(FileError::Foreign(stat.st_uid));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
     if size > SIZE_MAX {
@@ -107,7 +111,7 @@ mod tests {
 
         fn read(&self, path: &str) -> Result<Vec<u8>, FileError> {
             let root = fs::File::open(&self.0).unwrap();
-            read_below(root.as_fd(), Path::new(path))
+            read_below(root.as_fd(), Path::new(path), rustix::process::geteuid().as_raw())
         }
     }
 
@@ -126,6 +130,21 @@ mod tests {
         fs::write(scratch.0.join("run/bundle/config.json"), "{}").unwrap();
         assert_eq!(scratch.read("/var/run/bundle/config.json").unwrap(), b"{}");
         assert_eq!(scratch.read("/../../run/bundle/config.json").unwrap(), b"{}");
+    }
+
+    #[test]
+    fn the_owner_is_root_or_the_one_that_is_expected() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let scratch = Scratch::new("owner");
+        let path = scratch.0.join("file");
+        fs::write(&path, "x").unwrap();
+        std::os::unix::fs::chown(&path, Some(1234), None).unwrap();
+        let root = fs::File::open(&scratch.0).unwrap();
+        let read = |owner| read_below(root.as_fd(), Path::new("file"), owner);
+        assert!(matches!(read(ROOT), Err(FileError::Foreign(1234))));
+        assert_eq!(read(1234).unwrap(), b"x");
     }
 
     #[test]

@@ -1,257 +1,346 @@
-//! One invocation of a runtime, from the record of its execution to the container it is about.
+//! One invocation of a runtime that is believed, from its command line to the container it is about.
 
 use std::{
     fmt::Display,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Once},
 };
 
-use tokio::runtime::Handle;
-use tracer_common::{
-    comm_bytes,
-    container::{ContainerKey, NANOSECONDS_PER_TICK},
-    lifecycle::{
-        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
-        TRUST_USER_NS, TRUSTED,
-    },
-};
+use tracer_common::container::ContainerKey;
 use tracing::{debug, warn};
 
 use super::{
     bundle::{self, Bundle},
-    cgroup,
-    cmdline::{self, Command, CommandLine},
+    claim::Claim,
+    cmdline::{Command, CommandLine},
+    files,
+    place::Running,
     process::{self, RuntimeProcess},
-    running::Running,
+    readers::{Guest, Readers},
     state,
 };
-use crate::containers::{Container, ContainerType, Lookup, Registry, Source};
+use crate::containers::{
+    Attribution, Container, ContainerName, ContainerType, Isolation, Lookup, Nested, Registry, Source,
+    Unknown,
+};
 
 /// A runtime's invocation that brings a process into a container, with a hold on what it sees of the file system.
 #[derive(Debug)]
 pub struct Invocation {
     key: ContainerKey,
     runtime: String,
-    process: Option<RuntimeProcess>,
-    state_root: Option<PathBuf>,
+    view: View,
+    /// Who may own its files besides root.
+    owner: u32,
+    /// The container that it runs in, if that may name others.
+    outer: Option<Outer>,
+    name: ContainerName,
     task: Task,
+}
+
+/// What a runtime sees of the file system.
+#[derive(Debug)]
+enum View {
+    /// What is below this directory.
+    Below(Arc<OwnedFd>),
+    /// The host's: a runtime that has ended, as its being trusted says that it was one.
+    Host,
+    /// It has ended, and nobody knows.
+    Gone,
+}
+
+/// A container whose runtimes name containers of their own.
+#[derive(Clone, Debug)]
+pub struct Outer {
+    /// Its key.
+    pub key: ContainerKey,
+    /// As the containers within it show it.
+    pub shown: Nested,
 }
 
 /// What is to be found out.
 #[derive(Debug)]
 enum Task {
     /// A container comes into being, or is there, with this `config.json`.
-    Read { id: String, config: PathBuf, source: Source },
+    Read { config: PathBuf, source: Source },
     /// A process joins a container.
-    Join { id: String },
-    /// The command line, or who gave it, does not say which container it is: its cgroup may, once there is one.
-    Unknown { id: String, trust: Option<u32> },
+    Join,
+}
+
+/// What was found out.
+#[derive(Debug)]
+pub enum Found {
+    /// A container of its own.
+    Container(Box<Container>),
+    /// A container that is known already.
+    Joined(Arc<Attribution>),
+}
+
+impl Outer {
+    /// The container that a runtime runs in, if it may name others.
+    pub fn new(attribution: &Attribution) -> Option<Self> {
+        let Container { id, runtime, .. } = &*attribution.container;
+        let shown = Nested { id: id.clone(), runtime: runtime.clone() };
+        attribution.container.may_name_others().then_some(Self { key: attribution.key, shown })
+    }
 }
 
 impl Invocation {
-    /// From a record of a runtime's execution, while the runtime is still there. None where it brings no process
+    /// From the command line of a runtime that is at work, or was until just now. None where it brings no process
     /// into any container.
-    pub fn of_record(record: &Runtime, args: &[u8], key: ContainerKey) -> Option<Self> {
-        let runtime = name_of(record);
-        let process = match RuntimeProcess::open(record.record.pid, record.start_time / NANOSECONDS_PER_TICK)
-        {
-            Ok(process) => Some(process),
-            Err(error) => {
-                debug!("{runtime}: {error}");
-                None
-            }
-        };
-        let line = read_command_line(record, args, process.as_ref());
-        Self::new(key, runtime, process, line, record.trust)
-    }
-
-    /// From a runtime that is at work.
-    pub fn of_process(
-        key: ContainerKey,
-        runtime: String,
-        process: RuntimeProcess,
-        cmdline: &[u8],
-        trust: u32,
-    ) -> Option<Self> {
-        let line = parse(cmdline, false, runtime.as_bytes());
-        Self::new(key, runtime, Some(process), line, trust)
-    }
-
-    /// From a container that runs.
-    pub fn of_running(key: ContainerKey, container: &Running) -> Self {
-        let id = container.id.clone();
-        let config = container.bundle.join("config.json");
-        Self {
-            key,
-            runtime: container.runtime.clone(),
-            process: None,
-            state_root: container.state_root.clone(),
-            task: Task::Read { id, config, source: Source::State },
-        }
-    }
-
-    fn new(
+    pub fn new(
         key: ContainerKey,
         runtime: String,
         process: Option<RuntimeProcess>,
-        line: Result<CommandLine, String>,
-        trust: u32,
+        owner: u32,
+        outer: Option<Outer>,
+        line: CommandLine,
     ) -> Option<Self> {
-        if trust != TRUSTED {
-            if matches!(line, Ok(CommandLine { command: Command::Other, .. })) {
-                return None;
-            }
-            // Nothing of it is looked at: its view of the file system may be made to hang.
-            warn_of_distrust(&runtime, line.as_ref().ok(), trust);
-            return Some(Self::unknown(key, runtime, Some(trust)));
-        }
-        let line = match line {
-            Ok(line) => line,
-            Err(problem) => {
-                warn!("{runtime}: {problem}: its container is shown without pod");
-                return Some(Self::unknown(key, runtime, None));
-            }
-        };
-        let default_root = || Path::new("/run").join(&runtime);
-        let state_root = absolute(process.as_ref(), &line.root.unwrap_or_else(default_root));
-        let task = match line.command {
+        let (id, task) = match line.command {
             Command::Other => return None,
             Command::Create(creation) | Command::Run(creation) | Command::Restore(creation) => {
-                let id = creation.id.to_string_lossy().into_owned();
                 let bundle = bundle(process.as_ref(), &creation.bundle.unwrap_or_default());
                 let config = match creation.config {
                     // crun takes a file elsewhere from its own working directory.
                     Some(config) if config != Path::new("config.json") => absolute(process.as_ref(), &config),
                     _ => bundle.join("config.json"),
                 };
-                Task::Read { id, config, source: Source::Bundle }
+                (creation.id, Task::Read { config, source: Source::Bundle })
             }
-            Command::Exec(exec) => Task::Join { id: exec.id.to_string_lossy().into_owned() },
+            Command::Exec(exec) => (exec.id, Task::Join),
         };
-        Some(Self { key, runtime, process, state_root: Some(state_root), task })
+        let root = line.root.unwrap_or_else(|| Path::new("/run").join(&runtime));
+        let name = ContainerName {
+            outer: outer.as_ref().map_or(ContainerKey::HOST, |outer| outer.key),
+            root: absolute(process.as_ref(), &root),
+            id: id.to_string_lossy().into_owned(),
+        };
+        let view = match (process, &outer) {
+            (Some(process), _) => View::Below(Arc::new(process.into_root())),
+            (None, None) => View::Host,
+            (None, Some(_)) => View::Gone,
+        };
+        Some(Self { key, runtime, view, owner, outer, name, task })
     }
 
-    /// `trust` is what speaks for a runtime that is not believed; None for one that is, but not understood.
-    fn unknown(key: ContainerKey, runtime: String, trust: Option<u32>) -> Self {
-        let task = Task::Unknown { id: String::new(), trust };
-        Self { key, runtime, process: None, state_root: None, task }
-    }
-
-    /// Whether only the container's cgroup can tell which container it is.
-    pub fn needs_cgroup(&self) -> bool {
-        matches!(self.task, Task::Unknown { .. })
-    }
-
-    /// The container's first process is there, in a cgroup of this name; without one in the unified hierarchy, the
-    /// others may tell.
-    pub fn set_cgroup(&mut self, name: &str, pid: u32) {
-        // Who is not root of the host may have cgroups to name as another's container.
-        const ROOT: u32 = TRUST_ROOT | TRUST_USER_NS;
-        if let Task::Unknown { id, trust } = &mut self.task
-            && trust.is_none_or(|trust| trust & ROOT == ROOT)
-        {
-            *id = cgroup::id_of(name).or_else(|| cgroup::id_of_process(pid)).unwrap_or_default();
+    /// From a container that runs.
+    pub fn of_running(key: ContainerKey, container: &Running, outer: Option<Outer>) -> Self {
+        let name = ContainerName {
+            outer: outer.as_ref().map_or(ContainerKey::HOST, |outer| outer.key),
+            root: container.state_root.clone().unwrap_or_default(),
+            id: container.id.clone(),
+        };
+        let config = container.bundle.join("config.json");
+        Self {
+            key,
+            runtime: container.runtime.clone(),
+            view: container.view.clone().map_or(View::Host, View::Below),
+            owner: files::ROOT,
+            outer,
+            name,
+            task: Task::Read { config, source: Source::State },
         }
     }
 
-    /// The key that the kernel side gave it.
+    /// The key that it was given.
     pub const fn key(&self) -> ContainerKey {
         self.key
     }
 
     /// By what `exec` names the container that this brings into being.
-    pub fn name(&self) -> Option<(PathBuf, String)> {
-        match &self.task {
-            Task::Read { id, .. } => Some((self.state_root.clone()?, id.clone())),
-            Task::Join { .. } | Task::Unknown { .. } => None,
-        }
+    pub fn name(&self) -> Option<&ContainerName> {
+        matches!(self.task, Task::Read { .. }).then_some(&self.name)
     }
 
     /// Finds the container, reading files where that is needed: to be called where waiting does no harm.
-    pub fn container(&self, registry: &Registry) -> Arc<Container> {
-        match &self.task {
-            // Pods are the host's runtimes' alone.
-            Task::Unknown { id, trust } => {
-                Arc::new(Container { pod_known: trust.is_some(), ..self.without_bundle(id) })
-            }
-            Task::Read { id, config, source } if config.is_absolute() => {
-                Arc::new(self.read_bundle(id, config, *source))
-            }
+    pub fn find(&self, registry: &Registry) -> Found {
+        let container = match &self.task {
+            Task::Read { config, source } if config.is_absolute() => self.read_bundle(config, *source),
             // The runtime has ended, and with it the directory that its path began from.
-            Task::Read { id, .. } => Arc::new(self.read_state(id)),
-            Task::Join { id } => match registry.find(self.state_root(), id) {
-                Lookup::Known(attribution) => Arc::clone(&attribution.container),
-                Lookup::Pending | Lookup::Unknown => Arc::new(self.read_state(id)),
+            Task::Read { .. } => self.read_state(),
+            Task::Join => match registry.find(&self.name) {
+                Lookup::Known(attribution) => return Found::Joined(attribution),
+                Lookup::Pending | Lookup::Unknown => self.read_state(),
             },
-        }
+        };
+        Found::Container(Box::new(container))
     }
 
-    fn state_root(&self) -> &Path {
-        self.state_root.as_deref().unwrap_or(Path::new("/run/runc"))
-    }
-
-    fn read_state(&self, id: &str) -> Container {
-        match self.read(|root| state::read(root, self.state_root(), id)) {
-            Ok(state) => self.read_bundle(id, &state.bundle.join("config.json"), Source::State),
+    fn read_state(&self) -> Container {
+        let ContainerName { root: state_root, id, .. } = &self.name;
+        match self.read(|root| state::read(root, state_root, id, self.owner)) {
+            Ok(state) => self.read_bundle(&state.bundle.join("config.json"), Source::State),
             Err(problem) => {
                 warn!("container {id:?} is shown without pod: {problem}");
-                self.without_bundle(id)
+                self.without_bundle()
             }
         }
     }
 
-    fn read_bundle(&self, id: &str, config: &Path, source: Source) -> Container {
-        match self.read(|root| bundle::read(root, config)) {
-            Ok(Bundle { engine, kind, image, pod }) => Container {
-                id: id.to_owned(),
-                runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
-                kind,
-                image,
-                source,
-                pod,
-                pod_known: true,
-            },
-            Err(problem) => {
-                warn!("container {id:?} is shown without pod: {problem}");
-                Container { source, ..self.without_bundle(id) }
-            }
-        }
-    }
-
-    fn without_bundle(&self, id: &str) -> Container {
+    fn read_bundle(&self, config: &Path, source: Source) -> Container {
+        let Bundle { engine, kind, image, pod, sandbox_id, privileged } =
+            match self.read(|root| bundle::read(root, config, self.owner)) {
+                Ok(bundle) => bundle,
+                Err(problem) => {
+                    warn!("container {:?} is shown without pod: {problem}", self.name.id);
+                    return self.without_bundle();
+                }
+            };
         Container {
-            id: id.to_owned(),
+            runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
+            kind,
+            image,
+            source,
+            why: None,
+            pod,
+            pod_known: true,
+            sandbox_id,
+            privileged,
+            ..self.without_bundle()
+        }
+    }
+
+    fn without_bundle(&self) -> Container {
+        Container {
+            id: self.name.id.clone(),
             runtime: self.runtime.clone(),
             kind: ContainerType::Container,
-            image: None,
-            source: Source::Cgroup,
-            pod: None,
-            pod_known: false,
+            outer: self.outer.as_ref().map(|outer| outer.shown.clone()),
+            isolation: Isolation::of_runtime(&self.runtime),
+            ..Container::unknown(Unknown::Unreadable)
         }
     }
 
-    /// Reads something below the runtime's root directory; below the host's for one that has ended, as being trusted
-    /// says that they are one.
+    /// Reads something as the runtime sees it.
     fn read<T, E: Display>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>) -> Result<T, String> {
-        let result = match &self.process {
-            Some(process) => read(process.root()),
-            None => read(process::host_root().map_err(|error| error.to_string())?.as_fd()),
+        let result = match &self.view {
+            View::Below(root) => read(root.as_fd()),
+            View::Host => read(process::host_root().map_err(|error| error.to_string())?.as_fd()),
+            View::Gone => return Err("its runtime has ended too soon".to_owned()),
         };
         result.map_err(|error| error.to_string())
     }
 }
 
-/// Has a container found out without waiting for it: on a thread of `readers`.
-pub fn learn(invocation: Invocation, registry: &Arc<Registry>, readers: &Handle) {
-    registry.announce(invocation.key(), invocation.name());
+/// Has a container found out without waiting for it.
+pub fn learn(invocation: Invocation, registry: &Arc<Registry>, readers: &Arc<Readers>) {
+    registry.announce(invocation.key(), ContainerKey::HOST, invocation.name().cloned());
     let registry = Arc::clone(registry);
-    readers.spawn_blocking(move || {
-        let container = invocation.container(&registry);
-        registry.resolve(invocation.key(), container);
+    let Some(outer) = &invocation.outer else {
+        readers.host(move || tell(&invocation, &registry));
+        return;
+    };
+    let (guest, readers) = (Guest::Container(outer.key), Arc::clone(readers));
+    readers
+        .handle()
+        .clone()
+        .spawn(async move { readers.guest(guest, move || tell(&invocation, &registry)).await });
+}
+
+/// Finds the container, and tells.
+fn tell(invocation: &Invocation, registry: &Registry) {
+    match invocation.find(registry) {
+        Found::Container(container) => {
+            say_what_is_hidden(&container);
+            registry.resolve(invocation.key(), *container);
+        }
+        Found::Joined(attribution) => registry.join(invocation.key(), &attribution),
+    }
+}
+
+/// Has the container of a runtime that runs in a container found out without waiting for it. `claim` is looked into
+/// only if that container may name others; else what it brings about is that container's.
+pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
+    registry.announce(claim.key, claim.outer, None);
+    let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
+    readers.handle().clone().spawn(async move {
+        let Some(around) = known(&registry, claim.outer).await else {
+            registry.resolve(claim.key, Container::unknown(Unknown::Late));
+            return;
+        };
+        match Outer::new(&around).filter(|_| claim.is_roots()) {
+            None => registry.resolve(claim.key, around.container.with_inner(claim.nested())),
+            Some(outer) => {
+                let guest = Guest::Container(outer.key);
+                let read = move || match claim_as_guest(&claim, Some(outer)) {
+                    Ok(Some(invocation)) => tell_named(&invocation, &registry),
+                    // It brings nothing about, so what it does is the outer one's.
+                    Ok(None) => registry.join(claim.key, &around),
+                    Err(container) => registry.resolve(claim.key, *container),
+                };
+                readers.guest(guest, read).await;
+            }
+        }
+    });
+}
+
+/// Has the container of a user's runtime found out without waiting for it.
+pub fn learn_rootless(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
+    registry.announce(claim.key, ContainerKey::HOST, None);
+    let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
+    readers.handle().clone().spawn(async move {
+        let read = move || match claim_as_guest(&claim, None) {
+            Ok(Some(invocation)) => tell_named(&invocation, &registry),
+            Ok(None) => {}
+            Err(container) => registry.resolve(claim.key, *container),
+        };
+        readers.guest(Guest::Rootless, read).await;
+    });
+}
+
+/// The invocation behind a claim; None if it brings no process into any container, and the container that is left
+/// where it cannot be understood.
+fn claim_as_guest(claim: &Claim, outer: Option<Outer>) -> Result<Option<Invocation>, Box<Container>> {
+    let process = claim.process().map_err(|error| debug!("{}: {error}", claim.runtime)).ok();
+    let owner = match (&outer, &process) {
+        (None, Some(process)) => process.effective_uid().unwrap_or(files::ROOT),
+        _ => files::ROOT,
+    };
+    match claim.command_line(process.as_ref()) {
+        Ok(line) => Ok(Invocation::new(claim.key, claim.runtime.clone(), process, owner, outer, line)),
+        Err(problem) => {
+            let stray = claim.not_understood(&problem).container("", 0);
+            Err(Box::new(Container { outer: outer.map(|outer| outer.shown), ..stray }))
+        }
+    }
+}
+
+/// As [`tell`], for what was announced without its name.
+fn tell_named(invocation: &Invocation, registry: &Registry) {
+    if let Some(name) = invocation.name() {
+        registry.name(invocation.key(), name.clone());
+    }
+    tell(invocation, registry);
+}
+
+/// What a key resolves to, once that is known; None if it is forgotten before.
+async fn known(registry: &Registry, key: ContainerKey) -> Option<Arc<Attribution>> {
+    let mut changes = registry.changes();
+    loop {
+        if let Some(attribution) = registry.resolved(key) {
+            return Some(attribution);
+        }
+        if matches!(registry.look_up(key), Lookup::Unknown) || changes.changed().await.is_err() {
+            return None;
+        }
+    }
+}
+
+/// Says once of each kind of isolation that events from within are not seen.
+fn say_what_is_hidden(container: &Container) {
+    static GVISOR: Once = Once::new();
+    static KATA: Once = Once::new();
+    let (said, what) = match container.isolation {
+        Some(Isolation::Gvisor) => (&GVISOR, "gVisor, a kernel in user space"),
+        Some(Isolation::Kata) => (&KATA, "Kata, in a virtual machine"),
+        None => return,
+    };
+    said.call_once(|| {
+        warn!(
+            "container {:?} runs under {what}: what happens inside is not seen, here and in others like it",
+            container.id
+        );
     });
 }
 
@@ -272,105 +361,4 @@ fn bundle(process: Option<&RuntimeProcess>, given: &Path) -> PathBuf {
 /// A path that the runtime was given, from its root. Should the runtime be gone, a relative path stays one.
 fn absolute(process: Option<&RuntimeProcess>, path: &Path) -> PathBuf {
     process.map_or_else(|| path.to_owned(), |process| process.absolute(path))
-}
-
-/// The command line from the record, or, where it does not fit into one, from the runtime itself.
-fn read_command_line(
-    record: &Runtime,
-    args: &[u8],
-    process: Option<&RuntimeProcess>,
-) -> Result<CommandLine, String> {
-    let comm = comm_bytes(&record.comm);
-    let whole = record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0;
-    if whole {
-        return parse(args, false, comm);
-    }
-    match process.map(RuntimeProcess::cmdline) {
-        Some(Ok(cmdline)) => parse(&cmdline, false, comm),
-        Some(Err(error)) => Err(error.to_string()),
-        None => parse(args, true, comm),
-    }
-}
-
-/// What the command line of a process with this comm says.
-fn parse(block: &[u8], truncated: bool, comm: &[u8]) -> Result<CommandLine, String> {
-    cmdline::parse(without_interpreter(block, comm), truncated).map_err(|error| error.to_string())
-}
-
-/// The command line from the runtime's own name on: a script's begins with its interpreter's.
-fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
-    /// An interpreter, its one argument, and a chance more: `env` has none.
-    const WORDS: usize = 4;
-    let mut start = 0;
-    for word in block.split(|byte| *byte == 0).take(WORDS) {
-        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
-        if name.get(..comm.len().max(1)) == Some(comm) && (name.len() == comm.len() || comm.len() == 15) {
-            return &block[start..];
-        }
-        start += word.len() + 1;
-    }
-    block
-}
-
-fn name_of(record: &Runtime) -> String {
-    String::from_utf8_lossy(comm_bytes(&record.comm)).into_owned()
-}
-
-/// Says that a runtime is not believed, not even its container's id, which might be another's. Whoever may execute
-/// what is called like a runtime can make this happen, so it is said a few times only.
-#[expect(clippy::unnecessary_debug_formatting, reason = "it escapes what a hostile command line may hold")]
-fn warn_of_distrust(runtime: &str, line: Option<&CommandLine>, trust: u32) {
-    const WARNINGS: u32 = 20;
-    static WARNED: AtomicU32 = AtomicU32::new(0);
-    let what = match line.map(|line| &line.command) {
-        Some(Command::Create(creation) | Command::Run(creation) | Command::Restore(creation)) => {
-            format!(
-                "container {:?} with bundle {:?}",
-                creation.id,
-                creation.bundle.clone().unwrap_or_default()
-            )
-        }
-        Some(Command::Exec(exec)) => format!("a process for container {:?}", exec.id),
-        Some(Command::Other) | None => "a container".to_owned(),
-    };
-    let why = distrust(trust);
-    if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
-    } else {
-        debug!("{runtime} claims to start {what} and is not believed, since {why}");
-    }
-}
-
-/// What speaks against a runtime.
-fn distrust(trust: u32) -> String {
-    let reasons = [
-        (TRUST_ROOT, "it does not run as root"),
-        (TRUST_USER_NS, "it runs in a user namespace"),
-        (TRUST_PID_NS, "it runs in a pid namespace"),
-        (TRUST_ROOT_DIR, "its root directory is not the host's"),
-    ];
-    let lacking = reasons.iter().filter(|(bit, _)| trust & bit == 0).map(|(_, reason)| *reason);
-    lacking.collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_script_that_is_called_like_a_runtime_is_one() {
-        let strip = |block: &'static [u8]| without_interpreter(block, b"runc");
-        assert_eq!(strip(b"/bin/sh\0/opt/runc\0run\0id\0"), b"/opt/runc\0run\0id\0");
-        assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
-        assert_eq!(strip(b"something\0else\0"), b"something\0else\0");
-        assert_eq!(strip(b""), b"");
-    }
-
-    #[test]
-    fn distrust_names_every_reason() {
-        assert_eq!(distrust(TRUSTED), "");
-        let all = distrust(0);
-        assert_eq!(all.split(", ").count(), 4, "{all}");
-        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it does not run as root");
-    }
 }

@@ -9,30 +9,46 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use tokio::runtime::Handle;
 use tracer_common::{
     container::ContainerKey,
     lifecycle::{Bound, Kind, Record, Runtime},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::invocation::{Invocation, learn};
+use super::{
+    claim::{Claim, Standing, Stray},
+    files,
+    invocation::{Invocation, learn, learn_inner, learn_rootless},
+    readers::Readers,
+};
 use crate::{containers::Registry, wire};
 
 /// The reader of the ring. Whoever drains it does so for all: the registry is up to date afterwards.
 pub struct Lifecycle {
     ring: RingBuf<MapData>,
+    learner: Learner,
+}
+
+/// All of it but the ring, which lends the records out.
+struct Learner {
     registry: Arc<Registry>,
     /// Where bundles are read: on threads of their own, so that none is waited for here.
-    readers: Handle,
-    /// Invocations that wait for their container's cgroup.
-    unknown: HashMap<ContainerKey, Invocation>,
+    readers: Arc<Readers>,
+    /// Whether users' runtimes are believed.
+    trust_rootless: bool,
+    /// Containers that wait for their cgroup to tell which they are.
+    strays: HashMap<ContainerKey, Stray>,
 }
 
 impl Lifecycle {
     /// A reader that tells `registry` what it learns.
-    pub fn new(ring: RingBuf<MapData>, registry: Arc<Registry>, readers: Handle) -> Self {
-        Self { ring, registry, readers, unknown: HashMap::new() }
+    pub fn new(
+        ring: RingBuf<MapData>,
+        registry: Arc<Registry>,
+        readers: Arc<Readers>,
+        trust_rootless: bool,
+    ) -> Self {
+        Self { ring, learner: Learner { registry, readers, trust_rootless, strays: HashMap::new() } }
     }
 
     /// A descriptor that is readable when there is something to drain.
@@ -42,48 +58,77 @@ impl Lifecycle {
 
     /// Handles every record that is there.
     pub fn drain(&mut self) {
-        let Self { ring, registry, readers, unknown } = self;
+        let Self { ring, learner } = self;
         while let Some(bytes) = ring.next() {
-            if handle(&bytes, registry, readers, unknown).is_none() {
+            if learner.handle(&bytes).is_none() {
                 warn!("a lifecycle record of {} bytes makes no sense", bytes.len());
             }
         }
     }
 }
 
-fn handle(
-    bytes: &[u8],
-    registry: &Arc<Registry>,
-    readers: &Handle,
-    unknown: &mut HashMap<ContainerKey, Invocation>,
-) -> Option<()> {
-    let record: Record = wire::read(bytes)?;
-    let key = record.container;
-    match Kind::try_from(record.kind).ok()? {
-        Kind::Runtime => {
-            let runtime: Runtime = wire::read(bytes)?;
-            let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
-            match Invocation::of_record(&runtime, args, key) {
-                Some(invocation) if invocation.needs_cgroup() => {
-                    registry.announce(key, None);
-                    unknown.insert(key, invocation);
+impl Learner {
+    fn handle(&mut self, bytes: &[u8]) -> Option<()> {
+        let record: Record = wire::read(bytes)?;
+        let key = record.container;
+        match Kind::try_from(record.kind).ok()? {
+            Kind::Runtime => {
+                let runtime: Runtime = wire::read(bytes)?;
+                let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
+                self.follow(Claim::new(&runtime, args));
+            }
+            Kind::Bound => {
+                let bound: Bound = wire::read(bytes)?;
+                let cgroup = bytes.get(size_of::<Bound>()..)?.get(..bound.cgroup_len as usize)?;
+                if let Some(stray) = self.strays.remove(&key) {
+                    self.registry.resolve(key, stray.container(&String::from_utf8_lossy(cgroup), record.pid));
                 }
-                Some(invocation) => learn(invocation, registry, readers),
-                None => {}
+                self.registry.begin(key, record.pid, bound.container_pid, record.timestamp);
+            }
+            Kind::Ended => {
+                self.strays.remove(&key);
+                self.registry.end(key, record.timestamp);
             }
         }
-        Kind::Bound => {
-            let bound: Bound = wire::read(bytes)?;
-            let cgroup = bytes.get(size_of::<Bound>()..)?.get(..bound.cgroup_len as usize)?;
-            if let Some(mut invocation) = unknown.remove(&key) {
-                invocation.set_cgroup(&String::from_utf8_lossy(cgroup), record.pid);
-                learn(invocation, registry, readers);
-            }
+        Some(())
+    }
+
+    /// A runtime was executed.
+    fn follow(&mut self, claim: Claim) {
+        if claim.outer != ContainerKey::HOST {
+            learn_inner(claim, &self.registry, &self.readers);
+            return;
         }
-        Kind::Ended => {
-            unknown.remove(&key);
-            registry.end(key, record.timestamp);
+        match claim.standing(self.trust_rootless) {
+            Standing::Host => self.follow_trusted(&claim),
+            Standing::Rootless => learn_rootless(claim, &self.registry, &self.readers),
+            // Nothing of it is looked at: its view of the file system may be made to hang.
+            Standing::Stranger => {
+                if let Some(stray) = claim.disbelieved() {
+                    self.await_cgroup(claim.key, stray);
+                }
+            }
         }
     }
-    Some(())
+
+    /// Takes hold of a trusted runtime's process, while it is still there.
+    fn follow_trusted(&mut self, claim: &Claim) {
+        let process = claim.process().map_err(|error| debug!("{}: {error}", claim.runtime)).ok();
+        match claim.command_line(process.as_ref()) {
+            Ok(line) => {
+                let runtime = claim.runtime.clone();
+                if let Some(invocation) =
+                    Invocation::new(claim.key, runtime, process, files::ROOT, None, line)
+                {
+                    learn(invocation, &self.registry, &self.readers);
+                }
+            }
+            Err(problem) => self.await_cgroup(claim.key, claim.not_understood(&problem)),
+        }
+    }
+
+    fn await_cgroup(&mut self, key: ContainerKey, stray: Stray) {
+        self.registry.announce(key, ContainerKey::HOST, None);
+        self.strays.insert(key, stray);
+    }
 }

@@ -2,18 +2,22 @@
 
 mod bundle;
 mod cgroup;
+mod claim;
 pub mod cmdline;
 mod files;
 mod invocation;
 mod lifecycle;
+mod place;
 mod process;
 pub mod processes;
+mod readers;
 pub mod running;
 mod state;
 mod watcher;
 
 pub use lifecycle::Lifecycle;
 pub use process::INITIAL_PID_NS;
+pub use readers::Readers;
 
 /// File names of container runtimes; what wraps runc hands on its command line.
 pub const RUNTIMES: &[&str] = &[

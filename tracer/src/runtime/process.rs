@@ -16,7 +16,7 @@ use rustix::{
 };
 use tracer_common::lifecycle::{TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS};
 
-use super::processes::Stat;
+use super::{files, processes::Stat};
 
 /// Inode number of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
@@ -74,9 +74,19 @@ impl RuntimeProcess {
         Ok(process)
     }
 
+    /// Its number.
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Its root directory.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// Its root directory, alone.
+    pub fn into_root(self) -> OwnedFd {
+        self.root
     }
 
     /// A path that it was given, from its root.
@@ -96,16 +106,27 @@ impl RuntimeProcess {
             rustix::fs::statat(&self.proc_dir, name, AtFlags::empty()).map_err(|e| error(e.into()))
         };
         let host_root = host_root().and_then(|root| Ok(rustix::fs::fstat(root)?)).map_err(error)?;
+        let own_pid_ns = rustix::fs::stat("/proc/self/ns/pid").map_err(|e| error(e.into()))?;
         let root = stat("root")?;
-        // /proc/PID belongs to the effective user id.
-        let euid = rustix::fs::fstat(&self.proc_dir).map_err(|e| error(e.into()))?.st_uid;
         let marks = [
-            (TRUST_ROOT, euid == 0),
+            (TRUST_ROOT, self.effective_uid()? == files::ROOT),
             (TRUST_USER_NS, stat("ns/user")?.st_ino == INITIAL_USER_NS),
-            (TRUST_PID_NS, stat("ns/pid")?.st_ino == INITIAL_PID_NS),
+            (TRUST_PID_NS, stat("ns/pid")?.st_ino == own_pid_ns.st_ino),
             (TRUST_ROOT_DIR, (root.st_dev, root.st_ino) == (host_root.st_dev, host_root.st_ino)),
         ];
         Ok(marks.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
+    }
+
+    /// Its effective user id, in `tracer`'s user namespace. Not the owner of `/proc/PID`, which is root for any process
+    /// that has forbidden to be dumped.
+    pub fn effective_uid(&self) -> Result<u32, ProcessError> {
+        let what = "reading its user id";
+        let status = self.read("status", what)?;
+        effective_uid_in(&String::from_utf8_lossy(&status)).ok_or_else(|| ProcessError::Io {
+            pid: self.pid,
+            what,
+            source: std::io::ErrorKind::InvalidData.into(),
+        })
     }
 
     /// Whether there is a file, as it sees it.
@@ -138,6 +159,12 @@ impl RuntimeProcess {
     }
 }
 
+/// From the line `Uid: REAL EFFECTIVE SAVED FILESYSTEM` (proc_pid_status(5)).
+fn effective_uid_in(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// The host's root directory. Where init's may not be looked at it is our own: whoever may not do that on a host,
 /// for want of a capability that init has, is on that host at least.
 pub fn host_root() -> std::io::Result<OwnedFd> {
@@ -162,6 +189,12 @@ mod tests {
         let me = RuntimeProcess::open(pid, super::super::processes::start_ticks(pid).unwrap()).unwrap();
         assert_eq!(me.trust().unwrap() & TRUST_ROOT != 0, rustix::process::geteuid().is_root());
         assert_ne!(me.trust().unwrap() & TRUST_PID_NS, 0);
+    }
+
+    #[test]
+    fn the_effective_uid_is_the_second() {
+        assert_eq!(effective_uid_in("Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\n"), Some(2));
+        assert_eq!(effective_uid_in("Name:\tUid:\n"), None);
     }
 
     #[test]

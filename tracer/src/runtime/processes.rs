@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
+use tracer_common::container::NANOSECONDS_PER_TICK;
+
 /// One process.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -37,6 +39,11 @@ impl Process {
             pidns: namespace("pid")?,
             cgroups: cgroups.lines().map(str::to_owned).collect(),
         })
+    }
+
+    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`, to a tick.
+    pub const fn start_time(&self) -> u64 {
+        self.start_ticks * NANOSECONDS_PER_TICK
     }
 
     /// Whether it is in this cgroup, or below it. A root cgroup is no container's.
@@ -113,6 +120,18 @@ impl Processes {
     }
 }
 
+/// The numbers of a process in each pid namespace that it is in, from `tracer`'s to its own: `NSpid` of
+/// `/proc/PID/status` (proc_pid_status(5)). None if it is gone; never empty.
+pub fn namespace_pids(pid: u32) -> Option<Vec<u32>> {
+    namespace_pids_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn namespace_pids_in(status: &str) -> Option<Vec<u32>> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let pids: Vec<u32> = line.split_ascii_whitespace().map_while(|pid| pid.parse().ok()).collect();
+    (!pids.is_empty()).then_some(pids)
+}
+
 /// When a process started; None if it is gone.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     Some(Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.start_ticks)
@@ -130,6 +149,13 @@ mod tests {
         for broken in ["", "5 (a", "5 (a) S", "5 )a( S 1"] {
             assert_eq!(Stat::parse(broken.as_bytes()), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn a_process_has_a_number_in_each_of_its_namespaces() {
+        assert_eq!(namespace_pids_in("Name:\tx\nNSpid:\t70\t7\t1\n"), Some(vec![70, 7, 1]));
+        assert_eq!(namespace_pids_in("Name:\tx\n"), None);
+        assert_eq!(namespace_pids(std::process::id()), Some(vec![std::process::id()]));
     }
 
     #[test]

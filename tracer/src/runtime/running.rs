@@ -6,64 +6,49 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::{AsFd as _, BorrowedFd},
-    path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use tokio::runtime::Handle;
 use tracer_common::{
     comm_bytes, comm_of,
-    container::{Adoptee, ContainerKey, MEMBER, PREPARING},
+    container::{Adoptee, ContainerKey},
+    lifecycle::{TRUST_ROOT, TRUST_USER_NS, TRUSTED},
 };
 use tracing::debug;
 
 use super::{
-    files,
-    invocation::{Invocation, learn},
+    claim, files,
+    invocation::{Invocation, Outer, learn},
+    place::{Place, Running},
     process::{self, RuntimeProcess},
     processes::{Process, Processes},
-    state::{self, State},
-    watcher,
+    readers::{Guest, Readers},
 };
-use crate::{clock::WallClock, containers::Registry};
+use crate::{
+    clock::WallClock,
+    containers::{Container, Isolation, Registry, Unknown},
+};
 
-/// Where runtimes keep their state unless they are told otherwise, and where engines tell them to.
-const STATE_ROOTS: [&str; 4] = ["/run/runc", "/run/crun", "/run/youki", "/run/crio/runc"];
-/// Directories of such directories: one for each of the engine's namespaces.
-const STATE_ROOT_PARENTS: [&str; 2] = ["/run/containerd/runc", "/run/docker/runtime-runc"];
 /// Looks at the most: processes that fork faster than they are found are a fork bomb.
 const LOOKS: usize = 10;
-
-/// A container that runs, or is about to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Running {
-    /// The runtime's state directory, where that is known.
-    pub state_root: Option<PathBuf>,
-    /// As the runtime was told.
-    pub id: String,
-    /// Its bundle.
-    pub bundle: PathBuf,
-    /// The runtime's name.
-    pub runtime: String,
-    /// Its first process.
-    pub init: u32,
-}
+/// How long bundles may take to be read before it is looked into containers for further ones.
+const BUNDLES: Duration = Duration::from_millis(500);
 
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
-pub fn find(registry: &Arc<Registry>, readers: &Handle, runtimes: &[String]) -> anyhow::Result<()> {
-    let host = process::host_root().context("opening the host's root directory")?;
+pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
+    let host = Place::host().context("opening the host's root directory")?;
     let mut search = Search { registry, readers, runtimes, trees: Vec::new(), at_work: HashMap::new() };
     let mut entered: HashSet<(u32, u64)> = HashSet::new();
     for _ in 0..LOOKS {
-        let processes = Processes::read().context("reading /proc")?;
+        let processes = Arc::new(Processes::read().context("reading /proc")?);
         // Read after the processes: what the programs follow by now they need not be told of.
         let followed = registry.followed();
         let is_news = |process: &Process| {
             !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
         };
-        search.discover(host.as_fd(), &processes, &is_news);
+        search.discover(&host, &processes, &is_news);
         let found: Vec<(u32, Adoptee)> = search
             .look(&processes, &followed)
             .into_iter()
@@ -77,82 +62,156 @@ pub fn find(registry: &Arc<Registry>, readers: &Handle, runtimes: &[String]) -> 
             entered.insert((pid, adoptee.start_ticks));
         }
     }
-    registry.all_entered(WallClock::boot_now());
+    let keys = search.trees.iter().map(|tree| tree.key).chain(search.at_work.values().copied());
+    registry.entered(keys, WallClock::boot_now());
     debug!("{} containers with {} processes ran already", search.trees.len(), entered.len());
     Ok(())
 }
 
 struct Search<'a> {
     registry: &'a Arc<Registry>,
-    readers: &'a Handle,
+    readers: &'a Arc<Readers>,
     runtimes: &'a [String],
-    /// Containers, each with its key.
-    trees: Vec<(Running, ContainerKey)>,
+    trees: Vec<Tree>,
     /// Runtimes at work, by process: the key of what they bring about.
     at_work: HashMap<u32, ContainerKey>,
 }
 
+/// A container with the tree of its processes.
+struct Tree {
+    running: Running,
+    key: ContainerKey,
+    /// The container that it is in.
+    outer: Option<Outer>,
+}
+
 impl Search<'_> {
-    /// Makes containers known whose first process is news: by their runtime's state, else by who watches over them.
-    fn discover(&mut self, host: BorrowedFd<'_>, processes: &Processes, is_news: &impl Fn(&Process) -> bool) {
-        let is_new = |search: &Self, init: u32| {
-            processes.get(init).is_some_and(is_news) && search.trees.iter().all(|(tree, _)| tree.init != init)
-        };
-        for container in stated(host, processes) {
-            if is_new(self, container.init) {
-                self.announce(container);
-            }
-        }
+    /// Makes containers known whose first process is news: on the host, and then in those of them that may have more.
+    fn discover(&mut self, host: &Place, processes: &Arc<Processes>, is_news: &impl Fn(&Process) -> bool) {
         // What a container runs watches over nothing.
         let members = self.members(processes);
-        for process in processes.iter().filter(|process| !members.contains_key(&process.pid)) {
-            for container in watcher::containers(process, processes) {
-                if !members.contains_key(&container.init) && is_new(self, container.init) {
-                    self.announce(container);
-                }
-            }
+        let hosts: Vec<u32> =
+            processes.iter().map(|process| process.pid).filter(|pid| !members.contains_key(pid)).collect();
+        let known = self.trees.len();
+        for container in host.containers(processes, &hosts) {
+            self.announce(container, None, processes, is_news);
+        }
+        for index in known..self.trees.len() {
+            self.discover_inside(index, processes, is_news);
         }
     }
 
-    /// Makes a container known. Its bundle is read elsewhere.
-    fn announce(&mut self, container: Running) {
-        let Some(key) = self.registry.take_slot() else { return };
-        let invocation = Invocation::of_running(key, &container);
-        learn(invocation, self.registry, self.readers);
-        self.trees.push((container, key));
+    /// Looks into a container that may have containers of its own. Should its files hang, nobody waits for long.
+    fn discover_inside(
+        &mut self,
+        index: usize,
+        processes: &Arc<Processes>,
+        is_news: &impl Fn(&Process) -> bool,
+    ) {
+        let Tree { running: Running { init, .. }, key, .. } = &self.trees[index];
+        let (Some(outer), Some(init)) = (self.outer(*key), processes.get(*init).cloned()) else { return };
+        let members: Vec<u32> =
+            self.members(processes).iter().filter(|(_, of)| *of == key).map(|(pid, _)| *pid).collect();
+        let inside = {
+            let (processes, outer) = (Arc::clone(processes), outer.clone());
+            move || Some(Place::inside(outer, &init, &members)?.containers(&processes, &members))
+        };
+        let found = self.readers.handle().block_on(self.readers.guest(Guest::Container(*key), inside));
+        for container in found.flatten().unwrap_or_default() {
+            self.announce(container, Some(outer.clone()), processes, is_news);
+        }
+    }
+
+    /// The container of a key, if it may have containers of its own. That takes knowing its bundle.
+    fn outer(&self, key: ContainerKey) -> Option<Outer> {
+        let deadline = Instant::now() + BUNDLES;
+        loop {
+            if let Some(attribution) = self.registry.resolved(key) {
+                return Outer::new(&attribution);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            // Bundles are read by other threads, in far less than this.
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Makes a container known, if its first process is news. Its bundle is read elsewhere.
+    fn announce(
+        &mut self,
+        running: Running,
+        outer: Option<Outer>,
+        processes: &Processes,
+        is_news: &impl Fn(&Process) -> bool,
+    ) {
+        let Some(init) = processes.get(running.init).filter(|init| is_news(init)) else { return };
+        if self.trees.iter().any(|tree| tree.running.init == running.init) {
+            return;
+        }
+        let Some(key) = self.registry.take_slot(0) else { return };
+        learn(Invocation::of_running(key, &running, outer.clone()), self.registry, self.readers);
+        self.registry.begin(key, init.pid, 1, init.start_time());
+        self.trees.push(Tree { running, key, outer });
     }
 
     /// The processes of all containers, and the runtimes at work with theirs.
     fn look(&mut self, processes: &Processes, followed: &HashSet<u32>) -> HashMap<u32, Adoptee> {
-        let mut found = self.members(processes);
+        let members = self.members(processes);
+        let mut found: HashMap<u32, Adoptee> = HashMap::new();
+        for (pid, key) in &members {
+            if let Some(process) = processes.get(*pid) {
+                found.insert(*pid, self.member(process, *key));
+            }
+        }
         let runtimes = self.runtimes;
         for runtime in processes.iter().filter(|process| is_runtime(runtimes, &process.comm)) {
-            if followed.contains(&runtime.pid) || found.contains_key(&runtime.pid) {
+            if followed.contains(&runtime.pid) {
                 continue;
             }
-            let Some(key) = self.key_at_work(runtime) else { continue };
+            let outer = members.get(&runtime.pid).copied();
+            let Some(key) = self.key_at_work(runtime, outer) else { continue };
             for process in
                 processes.iter().filter(|process| processes.descends_from(process.pid, runtime.pid))
             {
-                found.entry(process.pid).or_insert_with(|| adoptee(process, key, PREPARING, runtime.mntns));
+                if members.get(&process.pid).copied() == outer {
+                    let container = outer.unwrap_or(ContainerKey::HOST);
+                    found.insert(process.pid, adoptee(process, container, key));
+                }
             }
         }
         found
     }
 
+    /// A process of a container. Of one that this kernel does not see inside there are only those around it.
+    fn member(&self, process: &Process, key: ContainerKey) -> Adoptee {
+        let hidden = |tree: &Tree| {
+            tree.key == key && Isolation::of_runtime(&tree.running.runtime) == Some(Isolation::Kata)
+        };
+        if self.trees.iter().any(hidden) {
+            adoptee(process, ContainerKey::HOST, key)
+        } else {
+            adoptee(process, key, ContainerKey::HOST)
+        }
+    }
+
     /// The processes of the containers: their first ones; those in a cgroup or pid namespace that is one container's
     /// alone; and what descends from those, each from the nearest.
-    fn members(&self, processes: &Processes) -> HashMap<u32, Adoptee> {
-        let inits: Vec<(&Process, ContainerKey)> =
-            self.trees.iter().filter_map(|(tree, key)| Some((processes.get(tree.init)?, *key))).collect();
+    fn members(&self, processes: &Processes) -> HashMap<u32, ContainerKey> {
+        // Inner ones before those around them, which have their cgroups too.
+        let mut trees: Vec<(&Tree, &Process)> =
+            self.trees.iter().filter_map(|tree| Some((tree, processes.get(tree.running.init)?))).collect();
+        trees.sort_by_key(|(tree, _)| tree.outer.is_none());
         // A pid namespace that is shared with the host or with `tracer` is nobody's own.
         let shared = [process::INITIAL_PID_NS, processes.get(std::process::id()).map_or(0, |me| me.pidns)];
-        let mut core: HashMap<u32, ContainerKey> = inits.iter().map(|(init, key)| (init.pid, *key)).collect();
-        for (init, key) in &inits {
-            let others: Vec<&Process> = inits
+        let mut core: HashMap<u32, ContainerKey> =
+            trees.iter().map(|(tree, init)| (init.pid, tree.key)).collect();
+        for (tree, init) in &trees {
+            let is_within = |other: &Tree| other.outer.as_ref().is_some_and(|outer| outer.key == tree.key);
+            let others: Vec<&Process> = trees
                 .iter()
-                .map(|(other, _)| *other)
-                .filter(|other| other.pid != init.pid)
+                .filter(|(other, _)| other.key != tree.key && !is_within(other))
+                .map(|(_, other)| *other)
                 .chain(processes.get(init.ppid))
                 .collect();
             let cgroups: Vec<&String> = init
@@ -166,35 +225,46 @@ impl Search<'_> {
                 if cgroups.iter().any(|cgroup| process.is_in(cgroup))
                     || own_pidns && process.pidns == init.pidns
                 {
-                    core.entry(process.pid).or_insert(*key);
+                    core.entry(process.pid).or_insert(tree.key);
                 }
             }
         }
         let key_of =
             |process: &Process| processes.lineage(process.pid).find_map(|one| core.get(&one.pid).copied());
-        let member = |process: &Process| Some((process.pid, adoptee(process, key_of(process)?, MEMBER, 0)));
-        processes.iter().filter_map(member).collect()
+        processes.iter().filter_map(|process| Some((process.pid, key_of(process)?))).collect()
     }
 
-    /// The key of what a runtime is bringing about: a container that is known already, or one more.
-    fn key_at_work(&mut self, runtime: &Process) -> Option<ContainerKey> {
+    /// The key of what a runtime is bringing about, on the host or in a container: one that is known already, or one
+    /// more.
+    fn key_at_work(&mut self, runtime: &Process, around: Option<ContainerKey>) -> Option<ContainerKey> {
         if let Some(key) = self.at_work.get(&runtime.pid) {
             return Some(*key);
         }
-        let process = RuntimeProcess::open(runtime.pid, runtime.start_ticks).ok()?;
-        let args = process.cmdline().ok()?;
-        let trust = process.trust().ok()?;
-        let key = self.registry.take_slot()?;
-        let invocation = Invocation::of_process(key, runtime.comm.clone(), process, &args, trust);
-        let known = invocation.as_ref().and_then(Invocation::name).and_then(|(root, id)| {
-            let is_it = |(container, _): &&(Running, ContainerKey)| {
-                container.state_root.as_ref() == Some(&root) && container.id == id
+        let outer = around.map(|key| self.outer(key));
+        // What works within a container that may name no other is that container's.
+        let outer = if let Some(outer) = outer { Some(outer?) } else { None };
+        let (line, process, trust) = self.look_at(runtime, outer.as_ref())?;
+        let needed = if outer.is_none() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
+        let believed = trust & needed == needed;
+        let key = self.registry.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?;
+        let invocation = believed
+            .then(|| Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line))
+            .flatten();
+        let known = invocation.as_ref().and_then(Invocation::name).and_then(|name| {
+            let is_it = |tree: &&Tree| {
+                tree.running.state_root.as_ref() == Some(&name.root) && tree.running.id == name.id
             };
-            self.trees.iter().find(is_it).map(|(_, key)| *key)
+            self.trees.iter().find(is_it).map(|tree| tree.key)
         });
         let key = match (known, invocation) {
             (None, Some(invocation)) => {
                 learn(invocation, self.registry, self.readers);
+                key
+            }
+            (None, None) if !believed => {
+                self.registry.announce(key, ContainerKey::HOST, None);
+                let stray = Container { pod_known: true, ..Container::unknown(Unknown::Untrusted) };
+                self.registry.resolve(key, Container { runtime: runtime.comm.clone(), ..stray });
                 key
             }
             (known, _) => {
@@ -205,6 +275,28 @@ impl Search<'_> {
         self.at_work.insert(runtime.pid, key);
         Some(key)
     }
+
+    /// What a runtime at work was asked for, and what speaks for it.
+    fn look_at(
+        &self,
+        runtime: &Process,
+        outer: Option<&Outer>,
+    ) -> Option<(super::cmdline::CommandLine, RuntimeProcess, u32)> {
+        let (pid, start_ticks, comm) = (runtime.pid, runtime.start_ticks, runtime.comm.clone());
+        let look = move || {
+            let process = RuntimeProcess::open(pid, start_ticks).ok()?;
+            let line = claim::parse(&process.cmdline().ok()?, false, &comm).ok()?;
+            let trust = process.trust().ok()?;
+            Some((line, process, trust))
+        };
+        match outer {
+            None => look(),
+            Some(outer) => {
+                let guest = Guest::Container(outer.key);
+                self.readers.handle().block_on(self.readers.guest(guest, look)).flatten()
+            }
+        }
+    }
 }
 
 /// A comm has 15 bytes of a name.
@@ -212,41 +304,6 @@ fn is_runtime(runtimes: &[String], comm: &str) -> bool {
     runtimes.iter().any(|name| comm_bytes(&comm_of(name)) == comm.as_bytes())
 }
 
-fn adoptee(process: &Process, container: ContainerKey, stage: u32, runtime_mntns: u64) -> Adoptee {
-    let runtime_mntns = u32::try_from(runtime_mntns).unwrap_or(0);
-    Adoptee { container, start_ticks: process.start_ticks, stage, runtime_mntns }
-}
-
-/// Every container that a runtime's state tells of, once.
-fn stated(host: BorrowedFd<'_>, processes: &Processes) -> Vec<Running> {
-    let mut roots: Vec<PathBuf> = STATE_ROOTS.iter().map(PathBuf::from).collect();
-    for parent in STATE_ROOT_PARENTS.map(Path::new) {
-        roots.extend(files::list_below(host, parent).into_iter().map(|name| parent.join(name)));
-    }
-    let mut containers: HashMap<u32, Running> = HashMap::new();
-    for root in roots {
-        for id in files::list_below(host, &root) {
-            if let Some(container) = from_state(host, &root, id, processes) {
-                containers.insert(container.init, container);
-            }
-        }
-    }
-    containers.into_values().collect()
-}
-
-/// A container by its runtime's state, if its first process is the one that the state tells of.
-fn from_state(host: BorrowedFd<'_>, root: &Path, id: String, processes: &Processes) -> Option<Running> {
-    let State { bundle, init, init_start_ticks } = match state::read(host, root, &id) {
-        Ok(state) => state,
-        Err(error) => {
-            debug!("{error}");
-            return None;
-        }
-    };
-    let process = processes.get(init?)?;
-    if init_start_ticks.is_some_and(|ticks| ticks != process.start_ticks) {
-        return None;
-    }
-    let runtime = root.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    Some(Running { state_root: Some(root.to_owned()), id, bundle, runtime, init: process.pid })
+fn adoptee(process: &Process, container: ContainerKey, preparing: ContainerKey) -> Adoptee {
+    Adoptee { container, preparing, start_ticks: process.start_ticks }
 }

@@ -72,14 +72,16 @@ struct Config {
 }
 
 /// The state of the container that a runtime with the state directory `directory` calls `id`.
-pub fn read(root: BorrowedFd<'_>, directory: &Path, id: &str) -> Result<State, StateError> {
+///
+/// The files must belong to root or to `owner`.
+pub fn read(root: BorrowedFd<'_>, directory: &Path, id: &str, owner: u32) -> Result<State, StateError> {
     if id.contains('/') {
         return Err(StateError::NoBundle { path: directory.join(id) });
     }
     let mut refused = None;
     for name in FILES {
         let path = directory.join(id).join(name);
-        match files::read_below(root, &path) {
+        match files::read_below(root, &path, owner) {
             Ok(bytes) => return parse(&bytes, path),
             Err(source) => refused = Some(StateError::File { path, source }),
         }

@@ -8,54 +8,84 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_common::lifecycle::TRUSTED;
+use tracer_common::lifecycle::{TRUST_ROOT, TRUST_USER_NS, TRUSTED};
 
 use super::{
     files,
+    place::{Place, Running},
     process::RuntimeProcess,
     processes::{Process, Processes},
-    running::Running,
 };
 
 /// The shim's comm: the first 15 bytes of `containerd-shim-runc-v2`.
 const SHIM: &str = "containerd-shim";
 const CONMON: &str = "conmon";
+/// The shim that runs a container in a virtual machine by itself, without any runtime.
+const KATA_SHIM: &[u8] = b"containerd-shim-kata-v2";
 
 /// The containers that a process watches over, whose first processes are its children. None for all others, and
-/// for what is not the host's own.
-pub fn containers(process: &Process, processes: &Processes) -> Vec<Running> {
-    let of: fn(&RuntimeProcess, &[&Process]) -> Option<Vec<Running>> = match process.comm.as_str() {
-        SHIM => of_shim,
-        CONMON => of_conmon,
+/// for what is not root's in its place.
+pub fn containers(place: &Place, process: &Process, processes: &Processes) -> Vec<Running> {
+    let of: fn(&Watcher<'_>) -> Option<Vec<Running>> = match process.comm.as_str() {
+        SHIM => |watcher| watcher.shims(),
+        CONMON => |watcher| watcher.conmons(),
         _ => return Vec::new(),
     };
-    let children: Vec<&Process> = processes.iter().filter(|child| child.ppid == process.pid).collect();
+    let needed = if place.is_host() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
+    let children =
+        processes.iter().filter(|child| child.ppid == process.pid).map(|child| child.pid).collect();
     RuntimeProcess::open(process.pid, process.start_ticks)
         .ok()
-        .filter(|watcher| watcher.trust().is_ok_and(|trust| trust == TRUSTED))
-        .and_then(|watcher| of(&watcher, &children))
+        .filter(|process| process.trust().is_ok_and(|trust| trust & needed == needed))
+        .and_then(|process| of(&Watcher { place, process, children }))
         .unwrap_or_default()
 }
 
-/// A shim works in the bundle of the first of its containers. The others of the pod lie beside it, and each has
-/// the number of its first process in `init.pid`.
-fn of_shim(watcher: &RuntimeProcess, children: &[&Process]) -> Option<Vec<Running>> {
-    let bundles = watcher.cwd().parent()?;
-    let init = |id: &String| {
-        let bytes = files::read_below(watcher.root(), &bundles.join(id).join("init.pid")).ok()?;
-        let pid: u32 = String::from_utf8_lossy(&bytes).trim().parse().ok()?;
-        Some(children.iter().find(|child| child.pid == pid)?.pid)
-    };
-    let ids = files::list_below(watcher.root(), bundles);
-    Some(ids.into_iter().filter_map(|id| Some(running(bundles.join(&id), init(&id)?, id))).collect())
+struct Watcher<'a> {
+    place: &'a Place,
+    process: RuntimeProcess,
+    children: Vec<u32>,
 }
 
-/// `conmon -b BUNDLE -c ID …`; its child is the container's first process, or one that joined it.
-fn of_conmon(watcher: &RuntimeProcess, children: &[&Process]) -> Option<Vec<Running>> {
-    let cmdline = watcher.cmdline().ok()?;
-    let id = String::from_utf8_lossy(value(&cmdline, b"-c")?).into_owned();
-    let bundle = Path::new(OsStr::from_bytes(value(&cmdline, b"-b")?));
-    Some(children.iter().map(|child| running(bundle.to_owned(), child.pid, id.clone())).collect())
+impl Watcher<'_> {
+    /// A shim works in the bundle of the first of its containers. The others of the pod lie beside it, and each has
+    /// the number of its first process in `init.pid`.
+    fn shims(&self) -> Option<Vec<Running>> {
+        let bundles = self.process.cwd().parent()?;
+        let ids = files::list_below(self.process.root(), bundles);
+        let cmdline = self.process.cmdline().ok()?;
+        if cmdline.split(|byte| *byte == 0).next()?.ends_with(KATA_SHIM) {
+            return self.kata(bundles, &cmdline);
+        }
+        let init = |id: &String| {
+            let path = bundles.join(id).join("init.pid");
+            let bytes = files::read_below(self.process.root(), &path, files::ROOT).ok()?;
+            let pid = self.place.pid(String::from_utf8_lossy(&bytes).trim().parse().ok()?)?;
+            self.children.contains(&pid).then_some(pid)
+        };
+        let container = |id: String| Some(self.running("runc", bundles.join(&id), init(&id)?, id));
+        Some(ids.into_iter().filter_map(container).collect())
+    }
+
+    /// One shim watches over one sandbox; its processes are in the machine.
+    fn kata(&self, bundles: &Path, cmdline: &[u8]) -> Option<Vec<Running>> {
+        let id = String::from_utf8_lossy(value(cmdline, b"-id")?).into_owned();
+        Some(vec![self.running("kata", bundles.join(&id), self.process.pid(), id)])
+    }
+
+    /// `conmon -b BUNDLE -c ID …`; its child is the container's first process, or one that joined it.
+    fn conmons(&self) -> Option<Vec<Running>> {
+        let cmdline = self.process.cmdline().ok()?;
+        let id = String::from_utf8_lossy(value(&cmdline, b"-c")?).into_owned();
+        let bundle = Path::new(OsStr::from_bytes(value(&cmdline, b"-b")?));
+        let container = |child: &u32| self.running("runc", bundle.to_owned(), *child, id.clone());
+        Some(self.children.iter().map(container).collect())
+    }
+
+    fn running(&self, runtime: &str, bundle: PathBuf, init: u32, id: String) -> Running {
+        let view = self.place.view();
+        Running { state_root: None, id, bundle, runtime: runtime.to_owned(), init, view }
+    }
 }
 
 /// The word behind `option` on a command line.
@@ -63,10 +93,6 @@ fn value<'a>(cmdline: &'a [u8], option: &[u8]) -> Option<&'a [u8]> {
     let mut words = cmdline.split(|byte| *byte == 0);
     words.find(|word| *word == option)?;
     words.next()
-}
-
-fn running(bundle: PathBuf, init: u32, id: String) -> Running {
-    Running { state_root: None, id, bundle, runtime: "runc".to_owned(), init }
 }
 
 #[cfg(test)]

@@ -10,15 +10,12 @@ use tokio::sync::watch;
 use tracer_common::container::ContainerKey;
 use tracing::warn;
 
-use super::{
-    Event,
-    session::{Phase, lock},
-    sink::Sink,
-};
+use super::{Event, sink::Sink};
 use crate::{
     bpf::{Bpf, EventRing},
     clock::WallClock,
     containers::{Attribution, Choice, Lookup, Registry},
+    observe::{Observer, Phase, lock},
     render::Lost,
     runtime::Lifecycle,
 };
@@ -51,6 +48,8 @@ struct Router {
     sink: Sink,
     /// By slot: what is known already, without a lock.
     known: Vec<Option<(ContainerKey, Arc<Attribution>)>>,
+    /// The registry's when `known` was known.
+    revision: u64,
     waiting: HashMap<ContainerKey, Waiting>,
     /// Containers that were waited for in vain.
     given_up: HashSet<ContainerKey>,
@@ -68,36 +67,33 @@ struct Waiting {
 }
 
 impl Stream {
-    pub(super) fn new(
-        ring: EventRing,
-        lifecycle: Arc<Mutex<Lifecycle>>,
-        registry: Arc<Registry>,
-        bpf: Arc<Mutex<Bpf>>,
-        sink: Sink,
-    ) -> Self {
+    pub(super) fn new(ring: EventRing, observer: &Observer, sink: Sink) -> Self {
         let router = Router {
-            lifecycle,
-            unknown: registry.unknown(),
-            registry,
+            lifecycle: Arc::clone(&observer.lifecycle),
+            unknown: observer.registry.unknown(),
+            registry: Arc::clone(&observer.registry),
             sink,
             known: Vec::new(),
+            revision: 0,
             waiting: HashMap::new(),
             given_up: HashSet::new(),
             last_timestamp: 0,
         };
+        let bpf = Arc::clone(&observer.bpf);
         Self { ring, bpf, router, reported: HashMap::new(), missed: 0 }
     }
 
     /// Handles events until the programs are detached and the ring is empty.
     pub(super) async fn run(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
-        let registry = Arc::clone(&self.router.registry);
+        let mut changes = self.router.registry.changes();
         let mut waiter = self.ring.waiter()?;
         let mut report = tokio::time::interval(REPORT_INTERVAL);
         self.router.sink.flush();
         while *phases.borrow() == Phase::Running {
             tokio::select! {
                 result = waiter.wait() => result?,
-                () = registry.resolved.notified() => {}
+                // Only who waits for a container to become known has to look at once.
+                _ = changes.changed(), if !self.router.waiting.is_empty() => {}
                 _ = phases.changed() => {}
                 _ = report.tick() => self.report_losses()?,
             }
@@ -138,9 +134,9 @@ impl Stream {
 
     /// Waits for the bundles that are still being read, within bounds.
     async fn finish_waiting(&mut self) {
+        let mut changes = self.router.registry.changes();
         while !self.router.waiting.is_empty() {
-            let registry = Arc::clone(&self.router.registry);
-            let _ = tokio::time::timeout(Duration::from_millis(50), registry.resolved.notified()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
             self.router.settle(Instant::now());
         }
     }
@@ -169,8 +165,13 @@ impl Stream {
 
 impl Router {
     /// Brings the registry up to date: what was submitted before an event is known before it is handled.
-    fn learn(&self) {
+    fn learn(&mut self) {
         lock(&self.lifecycle).drain();
+        let revision = self.registry.revision();
+        if self.revision != revision {
+            self.revision = revision;
+            self.known.clear();
+        }
     }
 
     fn handle(&mut self, record: &[u8]) {

@@ -1,0 +1,181 @@
+//! What tracing and listing share: the programs in the kernel, and the containers that become known through them.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use aya_log::EbpfLogger;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
+use tracing::{debug, warn};
+
+use crate::{
+    bpf::{self, Bpf, EventRing},
+    containers::{Registry, Selection},
+    runtime::{Lifecycle, Readers, running},
+};
+
+/// How long finding the containers that run already may delay `ready`.
+const FIND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Programs are attached, or about to be.
+    Running,
+    /// No program runs any more: what is in the rings is all there will be.
+    Detached,
+}
+
+/// Which containers become known, and how far who tells of them is believed.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The containers that are asked for.
+    pub selection: Selection,
+    /// File names of container runtimes.
+    pub runtimes: Vec<String>,
+    /// Whether users' runtimes are believed.
+    pub trust_rootless: bool,
+}
+
+/// The programs, and what follows from what they tell.
+pub struct Observer {
+    /// The programs.
+    pub bpf: Arc<Mutex<Bpf>>,
+    /// The containers.
+    pub registry: Arc<Registry>,
+    /// What the programs tell of containers.
+    pub lifecycle: Arc<Mutex<Lifecycle>>,
+    readers: Arc<Readers>,
+    runtimes: Vec<String>,
+    phase: watch::Sender<Phase>,
+}
+
+/// The asynchronous runtime that an observer works in.
+pub fn runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        // One more looks for the containers that run.
+        .max_blocking_threads(Readers::THREADS + 1)
+        .build()
+        .context("starting the asynchronous runtime")
+}
+
+impl Observer {
+    /// Loads the programs and starts to read what they tell of containers; nothing is attached yet.
+    pub fn load(
+        options: &bpf::Options<'_>,
+        scope: Scope,
+        runtime: &Runtime,
+    ) -> anyhow::Result<(Self, EventRing)> {
+        let (mut bpf, maps) = Bpf::load(options)?;
+        log_programs(&mut bpf, runtime)?;
+        let registry = Arc::new(Registry::new(scope.selection, maps.registry));
+        let readers = Arc::new(Readers::new(runtime.handle().clone()));
+        let lifecycle =
+            Lifecycle::new(maps.lifecycle, Arc::clone(&registry), Arc::clone(&readers), scope.trust_rootless);
+        let lifecycle = Arc::new(Mutex::new(lifecycle));
+        let (phase, phases) = watch::channel(Phase::Running);
+        let for_thread = Arc::clone(&lifecycle);
+        spawn("lifecycle", move || read_lifecycle(&for_thread, phases))?;
+        let bpf = Arc::new(Mutex::new(bpf));
+        Ok((Self { bpf, registry, lifecycle, readers, runtimes: scope.runtimes, phase }, maps.events))
+    }
+
+    /// How far the end has come.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Attaches the programs, and makes the containers known that run already.
+    pub async fn start(&self) -> anyhow::Result<()> {
+        lock(&self.bpf).attach()?;
+        self.find_running().await;
+        Ok(())
+    }
+
+    /// Finds the containers that run already. What hangs there delays nobody for long.
+    async fn find_running(&self) {
+        let (registry, readers, runtimes) =
+            (Arc::clone(&self.registry), Arc::clone(&self.readers), self.runtimes.clone());
+        let found = tokio::task::spawn_blocking(move || running::find(&registry, &readers, &runtimes));
+        match tokio::time::timeout(FIND_PATIENCE, found).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!("containers that run already pass for the host: {error:#}"),
+            Ok(Err(error)) => warn!("containers that run already pass for the host: {error}"),
+            Err(_) => warn!("some containers that run already are not found yet: it takes too long"),
+        }
+    }
+
+    /// Detaches the programs: nothing more will be told.
+    pub fn detach(&self) -> anyhow::Result<()> {
+        lock(&self.bpf).detach()?;
+        self.phase.send_replace(Phase::Detached);
+        Ok(())
+    }
+}
+
+/// Hands what the programs log on to this process's log.
+fn log_programs(bpf: &mut Bpf, runtime: &Runtime) -> anyhow::Result<()> {
+    let logger = EbpfLogger::init(bpf.ebpf()).context("reading the BPF programs' log")?;
+    let _context = runtime.enter();
+    // SAFETY: the logger owns its descriptor, and neither closes nor replaces it before it is dropped.
+    let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+        .context("watching the BPF programs' log")?;
+    runtime.spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+    Ok(())
+}
+
+/// Handles lifecycle records as they come, whatever the other threads wait for: a runtime's process must be
+/// looked at before it ends.
+fn read_lifecycle(lifecycle: &Mutex<Lifecycle>, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
+    local_runtime()?.block_on(async {
+        // SAFETY: the descriptor is owned, and neither closed nor replaced before it is dropped.
+        let fd = unsafe { AsyncFd::register_with_interest(lock(lifecycle).readiness()?, Interest::READABLE) }
+            .context("watching the lifecycle ring")?;
+        loop {
+            tokio::select! {
+                guard = fd.readable() => guard.context("watching the lifecycle ring")?.clear_ready(),
+                _ = phases.changed() => return Ok(()),
+            }
+            lock(lifecycle).drain();
+        }
+    })
+}
+
+/// An asynchronous runtime for a thread that waits for several things.
+pub fn local_runtime() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("starting the asynchronous runtime")
+}
+
+/// Starts a thread. How it ends is logged.
+pub fn spawn(
+    name: &'static str,
+    run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(move || match run() {
+            Ok(()) => debug!("thread {name} has ended"),
+            Err(error) => warn!("thread {name} has failed: {error:#}"),
+        })
+        .with_context(|| format!("starting the thread {name}"))?;
+    Ok(())
+}
+
+/// A panic while the lock was held would have ended the process (`panic = "abort"` in releases); what it guards
+/// is whole in any case.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

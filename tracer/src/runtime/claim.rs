@@ -1,0 +1,233 @@
+//! What the programs tell of a runtime that was executed, and how far it is believed.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tracer_common::{
+    comm_bytes,
+    container::{ContainerKey, NANOSECONDS_PER_TICK},
+    lifecycle::{
+        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
+        TRUST_USER_NS, TRUSTED,
+    },
+};
+use tracing::{debug, warn};
+
+use super::{
+    cgroup,
+    cmdline::{self, Command, CommandLine},
+    process::{ProcessError, RuntimeProcess},
+};
+use crate::containers::{Container, Nested, Unknown};
+
+/// What speaks for the host's root: who has it needs no container to be believed.
+const TRUST_OF_ROOT: u32 = TRUST_ROOT | TRUST_USER_NS;
+/// What speaks for the host, whichever user it is.
+const TRUST_OF_HOST: u32 = TRUST_PID_NS | TRUST_ROOT_DIR;
+
+/// A runtime's execution, as it claims to be.
+#[derive(Debug)]
+pub struct Claim {
+    /// The key of what it brings about.
+    pub key: ContainerKey,
+    /// The container that it runs in.
+    pub outer: ContainerKey,
+    /// The runtime's name.
+    pub runtime: String,
+    trust: u32,
+    pid: u32,
+    start_ticks: u64,
+    args: Vec<u8>,
+    /// Whether `args` are all there are.
+    whole: bool,
+}
+
+/// How far a runtime on the host is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the host's root: it names containers and their pods.
+    Host,
+    /// It is a user of the host, whose runtimes were asked to be believed.
+    Rootless,
+    /// Neither.
+    Stranger,
+}
+
+impl Claim {
+    /// From the record of an execution.
+    pub fn new(record: &Runtime, args: &[u8]) -> Self {
+        Self {
+            key: record.record.container,
+            outer: record.outer,
+            runtime: String::from_utf8_lossy(comm_bytes(&record.comm)).into_owned(),
+            trust: record.trust,
+            pid: record.record.pid,
+            start_ticks: record.start_time / NANOSECONDS_PER_TICK,
+            args: args.to_owned(),
+            whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
+        }
+    }
+
+    /// How far it is believed on the host.
+    pub const fn standing(&self, trust_rootless: bool) -> Standing {
+        if self.trust == TRUSTED {
+            Standing::Host
+        } else if trust_rootless && self.trust & TRUST_OF_HOST == TRUST_OF_HOST {
+            Standing::Rootless
+        } else {
+            Standing::Stranger
+        }
+    }
+
+    /// Whether it is believed within a container that may name others.
+    pub const fn is_roots(&self) -> bool {
+        self.trust & TRUST_OF_ROOT == TRUST_OF_ROOT
+    }
+
+    /// A hold on the runtime's process, if it is there still.
+    pub fn process(&self) -> Result<RuntimeProcess, ProcessError> {
+        RuntimeProcess::open(self.pid, self.start_ticks)
+    }
+
+    /// The command line, from the runtime itself where it does not fit into a record.
+    pub fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, String> {
+        match process.filter(|_| !self.whole).map(RuntimeProcess::cmdline) {
+            Some(Ok(cmdline)) => parse(&cmdline, false, &self.runtime),
+            Some(Err(error)) => Err(error.to_string()),
+            None => parse(&self.args, !self.whole, &self.runtime),
+        }
+    }
+
+    /// The container that it says it is about. Nothing but the record is looked at.
+    pub fn nested(&self) -> Nested {
+        let id = match self.command_line(None).map(|line| line.command) {
+            Ok(Command::Create(creation) | Command::Run(creation) | Command::Restore(creation)) => {
+                creation.id
+            }
+            Ok(Command::Exec(exec)) => exec.id,
+            Ok(Command::Other) | Err(_) => {
+                return Nested { id: String::new(), runtime: self.runtime.clone() };
+            }
+        };
+        Nested { id: id.to_string_lossy().into_owned(), runtime: self.runtime.clone() }
+    }
+
+    /// Its container, which it is not believed about: not even the id, which might be another's. Says so, a few times
+    /// only, since whoever may execute what is called like a runtime can make this happen. None for what brings no
+    /// process into any container.
+    pub fn disbelieved(&self) -> Option<Stray> {
+        const WARNINGS: u32 = 20;
+        static WARNED: AtomicU32 = AtomicU32::new(0);
+        let what = what(&self.command_line(None))?;
+        let (runtime, why) = (&self.runtime, distrust(self.trust));
+        if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {
+            warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
+        } else {
+            debug!("{runtime} claims to start {what} and is not believed, since {why}");
+        }
+        let roots_cgroup = self.is_roots();
+        Some(Stray { runtime: runtime.clone(), why: Unknown::Untrusted, roots_cgroup, pod_known: true })
+    }
+
+    /// Its container, whose runtime is believed but not understood.
+    pub fn not_understood(&self, problem: &str) -> Stray {
+        warn!("{}: {problem}: its container is shown without pod", self.runtime);
+        let why = Unknown::NotUnderstood;
+        Stray { runtime: self.runtime.clone(), why, roots_cgroup: true, pod_known: false }
+    }
+}
+
+/// A container that only its cgroup can tell from others, once there is one.
+#[derive(Debug)]
+pub struct Stray {
+    runtime: String,
+    why: Unknown,
+    /// Whether root has made its cgroup: others may have some to name as another's container.
+    roots_cgroup: bool,
+    /// Pods are the host's runtimes' alone.
+    pod_known: bool,
+}
+
+impl Stray {
+    /// The container, with its first process and the name of that one's cgroup in the unified hierarchy; without one
+    /// there, the others may tell.
+    pub fn container(self, cgroup: &str, pid: u32) -> Container {
+        let id = self.roots_cgroup.then(|| cgroup::id_of(cgroup).or_else(|| cgroup::id_of_process(pid)));
+        Container {
+            id: id.flatten().unwrap_or_default(),
+            runtime: self.runtime,
+            pod_known: self.pod_known,
+            ..Container::unknown(self.why)
+        }
+    }
+}
+
+/// What the command line of a process with this comm says.
+pub fn parse(block: &[u8], truncated: bool, comm: &str) -> Result<CommandLine, String> {
+    cmdline::parse(without_interpreter(block, comm.as_bytes()), truncated).map_err(|error| error.to_string())
+}
+
+/// The command line from the runtime's own name on: a script's begins with its interpreter's.
+fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
+    /// An interpreter, its one argument, and a chance more: `env` has none.
+    const WORDS: usize = 4;
+    let mut start = 0;
+    for word in block.split(|byte| *byte == 0).take(WORDS) {
+        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
+        if name.get(..comm.len().max(1)) == Some(comm) && (name.len() == comm.len() || comm.len() == 15) {
+            return &block[start..];
+        }
+        start += word.len() + 1;
+    }
+    block
+}
+
+/// What a command line says comes about; None for nothing.
+#[expect(clippy::unnecessary_debug_formatting, reason = "it escapes what a hostile command line may hold")]
+fn what(line: &Result<CommandLine, String>) -> Option<String> {
+    match line.as_ref().map(|line| &line.command) {
+        Ok(Command::Create(creation) | Command::Run(creation) | Command::Restore(creation)) => {
+            let bundle = creation.bundle.as_deref().unwrap_or(Path::new(""));
+            Some(format!("container {:?} with bundle {bundle:?}", creation.id))
+        }
+        Ok(Command::Exec(exec)) => Some(format!("a process for container {:?}", exec.id)),
+        Ok(Command::Other) => None,
+        Err(_) => Some("a container".to_owned()),
+    }
+}
+
+/// What speaks against a runtime.
+fn distrust(trust: u32) -> String {
+    let reasons = [
+        (TRUST_ROOT, "it does not run as root"),
+        (TRUST_USER_NS, "it runs in a user namespace"),
+        (TRUST_PID_NS, "it runs in a pid namespace"),
+        (TRUST_ROOT_DIR, "its root directory is not the host's"),
+    ];
+    let lacking = reasons.iter().filter(|(bit, _)| trust & bit == 0).map(|(_, reason)| *reason);
+    lacking.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_that_is_called_like_a_runtime_is_one() {
+        let strip = |block: &'static [u8]| without_interpreter(block, b"runc");
+        assert_eq!(strip(b"/bin/sh\0/opt/runc\0run\0id\0"), b"/opt/runc\0run\0id\0");
+        assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
+        assert_eq!(strip(b"something\0else\0"), b"something\0else\0");
+        assert_eq!(strip(b""), b"");
+    }
+
+    #[test]
+    fn distrust_names_every_reason() {
+        assert_eq!(distrust(TRUSTED), "");
+        let all = distrust(0);
+        assert_eq!(all.split(", ").count(), 4, "{all}");
+        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it does not run as root");
+    }
+}
