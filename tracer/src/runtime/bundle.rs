@@ -97,9 +97,9 @@ fn interpret(
         Role::Container(_) => ContainerType::Container,
     };
     // In containers that are no sandbox CRI-O's hold only what is known already.
-    let labels: BTreeMap<String, String> = match &resolved.labels_json {
-        Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).unwrap_or_default(),
-        _ => BTreeMap::new(),
+    let labels: Option<BTreeMap<String, String>> = match &resolved.labels_json {
+        Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).ok(),
+        _ => None,
     };
     let container = resolved.container().map(str::to_owned);
     Ok(Bundle {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(bundle.kind, ContainerType::Sandbox);
         let pod = bundle.pod.unwrap();
         assert_eq!(pod.container, None);
-        assert!(!pod.labels.is_empty());
+        assert!(!pod.labels.unwrap().is_empty());
     }
 
     #[test]

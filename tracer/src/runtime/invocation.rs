@@ -29,7 +29,7 @@ use super::{
     running::Running,
     state,
 };
-use crate::containers::{Container, ContainerType, Lookup, Registry, Source};
+use crate::containers::{Container, ContainerType, Lookup, Registry, Source, Unknown};
 
 /// A runtime's invocation that brings a process into a container, with a hold on what it sees of the file system.
 #[derive(Debug)]
@@ -176,7 +176,8 @@ impl Invocation {
         match &self.task {
             // Pods are the host's runtimes' alone.
             Task::Unknown { id, trust } => {
-                Arc::new(Container { pod_known: trust.is_some(), ..self.without_bundle(id) })
+                let why = Some(if trust.is_some() { Unknown::Untrusted } else { Unknown::NotUnderstood });
+                Arc::new(Container { why, pod_known: trust.is_some(), ..self.without_bundle(id) })
             }
             Task::Read { id, config, source } if config.is_absolute() => {
                 Arc::new(self.read_bundle(id, config, *source))
@@ -212,6 +213,10 @@ impl Invocation {
                 kind,
                 image,
                 source,
+                why: None,
+                outer: None,
+                inner: None,
+                isolation: None,
                 pod,
                 pod_known: true,
             },
@@ -229,6 +234,10 @@ impl Invocation {
             kind: ContainerType::Container,
             image: None,
             source: Source::Cgroup,
+            why: Some(Unknown::Unreadable),
+            outer: None,
+            inner: None,
+            isolation: None,
             pod: None,
             pod_known: false,
         }
