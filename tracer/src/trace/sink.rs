@@ -167,7 +167,7 @@ impl Sink {
         let timestamp = self.clock.from_boot(event.header.timestamp);
         let row = Row { timestamp, node: &self.node, kind: self.tracer.name(), event, container };
         let len = self.buffer.len();
-        if let Err(error) = self.renderer.event(&row, &mut self.buffer) {
+        if let Err(error) = self.renderer.row(&row, &mut self.buffer) {
             warn!("an event cannot be shown: {error}");
             self.buffer.truncate(len);
             add(&self.tally.malformed, 1);
