@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod containers;
 pub mod error;
+pub mod list;
 pub mod render;
 pub mod runtime;
 pub mod trace;

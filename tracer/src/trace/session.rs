@@ -38,6 +38,7 @@ const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to trace, and how to show it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Config {
     /// The traced kind.
     pub tracer: &'static dyn Tracer,
@@ -61,6 +62,10 @@ pub struct Config {
     pub buffer_size: u32,
     /// File names of container runtimes.
     pub runtimes: Vec<String>,
+    /// The engine's CRI socket, where it is not one of the usual ones.
+    pub runtime_endpoint: Option<String>,
+    /// Whether runtimes of users may name pods.
+    pub trust_rootless: bool,
     /// Whether the BPF programs' own log is wanted.
     pub log_programs: bool,
 }
