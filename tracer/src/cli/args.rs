@@ -43,8 +43,6 @@ pub(super) struct TraceArgs {
     /// What to trace
     #[arg(value_parser = kinds())]
     pub(super) kind: String,
-    #[command(flatten)]
-    pub(super) selection: SelectionArgs,
     /// Show host processes as well
     #[arg(long)]
     pub(super) host: bool,
@@ -60,8 +58,6 @@ pub(super) struct TraceArgs {
     /// Only these commands, by comm: up to 15 characters
     #[arg(long, value_name = "NAME")]
     pub(super) comm: Vec<String>,
-    #[command(flatten)]
-    pub(super) output: OutputArgs,
     /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_events: Option<u64>,
@@ -69,16 +65,20 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "SIZE", default_value = "8MiB")]
     pub(super) buffer_size: ByteSize,
     #[command(flatten)]
+    pub(super) selection: SelectionArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    #[command(flatten)]
     pub(super) runtimes: RuntimeArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct ListArgs {
-    #[command(flatten)]
-    pub(super) selection: SelectionArgs,
     /// Go on and show what changes
     #[arg(short, long)]
     pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) selection: SelectionArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
     #[command(flatten)]
@@ -87,6 +87,7 @@ pub(super) struct ListArgs {
 
 /// How it is shown, and for how long.
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Output")]
 pub(super) struct OutputArgs {
     /// columns, wide, json, jsonpretty, yaml, or custom-columns=A,B
     #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
@@ -104,6 +105,7 @@ pub(super) struct OutputArgs {
 
 /// Where containers come from.
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Runtimes and engines")]
 pub(super) struct RuntimeArgs {
     /// One more file name by which a container runtime is known
     #[arg(long, value_name = "NAME")]
