@@ -126,6 +126,7 @@ fn marked() -> (String, String) {
 fn assert_refused(own: &[Value], log: &str, file: &Path, why: &[&str]) {
     for event in own {
         assert_eq!(event["k8s"], Value::Null, "its bundle is not to be believed, in {event}");
+        assert_eq!(event["container"]["why"], "unreadable", "in {event}");
     }
     let name = file.to_str().unwrap();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains(name)).collect();
@@ -402,6 +403,7 @@ fn rooted_bundle() {
         assert!(event["k8s"] == Value::Null || event["k8s"] == inner.k8s(), "in {event}\nlog:\n{log}");
     }
     if own[0]["k8s"] == Value::Null {
+        assert_eq!(own[0]["container"]["why"], "untrusted");
         assert!(log.lines().any(|line| line.contains(&name)), "no word of it in the log:\n{log}");
     }
 }

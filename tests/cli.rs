@@ -46,6 +46,14 @@ fn wrong_usage() {
         (&["trace", "open", "--buffer-size", "huge"], "huge"),
         (&["trace", "open", "--pid", "init"], "init"),
         (&["trace", "open", "--uid", "root"], "root"),
+        (&["trace", "open", "-l", "app=web,-x"], "\"-x\" at character 9"),
+        (&["trace", "open", "-l", "app in web", "-l", "x"], "\"web\" at character 8"),
+        (&["trace", "open", "--runtime-endpoint", "tcp://127.0.0.1:1"], "tcp://"),
+        (&["list-containers", "-o", "xml"], "xml"),
+        (&["list-containers", "-o", "custom-columns=POD,COMM"], "COMM"),
+        (&["list-containers", "-o", "custom-columns=EVENT"], "EVENT"),
+        (&["list-containers", "-l", "="], "--selector"),
+        (&["list-containers", "--max-events", "1"], "--max-events"),
     ];
     for (arguments, named) in table {
         let output = run(arguments);
@@ -62,6 +70,7 @@ fn help() {
         &["help"],
         &["trace", "--help"],
         &["trace", "open", "--help"],
+        &["list-containers", "--help"],
         &["doctor", "-h"],
     ] {
         let output = run(arguments).success();

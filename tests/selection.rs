@@ -9,8 +9,8 @@ use std::process::{Command, ExitCode};
 use harness::need::RUNC;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Need, Pod, Runtime, Suite, Tracer, bundle};
-use serde_json::Value;
+use harness::{Bundle, Dialect, Need, Pod, Runtime, Suite, Tracer, bundle};
+use serde_json::{Value, json};
 
 const HOST: &[Need] = &[Need::Root, Need::Btf, Need::Tracer];
 
@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     Suite::new()
         .test("namespaces_pods_and_containers", RUNC, selectors)
         .test("another_namespace_stays_out", RUNC, another_namespace)
+        .test("labels_where_the_bundle_has_them", RUNC, labels)
+        .test("labels_that_nobody_knows_are_counted", RUNC, unknown_labels)
         .test("host_processes_only_when_asked_for", RUNC, host)
         .test("never_its_own_events", RUNC, never_its_own)
         .test("one_process", HOST, by_pid)
@@ -112,6 +114,61 @@ fn another_namespace() {
     let done = tracer.stop();
     assert_eq!(done.events().len(), 1, "{:#?}", done.events());
     bundle.assert_names(&done.events()[0]);
+}
+
+/// CRI-O annotates a sandbox with its pod's labels.
+fn labels() {
+    let pod = Pod::new("web", "POD");
+    let mark = format!("/{}", unique("mark"));
+    let script = format!("true < {mark}");
+    let bundle = Bundle::pod(Dialect::CriO, &pod, &["/bin/sh", "-c", &script]).edit(|config| {
+        let annotations = &mut config["annotations"];
+        annotations["io.kubernetes.cri-o.ContainerType"] = json!("sandbox");
+        annotations["io.kubernetes.cri-o.Labels"] = json!(r#"{"app":"web","example.com/tier":"front"}"#);
+    });
+    // A container without pod has no labels, and is not what `!x` asks for.
+    let plain = Bundle::plain(&["/bin/sh", "-c", &script]);
+    let table: [(&[&str], bool); 8] = [
+        (&["-l", "app=web"], true),
+        (&["-l", "app in (db, web), example.com/tier"], true),
+        (&["--selector", "app!=db", "-l", "!absent"], true),
+        (&["-l", "app=web", "-n", &pod.namespace], true),
+        (&["-l", "app=db"], false),
+        (&["-l", "app=web", "-l", "example.com/tier=back"], false),
+        (&["-l", "app notin (web)"], false),
+        (&["-l", "app=web", "-p", "db"], false),
+    ];
+    let start = |(selectors, _): &(&[&str], bool)| {
+        let common = ["trace", "open", "-o", "json", "--failed"];
+        Tracer::start(&common.iter().chain(*selectors).copied().collect::<Vec<_>>())
+    };
+    let tracers: Vec<Tracer> = table.iter().map(start).collect();
+    Runtime::runc().run(&bundle);
+    Runtime::runc().run(&plain);
+    for ((selectors, wanted), tracer) in table.iter().zip(tracers) {
+        let events = tracer.stop().events();
+        let shown: Vec<&Value> = events.iter().filter(|event| event["open"]["path"] == *mark).collect();
+        assert_eq!(shown.len(), usize::from(*wanted), "{selectors:?}: {shown:#?}");
+        for event in shown {
+            assert_eq!(event["k8s"]["labels"], json!({"app": "web", "example.com/tier": "front"}));
+        }
+    }
+}
+
+/// The bundle has no labels, and there is no engine to ask: neither shown nor silently left out.
+fn unknown_labels() {
+    let pod = Pod::new("web", "app");
+    let bundle = Bundle::script(&pod, "true < /1; true < /2; true < /3");
+    let tracer =
+        Tracer::start(&["trace", "open", "-o", "json", "--failed", "-n", &pod.namespace, "-l", "!app"]);
+    Runtime::runc().run(&bundle);
+    let done = tracer.stop();
+    assert_eq!(done.events(), Vec::<Value>::new());
+    let losses = done.losses();
+    let unattributed = losses.iter().filter(|loss| loss["lost"]["reason"] == "unattributed");
+    let count: u64 = unattributed.filter_map(|loss| loss["lost"]["count"].as_u64()).sum();
+    // Other tests' containers may be among them.
+    assert!(count >= 3, "{losses:?}; log:\n{}", done.log());
 }
 
 /// This process opens a file that does not exist.

@@ -37,32 +37,7 @@ fn problem_of(record: &Value) -> Result<(), String> {
     keys(top, &["timestamp", "event", "node", "k8s", "container", "process", event], &[])?;
     timestamp(&record["timestamp"])?;
     kind(&record["node"], "node", Is::Text)?;
-    if !record["k8s"].is_null() {
-        let pod = [
-            ("namespace", Is::Text),
-            ("pod", Is::Text),
-            // containerd before 1.6.11 does not annotate it.
-            ("podUid", Is::TextOrNull),
-            // A sandbox has none.
-            ("container", Is::TextOrNull),
-            ("labels", Is::Object),
-        ];
-        fields(&record["k8s"], "k8s", &pod, &[])?;
-    }
-    if !record["container"].is_null() {
-        let container = [
-            ("id", Is::Text),
-            ("runtime", Is::TextOrNull),
-            ("type", Is::TextOrNull),
-            ("image", Is::TextOrNull),
-            ("source", Is::Text),
-        ];
-        fields(&record["container"], "container", &container, &[])?;
-        let source = record["container"]["source"].as_str().unwrap_or_default();
-        if !["bundle", "state", "cri", "cgroup"].contains(&source) {
-            return Err(format!("`container.source` is {source:?}"));
-        }
-    }
+    containers(record)?;
     let process = [
         ("pid", Is::Number),
         ("tid", Is::Number),
@@ -94,6 +69,51 @@ fn problem_of(record: &Value) -> Result<(), String> {
         }
         other => Err(format!("unknown event {other:?}")),
     }
+}
+
+/// What a record tells of a pod and its container.
+fn containers(record: &Value) -> Result<(), String> {
+    if !record["k8s"].is_null() {
+        let pod = [
+            ("namespace", Is::Text),
+            ("pod", Is::Text),
+            // containerd before 1.6.11 does not annotate it.
+            ("podUid", Is::TextOrNull),
+            // A sandbox has none.
+            ("container", Is::TextOrNull),
+            ("labels", Is::Object),
+        ];
+        fields(&record["k8s"], "k8s", &pod, &[])?;
+    }
+    if record["container"].is_null() {
+        return Ok(());
+    }
+    let container = [
+        ("id", Is::Text),
+        ("runtime", Is::TextOrNull),
+        ("type", Is::TextOrNull),
+        ("image", Is::TextOrNull),
+        ("source", Is::Text),
+    ];
+    let optional = [("why", Is::Text), ("outer", Is::Object), ("inner", Is::Object), ("isolation", Is::Text)];
+    fields(&record["container"], "container", &container, &optional)?;
+    for nested in ["outer", "inner"] {
+        if let Some(nested) = record["container"].get(nested) {
+            fields(nested, "nested container", &[("id", Is::Text), ("runtime", Is::Text)], &[])?;
+        }
+    }
+    for (field, values) in [
+        ("source", &["bundle", "state", "cri", "cgroup"][..]),
+        ("why", &["untrusted", "unreadable", "not-understood", "late"]),
+        ("isolation", &["gvisor", "kata"]),
+    ] {
+        if let Some(value) = record["container"][field].as_str()
+            && !values.contains(&value)
+        {
+            return Err(format!("`container.{field}` is {value:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn object<'a>(value: &'a Value, name: &str) -> Result<&'a Map<String, Value>, String> {

@@ -11,6 +11,7 @@ use aya_log::EbpfLogger;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tracing::{debug, warn};
@@ -40,6 +41,8 @@ pub struct Scope {
     pub selection: Selection,
     /// File names of container runtimes.
     pub runtimes: Vec<String>,
+    /// The engine's CRI socket, where it is not one of the usual ones.
+    pub runtime_endpoint: Option<String>,
     /// Whether users' runtimes are believed.
     pub trust_rootless: bool,
 }
@@ -113,11 +116,51 @@ impl Observer {
         }
     }
 
+    /// Returns when the engines have been asked what they know, or do not answer.
+    pub async fn asked_engines(&self) {}
+
+    /// Starts, ends and processes of containers that were missed so far.
+    pub fn missed(&self) -> anyhow::Result<u64> {
+        lock(&self.bpf).counters().map(|counters| counters.missed())
+    }
+
     /// Detaches the programs: nothing more will be told.
     pub fn detach(&self) -> anyhow::Result<()> {
         lock(&self.bpf).detach()?;
         self.phase.send_replace(Phase::Detached);
         Ok(())
+    }
+}
+
+/// What ends a run from outside.
+pub struct End {
+    interrupt: Signal,
+    terminate: Signal,
+    timeout: Option<Duration>,
+}
+
+impl End {
+    /// Handles signals from now on: before `ready`, since who reads that may signal at once. `timeout` is when to end
+    /// by itself.
+    pub fn new(timeout: Option<Duration>) -> anyhow::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
+        let terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
+        Ok(Self { interrupt, terminate, timeout })
+    }
+
+    /// Returns when it is time. The timeout counts from here.
+    pub async fn come(mut self) {
+        let timeout = async {
+            match self.timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => debug!("SIGINT"),
+            _ = self.terminate.recv() => debug!("SIGTERM"),
+            () = timeout => debug!("timeout"),
+        }
     }
 }
 

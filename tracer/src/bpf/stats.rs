@@ -33,6 +33,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Starts, processes and ends of containers that were missed.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.lifecycle_lost + self.not_followed
+    }
+
     pub(super) fn add(&mut self, stats: &ProgramStats) {
         self.events.seen += stats.seen;
         self.events.filtered += stats.filtered;

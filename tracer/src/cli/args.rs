@@ -25,6 +25,8 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Show events as they happen, each with its pod
     Trace(Box<TraceArgs>),
+    /// List the containers of this node, each with its pod
+    ListContainers(Box<ListArgs>),
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
 }
@@ -41,8 +43,6 @@ pub(super) struct TraceArgs {
     /// What to trace
     #[arg(value_parser = kinds())]
     pub(super) kind: String,
-    #[command(flatten)]
-    pub(super) selection: SelectionArgs,
     /// Show host processes as well
     #[arg(long)]
     pub(super) host: bool,
@@ -58,6 +58,37 @@ pub(super) struct TraceArgs {
     /// Only these commands, by comm: up to 15 characters
     #[arg(long, value_name = "NAME")]
     pub(super) comm: Vec<String>,
+    /// Stop after this many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_events: Option<u64>,
+    /// Size of the kernel's buffer for events, rounded up to a power of two
+    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+    pub(super) buffer_size: ByteSize,
+    #[command(flatten)]
+    pub(super) selection: SelectionArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    #[command(flatten)]
+    pub(super) runtimes: RuntimeArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ListArgs {
+    /// Go on and show what changes
+    #[arg(short, long)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) selection: SelectionArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+    #[command(flatten)]
+    pub(super) runtimes: RuntimeArgs,
+}
+
+/// How it is shown, and for how long.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Output")]
+pub(super) struct OutputArgs {
     /// columns, wide, json, jsonpretty, yaml, or custom-columns=A,B
     #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
     pub(super) output: String,
@@ -67,18 +98,24 @@ pub(super) struct TraceArgs {
     /// Stop after this time, for instance 10s or 1m30s
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(super) timeout: Option<Duration>,
-    /// Stop after this many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) max_events: Option<u64>,
-    /// Size of the kernel's buffer for events, rounded up to a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
-    pub(super) buffer_size: ByteSize,
     /// The node's name, instead of the host name
     #[arg(long, value_name = "NAME")]
     pub(super) node: Option<String>,
+}
+
+/// Where containers come from.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Runtimes and engines")]
+pub(super) struct RuntimeArgs {
     /// One more file name by which a container runtime is known
     #[arg(long, value_name = "NAME")]
     pub(super) runtime_name: Vec<String>,
+    /// The engine's CRI socket, instead of the usual ones
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(super) runtime_endpoint: Option<String>,
+    /// Believe the runtimes of users, too: they may name pods
+    #[arg(long)]
+    pub(super) trust_rootless: bool,
 }
 
 /// Which containers. Values repeat or are separated by commas; `!x` leaves x out. Without any of these: all
@@ -98,6 +135,9 @@ pub(super) struct SelectionArgs {
     /// Only these containers, by their name in the pod
     #[arg(short, long, value_name = "CONTAINER")]
     pub(super) container: Vec<String>,
+    /// Only pods with these labels: k=v, k!=v, 'k in (a,b)', 'k notin (a,b)', k, !k; several with commas
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(super) selector: Vec<String>,
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 use rustix::termios::tcgetwinsize;
 
-use super::args::{SelectionArgs, TraceArgs};
+use super::args::{ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
 use crate::{
-    containers::{Pattern, Selection},
+    containers::{LabelSelector, Pattern, Selection},
     error::Usage,
+    list,
     observe::Scope,
-    render::{Layout, Renderer, Table},
+    render::{ContainerRenderer, Format, Renderer, Table},
     runtime::RUNTIMES,
-    trace::{Config, EventFilter, TRACERS, Tracer},
+    trace::{self, EventFilter, TRACERS, Tracer},
 };
 
 /// The kernel's limits of a ring buffer: a page at least, and what fits into 32 bits, twice mapped.
@@ -17,19 +18,15 @@ const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 /// A runtime's name is a file name.
 const NAME_MAX: usize = 255;
 
-pub(super) fn resolve(args: TraceArgs, log_programs: bool) -> Result<Config, Usage> {
+pub(super) fn trace(args: TraceArgs, log_programs: bool) -> Result<trace::Config, Usage> {
     let tracer = TRACERS
         .into_iter()
         .find(|tracer| tracer.name() == args.kind)
         .ok_or_else(|| Usage(format!("there is nothing called {:?} to trace", args.kind)))?;
-    let node = args.node.unwrap_or_else(host_name);
-    Ok(Config {
+    let node = node(&args.output);
+    Ok(trace::Config {
         tracer,
-        scope: Scope {
-            selection: selection(&args.selection)?,
-            runtimes: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
-            trust_rootless: false,
-        },
+        scope: scope(&args.selection, args.runtimes)?,
         filter: EventFilter {
             pids: Pattern::parse(&args.pid).map_err(option("--pid"))?,
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
@@ -37,12 +34,35 @@ pub(super) fn resolve(args: TraceArgs, log_programs: bool) -> Result<Config, Usa
         },
         host: args.host,
         failed: args.failed,
-        renderer: renderer(&args.output, tracer, &node, !args.no_headers).map_err(option("--output"))?,
+        renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
         node,
-        timeout: args.timeout,
+        timeout: args.output.timeout,
         max_events: args.max_events,
         buffer_size: buffer_size(args.buffer_size.as_u64()).map_err(option("--buffer-size"))?,
         log_programs,
+    })
+}
+
+pub(super) fn list(args: ListArgs, log_programs: bool) -> Result<list::Config, Usage> {
+    let OutputArgs { output, no_headers, timeout, .. } = &args.output;
+    let node = node(&args.output);
+    let renderer = ContainerRenderer::new(output, &node, !no_headers, terminal_width(), args.watch);
+    Ok(list::Config {
+        renderer: renderer.map_err(option("--output"))?,
+        node,
+        watch: args.watch,
+        timeout: *timeout,
+        scope: scope(&args.selection, args.runtimes)?,
+        log_programs,
+    })
+}
+
+fn scope(selected: &SelectionArgs, args: RuntimeArgs) -> Result<Scope, Usage> {
+    Ok(Scope {
+        selection: selection(selected)?,
+        runtimes: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
+        runtime_endpoint: endpoint(args.runtime_endpoint).map_err(option("--runtime-endpoint"))?,
+        trust_rootless: args.trust_rootless,
     })
 }
 
@@ -57,25 +77,14 @@ fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
         namespaces: Pattern::parse(namespaces).map_err(option("--namespace"))?,
         pods: Pattern::parse(&args.pod).map_err(option("--pod"))?,
         containers: Pattern::parse(&args.container).map_err(option("--container"))?,
+        labels: LabelSelector::parse_all(&args.selector).map_err(option("--selector"))?,
     })
 }
 
-fn renderer(output: &str, tracer: &dyn Tracer, node: &str, header: bool) -> Result<Renderer, String> {
-    let table =
-        |layout: &Layout| Table::new(layout, tracer, node, terminal_width(), header).map(Renderer::Table);
-    match output {
-        "columns" => table(&Layout::Narrow),
-        "wide" => table(&Layout::Wide),
-        "json" => Ok(Renderer::Json),
-        "jsonpretty" => Ok(Renderer::JsonPretty),
-        "yaml" => Ok(Renderer::Yaml),
-        _ => match output.strip_prefix("custom-columns=") {
-            Some(names) => table(&Layout::Custom(names.split(',').map(str::to_owned).collect())),
-            None => Err(format!(
-                "{output:?} is none of columns, wide, json, jsonpretty, yaml, custom-columns=A,B"
-            )),
-        },
-    }
+fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<Renderer, String> {
+    Renderer::new(&Format::parse(&args.output)?, |layout| {
+        Table::new(layout, tracer, node, terminal_width(), !args.no_headers)
+    })
 }
 
 fn terminal_width() -> Option<usize> {
@@ -101,8 +110,19 @@ fn runtimes(further: &[String]) -> Result<Vec<String>, String> {
     Ok(RUNTIMES.iter().map(ToString::to_string).chain(further.iter().cloned()).collect())
 }
 
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// A CRI socket, as crictl has it too: `unix:///run/x.sock`, or its path alone.
+fn endpoint(given: Option<String>) -> Result<Option<String>, String> {
+    if let Some(endpoint) = &given
+        && !endpoint.strip_prefix("unix://").unwrap_or(endpoint).starts_with('/')
+    {
+        return Err(format!("{endpoint:?} is not the path of a socket; write unix:///run/x.sock"));
+    }
+    Ok(given)
+}
+
+fn node(args: &OutputArgs) -> String {
+    let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    args.node.clone().unwrap_or_else(host_name)
 }
 
 #[cfg(test)]
@@ -126,8 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_output_is_an_error_that_lists_all() {
-        let error = renderer("xml", TRACERS[0], "n", true).unwrap_err();
-        assert!(error.contains("\"xml\"") && error.contains("custom-columns"), "{error}");
+    fn an_endpoint_is_a_socket_by_its_path() {
+        for good in ["unix:///run/containerd/containerd.sock", "/run/crio/crio.sock"] {
+            assert_eq!(endpoint(Some(good.into())), Ok(Some(good.into())));
+        }
+        assert_eq!(endpoint(None), Ok(None));
+        for bad in ["", "containerd.sock", "tcp://127.0.0.1:10010", "unix://run/x.sock"] {
+            assert!(endpoint(Some(bad.into())).unwrap_err().contains(&format!("{bad:?}")));
+        }
     }
 }

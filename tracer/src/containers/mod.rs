@@ -1,9 +1,11 @@
 //! What is known about containers: from a key in an event to a name, and whether anybody asked for it.
 
 mod container;
+mod labels;
 mod registry;
 mod selection;
 
 pub use container::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown};
+pub use labels::LabelSelector;
 pub use registry::{Attribution, ContainerName, First, Listed, Lookup, Registry, RegistryMaps};
 pub use selection::{Choice, Pattern, Selection};

@@ -65,6 +65,8 @@ pub struct Listed {
     pub container: Arc<Container>,
     /// The process that it started with.
     pub first: First,
+    /// Whether its last process is gone.
+    pub ended: bool,
 }
 
 /// The process that a container started with.
@@ -254,7 +256,13 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    /// The containers that run and are asked for, those that joined none.
+    /// Whether a bundle is being read.
+    #[must_use]
+    pub fn is_learning(&self) -> bool {
+        self.lock().entries.values().any(|entry| entry.attribution.is_none() && entry.first.is_some())
+    }
+
+    /// The containers that have been started and are asked for, but not forgotten.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let state = self.lock();
@@ -263,7 +271,8 @@ impl Registry {
             let attribution = entry.attribution.as_ref()?;
             let own = attribution.key == *key && attribution.choice == Choice::Selected;
             let container = Arc::clone(&attribution.container);
-            (own && !ended.contains(key)).then_some(Listed { key: *key, container, first: entry.first? })
+            let (first, ended) = (entry.first?, ended.contains(key));
+            own.then_some(Listed { key: *key, container, first, ended })
         };
         state.entries.iter().filter_map(listed).collect()
     }

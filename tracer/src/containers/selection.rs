@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::Container;
+use super::{Container, LabelSelector};
 
 /// Values that are wanted, and values that are not: names or numbers. Empty, it selects everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl<T> Pattern<T> {
     }
 }
 
-/// The containers that are asked for: `-n`, `-p`, `-c`, `-A`.
+/// The containers that are asked for: `-n`, `-p`, `-c`, `-A`, `-l`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Namespaces.
@@ -66,21 +66,34 @@ pub struct Selection {
     pub pods: Pattern,
     /// Containers, by their name in the pod.
     pub containers: Pattern,
+    /// Labels of the pod.
+    pub labels: LabelSelector,
 }
 
 impl Selection {
-    /// Whether the container is asked for. One without pod has neither namespace, nor pod, nor name.
+    /// Whether the container is asked for. One without pod has neither namespace, nor pod, nor name; where labels are
+    /// asked for it is not, whatever they are.
     #[must_use]
     pub fn judge(&self, container: &Container) -> Choice {
-        let needs_pod = !(self.namespaces.is_empty() && self.pods.is_empty() && self.containers.is_empty());
-        if needs_pod && !container.pod_known {
+        let by_name = !(self.namespaces.is_empty() && self.pods.is_empty() && self.containers.is_empty());
+        let by_labels = !self.labels.is_empty();
+        if (by_name || by_labels) && !container.pod_known {
             return Choice::Undecidable;
         }
         let pod = container.pod.as_ref();
-        let selected = self.namespaces.selects(pod.map(|pod| pod.namespace.as_str()))
+        let named = self.namespaces.selects(pod.map(|pod| pod.namespace.as_str()))
             && self.pods.selects(pod.map(|pod| pod.name.as_str()))
             && self.containers.selects(pod.and_then(|pod| pod.container.as_deref()));
-        if selected { Choice::Selected } else { Choice::Rejected }
+        match pod {
+            _ if !named => Choice::Rejected,
+            _ if !by_labels => Choice::Selected,
+            None => Choice::Rejected,
+            Some(pod) => match &pod.labels {
+                None => Choice::Undecidable,
+                Some(labels) if self.labels.matches(labels) => Choice::Selected,
+                Some(_) => Choice::Rejected,
+            },
+        }
     }
 }
 
@@ -91,13 +104,16 @@ pub enum Choice {
     Selected,
     /// Its events count as filtered.
     Rejected,
-    /// It takes knowing its pod, which nobody does: its events count as lost.
+    /// It takes knowing its pod, or the pod's labels, which nobody does: its events count as lost.
     Undecidable,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Pod, Source},
+        *,
+    };
 
     fn pattern(values: &[&str]) -> Pattern {
         Pattern::parse(&values.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
@@ -129,5 +145,61 @@ mod tests {
         assert!(parse("1,!2").unwrap().selects(Some(&1)));
         assert!(!parse("!2").unwrap().selects(Some(&2)));
         assert!(parse("1,!x").unwrap_err().contains("\"x\""));
+    }
+    /// A container of the pod `web` in `shop`, with these labels or unknown ones.
+    fn of_pod(labels: Option<&[(&str, &str)]>) -> Container {
+        let labels = labels
+            .map(|labels| labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect());
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: "web".into(),
+            pod_uid: None,
+            container: Some("nginx".into()),
+            labels,
+        };
+        Container {
+            source: Source::Bundle,
+            why: None,
+            pod: Some(pod),
+            pod_known: true,
+            ..Container::unknown(Unknown::Late)
+        }
+    }
+
+    fn selection(namespace: &str, labels: &str) -> Selection {
+        let namespaces = if namespace.is_empty() { Pattern::default() } else { pattern(&[namespace]) };
+        Selection { namespaces, labels: LabelSelector::parse(labels).unwrap(), ..Selection::default() }
+    }
+
+    #[test]
+    fn labels_decide_where_they_are_known() {
+        let container = of_pod(Some(&[("app", "web")]));
+        assert_eq!(selection("", "app=web").judge(&container), Choice::Selected);
+        assert_eq!(selection("", "app!=web").judge(&container), Choice::Rejected);
+        assert_eq!(selection("shop", "app").judge(&container), Choice::Selected);
+        assert_eq!(selection("other", "app").judge(&container), Choice::Rejected);
+        assert_eq!(selection("", "!app").judge(&of_pod(Some(&[]))), Choice::Selected);
+    }
+
+    #[test]
+    fn labels_that_are_not_known_decide_nothing_but_names_may() {
+        let container = of_pod(None);
+        for labels in ["app=web", "!app"] {
+            assert_eq!(selection("", labels).judge(&container), Choice::Undecidable);
+            assert_eq!(selection("shop", labels).judge(&container), Choice::Undecidable);
+            assert_eq!(selection("other", labels).judge(&container), Choice::Rejected);
+        }
+        assert_eq!(selection("shop", "").judge(&container), Choice::Selected);
+    }
+
+    #[test]
+    fn what_is_no_pods_has_no_labels_to_ask_for() {
+        let podless = Container { pod: None, ..of_pod(None) };
+        for labels in ["app=web", "!app", "app!=web"] {
+            assert_eq!(selection("", labels).judge(&podless), Choice::Rejected);
+        }
+        assert_eq!(selection("", "").judge(&podless), Choice::Selected);
+        assert_eq!(selection("", "!app").judge(&Container::unknown(Unknown::Late)), Choice::Undecidable);
+        assert_eq!(selection("", "").judge(&Container::unknown(Unknown::Late)), Choice::Selected);
     }
 }

@@ -1,28 +1,48 @@
 //! Columns: a table of constants, and a layout that fits them to a terminal.
 
-use std::io::{self, Write as _};
+use std::{fmt::Debug, io};
 
+use serde::Serialize;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::{Row, format_timestamp, sanitize};
-use crate::{containers::Pod, trace::Tracer};
+use super::{Events, sanitize};
+use crate::containers::Container;
+
+/// A kind of rows: what they are made of, and what all kinds have.
+pub trait Rows: Copy + Debug + 'static {
+    /// All that is shown in one row.
+    type Row<'a>;
+    /// The same as JSON and YAML have it.
+    type Line<'r>: Serialize;
+
+    /// The node's name.
+    fn node<'r>(row: &'r Self::Row<'_>) -> &'r str;
+    /// The container; none for host processes.
+    fn container<'r>(row: &'r Self::Row<'_>) -> Option<&'r Container>;
+    /// The row as JSON and YAML have it.
+    fn line<'r>(row: &'r Self::Row<'_>) -> Self::Line<'r>;
+}
 
 /// Appends a column's value, as it is: unsafe to show.
-type Value = fn(&Row<'_>, &mut Vec<u8>) -> io::Result<()>;
+type Value<K> = fn(&<K as Rows>::Row<'_>, &mut Vec<u8>) -> io::Result<()>;
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
-pub struct Column {
+pub struct Column<K: Rows = Events> {
     name: &'static str,
     width: usize,
-    value: Value,
+    value: Value<K>,
 }
 
-impl Column {
+impl<K: Rows> Column<K> {
     /// A column that is `width` characters wide where there is room, and writes what `value` appends.
     #[must_use]
-    pub const fn new(name: &'static str, width: usize, value: Value) -> Self {
+    pub const fn new(name: &'static str, width: usize, value: Value<K>) -> Self {
         Self { name, width, value }
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
     }
 }
 
@@ -30,52 +50,11 @@ impl Column {
 const NOTHING: &str = "-";
 /// No column is made narrower, or not to this anyway where its name is longer.
 const WIDTH_MIN: usize = 8;
+/// No column is made wider for what it has: one long value does not move all others to the right.
+const WIDTH_MAX: usize = 128;
 
-fn pod(row: &Row<'_>, out: &mut Vec<u8>, field: fn(&Pod) -> Option<&str>) -> io::Result<()> {
-    let value = row.container.and_then(|container| container.pod.as_ref()).and_then(field);
-    out.write_all(value.unwrap_or_default().as_bytes())
-}
-
-const TIMESTAMP: Column =
-    Column::new("TIMESTAMP", 30, |row, out| out.write_all(format_timestamp(row.timestamp).as_bytes()));
-const NODE: Column = Column::new("NODE", 16, |row, out| out.write_all(row.node.as_bytes()));
-const NAMESPACE: Column = Column::new("NAMESPACE", 16, |row, out| pod(row, out, |pod| Some(&pod.namespace)));
-const POD: Column = Column::new("POD", 32, |row, out| pod(row, out, |pod| Some(&pod.name)));
-const CONTAINER: Column =
-    Column::new("CONTAINER", 16, |row, out| pod(row, out, |pod| pod.container.as_deref()));
-const PID: Column = Column::new("PID", 7, |row, out| write!(out, "{}", row.event.header.pid));
-const TID: Column = Column::new("TID", 7, |row, out| write!(out, "{}", row.event.header.tid));
-const PPID: Column = Column::new("PPID", 7, |row, out| write!(out, "{}", row.event.header.ppid));
-const CONTAINER_PID: Column =
-    Column::new("CONTAINERPID", 12, |row, out| write!(out, "{}", row.event.header.container_pid));
-const UID: Column = Column::new("UID", 5, |row, out| write!(out, "{}", row.event.header.uid));
-const GID: Column = Column::new("GID", 5, |row, out| write!(out, "{}", row.event.header.gid));
-const COMM: Column = Column::new("COMM", 15, |row, out| out.write_all(row.event.comm()));
-const RUNTIME: Column = Column::new("RUNTIME", 10, |row, out| {
-    out.write_all(row.container.map_or("", |container| &container.runtime).as_bytes())
-});
-const CONTAINER_ID: Column = Column::new("CONTAINERID", 14, |row, out| {
-    out.write_all(row.container.map_or("", |container| &container.id).as_bytes())
-});
-const TYPE: Column = Column::new("TYPE", 9, |row, out| {
-    out.write_all(row.container.map_or("", |container| container.kind.as_str()).as_bytes())
-});
-const IMAGE: Column = Column::new("IMAGE", 24, |row, out| {
-    out.write_all(
-        row.container.and_then(|container| container.image.as_deref()).unwrap_or_default().as_bytes(),
-    )
-});
-const SOURCE: Column = Column::new("SOURCE", 6, |row, out| {
-    out.write_all(row.container.map_or("", |container| container.source.as_str()).as_bytes())
-});
-
-/// The columns of `columns`, before the kind's own.
-const NARROW: [Column; 6] = [NODE, NAMESPACE, POD, CONTAINER, PID, COMM];
-/// The columns of `wide`, before the kind's own.
-const WIDE: [Column; 13] =
-    [NODE, NAMESPACE, POD, CONTAINER, RUNTIME, CONTAINER_ID, IMAGE, SOURCE, PID, PPID, UID, GID, COMM];
-/// Columns that `custom-columns` has besides.
-const FURTHER: [Column; 4] = [TIMESTAMP, TID, CONTAINER_PID, TYPE];
+/// The name of the column that is as wide as the node's name.
+pub(super) const NODE: &str = "NODE";
 
 /// Which columns a table has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,52 +67,87 @@ pub enum Layout {
     Custom(Vec<String>),
 }
 
+/// The columns of a kind of rows.
+#[derive(Debug)]
+pub(super) struct Columns<K: Rows> {
+    /// Those of `columns`.
+    pub(super) narrow: Vec<Column<K>>,
+    /// Those of `wide`.
+    pub(super) wide: Vec<Column<K>>,
+    /// Those that `custom-columns` has besides the ones of `wide`.
+    pub(super) further: Vec<Column<K>>,
+}
+
 /// A table, its columns as wide as there is room for.
 #[derive(Debug)]
-pub struct Table {
-    columns: Vec<Column>,
-    /// Whether values that are too long are shortened: on a terminal. Elsewhere nothing is left out.
-    shorten: bool,
+pub struct Table<K: Rows = Events> {
+    columns: Vec<Column<K>>,
+    terminal: Option<usize>,
     header: bool,
     value: Vec<u8>,
     cell: String,
 }
 
-impl Table {
-    /// A table for events of a kind. `terminal` is the width of the terminal that it is shown on, if one.
-    pub fn new(
+impl<K: Rows> Table<K> {
+    /// A table of some of `all` columns. `terminal` is the width of the terminal that it is shown on, if one.
+    pub(super) fn of_columns(
         layout: &Layout,
-        tracer: &dyn Tracer,
+        all: Columns<K>,
         node: &str,
         terminal: Option<usize>,
         header: bool,
     ) -> Result<Self, String> {
-        let own = tracer.columns();
-        let is_own = |column: &Column| own.iter().any(|other| other.name == column.name);
         let mut columns = match layout {
-            Layout::Narrow => [&NARROW, own].concat(),
-            Layout::Wide => WIDE.iter().filter(|column| !is_own(column)).chain(own).copied().collect(),
+            Layout::Narrow => all.narrow,
+            Layout::Wide => all.wide,
             Layout::Custom(names) => {
-                let all: Vec<Column> = WIDE
-                    .iter()
-                    .chain(&FURTHER)
-                    .filter(|column| !is_own(column))
-                    .chain(own)
-                    .copied()
-                    .collect();
+                let all = [all.wide, all.further].concat();
                 names.iter().map(|name| find(&all, name)).collect::<Result<_, _>>()?
             }
         };
         for column in &mut columns {
-            if column.name == NODE.name {
+            if column.name == NODE {
                 column.width = node.width();
             }
             column.width = column.width.max(column.name.len());
         }
-        if let Some(width) = terminal {
-            fit(&mut columns, width);
+        let mut table = Self { columns, terminal, header, value: Vec::new(), cell: String::new() };
+        table.fit();
+        Ok(table)
+    }
+
+    /// Makes the columns as wide as what they have in `rows`; narrower than they were only if no `more` rows are to
+    /// come.
+    pub(super) fn fit_to(&mut self, rows: &[K::Row<'_>], more: bool) -> io::Result<()> {
+        for index in 0..self.columns.len() {
+            let Column { name, width, .. } = self.columns[index];
+            let mut widest = if more { width } else { name.len() };
+            for row in rows {
+                self.fill_cell(index, row)?;
+                widest = widest.max(self.cell.width().min(WIDTH_MAX));
+            }
+            self.columns[index].width = widest;
         }
-        Ok(Self { columns, shorten: terminal.is_some(), header, value: Vec::new(), cell: String::new() })
+        self.fit();
+        Ok(())
+    }
+
+    fn fit(&mut self) {
+        if let Some(width) = self.terminal {
+            fit(&mut self.columns, width);
+        }
+    }
+
+    /// Puts what a column has in a row into the cell, safe to show.
+    fn fill_cell(&mut self, index: usize, row: &K::Row<'_>) -> io::Result<()> {
+        self.value.clear();
+        (self.columns[index].value)(row, &mut self.value)?;
+        self.cell.clear();
+        sanitize::write(&self.value, &mut self.cell);
+        if self.cell.is_empty() {
+            self.cell.push_str(NOTHING);
+        }
+        Ok(())
     }
 
     pub(super) fn write_header(&self, out: &mut Vec<u8>) {
@@ -146,19 +160,14 @@ impl Table {
         end_line(out);
     }
 
-    pub(super) fn write_row(&mut self, row: &Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn write_row(&mut self, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         for index in 0..self.columns.len() {
-            let column = self.columns[index];
-            self.value.clear();
-            (column.value)(row, &mut self.value)?;
-            self.cell.clear();
-            sanitize::write(&self.value, &mut self.cell);
-            if self.cell.is_empty() {
-                self.cell.push_str(NOTHING);
-            }
+            self.fill_cell(index, row)?;
             let mut width = self.cell.width();
-            if self.shorten && width > column.width {
-                self.cell = shorten(&self.cell, column.width);
+            let room = self.columns[index].width;
+            // Elsewhere than on a terminal nothing is left out.
+            if self.terminal.is_some() && width > room {
+                self.cell = shorten(&self.cell, room);
                 width = self.cell.width();
             }
             push_cell(out, &self.cell, width, self.width_at(index));
@@ -173,7 +182,7 @@ impl Table {
     }
 }
 
-fn find(all: &[Column], name: &str) -> Result<Column, String> {
+fn find<K: Rows>(all: &[Column<K>], name: &str) -> Result<Column<K>, String> {
     all.iter().find(|column| column.name.eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(|column| column.name).collect();
         format!("there is no column {name:?}; there are {}", names.join(", "))
@@ -181,10 +190,10 @@ fn find(all: &[Column], name: &str) -> Result<Column, String> {
 }
 
 /// Takes from the widest columns until all fit; what is left over goes to the last, which has no end.
-fn fit(columns: &mut [Column], terminal: usize) {
-    let total = |columns: &[Column]| columns.iter().map(|column| column.width + 1).sum::<usize>() - 1;
+fn fit<K: Rows>(columns: &mut [Column<K>], terminal: usize) {
+    let total = |columns: &[Column<K>]| columns.iter().map(|column| column.width + 1).sum::<usize>() - 1;
     while total(columns) > terminal {
-        let narrowable = |column: &&mut Column| column.width > WIDTH_MIN.max(column.name.len());
+        let narrowable = |column: &&mut Column<K>| column.width > WIDTH_MIN.max(column.name.len());
         match columns.iter_mut().filter(narrowable).max_by_key(|column| column.width) {
             Some(widest) => widest.width -= 1,
             // A terminal too narrow for anything: lines will wrap.
@@ -240,9 +249,10 @@ mod tests {
 
     #[test]
     fn an_unknown_column_is_an_error_that_lists_all() {
-        let error = find(&NARROW, "Namspace").unwrap_err();
+        let all = [Column::<Events>::NAMESPACE, Column::POD];
+        let error = find(&all, "Namspace").unwrap_err();
         assert!(error.contains("\"Namspace\"") && error.contains("NAMESPACE"), "{error}");
-        assert_eq!(find(&NARROW, "namespace").unwrap().name, "NAMESPACE");
+        assert_eq!(find(&all, "namespace").unwrap().name, "NAMESPACE");
     }
 
     proptest! {
@@ -253,8 +263,8 @@ mod tests {
 
         #[test]
         fn columns_fit_any_terminal_that_has_room(widths in prop::collection::vec(1..60_usize, 1..12), terminal in 0..300_usize) {
-            let mut columns: Vec<Column> =
-                widths.iter().map(|width| Column::new("X", *width, PID.value)).collect();
+            let column = |width: &usize| Column::<Events>::new("X", *width, |_, _| Ok(()));
+            let mut columns: Vec<Column> = widths.iter().map(column).collect();
             fit(&mut columns, terminal);
             let total: usize = columns.iter().map(|column| column.width + 1).sum::<usize>() - 1;
             let least: usize = widths.iter().map(|width| (*width).min(WIDTH_MIN) + 1).sum::<usize>() - 1;

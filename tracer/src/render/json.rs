@@ -1,18 +1,16 @@
-//! JSON and YAML. The contract of the field names is in docs/reference.md.
-
-use std::io;
+//! Events in JSON and YAML. The contract of the field names is in docs/reference.md.
 
 use serde::Serialize;
-use serde_json::ser::{PrettyFormatter, Serializer};
 
-use super::{Lost, Row, Text, format_timestamp, sanitize};
+use super::{Lost, Row, Text, format_timestamp};
 use crate::{
     containers::{Container, Pod},
     trace::Payload,
 };
 
-#[derive(Serialize)]
-pub(super) struct EventLine<'a> {
+/// An event as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct EventLine<'a> {
     timestamp: String,
     event: &'static str,
     node: &'a str,
@@ -23,7 +21,7 @@ pub(super) struct EventLine<'a> {
     payload: &'a Payload<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Process<'a> {
     pid: u32,
@@ -66,26 +64,4 @@ pub(super) fn event<'a>(row: &'a Row<'a>) -> EventLine<'a> {
 
 pub(super) fn lost<'a>(timestamp: i128, node: &'a str, lost: &'a Lost) -> LostLine<'a> {
     LostLine { timestamp: format_timestamp(timestamp), event: "lost", node, lost }
-}
-
-pub(super) fn write(line: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-    let start = out.len();
-    serde_json::to_writer(&mut *out, line)?;
-    sanitize::escape_json(out, start);
-    out.push(b'\n');
-    Ok(())
-}
-
-pub(super) fn write_pretty(line: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-    let start = out.len();
-    line.serialize(&mut Serializer::with_formatter(&mut *out, PrettyFormatter::new()))?;
-    sanitize::escape_json(out, start);
-    out.push(b'\n');
-    Ok(())
-}
-
-/// One document for each, so that a stream that was cut off can be read up to there.
-pub(super) fn write_yaml(line: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-    out.extend_from_slice(b"---\n");
-    serde_yaml_ng::to_writer(&mut *out, line).map_err(io::Error::other)
 }

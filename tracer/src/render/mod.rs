@@ -1,33 +1,24 @@
-//! Events as text: columns for people, JSON and YAML for programs. Knows nothing of where the text goes.
+//! Events and containers as text: columns for people, JSON and YAML for programs. Knows nothing of where the text goes.
 
+mod age;
 mod columns;
+mod containers;
+mod events;
+mod format;
 mod json;
 mod sanitize;
+mod shared;
 mod text;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io};
 
 use serde::Serialize;
 
-pub use columns::{Column, Layout, Table};
+pub use columns::{Column, Layout, Rows, Table};
+pub use containers::{ContainerEvent, ContainerRenderer, ContainerRow, Containers};
+pub use events::{Events, Row};
+pub use format::{Document, Format};
 pub use text::{Hex, Text};
-
-use crate::{containers::Container, trace::Event};
-
-/// An event with all that is shown of it.
-#[derive(Debug)]
-pub struct Row<'a> {
-    /// Nanoseconds since 1970.
-    pub timestamp: i128,
-    /// The node's name.
-    pub node: &'a str,
-    /// The kind's name.
-    pub kind: &'static str,
-    /// The event.
-    pub event: &'a Event<'a>,
-    /// Its container; none for host processes.
-    pub container: Option<&'a Container>,
-}
 
 /// Events that were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,53 +31,53 @@ pub struct Lost {
     pub hook: &'static str,
 }
 
-/// A way of showing events.
+/// A way of showing rows of a kind.
 #[derive(Debug)]
-pub enum Renderer {
+pub enum Renderer<K: Rows = Events> {
     /// In columns.
-    Table(Table),
-    /// One JSON object a line.
-    Json,
-    /// JSON over many lines.
-    JsonPretty,
-    /// YAML documents.
-    Yaml,
+    Table(Table<K>),
+    /// For programs.
+    Document(Document),
 }
 
-impl Renderer {
-    /// What stands before the first event.
+impl<K: Rows> Renderer<K> {
+    /// In this format; `table` makes the columns where it has some.
+    pub fn new(
+        format: &Format,
+        table: impl FnOnce(&Layout) -> Result<Table<K>, String>,
+    ) -> Result<Self, String> {
+        match format {
+            Format::Table(layout) => table(layout).map(Self::Table),
+            Format::Document(document) => Ok(Self::Document(*document)),
+        }
+    }
+
+    /// What stands before the first row.
     pub fn begin(&self, out: &mut Vec<u8>) {
         if let Self::Table(table) = self {
             table.write_header(out);
         }
     }
 
-    /// Appends an event.
-    pub fn event(&mut self, row: &Row<'_>, out: &mut Vec<u8>) -> std::io::Result<()> {
+    /// Appends a row.
+    pub fn row(&mut self, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Self::Table(table) => table.write_row(row, out),
-            Self::Json => json::write(&json::event(row), out),
-            Self::JsonPretty => json::write_pretty(&json::event(row), out),
-            Self::Yaml => json::write_yaml(&json::event(row), out),
+            Self::Document(document) => document.write(&K::line(row), out),
         }
     }
+}
 
+impl Renderer {
     /// Appends a record of lost events; returns whether this way of showing has one.
-    pub fn lost(
-        &mut self,
-        timestamp: i128,
-        node: &str,
-        lost: &Lost,
-        out: &mut Vec<u8>,
-    ) -> std::io::Result<bool> {
-        let line = json::lost(timestamp, node, lost);
+    pub fn lost(&mut self, timestamp: i128, node: &str, lost: &Lost, out: &mut Vec<u8>) -> io::Result<bool> {
         match self {
-            Self::Table(_) => return Ok(false),
-            Self::Json => json::write(&line, out)?,
-            Self::JsonPretty => json::write_pretty(&line, out)?,
-            Self::Yaml => json::write_yaml(&line, out)?,
+            Self::Table(_) => Ok(false),
+            Self::Document(document) => {
+                document.write(&json::lost(timestamp, node, lost), out)?;
+                Ok(true)
+            }
         }
-        Ok(true)
     }
 }
 

@@ -184,7 +184,7 @@ impl Invocation {
                 Ok(bundle) => bundle,
                 Err(problem) => {
                     warn!("container {:?} is shown without pod: {problem}", self.name.id);
-                    return self.without_bundle();
+                    return Container { source, ..self.without_bundle() };
                 }
             };
         Container {

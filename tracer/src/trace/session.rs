@@ -3,12 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
-};
-use tracing::{debug, warn};
+use tokio::{runtime::Runtime, sync::oneshot};
+use tracing::warn;
 
 use super::{
     EventFilter, Tracer,
@@ -18,7 +14,7 @@ use super::{
 use crate::{
     bpf::{self, features},
     cli::say,
-    observe::{self, Observer, Scope, local_runtime, lock, spawn},
+    observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
     render::Renderer,
 };
 
@@ -109,22 +105,12 @@ impl Session {
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
-        // Before `ready`, since who reads that may signal at once.
-        let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
+        let end = End::new(self.timeout)?;
         self.observer.start().await?;
         say("ready");
-        let timeout = async {
-            match self.timeout {
-                Some(timeout) => tokio::time::sleep(timeout).await,
-                None => std::future::pending().await,
-            }
-        };
         let mut result = Ok(());
         tokio::select! {
-            _ = interrupt.recv() => debug!("SIGINT"),
-            _ = terminate.recv() => debug!("SIGTERM"),
-            () = timeout => debug!("timeout"),
+            () = end.come() => {}
             stop = &mut self.stopped => match stop {
                 Ok(Stop::Failed(error)) => result = Err(error).context("writing to standard output"),
                 // Of a stream that has failed, `finish` says how.

@@ -8,10 +8,6 @@ use std::{
     },
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -20,6 +16,7 @@ use crate::{
     clock::WallClock,
     containers::Container,
     render::{Lost, Renderer, Row},
+    stdout,
 };
 
 /// Text that is written at once at the latest when there is this much of it.
@@ -167,7 +164,7 @@ impl Sink {
         let timestamp = self.clock.from_boot(event.header.timestamp);
         let row = Row { timestamp, node: &self.node, kind: self.tracer.name(), event, container };
         let len = self.buffer.len();
-        if let Err(error) = self.renderer.event(&row, &mut self.buffer) {
+        if let Err(error) = self.renderer.row(&row, &mut self.buffer) {
             warn!("an event cannot be shown: {error}");
             self.buffer.truncate(len);
             add(&self.tally.malformed, 1);
@@ -199,7 +196,7 @@ impl Sink {
     /// Writes what there is.
     pub(super) fn flush(&mut self) {
         self.clock.adjust();
-        let (written, result) = if self.stop.is_some() { write(&self.buffer) } else { (0, Ok(())) };
+        let (written, result) = if self.stop.is_some() { stdout::write(&self.buffer) } else { (0, Ok(())) };
         let emitted = self.ends.partition_point(|end| *end <= written);
         let left = (self.ends.len() - emitted) as u64;
         self.ends.clear();
@@ -225,26 +222,4 @@ impl Sink {
             let _ = stop.send(reason);
         }
     }
-}
-
-/// Writes to standard output without a buffer between, also where somebody has made it non-blocking. Returns how
-/// many bytes were written, all of them unless there is an error.
-fn write(bytes: &[u8]) -> (usize, io::Result<()>) {
-    let stdout = rustix::stdio::stdout();
-    let mut written = 0;
-    while written < bytes.len() {
-        let result = match rustix::io::write(stdout, &bytes[written..]) {
-            Ok(count) => {
-                written += count;
-                Ok(())
-            }
-            Err(Errno::INTR) => Ok(()),
-            Err(Errno::AGAIN) => poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None).map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            return (written, Err(error.into()));
-        }
-    }
-    (written, Ok(()))
 }

@@ -146,7 +146,7 @@ impl Stream {
         let counters = lock(&self.bpf).counters()?;
         let in_kernel =
             [("buffer-full", counters.events.buffer_full), ("program-skipped", counters.events.skipped)];
-        let missed = counters.not_followed + counters.lifecycle_lost;
+        let missed = counters.missed();
         if missed > self.missed {
             warn!("{} starts, processes or ends of containers were missed", missed - self.missed);
             self.missed = missed;

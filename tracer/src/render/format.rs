@@ -1,0 +1,90 @@
+//! Forms of output, as `-o` names them.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use super::{Layout, sanitize};
+
+/// A form of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Columns.
+    Table(Layout),
+    /// Documents for programs.
+    Document(Document),
+}
+
+impl Format {
+    /// From what `-o` was given.
+    pub fn parse(output: &str) -> Result<Self, String> {
+        Ok(match output {
+            "columns" => Self::Table(Layout::Narrow),
+            "wide" => Self::Table(Layout::Wide),
+            "json" => Self::Document(Document::Json),
+            "jsonpretty" => Self::Document(Document::JsonPretty),
+            "yaml" => Self::Document(Document::Yaml),
+            _ => match output.strip_prefix("custom-columns=") {
+                Some(names) => Self::Table(Layout::Custom(names.split(',').map(str::to_owned).collect())),
+                None => {
+                    return Err(format!(
+                        "{output:?} is none of columns, wide, json, jsonpretty, yaml, custom-columns=A,B"
+                    ));
+                }
+            },
+        })
+    }
+}
+
+/// A form for programs to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// One JSON object a line.
+    Json,
+    /// JSON over many lines.
+    JsonPretty,
+    /// YAML documents.
+    Yaml,
+}
+
+impl Document {
+    /// Appends a record.
+    pub(super) fn write(self, record: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
+        let start = out.len();
+        match self {
+            Self::Json => serde_json::to_writer(&mut *out, record)?,
+            Self::JsonPretty => {
+                record.serialize(&mut Serializer::with_formatter(&mut *out, PrettyFormatter::new()))?;
+            }
+            Self::Yaml => {
+                // One document for each, so that a stream that was cut off can be read up to there.
+                out.extend_from_slice(b"---\n");
+                return serde_yaml_ng::to_writer(&mut *out, record).map_err(io::Error::other);
+            }
+        }
+        sanitize::escape_json(out, start);
+        out.push(b'\n');
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_output_is_an_error_that_lists_all() {
+        let error = Format::parse("xml").unwrap_err();
+        assert!(error.contains("\"xml\"") && error.contains("custom-columns"), "{error}");
+    }
+
+    #[test]
+    fn custom_columns_are_a_list() {
+        let custom = |names: &[&str]| {
+            Ok(Format::Table(Layout::Custom(names.iter().map(ToString::to_string).collect())))
+        };
+        assert_eq!(Format::parse("custom-columns=POD"), custom(&["POD"]));
+        assert_eq!(Format::parse("custom-columns=POD,,PID"), custom(&["POD", "", "PID"]));
+    }
+}
