@@ -57,7 +57,19 @@ fn problem_of(record: &Value) -> Result<(), String> {
             ("image", Is::TextOrNull),
             ("source", Is::Text),
         ];
-        fields(&record["container"], "container", &container, &[])?;
+        // Where it is nested: the container around it, or the one in it.
+        let around = [("outer", Is::Object), ("inner", Is::Object)];
+        fields(&record["container"], "container", &container, &around)?;
+        for name in ["outer", "inner"] {
+            if let Some(other) = record["container"].get(name) {
+                fields(
+                    other,
+                    &format!("container.{name}"),
+                    &[("id", Is::Text)],
+                    &[("runtime", Is::TextOrNull)],
+                )?;
+            }
+        }
         let source = record["container"]["source"].as_str().unwrap_or_default();
         if !["bundle", "state", "cri", "cgroup"].contains(&source) {
             return Err(format!("`container.source` is {source:?}"));
