@@ -132,8 +132,11 @@ pub fn add_mounts(config: &mut Value, mounts: impl IntoIterator<Item = Value>) {
 /// Options that make a container of docker what [`privileged`] makes. Not `--privileged`: that asks
 /// for capabilities that those who run the tests may not have.
 pub fn docker_options(inner: &[&Bundle]) -> Vec<String> {
-    let mut options: Vec<String> =
-        all_capabilities().iter().map(|name| format!("--cap-add={name}")).collect();
+    // Old versions of docker do not know the newest ones, which CAP_SYS_ADMIN includes.
+    let known = all_capabilities()
+        .into_iter()
+        .filter(|name| !["CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"].contains(name));
+    let mut options: Vec<String> = known.map(|name| format!("--cap-add={name}")).collect();
     options.extend(
         [
             "--security-opt=seccomp=unconfined",
