@@ -285,7 +285,8 @@ pub fn make_fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("our own directory");
 }
 
-fn make_rootfs(rootfs: &Path) {
+/// Makes a root file system with busybox and the applets that tests call.
+pub(crate) fn make_rootfs(rootfs: &Path) {
     for dir in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).expect("our own directory");
     }

@@ -199,12 +199,7 @@ impl Drop for Containerd {
         for mount in scratch::mounts_below(self.dir.path()).iter().rev() {
             let _ = Command::new("umount").arg("--lazy").arg(mount).status();
         }
-        let parent = self.cgroup_parent();
-        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&parent));
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            // Empty by now; the containers' own were removed with them.
-            let _ = fs::remove_dir(hierarchy.path().join(&parent));
-        }
+        scratch::remove_cgroup(&self.cgroup_parent());
     }
 }
 

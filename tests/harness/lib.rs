@@ -5,14 +5,17 @@
 //! |---|---|
 //! | `TRACER_BIN` | the binary under test, instead of `target/release/tracer` of this workspace |
 //! | `TRACER_REQUIRE_ALL=1` | a test that cannot run here fails, instead of being skipped |
+//! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the one on the `PATH` |
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | [`suite`] | a list of tests with what each needs; the `main` of every test binary |
 //! | [`tracer`] | starts the binary under test, collects its lines, ends it |
 //! | [`bundle`] | OCI bundles: rootfs, `config.json`, annotations of containerd and CRI-O |
-//! | [`runtime`] | runc and crun, with a root directory of their own |
+//! | [`runtime`] | runc, crun and youki, with a root directory of their own |
+//! | [`nested`] | a privileged container that runs such runtimes itself |
 //! | [`containerd`] | an own containerd and its CRI over the socket |
+//! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
 //! | [`program`] | C programs compiled at test time, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
@@ -28,8 +31,12 @@
 pub mod bundle;
 pub mod containerd;
 mod cri;
+pub mod docker;
+pub mod engine;
 pub mod leftovers;
 pub mod need;
+pub mod nested;
+pub mod podman;
 pub mod program;
 pub mod runtime;
 pub mod scratch;

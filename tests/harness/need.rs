@@ -20,8 +20,16 @@ pub enum Need {
     Runc,
     /// crun.
     Crun,
+    /// youki.
+    Youki,
     /// containerd with its shim and `ctr`.
     Containerd,
+    /// dockerd and its client.
+    Docker,
+    /// podman with conmon.
+    Podman,
+    /// A criu that works with this kernel, and runc.
+    Criu,
     /// A C compiler and a static libc.
     Gcc,
     /// A kernel that answers `int $0x80`.
@@ -39,8 +47,21 @@ pub const RUNC_GCC: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busyb
 /// What tracing pods of containerd takes.
 pub const CONTAINERD: &[Need] =
     &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc, Need::Containerd];
+/// What tracing a container of youki takes.
+pub const YOUKI: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Youki];
+/// What tracing containers of docker takes.
+pub const DOCKER: &[Need] =
+    &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc, Need::Containerd, Need::Docker];
+/// What tracing containers of podman takes.
+pub const PODMAN: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc, Need::Podman];
 
 impl Need {
+    /// Whether a machine on which everything can be installed must have it. No distribution promises a criu that
+    /// knows its kernel.
+    pub fn can_be_installed(self) -> bool {
+        self != Self::Criu
+    }
+
     /// Why it is missing here and what to do about it; `None` when it is there.
     pub fn missing(self) -> Option<String> {
         match self {
@@ -55,6 +76,12 @@ impl Need {
             Self::Busybox => tool("busybox", "busybox-static"),
             Self::Runc => tool("runc", "runc"),
             Self::Crun => tool("crun", "crun"),
+            Self::Youki => find("youki").is_none().then(|| {
+                "youki is missing: cargo install youki --no-default-features --features v1,v2".into()
+            }),
+            Self::Docker => tool("dockerd", "docker.io").or_else(|| tool("docker", "docker.io docker-cli")),
+            Self::Podman => tool("podman", "podman").or_else(|| tool("conmon", "conmon")),
+            Self::Criu => criu_problem(),
             Self::Containerd => tool("containerd", "containerd")
                 .or_else(|| tool("ctr", "containerd"))
                 .or_else(|| tool("containerd-shim-runc-v2", "containerd")),
@@ -78,6 +105,21 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 fn tool(name: &str, package: &str) -> Option<String> {
     find(name).is_none().then(|| format!("{name} is missing: apt-get install {package}"))
+}
+
+/// The criu to use: `TRACER_TEST_CRIU`, or that on the `PATH`.
+pub fn criu() -> Option<PathBuf> {
+    env::var_os("TRACER_TEST_CRIU").map(PathBuf::from).or_else(|| find("criu"))
+}
+
+fn criu_problem() -> Option<String> {
+    let Some(criu) = criu() else { return Some("criu is missing: apt-get install criu".into()) };
+    let check = std::process::Command::new(&criu).arg("check").output().ok()?;
+    (!check.status.success()).then(|| {
+        let said = String::from_utf8_lossy(&check.stderr);
+        let first = said.lines().next().unwrap_or_default();
+        format!("{} does not work with this kernel (TRACER_TEST_CRIU names another): {first}", criu.display())
+    })
 }
 
 fn ia32() -> Option<String> {

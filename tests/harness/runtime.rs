@@ -1,4 +1,4 @@
-//! runc and crun, as an engine calls them.
+//! runc, crun and youki, as an engine calls them.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,6 +18,8 @@ pub enum Kind {
     Runc,
     /// <https://github.com/containers/crun>
     Crun,
+    /// <https://github.com/youki-dev/youki>
+    Youki,
 }
 
 /// The ways in which a command line can name a bundle.
@@ -57,11 +59,12 @@ impl Runtime {
         Self::new(Kind::Crun)
     }
 
-    /// Either.
+    /// Any of them.
     pub fn new(kind: Kind) -> Self {
         let name = match kind {
             Kind::Runc => "runc",
             Kind::Crun => "crun",
+            Kind::Youki => "youki",
         };
         let program = need::find(name).expect("the test declares that it needs this runtime");
         Self { kind, program, root: scratch::Dir::new(name) }

@@ -73,6 +73,25 @@ pub fn remove(path: &Path) {
     }
 }
 
+/// Removes a cgroup at the top of every hierarchy, and what is left below it. Nothing runs in it any more.
+pub fn remove_cgroup(name: &str) {
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        remove_groups(&hierarchy.join(name));
+    }
+}
+
+fn remove_groups(group: &Path) {
+    for below in fs::read_dir(group).into_iter().flatten().flatten() {
+        if below.path().is_dir() {
+            remove_groups(&below.path());
+        }
+    }
+    // Its files go with it.
+    let _ = fs::remove_dir(group);
+}
+
 /// The mount points at or below `path`, deepest last.
 pub fn mounts_below(path: &Path) -> Vec<PathBuf> {
     // The fifth field of mountinfo is the mount point; our own names need none of its escapes.

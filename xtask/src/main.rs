@@ -61,6 +61,7 @@ fn pins_as_variables() -> String {
         ("BPF_LINKER", pins::BPF_LINKER),
         ("LLVM", pins::LLVM),
         ("CARGO_DENY", pins::CARGO_DENY),
+        ("YOUKI", pins::YOUKI),
     ]
     .map(|(name, value)| format!("{name}={value}"))
     .join("\n")

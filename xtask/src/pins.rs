@@ -14,3 +14,5 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 pub(crate) const LLVM: &str = "22";
 /// Checks licences, duplicates and sources of the dependencies (`deny.toml`).
 pub(crate) const CARGO_DENY: &str = "0.20.2";
+/// A container runtime that no distribution packages; the tests run it beside runc and crun.
+pub(crate) const YOUKI: &str = "0.7.0";

@@ -111,7 +111,7 @@ pub enum Choice {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Pod, Source},
+        super::{Pod, Source, Unknown},
         *,
     };
 

@@ -139,8 +139,8 @@ fn lines(command: &mut Command) -> Result<Vec<String>> {
 fn version(tool: Tool) -> Option<String> {
     let output = clean(find(tool.name())?.as_os_str()).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    // `bpf-linker 0.13.0`
-    text.lines().next()?.split_whitespace().nth(1).map(str::to_owned)
+    // `bpf-linker 0.13.0`, `youki version: 0.7.0`
+    text.lines().next()?.split_whitespace().last().map(str::to_owned)
 }
 
 /// Whether these bytes are an ELF program without an interpreter (64 bits, this machine's byte order).

@@ -35,6 +35,7 @@ pub(crate) struct Toolchain {
 pub(crate) enum Tool {
     BpfLinker,
     CargoDeny,
+    Youki,
 }
 
 impl Tool {
@@ -43,6 +44,7 @@ impl Tool {
         match self {
             Self::BpfLinker => "bpf-linker",
             Self::CargoDeny => "cargo-deny",
+            Self::Youki => "youki",
         }
     }
 
@@ -51,6 +53,7 @@ impl Tool {
         match self {
             Self::BpfLinker => pins::BPF_LINKER,
             Self::CargoDeny => pins::CARGO_DENY,
+            Self::Youki => pins::YOUKI,
         }
     }
 }
@@ -60,6 +63,18 @@ impl Tool {
 pub(crate) struct Package {
     pub(crate) name: &'static str,
     pub(crate) probe: Probe,
+    /// What its installation starts where systemd runs.
+    pub(crate) service: Option<&'static str>,
+}
+
+impl Package {
+    const fn new(name: &'static str, probe: Probe) -> Self {
+        Self { name, probe, service: None }
+    }
+
+    const fn starting(self, service: &'static str) -> Self {
+        Self { service: Some(service), ..self }
+    }
 }
 
 /// How to see that something is there.
@@ -71,13 +86,16 @@ pub(crate) enum Probe {
     StaticProgram(&'static str),
 }
 
-const RUNC: Package = Package { name: "runc", probe: Probe::Program("runc") };
-const BUSYBOX: Package = Package { name: "busybox-static", probe: Probe::StaticProgram("busybox") };
-const CRUN: Package = Package { name: "crun", probe: Probe::Program("crun") };
-const CONTAINERD: Package = Package { name: "containerd", probe: Probe::Program("containerd") };
+const RUNC: Package = Package::new("runc", Probe::Program("runc"));
+const BUSYBOX: Package = Package::new("busybox-static", Probe::StaticProgram("busybox"));
+const CRUN: Package = Package::new("crun", Probe::Program("crun"));
+const CONTAINERD: Package = Package::new("containerd", Probe::Program("containerd")).starting("containerd");
+/// The daemon is what the tests need of it; a client alone may be there from elsewhere.
+const DOCKER: Package = Package::new("docker.io", Probe::Program("dockerd")).starting("docker");
+const PODMAN: Package = Package::new("podman", Probe::Program("podman")).starting("podman.socket");
 /// Compiles the tests' own programs; Rust itself is content with any `cc`.
-const GCC: Package = Package { name: "gcc", probe: Probe::Program("gcc") };
-const BPFTOOL: Package = Package { name: "bpftool", probe: Probe::Program("bpftool") };
+const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
+const BPFTOOL: Package = Package::new("bpftool", Probe::Program("bpftool"));
 
 impl Scope {
     /// What the command needs.
@@ -96,12 +114,12 @@ impl Scope {
             ],
             tools: match self {
                 Self::Build | Self::Demo | Self::Quick => vec![Tool::BpfLinker],
-                Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny],
+                Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny, Tool::Youki],
             },
             packages: match self {
                 Self::Build | Self::Quick => vec![],
                 Self::Demo => vec![RUNC, BUSYBOX],
-                Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, GCC, BPFTOOL],
+                Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],
             },
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     machine::{Machine, Privilege, llvm_prefix},
-    needs::{Needs, Tool, Toolchain},
+    needs::{Needs, Package, Tool, Toolchain},
 };
 use crate::pins;
 
@@ -49,12 +49,9 @@ pub(crate) fn plan(needs: &Needs, machine: &Machine) -> Plan {
         .copied()
         .filter(|tool| machine.tools.get(tool.name()).is_none_or(|version| version != tool.version()))
         .collect();
-    let packages: Vec<&str> = needs
-        .packages
-        .iter()
-        .map(|package| package.name)
-        .filter(|name| !machine.packages.contains(name))
-        .collect();
+    let missing: Vec<&Package> =
+        needs.packages.iter().filter(|package| !machine.packages.contains(&package.name)).collect();
+    let packages: Vec<&str> = missing.iter().map(|package| package.name).collect();
     let llvm = tools.contains(&Tool::BpfLinker) && !machine.llvm;
 
     let apt = !packages.is_empty() || llvm;
@@ -63,8 +60,10 @@ pub(crate) fn plan(needs: &Needs, machine: &Machine) -> Plan {
     }
     if !packages.is_empty() {
         let mut says = format!("installing {} (apt)", packages.join(", "));
-        if packages.contains(&"containerd") {
-            says.push_str("; where systemd runs, its package starts the service containerd");
+        let services: Vec<&str> = missing.iter().filter_map(|package| package.service).collect();
+        if !services.is_empty() {
+            says.push_str("; where systemd runs, this starts ");
+            says.push_str(&services.join(", "));
         }
         steps.push(apt_install(says, &packages));
     }
@@ -130,6 +129,11 @@ fn install_tool(tool: Tool, machine: &Machine) -> Step {
             "a minute or two"
         }
         Tool::CargoDeny => "some minutes",
+        Tool::Youki => {
+            // Without seccomp and systemd it needs no library of the system.
+            command.extend(words(&["--no-default-features", "--features", "v1,v2"]));
+            "two or three minutes"
+        }
     };
     let instead = machine.tools.get(name).map_or(String::new(), |found| format!(" in place of {found}"));
     // It starts but has another version, or it does not start: cargo may not know that it is there.
@@ -220,6 +224,7 @@ mod tests {
             tools: BTreeMap::from([
                 ("bpf-linker", pins::BPF_LINKER.to_owned()),
                 ("cargo-deny", pins::CARGO_DENY.to_owned()),
+                ("youki", pins::YOUKI.to_owned()),
             ]),
             packages: Scope::Test.needs().packages.iter().map(|package| package.name).collect(),
             ..bare()
@@ -263,7 +268,7 @@ mod tests {
                 format!("rustup toolchain install {} {rustup} clippy --component rustfmt", pins::STABLE),
                 format!("rustup toolchain install {} {rustup} rust-src --component clippy", pins::NIGHTLY),
                 format!("{apt} update"),
-                format!("{install} runc busybox-static crun containerd gcc bpftool"),
+                format!("{install} runc busybox-static crun containerd docker.io podman gcc bpftool"),
                 format!("{install} llvm-{}-dev", pins::LLVM),
                 format!(
                     "LLVM_PREFIX=/usr/lib/llvm-{} {cargo} bpf-linker --version {} --locked --no-default-features \
@@ -273,14 +278,26 @@ mod tests {
                     pins::LLVM
                 ),
                 format!("{cargo} cargo-deny --version {} --locked --force", pins::CARGO_DENY),
+                format!(
+                    "{cargo} youki --version {} --locked --no-default-features --features v1,v2 --force",
+                    pins::YOUKI
+                ),
             ]
         );
     }
 
     #[test]
+    fn services_that_packages_start_are_told() {
+        let mut machine = complete();
+        machine.packages.retain(|name| !["docker.io", "gcc"].contains(name));
+        let Plan::Install(steps) = plan(&Scope::Test.needs(), &machine) else { panic!() };
+        assert_eq!(steps[1].says, "installing docker.io, gcc (apt); where systemd runs, this starts docker");
+    }
+
+    #[test]
     fn commands_ask_for_no_more_than_they_use() {
         let build = lines(Scope::Build, &bare()).join("\n");
-        for absent in ["clippy", "rustfmt", "runc", "cargo-deny"] {
+        for absent in ["clippy", "rustfmt", "runc", "cargo-deny", "youki"] {
             assert!(!build.contains(absent), "{build}");
         }
         assert!(build.contains("rust-src") && build.contains("bpf-linker"), "{build}");

@@ -1,0 +1,72 @@
+//! podman with storage of its own. There is no daemon: each container has a conmon.
+
+use std::process::Command;
+
+use crate::engine::{Client, IMAGE};
+use crate::wait::{self, LIMIT};
+use crate::{docker, need, scratch};
+
+/// podman, with runc as its runtime. When dropped, its mounts and its cgroups go; containers remove
+/// themselves and must be dropped before.
+#[derive(Debug)]
+pub struct Podman {
+    client: Client,
+    cgroup_parent: String,
+    /// Dropped last.
+    dir: scratch::Dir,
+}
+
+impl std::ops::Deref for Podman {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Podman {
+    /// With the tests' image.
+    #[track_caller]
+    pub fn new() -> Self {
+        let dir = scratch::Dir::new("p");
+        let cgroup_parent = format!("tracer-test-{}", dir.path().file_name().expect("a name").display());
+        let runc = need::find("runc").expect("Need::Podman");
+        let below = |name: &str| dir.path().join(name).display().to_string();
+        let globals = vec![
+            format!("--root={}", below("root")),
+            format!("--runroot={}", below("run")),
+            format!("--tmpdir={}", below("tmp")),
+            format!("--runtime={}", runc.display()),
+            "--storage-driver=vfs".to_owned(),
+            "--cgroup-manager=cgroupfs".to_owned(),
+            "--events-backend=file".to_owned(),
+        ];
+        let creating = vec![
+            "--network=host".to_owned(),
+            // Its own are above what the tests may have.
+            "--ulimit=nofile=1024:1024".to_owned(),
+            "--ulimit=nproc=1000:1000".to_owned(),
+            format!("--cgroup-parent=/{cgroup_parent}"),
+        ];
+        let client = Client::new(need::find("podman").expect("Need::Podman"), globals, creating);
+        let podman = Self { client, cgroup_parent, dir };
+        let tar = docker::image(podman.dir.path());
+        wait::output(podman.command().arg("import").arg(tar).arg(IMAGE), LIMIT).success();
+        podman
+    }
+}
+
+impl Default for Podman {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        for mount in scratch::mounts_below(self.dir.path()).iter().rev() {
+            let _ = Command::new("umount").arg("--lazy").arg(mount).status();
+        }
+        scratch::remove_cgroup(&self.cgroup_parent);
+    }
+}
