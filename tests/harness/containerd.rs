@@ -64,7 +64,6 @@ impl Containerd {
     #[track_caller]
     fn start() -> Self {
         let dir = scratch::Dir::new("c");
-        let socket = dir.path().join("c.sock");
         let config = dir.path().join("config.toml");
         fs::write(&config, configuration(dir.path())).expect("our own directory");
         let log = File::create(dir.path().join("log")).expect("our own directory");
@@ -79,7 +78,7 @@ impl Containerd {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let channel = {
             let _inside = runtime.enter();
-            Endpoint::from_shared(format!("unix://{}", socket.display()))
+            Endpoint::from_shared(format!("unix://{}/c.sock", dir.path().display()))
                 .expect("a unix socket's address")
                 .connect_lazy()
         };
@@ -87,16 +86,32 @@ impl Containerd {
         wait::until(&format!("an answer of containerd: see {}", dir_log(&containerd)), || {
             containerd.try_call::<_, cri::StatusResponse>("Status", cri::Nothing {}).ok()
         });
-        containerd.import(&socket);
+        containerd.import();
         containerd
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("c.sock")
+    }
+
+    /// The pid of a container's first process: as the runtime wrote it into its bundle.
+    #[track_caller]
+    pub fn init_pid(&self, id: &str) -> u32 {
+        let bundle = self.dir.path().join("state/io.containerd.runtime.v2.task/k8s.io").join(id);
+        let pid = fs::read_to_string(bundle.join("init.pid")).expect("a container that was started");
+        pid.trim().parse().expect("a pid")
     }
 
     /// Puts the image into containerd's store and waits until its CRI knows it.
     #[track_caller]
-    fn import(&self, socket: &Path) {
+    fn import(&self) {
         let archive = image(&self.dir.path().join("image"));
         let mut ctr = Command::new(need::find("ctr").expect("Need::Containerd"));
-        ctr.arg("--address").arg(socket).args(["--namespace", "k8s.io", "images", "import"]).arg(archive);
+        ctr.arg("--address")
+            .arg(self.socket())
+            .args(["--namespace", "k8s.io", "images", "import"])
+            .arg(archive);
         wait::output(&mut ctr, LIMIT).success();
         for name in [IMAGE, PAUSE] {
             // The CRI learns of images by containerd's events, a moment later.
@@ -122,7 +137,15 @@ impl Containerd {
                 attempt: 0,
             }),
             log_directory: self.dir.path().join("logs").join(&uid).display().to_string(),
-            labels: [("app".to_owned(), name.to_owned())].into(),
+            // The second to fourth are those that kubelets add to the pod's own.
+            labels: [
+                ("app", name),
+                ("io.kubernetes.pod.name", name),
+                ("io.kubernetes.pod.namespace", namespace),
+                ("io.kubernetes.pod.uid", &uid),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
             linux: Some(cri::LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{}", self.cgroup_parent()),
                 security_context: Some(cri::LinuxSandboxSecurityContext {

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod cli;
 pub mod clock;
 pub mod containers;
+pub mod cri;
 pub mod error;
 pub mod list;
 pub mod observe;
