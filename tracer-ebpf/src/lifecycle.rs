@@ -46,16 +46,18 @@ pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
         }
         return Identity::HOST;
     };
-    if process.preparing == ContainerKey::HOST {
-        if name == Some(RUNTIME) && may_nest(task, process.container) {
-            follow_inner_runtime(ctx, task, process);
+    if process.preparing != ContainerKey::HOST {
+        if is_entrypoint(task, process) {
+            bind(ctx, Program::ProcessExec, task, process);
+        } else if name == Some(RESTORER)
+            && let Some(slot) = slot_of(process.preparing)
+        {
+            slot.restorer = task.executable().0;
         }
-    } else if is_entrypoint(task, process) {
-        bind(ctx, Program::ProcessExec, task, process);
-    } else if name == Some(RESTORER)
-        && let Some(slot) = slot_of(process.preparing)
-    {
-        slot.restorer = task.executable().0;
+    }
+    // The entrypoint itself may be a runtime.
+    if process.preparing == ContainerKey::HOST && name == Some(RUNTIME) && may_nest(task, process.container) {
+        follow_inner_runtime(ctx, task, process);
     }
     Identity::of(process)
 }

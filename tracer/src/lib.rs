@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod containers;
 pub mod cri;
+pub mod engines;
 pub mod error;
 pub mod list;
 pub mod observe;

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long bundles may take to be read: what takes longer is not listed, or comes later.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long engines may take to complete what is listed.
+const ENGINES_PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether something was missed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Nothing is written to it.
@@ -77,8 +79,7 @@ struct List {
 impl List {
     async fn run(mut self, observer: &Observer, time: Option<Duration>) -> anyhow::Result<()> {
         let end = End::new(time)?;
-        observer.start().await?;
-        observer.asked_engines().await;
+        observer.start().await?.within(ENGINES_PATIENCE).await;
         let registry = &observer.registry;
         settled(registry).await;
         if !self.begin(registry)? || !self.watch {

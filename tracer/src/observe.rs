@@ -1,6 +1,7 @@
 //! What tracing and listing share: the programs in the kernel, and the containers that become known through them.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -19,6 +20,7 @@ use tracing::{debug, warn};
 use crate::{
     bpf::{self, Bpf, EventRing},
     containers::{Registry, Selection},
+    engines::{Done, Engines},
     runtime::{Lifecycle, Readers, running},
 };
 
@@ -41,8 +43,10 @@ pub struct Scope {
     pub selection: Selection,
     /// File names of container runtimes.
     pub runtimes: Vec<String>,
-    /// The engine's CRI socket, where it is not one of the usual ones.
-    pub runtime_endpoint: Option<String>,
+    /// The CRI sockets of the engines that complete what is known.
+    pub sockets: Vec<PathBuf>,
+    /// Whether to listen to the engines' events.
+    pub listen: bool,
     /// Whether users' runtimes are believed.
     pub trust_rootless: bool,
 }
@@ -57,6 +61,8 @@ pub struct Observer {
     pub lifecycle: Arc<Mutex<Lifecycle>>,
     readers: Arc<Readers>,
     runtimes: Vec<String>,
+    sockets: Vec<PathBuf>,
+    listen: bool,
     phase: watch::Sender<Phase>,
 }
 
@@ -88,7 +94,8 @@ impl Observer {
         let for_thread = Arc::clone(&lifecycle);
         spawn("lifecycle", move || read_lifecycle(&for_thread, phases))?;
         let bpf = Arc::new(Mutex::new(bpf));
-        Ok((Self { bpf, registry, lifecycle, readers, runtimes: scope.runtimes, phase }, maps.events))
+        let Scope { runtimes, sockets, listen, .. } = scope;
+        Ok((Self { bpf, registry, lifecycle, readers, runtimes, sockets, listen, phase }, maps.events))
     }
 
     /// How far the end has come.
@@ -96,11 +103,15 @@ impl Observer {
         self.phase.subscribe()
     }
 
-    /// Attaches the programs, and makes the containers known that run already.
-    pub async fn start(&self) -> anyhow::Result<()> {
+    /// Attaches the programs, and makes the containers known that run already. No engine is waited for: the result
+    /// tells when they have been asked, too.
+    pub async fn start(&self) -> anyhow::Result<Done> {
         lock(&self.bpf).attach()?;
+        let (found, is_found) = Done::pending();
+        let asked = self.ask_engines(is_found);
         self.find_running().await;
-        Ok(())
+        found.send_replace(true);
+        Ok(asked)
     }
 
     /// Finds the containers that run already. What hangs there delays nobody for long.
@@ -116,8 +127,29 @@ impl Observer {
         }
     }
 
-    /// Returns when the engines have been asked what they know, or do not answer.
-    pub async fn asked_engines(&self) {}
+    /// Asks the engines what they know, and goes on doing so in the background. `found` tells that the containers
+    /// were found which do not take an engine to be found; the result, that the engines' were as well.
+    fn ask_engines(&self, found: Done) -> Done {
+        let (done, asked) = Done::pending();
+        let (registry, readers) = (Arc::clone(&self.registry), Arc::clone(&self.readers));
+        let engines = Engines::new(&self.sockets, Arc::clone(&registry), self.listen);
+        tokio::spawn(async move {
+            let witnessed = engines.snapshot().await;
+            found.within(FIND_PATIENCE).await;
+            let unknown = registry.witness(witnessed);
+            let adopt = move || running::adopt(&unknown, &registry, &readers);
+            match tokio::task::spawn_blocking(adopt).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    warn!("containers that only their engine knows pass for the host: {error:#}")
+                }
+                Err(error) => warn!("containers that only their engine knows pass for the host: {error}"),
+            }
+            done.send_replace(true);
+            engines.complete().await;
+        });
+        asked
+    }
 
     /// Starts, ends and processes of containers that were missed so far.
     pub fn missed(&self) -> anyhow::Result<u64> {

@@ -110,9 +110,13 @@ pub(super) struct RuntimeArgs {
     /// One more file name by which a container runtime is known
     #[arg(long, value_name = "NAME")]
     pub(super) runtime_name: Vec<String>,
-    /// The engine's CRI socket, instead of the usual ones
+    /// The engine's CRI socket, instead of the usual ones; none to ask no engine
     #[arg(long, value_name = "ENDPOINT")]
     pub(super) runtime_endpoint: Option<String>,
+    /// Hear the engine's events as well. An engine may wait for who hears them: stopped by Ctrl-Z, tracer would hold
+    /// up the node's pods
+    #[arg(long)]
+    pub(super) runtime_events: bool,
     /// Believe the runtimes of users, too: they may name pods
     #[arg(long)]
     pub(super) trust_rootless: bool,

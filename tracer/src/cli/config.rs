@@ -5,6 +5,7 @@ use rustix::termios::tcgetwinsize;
 use super::args::{ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
 use crate::{
     containers::{LabelSelector, Pattern, Selection},
+    cri,
     error::Usage,
     list,
     observe::Scope,
@@ -26,7 +27,7 @@ pub(super) fn trace(args: TraceArgs, log_programs: bool) -> Result<trace::Config
     let node = node(&args.output);
     Ok(trace::Config {
         tracer,
-        scope: scope(&args.selection, args.runtimes)?,
+        scope: scope(&args.selection, &args.runtimes)?,
         filter: EventFilter {
             pids: Pattern::parse(&args.pid).map_err(option("--pid"))?,
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
@@ -52,16 +53,17 @@ pub(super) fn list(args: ListArgs, log_programs: bool) -> Result<list::Config, U
         node,
         watch: args.watch,
         timeout: *timeout,
-        scope: scope(&args.selection, args.runtimes)?,
+        scope: scope(&args.selection, &args.runtimes)?,
         log_programs,
     })
 }
 
-fn scope(selected: &SelectionArgs, args: RuntimeArgs) -> Result<Scope, Usage> {
+fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
     Ok(Scope {
         selection: selection(selected)?,
         runtimes: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
-        runtime_endpoint: endpoint(args.runtime_endpoint).map_err(option("--runtime-endpoint"))?,
+        sockets: cri::endpoints(args.runtime_endpoint.as_deref()).map_err(option("--runtime-endpoint"))?,
+        listen: args.runtime_events,
         trust_rootless: args.trust_rootless,
     })
 }
@@ -110,16 +112,6 @@ fn runtimes(further: &[String]) -> Result<Vec<String>, String> {
     Ok(RUNTIMES.iter().map(ToString::to_string).chain(further.iter().cloned()).collect())
 }
 
-/// A CRI socket, as crictl has it too: `unix:///run/x.sock`, or its path alone.
-fn endpoint(given: Option<String>) -> Result<Option<String>, String> {
-    if let Some(endpoint) = &given
-        && !endpoint.strip_prefix("unix://").unwrap_or(endpoint).starts_with('/')
-    {
-        return Err(format!("{endpoint:?} is not the path of a socket; write unix:///run/x.sock"));
-    }
-    Ok(given)
-}
-
 fn node(args: &OutputArgs) -> String {
     let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     args.node.clone().unwrap_or_else(host_name)
@@ -143,16 +135,5 @@ mod tests {
     fn a_path_is_no_runtime_name() {
         assert!(runtimes(&["/usr/bin/runc".into()]).unwrap_err().contains("/usr/bin/runc"));
         assert!(runtimes(&["my-runc".into()]).unwrap().contains(&"my-runc".to_owned()));
-    }
-
-    #[test]
-    fn an_endpoint_is_a_socket_by_its_path() {
-        for good in ["unix:///run/containerd/containerd.sock", "/run/crio/crio.sock"] {
-            assert_eq!(endpoint(Some(good.into())), Ok(Some(good.into())));
-        }
-        assert_eq!(endpoint(None), Ok(None));
-        for bad in ["", "containerd.sock", "tcp://127.0.0.1:10010", "unix://run/x.sock"] {
-            assert!(endpoint(Some(bad.into())).unwrap_err().contains(&format!("{bad:?}")));
-        }
     }
 }

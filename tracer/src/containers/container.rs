@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
+use crate::cri::Witnessed;
+
 /// A container, once its bundle has been read or that has failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +85,50 @@ impl Container {
     #[must_use]
     pub fn lacks_labels(&self) -> bool {
         self.pod.as_ref().is_some_and(|pod| pod.labels.is_none())
+    }
+
+    /// This container, with its pod's labels.
+    #[must_use]
+    pub fn with_labels(&self, labels: BTreeMap<String, String>) -> Self {
+        let pod = self.pod.clone().map(|pod| Pod { labels: Some(labels), ..pod });
+        Self { pod, ..self.clone() }
+    }
+
+    /// This container, with what its engine says where nothing better is known; None if that is nothing new.
+    #[must_use]
+    pub fn completed(&self, witnessed: &Witnessed) -> Option<Self> {
+        let isolation = self.isolation.or_else(|| witnessed.isolation());
+        let completed = match &witnessed.pod.labels {
+            _ if !self.pod_known => Self {
+                outer: self.outer.clone(),
+                inner: self.inner.clone(),
+                isolation,
+                ..Self::of_engine(witnessed)
+            },
+            Some(labels) if self.lacks_labels() => Self { isolation, ..self.with_labels(labels.clone()) },
+            _ => Self { isolation, ..self.clone() },
+        };
+        (completed != *self).then_some(completed)
+    }
+
+    /// A container that only its engine tells of.
+    #[must_use]
+    pub fn of_engine(witnessed: &Witnessed) -> Self {
+        Self {
+            id: witnessed.id.clone(),
+            runtime: witnessed.runtime.clone(),
+            kind: witnessed.kind,
+            image: witnessed.image.clone(),
+            source: Source::Cri,
+            why: None,
+            outer: None,
+            inner: None,
+            isolation: witnessed.isolation(),
+            pod: Some(witnessed.pod.clone()),
+            pod_known: true,
+            sandbox_id: Some(witnessed.sandbox_id.clone()),
+            privileged: false,
+        }
     }
 
     /// This container, with one that a runtime in it says it has started.

@@ -15,7 +15,7 @@ use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED,
 use tracing::{debug, warn};
 
 use super::{Choice, Container, Selection};
-use crate::runtime::processes::start_ticks;
+use crate::{cri::Witnessed, runtime::processes::start_ticks};
 
 /// Runtimes within a container that are followed at a time, those included whose slots are still to be given back:
 /// whoever calls programs `runc` must not use up the slots of all.
@@ -277,6 +277,80 @@ impl Registry {
         state.entries.iter().filter_map(listed).collect()
     }
 
+    /// Whether somebody fetches labels: then what needs them waits for them.
+    pub fn expect_labels(&self, expected: bool) {
+        self.labels_to_come.store(expected, Ordering::Relaxed);
+    }
+
+    /// The sandboxes of the pods whose labels are not known.
+    #[must_use]
+    pub fn lacking_labels(&self) -> HashSet<String> {
+        let state = self.lock();
+        let attributions = state.entries.values().filter_map(|entry| entry.attribution.as_ref());
+        attributions
+            .filter(|attribution| attribution.container.lacks_labels())
+            .filter_map(|attribution| attribution.container.sandbox_id.clone())
+            .collect()
+    }
+
+    /// The labels of a pod are known from now on.
+    pub fn label(&self, sandbox: &str, labels: &BTreeMap<String, String>) {
+        let mut state = self.lock();
+        state.labels.insert(sandbox.to_owned(), labels.clone());
+        self.change(&mut state, |container| {
+            let lacking = container.lacks_labels() && container.sandbox_id.as_deref() == Some(sandbox);
+            lacking.then(|| container.with_labels(labels.clone()))
+        });
+    }
+
+    /// What an engine says completes what is known. Returns the containers that run and are not known at all.
+    pub fn witness(&self, witnessed: Vec<Witnessed>) -> Vec<Witnessed> {
+        let mut by_id: HashMap<String, Witnessed> =
+            witnessed.into_iter().map(|witnessed| (witnessed.id.clone(), witnessed)).collect();
+        let mut state = self.lock();
+        for Witnessed { sandbox_id, pod, .. } in by_id.values() {
+            if let Some(labels) = &pod.labels {
+                state.labels.insert(sandbox_id.clone(), labels.clone());
+            }
+        }
+        let mut known = HashSet::new();
+        self.change(&mut state, |container| {
+            let witnessed = by_id.get(&container.id)?;
+            known.insert(container.id.clone());
+            container.completed(witnessed)
+        });
+        by_id.retain(|id, witnessed| witnessed.running && !known.contains(id));
+        // What nobody has seen needs no labels kept.
+        let sandboxes: HashSet<&String> = state.entries.values().filter_map(Entry::sandbox).collect();
+        let lone: Vec<String> =
+            state.labels.keys().filter(|sandbox| !sandboxes.contains(sandbox)).cloned().collect();
+        for sandbox in lone {
+            state.labels.remove(&sandbox);
+        }
+        by_id.into_values().collect()
+    }
+
+    /// Replaces what is known of containers by what `change` makes of it, if anything.
+    fn change(&self, state: &mut State, mut change: impl FnMut(&Container) -> Option<Container>) {
+        // What joined a container has its attribution.
+        let mut changed: HashMap<ContainerKey, Option<Arc<Attribution>>> = HashMap::new();
+        let mut replaced = Vec::new();
+        for (key, entry) in &state.entries {
+            let Some(attribution) = &entry.attribution else { continue };
+            let new = changed.entry(attribution.key).or_insert_with(|| {
+                let container = change(&attribution.container)?;
+                Some(Arc::new(self.attribute(attribution.key, container)))
+            });
+            if let Some(new) = new {
+                replaced.push((*key, Arc::clone(new)));
+            }
+        }
+        for (key, attribution) in replaced {
+            self.set(state, key, attribution);
+            self.changed.send_replace(());
+        }
+    }
+
     /// A key for a container that runs already, whose runtime was started in this mount namespace; None, with a
     /// warning, when no slot is free. It does not end before it is [`Self::entered`].
     #[must_use]
@@ -319,6 +393,14 @@ impl Registry {
     #[must_use]
     pub fn followed(&self) -> HashSet<u32> {
         self.lock().maps.processes.iter().filter_map(|entry| Some(entry.ok()?.1.pid)).collect()
+    }
+
+    /// The processes that were entered and have not done anything yet, each with its start time in clock ticks.
+    #[must_use]
+    pub fn adoptees(&self) -> HashSet<(u32, u64)> {
+        let state = self.lock();
+        let adoptees = state.maps.adoptees.iter().filter_map(Result::ok);
+        adoptees.map(|(pid, adoptee)| (pid, adoptee.start_ticks)).collect()
     }
 
     /// The last process of a key is gone. Its name is kept until [`Registry::forget`], for the events

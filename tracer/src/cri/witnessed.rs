@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::proto;
-use crate::containers::{ContainerType, Pod};
+use crate::containers::{ContainerType, Isolation, Pod};
 
 /// A container as its engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,12 +149,18 @@ impl Sandbox {
             name: self.pod.name.clone(),
             pod_uid: filled(self.pod.uid.clone()),
             container,
-            labels: self.pod.labels.clone(),
+            labels: Some(self.pod.labels.clone()),
         }
     }
 }
 
 impl Witnessed {
+    /// What isolates it from this kernel, by the name that the cluster's administrator gave its runtime.
+    #[must_use]
+    pub fn isolation(&self) -> Option<Isolation> {
+        self.runtime_handler.as_deref().and_then(Isolation::of_runtime)
+    }
+
     /// Completes what a list says with what a verbose status says.
     pub(super) fn complete(&mut self, status: Option<proto::ContainerStatus>, info: &Info) {
         if let Some(status) = status {
@@ -263,7 +269,7 @@ mod tests {
     #[test]
     fn labels_are_those_that_kubectl_shows() {
         let witnessed = sandbox().itself("containerd");
-        let keys: Vec<&str> = witnessed.pod.labels.keys().map(String::as_str).collect();
+        let keys: Vec<&str> = witnessed.pod.labels.as_ref().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["app", "app.kubernetes.io/name", "io.kubernetes.mine"]);
         assert_eq!(witnessed.runtime_handler.as_deref(), Some("runsc"));
     }

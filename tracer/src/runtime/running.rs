@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,12 +30,15 @@ use super::{
 use crate::{
     clock::WallClock,
     containers::{Container, Isolation, Registry, Unknown},
+    cri::Witnessed,
 };
 
 /// Looks at the most: processes that fork faster than they are found are a fork bomb.
 const LOOKS: usize = 10;
 /// How long bundles may take to be read before it is looked into containers for further ones.
 const BUNDLES: Duration = Duration::from_millis(500);
+/// By how much a process may seem to have started after its container, in nanoseconds.
+const START_TOLERANCE: i128 = 1_000_000_000;
 
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
 pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
@@ -65,6 +69,42 @@ pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String
     let keys = search.trees.iter().map(|tree| tree.key).chain(search.at_work.values().copied());
     registry.entered(keys, WallClock::boot_now());
     debug!("{} containers with {} processes ran already", search.trees.len(), entered.len());
+    Ok(())
+}
+
+/// Hands the processes of containers that only their engine knows of to the programs.
+pub fn adopt(
+    containers: &[Witnessed],
+    registry: &Arc<Registry>,
+    readers: &Arc<Readers>,
+) -> anyhow::Result<()> {
+    if containers.is_empty() {
+        return Ok(());
+    }
+    let mut search = Search { registry, readers, runtimes: &[], trees: Vec::new(), at_work: HashMap::new() };
+    for _ in 0..LOOKS {
+        let processes = Processes::read().context("reading /proc")?;
+        let (followed, entered) = (registry.followed(), registry.adoptees());
+        let is_news = |process: &Process| {
+            !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
+        };
+        for container in containers {
+            search.announce_witnessed(container, &processes, &is_news);
+        }
+        let found: Vec<(u32, Adoptee)> = search
+            .look(&processes, &followed)
+            .into_iter()
+            .filter(|(pid, _)| processes.get(*pid).is_some_and(&is_news))
+            .collect();
+        if found.is_empty() {
+            break;
+        }
+        for (pid, adoptee) in found {
+            registry.enter(pid, &adoptee);
+        }
+    }
+    registry.entered(search.trees.iter().map(|tree| tree.key), WallClock::boot_now());
+    debug!("{} more containers were known to their engine only", search.trees.len());
     Ok(())
 }
 
@@ -153,6 +193,38 @@ impl Search<'_> {
         learn(Invocation::of_running(key, &running, outer.clone()), self.registry, self.readers);
         self.registry.begin(key, init.pid, 1, init.start_time());
         self.trees.push(Tree { running, key, outer });
+    }
+
+    /// Makes a container known that its engine tells of, if it names the process that it started, and that one is
+    /// news.
+    fn announce_witnessed(
+        &mut self,
+        container: &Witnessed,
+        processes: &Processes,
+        is_news: &impl Fn(&Process) -> bool,
+    ) {
+        let Some(init) = container.pid.and_then(|pid| processes.get(pid)).filter(|init| is_news(init)) else {
+            return;
+        };
+        // Another process may have its number by now.
+        let started = WallClock::new().from_boot(init.start_time());
+        let is_later = container.started_at.is_some_and(|at| started > i128::from(at) + START_TOLERANCE);
+        if is_later || self.trees.iter().any(|tree| tree.running.init == init.pid) {
+            return;
+        }
+        let Some(key) = self.registry.take_slot(0) else { return };
+        self.registry.announce(key, ContainerKey::HOST, None);
+        self.registry.resolve(key, Container::of_engine(container));
+        self.registry.begin(key, init.pid, 1, init.start_time());
+        let running = Running {
+            state_root: None,
+            id: container.id.clone(),
+            bundle: PathBuf::new(),
+            runtime: container.runtime_handler.clone().unwrap_or_default(),
+            init: init.pid,
+            view: None,
+        };
+        self.trees.push(Tree { running, key, outer: None });
     }
 
     /// The processes of all containers, and the runtimes at work with theirs.
