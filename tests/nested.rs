@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use harness::need::{DOCKER, RUNC, RUNC_GCC};
 use harness::scratch::unique;
 use harness::wait::{self, Output};
-use harness::{Bundle, Dialect, Launch, Pod, Runtime, Suite, Tracer, docker, nested, program, tracer};
+use harness::{
+    Bundle, Dialect, Launch, Pod, Runtime, StateRoot, Suite, Tracer, docker, nested, program, tracer,
+};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -36,8 +38,9 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// What the outer container does while others start inner ones in it.
-const WAIT: &str = "read x < /end";
+/// What the outer container does while others start inner ones in it. What those leave behind becomes its first
+/// process's children, whose ends interrupt the opening of the fifo.
+const WAIT: &str = "until read x < /end; do :; done";
 
 /// An outer container that runs. Dropped before what it shows of the host.
 struct Outer {
@@ -238,6 +241,7 @@ fn kind_runs_already() {
     let inner =
         Bundle::script(&pod, &format!("read x < /go; true < {mark}/1; true < {mark}/2")).with_fifo("/go");
     let outer = Outer::start(None, &[&inner]);
+    let _state = StateRoot::new(&outer.runtime);
     outer.create(&inner);
     outer.start_inner(&inner);
     let tracer = Tracer::open(&pod.namespace);

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use harness::containerd;
 use harness::need::{CONTAINERD, CRUN, RUNC};
 use harness::runtime::Kind;
 use harness::scratch::unique;
-use harness::{Bundle, Pod, Runtime, Suite, Tracer};
+use harness::{Bundle, Pod, Runtime, StateRoot, Suite, Tracer};
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -28,25 +25,6 @@ fn main() -> ExitCode {
         .test("the_selection_holds_for_it", RUNC, selected)
         .test("pod_of_an_engine_with_a_directory_of_its_own", CONTAINERD, pod)
         .run()
-}
-
-/// Where an engine's runtimes keep their state: a link to that of a test's own runtime, removed when dropped.
-struct StateRoot(PathBuf);
-
-impl StateRoot {
-    fn new(runtime: &Runtime) -> Self {
-        let parent = Path::new("/run/containerd/runc");
-        fs::create_dir_all(parent).unwrap();
-        let link = parent.join(unique("tracer-test"));
-        symlink(runtime.root(), &link).unwrap();
-        Self(link)
-    }
-}
-
-impl Drop for StateRoot {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
-    }
 }
 
 /// Fails unless the event names the container's pod, found through its state.

@@ -271,3 +271,24 @@ fn empty_file() -> PathBuf {
     fs::write(&path, "").expect("our own directory");
     path
 }
+
+/// Where an engine's runtimes keep their state: a link to that of a test's own runtime, removed when dropped.
+pub struct StateRoot(PathBuf);
+
+impl StateRoot {
+    /// A link to the state directory of `runtime`.
+    #[track_caller]
+    pub fn new(runtime: &Runtime) -> Self {
+        let parent = Path::new("/run/containerd/runc");
+        fs::create_dir_all(parent).expect("/run is writable");
+        let link = parent.join(scratch::unique("tracer-test"));
+        symlink(runtime.root(), &link).expect("/run is writable");
+        Self(link)
+    }
+}
+
+impl Drop for StateRoot {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
