@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use harness::containerd;
-use harness::need::{CONTAINERD, CRUN, RUNC};
+use harness::need::{CONTAINERD, CRUN, RUNC, YOUKI};
 use harness::runtime::Kind;
 use harness::scratch::unique;
 use harness::{Bundle, Pod, Runtime, Suite, Tracer};
@@ -16,7 +16,9 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    for (kind, needs, name) in [(Kind::Runc, RUNC, "runc"), (Kind::Crun, CRUN, "crun")] {
+    for (kind, needs, name) in
+        [(Kind::Runc, RUNC, "runc"), (Kind::Crun, CRUN, "crun"), (Kind::Youki, YOUKI, "youki")]
+    {
         suite = suite.test(&format!("{name}_container_that_runs"), needs, move || runs(kind)).test(
             &format!("{name}_container_that_is_created"),
             needs,

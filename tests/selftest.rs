@@ -12,11 +12,14 @@ use harness::runtime::Naming;
 use harness::{Bundle, Dialect, Kind, Need, Pod, Runtime, Suite, containerd, wait};
 
 const HERE_RUNC: &[Need] = &[Need::Root, Need::Busybox, Need::Runc];
+const HERE_YOUKI: &[Need] = &[Need::Root, Need::Busybox, Need::Youki];
 const HERE_CRUN: &[Need] = &[Need::Root, Need::Busybox, Need::Crun];
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    for (kind, needs, name) in [(Kind::Runc, HERE_RUNC, "runc"), (Kind::Crun, HERE_CRUN, "crun")] {
+    for (kind, needs, name) in
+        [(Kind::Runc, HERE_RUNC, "runc"), (Kind::Crun, HERE_CRUN, "crun"), (Kind::Youki, HERE_YOUKI, "youki")]
+    {
         for naming in
             [Naming::Short, Naming::Long, Naming::Equals, Naming::Relative, Naming::Cwd, Naming::Symlink]
         {
@@ -25,10 +28,12 @@ fn main() -> ExitCode {
         }
         suite = suite
             .test(&format!("{name}_create_start_exec"), needs, move || create_start_exec(kind))
-            .test(&format!("{name}_has_a_cgroup_of_its_own"), needs, move || own_cgroup(kind))
             .test(&format!("{name}_drop_deletes"), needs, move || drop_deletes(kind));
     }
     suite
+        // youki leaves the v2 tree of a v1 host alone.
+        .test("runc_has_a_cgroup_of_its_own", HERE_RUNC, || own_cgroup(Kind::Runc))
+        .test("crun_has_a_cgroup_of_its_own", HERE_CRUN, || own_cgroup(Kind::Crun))
         .test("dynamic_program_runs", &[Need::Root, Need::Busybox, Need::Runc, Need::Gcc], dynamic)
         .test("int80_programs_run", &[Need::Gcc, Need::Ia32], int80)
         .test("cri_pod", &[Need::Root, Need::Busybox, Need::Runc, Need::Containerd], cri_pod)
