@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use harness::containerd;
 use harness::need::{CONTAINERD, CRUN, RUNC, YOUKI};
-use harness::runtime::Kind;
+use harness::runtime::{Kind, KnownRoot};
 use harness::scratch::unique;
 use harness::{Bundle, Pod, Runtime, Suite, Tracer};
 use serde_json::Value;
@@ -32,25 +29,6 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// Where an engine's runtimes keep their state: a link to that of a test's own runtime, removed when dropped.
-struct StateRoot(PathBuf);
-
-impl StateRoot {
-    fn new(runtime: &Runtime) -> Self {
-        let parent = Path::new("/run/containerd/runc");
-        fs::create_dir_all(parent).unwrap();
-        let link = parent.join(unique("tracer-test"));
-        symlink(runtime.root(), &link).unwrap();
-        Self(link)
-    }
-}
-
-impl Drop for StateRoot {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
-    }
-}
-
 /// Fails unless the event names the container's pod, found through its state.
 #[track_caller]
 fn assert_found(event: &Value, bundle: &Bundle) {
@@ -67,7 +45,7 @@ fn runs(kind: Kind) {
     let script = format!("(read x < /go; true < {child}) & wait; true < {first}; read x < /end");
     let bundle = Bundle::script(&pod, &script).with_fifo("/go").with_fifo("/end");
     let runtime = Runtime::new(kind);
-    let _state = StateRoot::new(&runtime);
+    let _state = KnownRoot::new(&runtime);
     runtime.run_detached(&bundle);
     let tracer = Tracer::open(&pod.namespace);
     bundle.release("/go");
@@ -89,7 +67,7 @@ fn created(kind: Kind) {
     let end = format!("/{}", unique("end"));
     let bundle = Bundle::script(&pod, &format!("true < {end}"));
     let runtime = Runtime::new(kind);
-    let _state = StateRoot::new(&runtime);
+    let _state = KnownRoot::new(&runtime);
     runtime.create(&bundle);
     let tracer = Tracer::exec(&pod.namespace);
     let opens = Tracer::open(&pod.namespace);
@@ -105,7 +83,7 @@ fn ended() {
     let pod = Pod::new("ended", "app");
     let bundle = Bundle::script(&pod, "read x < /end").with_fifo("/end");
     let runtime = Runtime::runc();
-    let _state = StateRoot::new(&runtime);
+    let _state = KnownRoot::new(&runtime);
     runtime.run_detached(&bundle);
     let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
     runtime.delete(&bundle);
@@ -124,7 +102,7 @@ fn selected() {
         let script = format!("read x < /go; true < /{name}");
         let bundle = Bundle::script(&Pod::new(name, "app"), &script).with_fifo("/go");
         let runtime = Runtime::runc();
-        let state = StateRoot::new(&runtime);
+        let state = KnownRoot::new(&runtime);
         runtime.run_detached(&bundle);
         (bundle, runtime, state)
     });

@@ -232,6 +232,28 @@ impl Drop for Runtime {
     }
 }
 
+/// Where an engine's runtimes keep their state: a link to that of a test's own runtime, so that its
+/// containers are found. Removed when dropped.
+#[derive(Debug)]
+pub struct KnownRoot(PathBuf);
+
+impl KnownRoot {
+    /// The link.
+    pub fn new(runtime: &Runtime) -> Self {
+        let parent = Path::new("/run/containerd/runc");
+        fs::create_dir_all(parent).expect("the engines' directory");
+        let link = parent.join(scratch::unique("tracer-test"));
+        symlink(runtime.root(), &link).expect("a fresh name");
+        Self(link)
+    }
+}
+
+impl Drop for KnownRoot {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
 /// Adds the bundle to a command line. What it returns must live until the command has ended.
 pub fn name_bundle(command: &mut Command, bundle: &Bundle, naming: Naming) -> Option<scratch::Dir> {
     let path = bundle.path();
