@@ -10,11 +10,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use harness::need::{DOCKER, RUNC, RUNC_GCC};
+use harness::runtime::KnownRoot;
 use harness::scratch::unique;
 use harness::wait::{self, Output};
-use harness::{
-    Bundle, Dialect, Launch, Pod, Runtime, StateRoot, Suite, Tracer, docker, nested, program, tracer,
-};
+use harness::{Bundle, Dialect, Launch, Pod, Runtime, Suite, Tracer, docker, nested, program, tracer};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -241,7 +240,7 @@ fn kind_runs_already() {
     let inner =
         Bundle::script(&pod, &format!("read x < /go; true < {mark}/1; true < {mark}/2")).with_fifo("/go");
     let outer = Outer::start(None, &[&inner]);
-    let _state = StateRoot::new(&outer.runtime);
+    let _state = KnownRoot::new(&outer.runtime);
     outer.create(&inner);
     outer.start_inner(&inner);
     let tracer = Tracer::open(&pod.namespace);

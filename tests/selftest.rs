@@ -7,16 +7,21 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use harness::engine::Client;
+use harness::podman::Podman;
 use harness::program::{self, DYNAMIC, FREESTANDING, FREESTANDING_I386};
 use harness::runtime::Naming;
-use harness::{Bundle, Dialect, Kind, Need, Pod, Runtime, Suite, containerd, wait};
+use harness::{Bundle, Dialect, Kind, Need, Pod, Runtime, Suite, containerd, docker, nested, wait};
 
 const HERE_RUNC: &[Need] = &[Need::Root, Need::Busybox, Need::Runc];
+const HERE_YOUKI: &[Need] = &[Need::Root, Need::Busybox, Need::Youki];
 const HERE_CRUN: &[Need] = &[Need::Root, Need::Busybox, Need::Crun];
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    for (kind, needs, name) in [(Kind::Runc, HERE_RUNC, "runc"), (Kind::Crun, HERE_CRUN, "crun")] {
+    for (kind, needs, name) in
+        [(Kind::Runc, HERE_RUNC, "runc"), (Kind::Crun, HERE_CRUN, "crun"), (Kind::Youki, HERE_YOUKI, "youki")]
+    {
         for naming in
             [Naming::Short, Naming::Long, Naming::Equals, Naming::Relative, Naming::Cwd, Naming::Symlink]
         {
@@ -25,13 +30,20 @@ fn main() -> ExitCode {
         }
         suite = suite
             .test(&format!("{name}_create_start_exec"), needs, move || create_start_exec(kind))
-            .test(&format!("{name}_has_a_cgroup_of_its_own"), needs, move || own_cgroup(kind))
             .test(&format!("{name}_drop_deletes"), needs, move || drop_deletes(kind));
     }
     suite
+        // youki leaves the v2 tree of a v1 host alone.
+        .test("runc_has_a_cgroup_of_its_own", HERE_RUNC, || own_cgroup(Kind::Runc))
+        .test("crun_has_a_cgroup_of_its_own", HERE_CRUN, || own_cgroup(Kind::Crun))
         .test("dynamic_program_runs", &[Need::Root, Need::Busybox, Need::Runc, Need::Gcc], dynamic)
         .test("int80_programs_run", &[Need::Gcc, Need::Ia32], int80)
         .test("cri_pod", &[Need::Root, Need::Busybox, Need::Runc, Need::Containerd], cri_pod)
+        .test("docker", &[Need::Root, Need::Busybox, Need::Runc, Need::Containerd, Need::Docker], || {
+            engine(&docker::shared());
+        })
+        .test("podman", &[Need::Root, Need::Busybox, Need::Runc, Need::Podman], || engine(&Podman::new()))
+        .test("runc_in_a_container", HERE_RUNC, nested_runc)
         .run()
 }
 
@@ -114,4 +126,23 @@ fn cri_pod() {
     assert_eq!(pod.exec(&id, &["/bin/echo", "inside"]), (0, "inside\n".to_owned()));
     let second = pod.container("side", &["/bin/sh", "-c", "sleep 1000"]);
     assert_ne!(id, second);
+}
+
+fn engine(client: &Client) {
+    let container = client.create(&[], &["/bin/sh", "-c", "echo hello; cat /proc/self/cgroup"]);
+    let output = container.run().success();
+    assert!(output.stdout.starts_with("hello\n"), "{output:?}");
+    assert!(output.stdout.contains(&container.id), "its cgroup bears its id: {output:?}");
+    assert!(!container.is_running());
+    let sleeper = client.run_detached(&[], &["/bin/sleep", "1000"]);
+    assert!(sleeper.is_running());
+    assert_eq!(sleeper.exec(&["/bin/echo", "inside"]).success().stdout, "inside\n");
+}
+
+fn nested_runc() {
+    let inner = Bundle::script(&pod(), "echo from inside");
+    let run = format!("runc run --bundle {} {}", nested::path(&inner), inner.id);
+    let outer = nested::privileged(None, &run, &[&inner]);
+    assert_eq!(Runtime::runc().run(&outer).success().stdout, "from inside\n");
+    assert!(!Path::new(&nested::path(&inner)).exists(), "a path of the outer container's");
 }

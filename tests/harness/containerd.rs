@@ -107,12 +107,7 @@ impl Containerd {
     #[track_caller]
     fn import(&self) {
         let archive = image(&self.dir.path().join("image"));
-        let mut ctr = Command::new(need::find("ctr").expect("Need::Containerd"));
-        ctr.arg("--address")
-            .arg(self.socket())
-            .args(["--namespace", "k8s.io", "images", "import"])
-            .arg(archive);
-        wait::output(&mut ctr, LIMIT).success();
+        wait::output(self.ctr().args(["images", "import"]).arg(archive), LIMIT).success();
         for name in [IMAGE, PAUSE] {
             // The CRI learns of images by containerd's events, a moment later.
             wait::until(&format!("image {name}"), || {
@@ -123,6 +118,26 @@ impl Containerd {
                     .image
             });
         }
+    }
+
+    /// `ctr`, in the namespace that the CRI has its containers in.
+    pub fn ctr(&self) -> Command {
+        let mut ctr = Command::new(need::find("ctr").expect("Need::Containerd"));
+        ctr.arg("--address").arg(self.dir.path().join("c.sock")).args(["--namespace", "k8s.io"]);
+        ctr
+    }
+
+    /// `ctr run --detach`: a container that the CRI knows nothing of.
+    #[track_caller]
+    pub fn ctr_run(&self, id: &str, args: &[&str]) -> Task<'_> {
+        let mut run = self.ctr();
+        run.args(["run", "--detach", "--null-io", "--net-host", "--snapshotter", "native"]);
+        run.arg("--runc-root").arg(self.dir.path().join("runc"));
+        run.arg("--cgroup").arg(format!("/{}/{id}", self.cgroup_parent()));
+        run.arg(IMAGE).arg(id).args(args);
+        let task = Task { containerd: self, id: id.to_owned() };
+        wait::output(&mut run, LIMIT).success();
+        task
     }
 
     /// `RunPodSandbox`, in the node's network namespace.
@@ -292,6 +307,32 @@ impl Drop for PodSandbox<'_> {
             if let Err(error) = self.containerd.try_call::<_, cri::Nothing>(method, request) {
                 eprintln!("harness: {method} of {}: {error}", self.id);
             }
+        }
+    }
+}
+
+/// A container of `ctr`, ended and removed when dropped.
+pub struct Task<'a> {
+    containerd: &'a Containerd,
+    id: String,
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        for words in [
+            ["tasks", "rm", "--force"].as_slice(),
+            &["containers", "rm"],
+            &["snapshots", "--snapshotter=native", "rm"],
+        ] {
+            let mut command = self.containerd.ctr();
+            command
+                .args(words)
+                .arg(&self.id)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            // `containers rm` removes the snapshot, as a rule.
+            let _ = command.status();
         }
     }
 }

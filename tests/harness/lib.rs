@@ -47,6 +47,6 @@ pub mod wait;
 
 pub use bundle::{Bundle, Dialect, Pod};
 pub use need::Need;
-pub use runtime::{Kind, Naming, Runtime, StateRoot};
+pub use runtime::{Kind, Naming, Runtime};
 pub use suite::Suite;
 pub use tracer::{Finished, Launch, Tracer};

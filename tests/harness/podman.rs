@@ -46,6 +46,8 @@ impl Podman {
             // Its own are above what the tests may have.
             "--ulimit=nofile=1024:1024".to_owned(),
             "--ulimit=nproc=1000:1000".to_owned(),
+            // Or removing a container takes ten seconds.
+            "--stop-timeout=0".to_owned(),
             format!("--cgroup-parent=/{cgroup_parent}"),
         ];
         let client = Client::new(need::find("podman").expect("Need::Podman"), globals, creating);
@@ -64,9 +66,10 @@ impl Default for Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
+        // conmon and what it runs at a container's end are in there, and use our directory.
+        scratch::remove_cgroup(&self.cgroup_parent);
         for mount in scratch::mounts_below(self.dir.path()).iter().rev() {
             let _ = Command::new("umount").arg("--lazy").arg(mount).status();
         }
-        scratch::remove_cgroup(&self.cgroup_parent);
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Eight random hex digits that stand in every name this process makes: two runs side by side never
 /// meet, and what one of them left behind can be told from what others own.
@@ -73,12 +74,19 @@ pub fn remove(path: &Path) {
     }
 }
 
-/// Removes a cgroup at the top of every hierarchy, and what is left below it. Nothing runs in it any more.
+/// Removes a cgroup at the top of every hierarchy, and what is left below it. What still runs in it gets some seconds
+/// to end.
 pub fn remove_cgroup(name: &str) {
+    let end = Instant::now() + Duration::from_secs(5);
     let hierarchies =
         fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
     for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-        remove_groups(&hierarchy.join(name));
+        let group = hierarchy.join(name);
+        remove_groups(&group);
+        while group.exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+            remove_groups(&group);
+        }
     }
 }
 
