@@ -70,7 +70,7 @@ fn expected(pod: &PodSandbox, namespace: &str, pod_name: &str, id: &str, name: O
             name: pod_name.to_owned(),
             pod_uid: Some(pod.uid.clone()),
             container: name.map(str::to_owned),
-            labels: labels(pod_name),
+            labels: Some(labels(pod_name)),
         },
         image: name.map(|_| IMAGE.to_owned()),
         runtime: "containerd".to_owned(),

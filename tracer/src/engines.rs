@@ -51,7 +51,7 @@ impl Engines {
             match answer {
                 Ok((Ok(witnessed), _)) => containers.extend(witnessed),
                 Ok((Err(error), client)) => {
-                    warn!("{} is not asked further: {error}", client.path().display())
+                    warn!("{} does not tell what it knows: {error}", client.path().display());
                 }
                 Err(error) => warn!("asking an engine: {error}"),
             }

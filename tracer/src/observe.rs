@@ -120,9 +120,11 @@ impl Observer {
             (Arc::clone(&self.registry), Arc::clone(&self.readers), self.runtimes.clone());
         let found = tokio::task::spawn_blocking(move || running::find(&registry, &readers, &runtimes));
         match tokio::time::timeout(FIND_PATIENCE, found).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => warn!("containers that run already pass for the host: {error:#}"),
-            Ok(Err(error)) => warn!("containers that run already pass for the host: {error}"),
+            Ok(found) => {
+                if let Err(error) = found.map_err(anyhow::Error::from).flatten() {
+                    warn!("containers that run already pass for the host: {error:#}");
+                }
+            }
             Err(_) => warn!("some containers that run already are not found yet: it takes too long"),
         }
     }
@@ -138,12 +140,9 @@ impl Observer {
             found.within(FIND_PATIENCE).await;
             let unknown = registry.witness(witnessed);
             let adopt = move || running::adopt(&unknown, &registry, &readers);
-            match tokio::task::spawn_blocking(adopt).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    warn!("containers that only their engine knows pass for the host: {error:#}")
-                }
-                Err(error) => warn!("containers that only their engine knows pass for the host: {error}"),
+            let adopted = tokio::task::spawn_blocking(adopt).await;
+            if let Err(error) = adopted.map_err(anyhow::Error::from).flatten() {
+                warn!("containers that only their engine knows pass for the host: {error:#}");
             }
             done.send_replace(true);
             engines.complete().await;

@@ -19,7 +19,7 @@ const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 /// A runtime's name is a file name.
 const NAME_MAX: usize = 255;
 
-pub(super) fn trace(args: TraceArgs, log_programs: bool) -> Result<trace::Config, Usage> {
+pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Config, Usage> {
     let tracer = TRACERS
         .into_iter()
         .find(|tracer| tracer.name() == args.kind)
@@ -44,7 +44,7 @@ pub(super) fn trace(args: TraceArgs, log_programs: bool) -> Result<trace::Config
     })
 }
 
-pub(super) fn list(args: ListArgs, log_programs: bool) -> Result<list::Config, Usage> {
+pub(super) fn list(args: &ListArgs, log_programs: bool) -> Result<list::Config, Usage> {
     let OutputArgs { output, no_headers, timeout, .. } = &args.output;
     let node = node(&args.output);
     let renderer = ContainerRenderer::new(output, &node, !no_headers, terminal_width(), args.watch);

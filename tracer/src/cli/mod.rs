@@ -43,11 +43,11 @@ pub fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Trace(trace) => {
-            trace::run(config::trace(*trace, args.verbose > 0)?)?;
+            trace::run(config::trace(&trace, args.verbose > 0)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListContainers(list) => {
-            list::run(config::list(*list, args.verbose > 0)?)?;
+            list::run(config::list(&list, args.verbose > 0)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {
