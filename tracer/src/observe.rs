@@ -119,13 +119,12 @@ impl Observer {
         let (registry, readers, runtimes) =
             (Arc::clone(&self.registry), Arc::clone(&self.readers), self.runtimes.clone());
         let found = tokio::task::spawn_blocking(move || running::find(&registry, &readers, &runtimes));
-        match tokio::time::timeout(FIND_PATIENCE, found).await {
-            Ok(found) => {
-                if let Err(error) = found.map_err(anyhow::Error::from).flatten() {
-                    warn!("containers that run already pass for the host: {error:#}");
-                }
-            }
-            Err(_) => warn!("some containers that run already are not found yet: it takes too long"),
+        let Ok(found) = tokio::time::timeout(FIND_PATIENCE, found).await else {
+            warn!("some containers that run already are not found yet: it takes too long");
+            return;
+        };
+        if let Err(error) = found.map_err(anyhow::Error::from).flatten() {
+            warn!("containers that run already pass for the host: {error:#}");
         }
     }
 
