@@ -166,11 +166,8 @@ fn ctr() {
 /// Its containers carry an annotation of CRI-O's, and belong to no pod of Kubernetes.
 fn podman_pod() {
     let podman = Podman::new();
-    let name = unique("pod");
-    let mut create = podman.command();
-    wait::output(create.args(["pod", "create", "--infra=false", "--name", &name]), LIMIT).success();
-    run(&podman, &["--pod", &name], "podman");
-    wait::output(podman.command().args(["pod", "rm", "--force", &name]), LIMIT).success();
+    let pod = podman.pod();
+    run(&podman, &["--pod", &pod.name], "podman");
 }
 
 /// A user without any right.
