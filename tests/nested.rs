@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         .test("docker_in_docker", DOCKER, docker_in_docker)
         .test("tracer_inside_sees_its_own_pids", RUNC, tracer_inside)
         .test("tracer_inside_shows_nothing_of_outside", RUNC, tracer_inside_of_others)
+        .test("tracer_in_a_pod_of_a_kind_node", RUNC, tracer_in_kind_pod)
         .run()
 }
 
@@ -527,4 +528,42 @@ fn tracer_inside_of_others() {
     for event in both(&events, &mark) {
         assert_eq!(event["container"]["id"], inner.id, "in {event}");
     }
+}
+
+/// The bundle of a DaemonSet's pod: privileged, in the node's pid namespace, with the tracer at `binary`.
+fn daemon_set(binary: &str, arguments: &[&str]) -> Bundle {
+    let pod = Pod::new("tracer", "tracer");
+    nested::privileged(Some(&pod), "", &[]).edit(|config| {
+        config["process"]["args"] = json!([&["/tracer"], arguments].concat());
+        nested::add_mounts(config, [nested::bind(binary, "/tracer", &["ro"])]);
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    })
+}
+
+/// As it is deployed: in a container, whose root directory is not the node's. The node is one of kind, since the
+/// first process of the machine that tests may not be looked at.
+fn tracer_in_kind_pod() {
+    let pod = Pod::new("in-kind", "app");
+    let mark = format!("/{}", unique("kind"));
+    let script = format!("true < {mark}/1; read x < /go; true < {mark}/2");
+    let inner = Bundle::script(&pod, &script).with_fifo("/go");
+    let own = daemon_set("/tracer", &["trace", "open", "-n", &pod.namespace, "-o", "json"]);
+    let outer = with_tracer(&[&inner, &own]);
+    let runtime = &outer.runtime;
+    let mut words: Vec<OsString> =
+        vec!["--root".into(), runtime.root().into(), "exec".into(), outer.id().into()];
+    words.extend(["runc", "run", "--bundle", &nested::path(&own), &own.id].map(OsString::from));
+    let tracer = Launch::new(&words).binary(runtime.program().into()).start();
+    outer.create(&inner);
+    let pid = outer.inner_pid(&inner);
+    outer.start_inner(&inner);
+    let first = tracer.wait_open(&format!("{mark}/1"));
+    inner.release("/go");
+    for event in [first, tracer.wait_open(&format!("{mark}/2"))] {
+        assert_eq!(event["k8s"], inner.k8s(), "in {event}");
+        assert_eq!(event["container"]["id"], inner.id, "in {event}");
+        assert_eq!(event["process"]["pid"], pid, "the pid that the node's /proc shows, in {event}");
+    }
+    tracer.stop().assert_nothing_dropped();
 }

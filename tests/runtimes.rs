@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -34,6 +35,17 @@ fn main() -> ExitCode {
         })
         .test("podman_container_that_runs_already", PODMAN, || {
             runs_already(&Podman::new(), "podman");
+        })
+        .test("podman_container_of_a_podman_pod", PODMAN, podman_pod)
+        .test("rootless_runc_names_no_pod", RUNC, || {
+            let (bundle, event) = rootless(&[]);
+            assert_eq!(event["k8s"], Value::Null, "in {event}");
+            assert_ne!(event["container"], Value::Null, "in {event}");
+            assert_eq!(event["process"]["uid"], NOBODY, "the bundle is {}: {event}", bundle.id);
+        })
+        .test("rootless_runc_is_believed_where_that_is_asked_for", RUNC, || {
+            let (bundle, event) = rootless(&["--trust-rootless"]);
+            bundle.assert_names(&event);
         })
         .test("ctr_run_and_exec", CONTAINERD, ctr)
         .test("runc_by_a_name_that_is_told", RUNC, told_name)
@@ -149,6 +161,40 @@ fn ctr() {
     exec.args(["tasks", "exec", "--exec-id", "probe", &id, "/bin/sh", "-c"]);
     wait::output(exec.arg(format!("true < {mark}/exec")), LIMIT);
     assert_names(&tracer.wait_open(&format!("{mark}/exec")), &id, "containerd", "bundle");
+}
+
+/// Its containers carry an annotation of CRI-O's, and belong to no pod of Kubernetes.
+fn podman_pod() {
+    let podman = Podman::new();
+    let pod = podman.pod();
+    run(&podman, &["--pod", &pod.name], "podman");
+}
+
+/// A user without any right.
+const NOBODY: u32 = 65534;
+
+/// runc as a user runs it, in a user namespace of its own, with a bundle that claims to be a pod's; and the event of
+/// its one open.
+fn rootless(options: &[&str]) -> (Bundle, Value) {
+    let mark = format!("/{}", unique("rootless"));
+    let bundle = Bundle::script(&Pod::new("claimed", "app"), &format!("true < {mark}")).edit(|config| {
+        let map = json!([{"containerID": 0, "hostID": NOBODY, "size": 1}]);
+        let linux = &mut config["linux"];
+        linux["namespaces"] = json!(["pid", "ipc", "uts", "mount", "user"].map(|kind| json!({"type": kind})));
+        linux["uidMappings"] = map.clone();
+        linux["gidMappings"] = map;
+        linux.as_object_mut().unwrap().remove("cgroupsPath");
+    });
+    chown(bundle.config_path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let runtime = Runtime::runc();
+    chown(runtime.root(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let tracer = Tracer::start(&[&["trace", "open", "-o", "json"], options].concat());
+    let mut command = runtime.command();
+    command.args(["run", "--bundle"]).arg(bundle.path()).arg(&bundle.id);
+    let output = wait::output(command.uid(NOBODY).gid(NOBODY), LIMIT);
+    assert!(output.stderr.contains(&mark), "users may not make containers here: {output:?}");
+    let event = tracer.wait_open(&mark);
+    (bundle, event)
 }
 
 /// The real runc under another name. A copy: it executes itself, by whatever name.

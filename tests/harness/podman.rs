@@ -56,6 +56,35 @@ impl Podman {
         wait::output(podman.command().arg("import").arg(tar).arg(IMAGE), LIMIT).success();
         podman
     }
+
+    /// A pod of podman's, for containers with `--pod NAME`.
+    #[track_caller]
+    pub fn pod(&self) -> Pod<'_> {
+        let name = scratch::unique("pod");
+        let mut create = self.command();
+        create.args(["pod", "create", "--infra=false", "--name", &name]);
+        // Not podman's own, which would stay.
+        create.arg(format!("--cgroup-parent=/{}", self.cgroup_parent));
+        wait::output(&mut create, LIMIT).success();
+        Pod { podman: self, name }
+    }
+}
+
+/// A pod, removed when dropped.
+#[derive(Debug)]
+pub struct Pod<'a> {
+    podman: &'a Podman,
+    /// Its name.
+    pub name: String,
+}
+
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        let status = self.podman.command().args(["pod", "rm", "--force", &self.name]).output();
+        if !matches!(&status, Ok(output) if output.status.success()) {
+            eprintln!("harness: cannot remove pod {}: {status:?}", self.name);
+        }
+    }
 }
 
 impl Default for Podman {
