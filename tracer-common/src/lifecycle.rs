@@ -98,5 +98,10 @@ pub struct Runtime {
     pub marks: u16,
     /// The runtime's comm: the first 15 bytes of its file name.
     pub comm: crate::Comm,
+    /// Process id, in the pid namespace of `tracer`, of its parent.
+    pub ppid: u32,
+    /// 0.
+    pub reserved: u32,
 }
-assert_layout!(Runtime, size 64, record @ 0, start_time @ 24, outer @ 32, trust @ 40, args_len @ 44, marks @ 46, comm @ 48);
+assert_layout!(Runtime, size 72, record @ 0, start_time @ 24, outer @ 32, trust @ 40, args_len @ 44, marks @ 46, comm @ 48,
+    ppid @ 64);

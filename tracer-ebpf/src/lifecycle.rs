@@ -321,6 +321,8 @@ fn submit_runtime(task: Task, process: &Process) {
         args_len: args.len as u16,
         marks,
         comm: bpf_get_current_comm().unwrap_or_default(),
+        ppid: task.real_parent().process_ids().tracer,
+        reserved: 0,
     });
     scratch.submit_lifecycle(FIXED + args.len);
 }

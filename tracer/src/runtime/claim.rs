@@ -18,7 +18,8 @@ use tracing::{debug, warn};
 use super::{
     cgroup,
     cmdline::{self, Command, CommandLine},
-    process::{ProcessError, RuntimeProcess},
+    process::RuntimeProcess,
+    processes,
 };
 use crate::containers::{Container, Nested, Unknown};
 
@@ -39,6 +40,7 @@ pub struct Claim {
     trust: u32,
     pid: u32,
     start_ticks: u64,
+    ppid: u32,
     args: Vec<u8>,
     /// Whether `args` are all there are.
     whole: bool,
@@ -65,6 +67,7 @@ impl Claim {
             trust: record.trust,
             pid: record.record.pid,
             start_ticks: record.start_time / NANOSECONDS_PER_TICK,
+            ppid: record.ppid,
             args: args.to_owned(),
             whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
         }
@@ -86,13 +89,32 @@ impl Claim {
         self.trust & TRUST_OF_ROOT == TRUST_OF_ROOT
     }
 
-    /// A hold on the runtime's process, if it is there still.
-    pub fn process(&self) -> Result<RuntimeProcess, ProcessError> {
-        RuntimeProcess::open(self.pid, self.start_ticks)
+    /// What it was asked for, and a hold on its process if that is there still.
+    ///
+    /// An `init` whose runtime is not followed, since that was executed before the programs were there, does what its
+    /// parent was asked for.
+    pub fn request(&self) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
+        let process = RuntimeProcess::open(self.pid, self.start_ticks);
+        let process = process.map_err(|error| debug!("{}: {error}", self.runtime)).ok();
+        let line = self.command_line(process.as_ref());
+        if matches!(line, Ok(CommandLine { command: Command::Init, .. }))
+            && let Some((line, parent)) = self.parent()
+        {
+            return (Ok(line), Some(parent));
+        }
+        (line, process)
+    }
+
+    /// What its parent was asked for, if that is a runtime at work which is believed as much.
+    fn parent(&self) -> Option<(CommandLine, RuntimeProcess)> {
+        let parent = RuntimeProcess::open(self.ppid, processes::start_ticks(self.ppid)?).ok()?;
+        let line = parse(&parent.cmdline().ok()?, false, &self.runtime).ok()?;
+        let trusted = parent.trust().is_ok_and(|trust| trust & self.trust == self.trust);
+        (trusted && !matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
     }
 
     /// The command line, from the runtime itself where it does not fit into a record.
-    pub fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, String> {
+    fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, String> {
         match process.filter(|_| !self.whole).map(RuntimeProcess::cmdline) {
             Some(Ok(cmdline)) => parse(&cmdline, false, &self.runtime),
             Some(Err(error)) => Err(error.to_string()),
@@ -107,7 +129,7 @@ impl Claim {
                 creation.id
             }
             Ok(Command::Exec(exec)) => exec.id,
-            Ok(Command::Other) | Err(_) => {
+            Ok(Command::Init | Command::Other) | Err(_) => {
                 return Nested { id: String::new(), runtime: self.runtime.clone() };
             }
         };
@@ -194,7 +216,7 @@ fn what(line: &Result<CommandLine, String>) -> Option<String> {
         }
         Ok(Command::Exec(exec)) => Some(format!("a process for container {:?}", exec.id)),
         Ok(Command::Other) => None,
-        Err(_) => Some("a container".to_owned()),
+        Ok(Command::Init) | Err(_) => Some("a container".to_owned()),
     }
 }
 

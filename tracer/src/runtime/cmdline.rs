@@ -41,6 +41,8 @@ pub enum Command {
     Restore(Creation),
     /// `exec`: one more process in a container.
     Exec(Exec),
+    /// `init`: what a runtime executes itself as, on the way from its own command to the container's program.
+    Init,
     /// Anything that brings no process into a container: `start`, `state`, `delete`, `--version`, a lone `--help`.
     Other,
 }
@@ -51,7 +53,7 @@ impl Command {
     pub fn creation(&self) -> Option<&Creation> {
         match self {
             Self::Create(creation) | Self::Run(creation) | Self::Restore(creation) => Some(creation),
-            Self::Exec(_) | Self::Other => None,
+            Self::Exec(_) | Self::Init | Self::Other => None,
         }
     }
 }
@@ -259,7 +261,6 @@ const OTHER_COMMANDS: &[&[u8]] = &[
     b"h",
     b"help",
     b"info",
-    b"init",
     b"kill",
     b"list",
     b"mounts",
@@ -398,6 +399,7 @@ impl<'a> Reader<'a> {
             b"run" => Command::Run(self.creation("run")?),
             b"restore" => Command::Restore(self.creation("restore")?),
             b"exec" => Command::Exec(self.exec()?),
+            b"init" => Command::Init,
             _ => Command::Other,
         })
     }
@@ -487,7 +489,7 @@ fn container_id(found: Option<Positional<'_>>, command: &'static str) -> Result<
 }
 
 fn is_command(word: &[u8]) -> bool {
-    matches!(word, b"create" | b"run" | b"restore" | b"exec") || OTHER_COMMANDS.contains(&word)
+    matches!(word, b"create" | b"run" | b"restore" | b"exec" | b"init") || OTHER_COMMANDS.contains(&word)
 }
 
 #[cfg(test)]
@@ -729,6 +731,12 @@ mod tests {
         }
         assert_eq!(parse(b"\0", false).unwrap().command, Command::Other);
         assert_eq!(parse(b"runc init", false).unwrap().command, Command::Other);
+    }
+
+    #[test]
+    fn what_a_runtime_executes_itself_as_is_init() {
+        assert_eq!(command("runc init"), Command::Init);
+        assert_eq!(command("runc --root /r init create run exec"), Command::Init);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tracer_common::container::ContainerKey;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     bundle::{self, Bundle},
@@ -98,7 +98,7 @@ impl Invocation {
         line: CommandLine,
     ) -> Option<Self> {
         let (id, task) = match line.command {
-            Command::Other => return None,
+            Command::Init | Command::Other => return None,
             Command::Create(creation) | Command::Run(creation) | Command::Restore(creation) => {
                 let bundle = bundle(process.as_ref(), &creation.bundle.unwrap_or_default());
                 let config = match creation.config {
@@ -292,12 +292,12 @@ pub fn learn_rootless(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Read
 /// The invocation behind a claim; None if it brings no process into any container, and the container that is left
 /// where it cannot be understood.
 fn claim_as_guest(claim: &Claim, outer: Option<Outer>) -> Result<Option<Invocation>, Box<Container>> {
-    let process = claim.process().map_err(|error| debug!("{}: {error}", claim.runtime)).ok();
+    let (line, process) = claim.request();
     let owner = match (&outer, &process) {
         (None, Some(process)) => process.effective_uid().unwrap_or(files::ROOT),
         _ => files::ROOT,
     };
-    match claim.command_line(process.as_ref()) {
+    match line {
         Ok(line) => Ok(Invocation::new(claim.key, claim.runtime.clone(), process, owner, outer, line)),
         Err(problem) => {
             let stray = claim.not_understood(&problem).container("", 0);

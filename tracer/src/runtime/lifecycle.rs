@@ -13,7 +13,7 @@ use tracer_common::{
     container::ContainerKey,
     lifecycle::{Bound, Kind, Record, Runtime},
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     claim::{Claim, Standing, Stray},
@@ -113,9 +113,8 @@ impl Learner {
 
     /// Takes hold of a trusted runtime's process, while it is still there.
     fn follow_trusted(&mut self, claim: &Claim) {
-        let process = claim.process().map_err(|error| debug!("{}: {error}", claim.runtime)).ok();
-        match claim.command_line(process.as_ref()) {
-            Ok(line) => {
+        match claim.request() {
+            (Ok(line), process) => {
                 let runtime = claim.runtime.clone();
                 if let Some(invocation) =
                     Invocation::new(claim.key, runtime, process, files::ROOT, None, line)
@@ -123,7 +122,7 @@ impl Learner {
                     learn(invocation, &self.registry, &self.readers);
                 }
             }
-            Err(problem) => self.await_cgroup(claim.key, claim.not_understood(&problem)),
+            (Err(problem), _) => self.await_cgroup(claim.key, claim.not_understood(&problem)),
         }
     }
 
