@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         .test("kind_inner_container_that_runs_already", RUNC, kind_runs_already)
         .test("kind_annotations_of_cri_o", RUNC, kind_crio)
         .test("kind_many_inner_containers_in_a_row", RUNC, kind_in_a_row)
+        .test("kind_tracer_started_in_the_middle", RUNC, kind_in_the_middle)
         .test("a_pod_that_runs_a_runtime_keeps_its_name", RUNC, pod_outside)
         .test("a_pod_that_joins_its_inner_container_keeps_its_name", RUNC, pod_outside_exec)
         .test("a_pod_that_runs_a_plain_container_keeps_its_name", RUNC, pod_outside_plain_inner)
@@ -293,6 +294,45 @@ fn kind_in_a_row() {
         }
     }
     assert_eq!(events.len(), 2 * CONTAINERS);
+}
+
+/// The node ran already, and its runtimes are at work while the tracer looks for what runs.
+fn kind_in_the_middle() {
+    const CONTAINERS: usize = 40;
+    let namespace = unique("t");
+    let (marks, inner): (Vec<String>, Vec<Bundle>) = (0..CONTAINERS)
+        .map(|index| {
+            let (mark, script) = two_opens("row");
+            (mark, Bundle::script(&Pod::inside(&namespace, &format!("pod-{index}"), "app"), &script))
+        })
+        .unzip();
+    let shown: Vec<&Bundle> = inner.iter().collect();
+    let run = |inner: &Bundle| {
+        format!("runc run --bundle {} {}; echo {} has ended", nested::path(inner), inner.id, inner.id)
+    };
+    let commands: Vec<String> = inner.iter().map(run).collect();
+    let outer = nested::privileged(None, &commands.join("; "), &shown);
+    let runtime = Runtime::runc();
+    let _state = KnownRoot::new(&runtime);
+    runtime.run_detached(&outer);
+    let ended = format!("{} has ended", inner[2].id);
+    wait::until("some inner containers", || Runtime::stdout_of(&outer).contains(&ended).then_some(()));
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    tracer.wait_open(&format!("{}/2", marks[CONTAINERS - 1]));
+    let done = tracer.stop();
+    done.assert_nothing_dropped();
+    let events = done.events();
+    let mut seen = 0;
+    for (mark, inner) in marks.iter().zip(&inner) {
+        for event in opens_of(&events, mark) {
+            assert_kind(event, inner, &outer.id);
+            seen += 1;
+        }
+    }
+    assert!(
+        seen > CONTAINERS / 2,
+        "most were started after the tracer was ready, but {seen} events were seen"
+    );
 }
 
 /// An inner bundle that claims another pod, in a container of a pod: privileged, as docker-in-docker is.

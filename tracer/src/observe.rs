@@ -110,6 +110,7 @@ impl Observer {
         let (found, is_found) = Done::pending();
         let asked = self.ask_engines(is_found);
         self.find_running().await;
+        lock(&self.lifecycle).settle();
         found.send_replace(true);
         Ok(asked)
     }

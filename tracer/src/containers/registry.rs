@@ -395,6 +395,18 @@ impl Registry {
         self.lock().maps.processes.iter().filter_map(|entry| Some(entry.ok()?.1.pid)).collect()
     }
 
+    /// The container of a process that the programs follow, or will.
+    #[must_use]
+    pub fn container_of(&self, pid: u32) -> Option<ContainerKey> {
+        let state = self.lock();
+        let adoptee = state.maps.adoptees.get(&pid, 0).ok().map(|adoptee| adoptee.container);
+        let followed = || {
+            let mut processes = state.maps.processes.iter().filter_map(Result::ok);
+            processes.find(|(_, process)| process.pid == pid).map(|(_, process)| process.container)
+        };
+        adoptee.or_else(followed).filter(|container| *container != ContainerKey::HOST)
+    }
+
     /// The processes that were entered and have not done anything yet, each with its start time in clock ticks.
     #[must_use]
     pub fn adoptees(&self) -> HashSet<(u32, u64)> {

@@ -40,7 +40,8 @@ pub struct Claim {
     trust: u32,
     pid: u32,
     start_ticks: u64,
-    ppid: u32,
+    /// Its parent.
+    pub ppid: u32,
     args: Vec<u8>,
     /// Whether `args` are all there are.
     whole: bool,
@@ -71,6 +72,11 @@ impl Claim {
             args: args.to_owned(),
             whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
         }
+    }
+
+    /// The same claim, made in a container.
+    pub fn within(self, outer: ContainerKey) -> Self {
+        Self { outer, ..self }
     }
 
     /// How far it is believed on the host.

@@ -38,6 +38,15 @@ struct Learner {
     trust_rootless: bool,
     /// Containers that wait for their cgroup to tell which they are.
     strays: HashMap<ContainerKey, Stray>,
+    /// Runtimes that may turn out to work in a container which ran already, while those are being found.
+    unsettled: Option<HashMap<ContainerKey, Unsettled>>,
+}
+
+/// A runtime of which it is not known yet where it works.
+struct Unsettled {
+    claim: Claim,
+    /// The container's cgroup and first process, once there are any.
+    bound: Option<(String, u32)>,
 }
 
 impl Lifecycle {
@@ -48,7 +57,16 @@ impl Lifecycle {
         readers: Arc<Readers>,
         trust_rootless: bool,
     ) -> Self {
-        Self { ring, learner: Learner { registry, readers, trust_rootless, strays: HashMap::new() } }
+        let (strays, unsettled) = (HashMap::new(), Some(HashMap::new()));
+        Self { ring, learner: Learner { registry, readers, trust_rootless, strays, unsettled } }
+    }
+
+    /// The containers that ran already are found: who runs in one of them is known from now on.
+    pub fn settle(&mut self) {
+        self.drain();
+        for unsettled in self.learner.unsettled.take().unwrap_or_default().into_values() {
+            self.learner.settle(unsettled);
+        }
     }
 
     /// A descriptor that is readable when there is something to drain.
@@ -80,8 +98,11 @@ impl Learner {
             Kind::Bound => {
                 let bound: Bound = wire::read(bytes)?;
                 let cgroup = bytes.get(size_of::<Bound>()..)?.get(..bound.cgroup_len as usize)?;
+                let cgroup = String::from_utf8_lossy(cgroup);
                 if let Some(stray) = self.strays.remove(&key) {
-                    self.registry.resolve(key, stray.container(&String::from_utf8_lossy(cgroup), record.pid));
+                    self.registry.resolve(key, stray.container(&cgroup, record.pid));
+                } else if let Some(unsettled) = self.unsettled.as_mut().and_then(|all| all.get_mut(&key)) {
+                    unsettled.bound = Some((cgroup.into_owned(), record.pid));
                 }
                 self.registry.begin(key, record.pid, bound.container_pid, record.timestamp);
             }
@@ -102,12 +123,32 @@ impl Learner {
         match claim.standing(self.trust_rootless) {
             Standing::Host => self.follow_trusted(&claim),
             Standing::Rootless => learn_rootless(claim, &self.registry, &self.readers),
-            // Nothing of it is looked at: its view of the file system may be made to hang.
-            Standing::Stranger => {
-                if let Some(stray) = claim.disbelieved() {
-                    self.await_cgroup(claim.key, stray);
+            Standing::Stranger => match &mut self.unsettled {
+                Some(unsettled) => {
+                    self.registry.announce(claim.key, ContainerKey::HOST, None);
+                    unsettled.insert(claim.key, Unsettled { claim, bound: None });
                 }
+                None => self.disbelieve(&claim, None),
+            },
+        }
+    }
+
+    /// A runtime that is not believed for what it is on the host: it works in a container, or it is a stranger.
+    fn settle(&mut self, Unsettled { claim, bound }: Unsettled) {
+        match self.registry.container_of(claim.ppid) {
+            Some(outer) => learn_inner(claim.within(outer), &self.registry, &self.readers),
+            None => self.disbelieve(&claim, bound),
+        }
+    }
+
+    /// Nothing of a stranger is looked at: its view of the file system may be made to hang.
+    fn disbelieve(&mut self, claim: &Claim, bound: Option<(String, u32)>) {
+        match (claim.disbelieved(), bound) {
+            (Some(stray), Some((cgroup, pid))) => {
+                self.registry.resolve(claim.key, stray.container(&cgroup, pid));
             }
+            (Some(stray), None) => self.await_cgroup(claim.key, stray),
+            (None, _) => {}
         }
     }
 
