@@ -43,36 +43,11 @@ const START_TOLERANCE: i128 = 1_000_000_000;
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
 pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
     let host = Place::host().context("opening the host's root directory")?;
-    let mut search = Search { registry, readers, runtimes, trees: Vec::new(), at_work: HashMap::new() };
-    let mut entered: HashSet<(u32, u64)> = HashSet::new();
-    for _ in 0..LOOKS {
-        let processes = Arc::new(Processes::read().context("reading /proc")?);
-        // Read after the processes: what the programs follow by now they need not be told of.
-        let followed = registry.followed();
-        let is_news = |process: &Process| {
-            !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
-        };
-        search.discover(&host, &processes, &is_news);
-        let found: Vec<(u32, Adoptee)> = search
-            .look(&processes, &followed)
-            .into_iter()
-            .filter(|(pid, _)| processes.get(*pid).is_some_and(&is_news))
-            .collect();
-        if found.is_empty() {
-            break;
-        }
-        for (pid, adoptee) in found {
-            registry.enter(pid, &adoptee);
-            entered.insert((pid, adoptee.start_ticks));
-        }
-    }
-    let keys = search.trees.iter().map(|tree| tree.key).chain(search.at_work.values().copied());
-    registry.entered(keys, WallClock::boot_now());
-    debug!("{} containers with {} processes ran already", search.trees.len(), entered.len());
-    Ok(())
+    Search::new(registry, readers, runtimes)
+        .run(|search, processes, is_news| search.discover(&host, processes, is_news))
 }
 
-/// Hands the processes of containers that only their engine knows of to the programs.
+/// Makes containers known that only their engine tells of, and hands their processes to the programs.
 pub fn adopt(
     containers: &[Witnessed],
     registry: &Arc<Registry>,
@@ -81,32 +56,15 @@ pub fn adopt(
     if containers.is_empty() {
         return Ok(());
     }
-    let mut search = Search { registry, readers, runtimes: &[], trees: Vec::new(), at_work: HashMap::new() };
-    for _ in 0..LOOKS {
-        let processes = Processes::read().context("reading /proc")?;
-        let (followed, entered) = (registry.followed(), registry.adoptees());
-        let is_news = |process: &Process| {
-            !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
-        };
+    Search::new(registry, readers, &[]).run(|search, processes, is_news| {
         for container in containers {
-            search.announce_witnessed(container, &processes, &is_news);
+            search.announce_witnessed(container, processes, is_news);
         }
-        let found: Vec<(u32, Adoptee)> = search
-            .look(&processes, &followed)
-            .into_iter()
-            .filter(|(pid, _)| processes.get(*pid).is_some_and(&is_news))
-            .collect();
-        if found.is_empty() {
-            break;
-        }
-        for (pid, adoptee) in found {
-            registry.enter(pid, &adoptee);
-        }
-    }
-    registry.entered(search.trees.iter().map(|tree| tree.key), WallClock::boot_now());
-    debug!("{} more containers were known to their engine only", search.trees.len());
-    Ok(())
+    })
 }
+
+/// Whether a process is neither followed by the programs nor entered.
+type IsNews<'a> = &'a dyn Fn(&Process) -> bool;
 
 struct Search<'a> {
     registry: &'a Arc<Registry>,
@@ -125,9 +83,45 @@ struct Tree {
     outer: Option<Outer>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(registry: &'a Arc<Registry>, readers: &'a Arc<Readers>, runtimes: &'a [String]) -> Self {
+        Self { registry, readers, runtimes, trees: Vec::new(), at_work: HashMap::new() }
+    }
+
+    /// Looks again and again until nothing is news any more. `discover` makes containers known.
+    fn run(
+        &mut self,
+        mut discover: impl FnMut(&mut Self, &Arc<Processes>, IsNews<'_>),
+    ) -> anyhow::Result<()> {
+        let mut count = 0;
+        for _ in 0..LOOKS {
+            let processes = Arc::new(Processes::read().context("reading /proc")?);
+            // Read after the processes: what the programs know by now they need not be told of. And in this order,
+            // since the programs follow a process before they take it from those that are entered.
+            let entered = self.registry.adoptees();
+            let followed = self.registry.followed();
+            let is_news = |process: &Process| {
+                !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
+            };
+            discover(self, &processes, &is_news);
+            let mut found = self.look(&processes, &followed);
+            found.retain(|pid, _| processes.get(*pid).is_some_and(is_news));
+            if found.is_empty() {
+                break;
+            }
+            for (pid, adoptee) in &found {
+                self.registry.enter(*pid, adoptee);
+            }
+            count += found.len();
+        }
+        let keys = self.trees.iter().map(|tree| tree.key).chain(self.at_work.values().copied());
+        self.registry.entered(keys, WallClock::boot_now());
+        debug!("{} containers with {count} processes ran already", self.trees.len());
+        Ok(())
+    }
+
     /// Makes containers known whose first process is news: on the host, and then in those of them that may have more.
-    fn discover(&mut self, host: &Place, processes: &Arc<Processes>, is_news: &impl Fn(&Process) -> bool) {
+    fn discover(&mut self, host: &Place, processes: &Arc<Processes>, is_news: IsNews<'_>) {
         // What a container runs watches over nothing.
         let members = self.members(processes);
         let hosts: Vec<u32> =
@@ -142,12 +136,7 @@ impl Search<'_> {
     }
 
     /// Looks into a container that may have containers of its own. Should its files hang, nobody waits for long.
-    fn discover_inside(
-        &mut self,
-        index: usize,
-        processes: &Arc<Processes>,
-        is_news: &impl Fn(&Process) -> bool,
-    ) {
+    fn discover_inside(&mut self, index: usize, processes: &Arc<Processes>, is_news: IsNews<'_>) {
         let Tree { running: Running { init, .. }, key, .. } = &self.trees[index];
         let (Some(outer), Some(init)) = (self.outer(*key), processes.get(*init).cloned()) else { return };
         let members: Vec<u32> =
@@ -183,7 +172,7 @@ impl Search<'_> {
         running: Running,
         outer: Option<Outer>,
         processes: &Processes,
-        is_news: &impl Fn(&Process) -> bool,
+        is_news: IsNews<'_>,
     ) {
         let Some(init) = processes.get(running.init).filter(|init| is_news(init)) else { return };
         if self.trees.iter().any(|tree| tree.running.init == running.init) {
@@ -197,12 +186,7 @@ impl Search<'_> {
 
     /// Makes a container known that its engine tells of, if it names the process that it started, and that one is
     /// news.
-    fn announce_witnessed(
-        &mut self,
-        container: &Witnessed,
-        processes: &Processes,
-        is_news: &impl Fn(&Process) -> bool,
-    ) {
+    fn announce_witnessed(&mut self, container: &Witnessed, processes: &Processes, is_news: IsNews<'_>) {
         let Some(init) = container.pid.and_then(|pid| processes.get(pid)).filter(|init| is_news(init)) else {
             return;
         };
