@@ -198,11 +198,24 @@ impl Registry {
         }
     }
 
-    /// The living container with this name.
+    /// The living container with this name; its labels may be missing yet.
     #[must_use]
-    pub fn find(&self, name: &ContainerName) -> Lookup {
+    pub fn find(&self, name: &ContainerName) -> Option<Arc<Attribution>> {
         let state = self.lock();
-        self.known(state.entries.values().find(|entry| entry.name.as_ref() == Some(name)))
+        let named = state.entries.values().find(|entry| entry.name.as_ref() == Some(name))?;
+        named.attribution.clone()
+    }
+
+    /// The living container with this name but another state directory: that of one which ran already may be known
+    /// by another path, or not at all. Its first process tells that it is the same.
+    #[must_use]
+    pub fn find_running(&self, name: &ContainerName, pid: u32) -> Option<Arc<Attribution>> {
+        let state = self.lock();
+        let is_it = |entry: &&Entry| {
+            entry.first.is_some_and(|first| first.pid == pid)
+                && entry.name.as_ref().is_some_and(|known| known.id == name.id && known.outer == name.outer)
+        };
+        state.entries.values().find(is_it)?.attribution.clone()
     }
 
     /// What is known of a key.
@@ -228,7 +241,11 @@ impl Registry {
 
     /// A process joins a container: their keys resolve to the same.
     pub fn join(&self, key: ContainerKey, attribution: &Arc<Attribution>) {
-        self.set(&mut self.lock(), key, Arc::clone(attribution));
+        let mut state = self.lock();
+        // More may be known of the container since it was looked up.
+        let newest = state.entries.get(&attribution.key).and_then(|entry| entry.attribution.clone());
+        self.set(&mut state, key, newest.unwrap_or_else(|| Arc::clone(attribution)));
+        drop(state);
         self.changed.send_replace(());
     }
 
