@@ -299,13 +299,16 @@ impl Registry {
         self.labels_to_come.store(expected, Ordering::Relaxed);
     }
 
-    /// The sandboxes of the pods whose labels are not known.
+    /// The sandboxes of the pods whose labels are not known. It is the host's engines that know them: those of pods
+    /// within a container are nobody's to ask.
     #[must_use]
     pub fn lacking_labels(&self) -> HashSet<String> {
         let state = self.lock();
         let attributions = state.entries.values().filter_map(|entry| entry.attribution.as_ref());
         attributions
-            .filter(|attribution| attribution.container.lacks_labels())
+            .filter(|attribution| {
+                attribution.container.lacks_labels() && attribution.container.outer.is_none()
+            })
             .filter_map(|attribution| attribution.container.sandbox_id.clone())
             .collect()
     }
@@ -477,6 +480,7 @@ impl Registry {
     fn awaits_labels(&self, attribution: &Attribution) -> bool {
         attribution.choice == Choice::Undecidable
             && attribution.container.lacks_labels()
+            && attribution.container.outer.is_none()
             && self.labels_to_come.load(Ordering::Relaxed)
     }
 
