@@ -10,7 +10,10 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant, timeout_at},
+};
 use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED, Slot, Verdict};
 use tracing::{debug, warn};
 
@@ -273,10 +276,42 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    /// Whether a bundle is being read.
+    /// Waits, within bounds, for the bundles that are being read by now. Returns whether they have been.
+    pub async fn settled(&self, patience: Duration) -> bool {
+        let mut changes = self.changes();
+        let deadline = Instant::now() + patience;
+        let mut learning = self.learning();
+        while !learning.is_empty() {
+            if timeout_at(deadline, changes.changed()).await.is_err() {
+                return false;
+            }
+            // Not those that have come since: they may be many, and without an end.
+            let still = self.learning();
+            learning.retain(|key| still.contains(key));
+        }
+        true
+    }
+
+    /// The containers that have been started, and whose bundles are being read.
+    fn learning(&self) -> HashSet<ContainerKey> {
+        let state = self.lock();
+        let learning = |entry: &Entry| entry.attribution.is_none() && entry.first.is_some();
+        state.entries.iter().filter(|(_, entry)| learning(entry)).map(|(key, _)| *key).collect()
+    }
+
+    /// How many containers run that may be asked for or not: it takes more than is known of them to tell.
     #[must_use]
-    pub fn is_learning(&self) -> bool {
-        self.lock().entries.values().any(|entry| entry.attribution.is_none() && entry.first.is_some())
+    pub fn undecided(&self) -> usize {
+        let state = self.lock();
+        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
+        let undecided = |(key, entry): &(&ContainerKey, &Entry)| {
+            let attribution = entry.attribution.as_ref();
+            let is_own = |attribution: &Arc<Attribution>| {
+                attribution.key == **key && attribution.choice == Choice::Undecidable
+            };
+            entry.first.is_some() && !ended.contains(key) && attribution.is_some_and(is_own)
+        };
+        state.entries.iter().filter(undecided).count()
     }
 
     /// The containers that have been started and are asked for, but not forgotten.
