@@ -43,7 +43,8 @@ impl Pod {
             name: name.into(),
             uid: format!("uid-of-{name}"),
             container: container.into(),
-            sandbox: format!("sandbox-of-{name}"),
+            // Unique as the namespace is: labels are those of a sandbox.
+            sandbox: format!("sandbox-of-{name}-in-{namespace}"),
             image: format!("registry.example/{container}:1"),
         }
     }

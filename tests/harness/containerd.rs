@@ -53,7 +53,7 @@ impl std::ops::Deref for Shared {
 
 /// A running containerd. When dropped, its pods, its process, its mounts and its cgroups go.
 pub struct Containerd {
-    child: Child,
+    child: Mutex<Child>,
     runtime: tokio::runtime::Runtime,
     channel: Channel,
     /// Dropped last.
@@ -64,17 +64,8 @@ impl Containerd {
     #[track_caller]
     fn start() -> Self {
         let dir = scratch::Dir::new("c");
-        let config = dir.path().join("config.toml");
-        fs::write(&config, configuration(dir.path())).expect("our own directory");
-        let log = File::create(dir.path().join("log")).expect("our own directory");
-        let child = Command::new(need::find("containerd").expect("Need::Containerd"))
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a duplicate"))
-            .stderr(log)
-            .spawn()
-            .expect("containerd starts");
+        fs::write(dir.path().join("config.toml"), configuration(dir.path())).expect("our own directory");
+        let child = Mutex::new(spawn(dir.path()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let channel = {
             let _inside = runtime.enter();
@@ -83,11 +74,44 @@ impl Containerd {
                 .connect_lazy()
         };
         let containerd = Self { child, runtime, channel, dir };
-        wait::until(&format!("an answer of containerd: see {}", dir_log(&containerd)), || {
-            containerd.try_call::<_, cri::StatusResponse>("Status", cri::Nothing {}).ok()
-        });
+        containerd.wait_answer();
         containerd.import();
         containerd
+    }
+
+    #[track_caller]
+    fn wait_answer(&self) {
+        wait::until(&format!("an answer of containerd: see {}", dir_log(self)), || {
+            self.try_call::<_, cri::StatusResponse>("Status", cri::Nothing {}).ok()
+        });
+    }
+
+    /// Ends it and starts it anew. Its containers go on meanwhile.
+    #[track_caller]
+    pub fn restart(&self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        end(&mut child);
+        *child = spawn(self.dir.path());
+        drop(child);
+        self.wait_answer();
+    }
+
+    /// Takes the CPU from it until that is dropped.
+    #[track_caller]
+    pub fn stopped(&self) -> Stopped<'_> {
+        self.signal(Signal::STOP);
+        Stopped(self)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // Ours and not reaped.
+        kill_process(Pid::from_child(&child), signal).expect("our own child");
+    }
+
+    /// A container's bundle.
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.dir.path().join("state/io.containerd.runtime.v2.task/k8s.io").join(id)
     }
 
     /// Where it listens.
@@ -98,8 +122,7 @@ impl Containerd {
     /// The pid of a container's first process: as the runtime wrote it into its bundle.
     #[track_caller]
     pub fn init_pid(&self, id: &str) -> u32 {
-        let bundle = self.dir.path().join("state/io.containerd.runtime.v2.task/k8s.io").join(id);
-        let pid = fs::read_to_string(bundle.join("init.pid")).expect("a container that was started");
+        let pid = fs::read_to_string(self.bundle(id).join("init.pid")).expect("a container that was started");
         pid.trim().parse().expect("a pid")
     }
 
@@ -226,18 +249,44 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")).expect("not zero");
-        // Ours and not reaped.
-        let _ = kill_process(pid, Signal::TERM);
-        if wait::exit_of(&mut self.child, Duration::from_secs(10)).is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        end(self.child.get_mut().unwrap_or_else(PoisonError::into_inner));
         // Rootfs, sandboxes' shm: normally gone with the pods. The deepest first.
         for mount in scratch::mounts_below(self.dir.path()).iter().rev() {
             let _ = Command::new("umount").arg("--lazy").arg(mount).status();
         }
         scratch::remove_cgroup(&self.cgroup_parent());
+    }
+}
+
+/// A containerd that does not get the CPU.
+pub struct Stopped<'a>(&'a Containerd);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
+}
+
+/// containerd itself, from the configuration in its directory.
+#[track_caller]
+fn spawn(dir: &Path) -> Child {
+    let log = File::options().append(true).create(true).open(dir.join("log")).expect("our own directory");
+    Command::new(need::find("containerd").expect("Need::Containerd"))
+        .arg("--config")
+        .arg(dir.join("config.toml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a duplicate"))
+        .stderr(log)
+        .spawn()
+        .expect("containerd starts")
+}
+
+fn end(child: &mut Child) {
+    // Ours and not reaped.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    if wait::exit_of(child, Duration::from_secs(10)).is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

@@ -21,6 +21,35 @@ pub fn check(record: &Value) {
     }
 }
 
+/// Fails unless `record` has exactly the fields that the contract gives to a container that is listed; with `watched`,
+/// what happened to it as well.
+#[track_caller]
+pub fn check_listed(record: &Value, watched: bool) {
+    if let Err(problem) = problem_of_listed(record, watched) {
+        panic!("{problem} in {record}");
+    }
+}
+
+fn problem_of_listed(record: &Value, watched: bool) -> Result<(), String> {
+    let mut wanted = vec!["node", "k8s", "container", "pid", "startedAt"];
+    if watched {
+        wanted.push("event");
+        let event = &record["event"];
+        if !["added", "modified", "deleted"].iter().any(|known| event == known) {
+            return Err(format!("`event` is {event}"));
+        }
+    }
+    keys(object(record, "the record")?, &wanted, &[])?;
+    kind(&record["node"], "node", Is::Text)?;
+    if !record["pid"].is_null() {
+        kind(&record["pid"], "pid", Is::Number)?;
+    }
+    if !record["startedAt"].is_null() {
+        timestamp(&record["startedAt"])?;
+    }
+    containers(record)
+}
+
 fn problem_of(record: &Value) -> Result<(), String> {
     let top = object(record, "the record")?;
     let event = top.get("event").and_then(Value::as_str).ok_or("`event` is no string")?;

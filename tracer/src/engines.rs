@@ -1,11 +1,6 @@
 //! The engines as second witnesses: what their CRI tells completes what is known, and nothing waits for it.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, warn};
@@ -15,10 +10,11 @@ use crate::{
     cri::{Client, Ended, Witnessed},
 };
 
-/// How long it is asked for the labels of a pod. An engine knows a sandbox some 100 ms after it has had it started.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long after one question the next is asked.
+/// How long after an answer that knows nothing of a pod its engine is asked again: at first, since an engine knows a
+/// sandbox some 100 ms after it has had it started.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Likewise, in the end. The engine may be one that is restarted, or one that never hears of this pod.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After this long without an event an engine's stream of them is opened again.
 const REOPEN: Duration = Duration::from_secs(10);
 
@@ -40,19 +36,13 @@ impl Engines {
 
     /// What the engines know of containers by now, from those that answer.
     pub async fn snapshot(&self) -> Vec<Witnessed> {
-        let mut answers: JoinSet<_> = self
-            .clients
-            .iter()
-            .cloned()
-            .map(|client| async move { (client.snapshot().await, client) })
-            .collect();
+        let mut answers: JoinSet<_> =
+            self.clients.iter().cloned().map(|client| async move { client.snapshot().await }).collect();
         let mut containers = Vec::new();
         while let Some(answer) = answers.join_next().await {
             match answer {
-                Ok((Ok(witnessed), _)) => containers.extend(witnessed),
-                Ok((Err(error), client)) => {
-                    warn!("{} does not tell what it knows: {error}", client.path().display());
-                }
+                Ok(Ok(witnessed)) => containers.extend(witnessed),
+                Ok(Err(error)) => warn!("an engine does not tell what it knows: {error}"),
                 Err(error) => warn!("asking an engine: {error}"),
             }
         }
@@ -65,37 +55,34 @@ impl Engines {
             tokio::spawn(listen(client, Arc::clone(&self.registry)));
         }
         let mut changes = self.registry.changes();
-        let mut asked: HashMap<String, Instant> = HashMap::new();
+        let mut asked: HashSet<String> = HashSet::new();
         loop {
             let lacking = self.registry.lacking_labels();
-            asked.retain(|sandbox, _| lacking.contains(sandbox));
-            let now = Instant::now();
-            let due = |sandbox: &&String| {
-                asked.get(*sandbox).is_none_or(|first| now.duration_since(*first) < PATIENCE)
-            };
-            let due: Vec<String> = lacking.iter().filter(due).cloned().collect();
-            if due.is_empty() {
-                if changes.changed().await.is_err() {
-                    return;
+            for sandbox in lacking.difference(&asked) {
+                for client in self.clients.iter().cloned() {
+                    tokio::spawn(fetch(client, Arc::clone(&self.registry), sandbox.clone()));
                 }
-                continue;
             }
-            for sandbox in due {
-                self.ask_for(&sandbox).await;
-                asked.entry(sandbox).or_insert(now);
+            asked = lacking;
+            if changes.changed().await.is_err() {
+                return;
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
+}
 
-    async fn ask_for(&self, sandbox: &str) {
-        for client in &self.clients {
-            match client.pod(sandbox).await {
-                Ok(Some(pod)) => return self.registry.label(sandbox, &pod.labels),
-                Ok(None) => {}
-                Err(error) => debug!("{}: {error}", client.path().display()),
-            }
+/// Asks an engine for the labels of a pod until somebody has told them, or nobody needs them any more. Each pod and
+/// each engine is asked about by itself: one that hangs keeps no other waiting.
+async fn fetch(client: Client, registry: Arc<Registry>, sandbox: String) {
+    let mut pause = PAUSE;
+    while registry.lacking_labels().contains(&sandbox) {
+        match client.pod(&sandbox).await {
+            Ok(Some(pod)) => return registry.label(&sandbox, &pod.labels),
+            Ok(None) => {}
+            Err(error) => debug!("{error}"),
         }
+        tokio::time::sleep(pause).await;
+        pause = (pause + pause / 2).min(PAUSE_MAX);
     }
 }
 
@@ -108,7 +95,7 @@ async fn listen(client: Client, registry: Arc<Registry>) {
                 debug!("{path} tells no events: {why}");
                 return;
             }
-            Ended::Failed(error) => debug!("{path}: {error}"),
+            Ended::Failed(error) => debug!("{error}"),
         }
         tokio::time::sleep(REOPEN).await;
     }

@@ -1,12 +1,9 @@
 //! `tracer list-containers`: the containers of the node, and what becomes of them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    time::Duration,
-};
+use std::{collections::HashMap, io, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use anyhow::Context as _;
+use tokio::sync::oneshot;
 use tracer_common::container::ContainerKey;
 use tracing::warn;
 
@@ -14,8 +11,8 @@ use crate::{
     bpf::{self, features},
     cli::say,
     clock::WallClock,
-    containers::{Listed, Registry},
-    observe::{self, End, Observer, Scope},
+    containers::{Listed, Lookup, Registry},
+    observe::{self, End, Observer, Scope, spawn},
     render::{ContainerEvent, ContainerRenderer, ContainerRow},
     stdout,
 };
@@ -24,6 +21,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long engines may take to complete what is listed.
 const ENGINES_PATIENCE: Duration = Duration::from_millis(500);
+/// How long where it takes them to know what is asked for.
+const LABELS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether something was missed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Nothing is written to it.
@@ -59,9 +58,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         runtimes: &runtimes,
         log: config.log_programs,
     };
+    let engines_patience =
+        if config.scope.selection.labels.is_empty() { ENGINES_PATIENCE } else { LABELS_PATIENCE };
     let (observer, _events) = Observer::load(&options, config.scope, &runtime)?;
-    let list =
-        List { renderer: config.renderer, node: config.node, watch: config.watch, shown: HashMap::new() };
+    let list = List {
+        renderer: config.renderer,
+        node: config.node,
+        watch: config.watch,
+        engines_patience,
+        clock: WallClock::new(),
+        shown: HashMap::new(),
+    };
     let result = runtime.block_on(list.run(&observer, config.timeout));
     // A bundle that hangs must not keep the process.
     runtime.shutdown_background();
@@ -72,18 +79,22 @@ struct List {
     renderer: ContainerRenderer,
     node: String,
     watch: bool,
+    engines_patience: Duration,
+    /// One for all rows: that of a container says the same start each time.
+    clock: WallClock,
     /// What was shown last of each container.
     shown: HashMap<ContainerKey, Listed>,
 }
 
 impl List {
     async fn run(mut self, observer: &Observer, time: Option<Duration>) -> anyhow::Result<()> {
-        let end = End::new(time)?;
-        observer.start().await?.within(ENGINES_PATIENCE).await;
-        let registry = &observer.registry;
-        settled(registry).await;
-        if !self.begin(registry)? || !self.watch {
-            return observer.detach();
+        let mut end = End::new(time)?;
+        let reads_on = tokio::select! {
+            () = end.signal() => Ok(false),
+            reads_on = self.begin(observer) => reads_on,
+        };
+        if !matches!(reads_on, Ok(true)) || !self.watch {
+            return reads_on.map(drop).and(observer.detach());
         }
         say("ready");
         let result = tokio::select! {
@@ -94,17 +105,30 @@ impl List {
     }
 
     /// Shows the containers that there are. Returns whether anybody reads on.
-    fn begin(&mut self, registry: &Registry) -> io::Result<bool> {
+    async fn begin(&mut self, observer: &Observer) -> anyhow::Result<bool> {
+        observer.start().await?.within(self.engines_patience).await;
+        let registry = &observer.registry;
+        if !registry.settled(PATIENCE).await {
+            warn!("some containers are not listed: their bundles could not be read in time");
+        }
         let mut listed: Vec<Listed> = registry.list().into_iter().filter(|listed| !listed.ended).collect();
-        sort(&mut listed);
+        let undecided = registry.undecided();
+        if undecided > 0 && !self.watch {
+            warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
+        }
+        // Pods first.
+        listed.sort_by_cached_key(|Listed { container, first, .. }| {
+            let pod = container.pod.as_ref();
+            let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
+            (names.is_none(), names, first.since)
+        });
         let event = self.watch.then_some(ContainerEvent::Added);
-        let clock = WallClock::new();
         let rows: Vec<ContainerRow<'_>> =
-            listed.iter().map(|listed| row(&self.node, listed, event, &clock)).collect();
+            listed.iter().map(|listed| row(&self.node, listed, event, &self.clock)).collect();
         let mut out = Vec::new();
         self.renderer.begin(&rows, &mut out)?;
         self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
-        write(&out)
+        write(out).await
     }
 
     /// Shows what changes.
@@ -123,21 +147,22 @@ impl List {
                     }
                 }
             }
-            if !self.show_changes(&observer.registry)? {
+            if !self.show_changes(&observer.registry).await? {
                 return Ok(());
             }
         }
     }
 
     /// Shows what has changed since the last time. Returns whether anybody reads on.
-    fn show_changes(&mut self, registry: &Registry) -> io::Result<bool> {
+    async fn show_changes(&mut self, registry: &Registry) -> anyhow::Result<bool> {
+        // What ends or becomes known from here on has its turn the next time.
+        let over = over(registry);
         let mut listed = registry.list();
-        sort(&mut listed);
-        let clock = WallClock::new();
+        listed.sort_by_key(|listed| listed.first.since);
+        self.clock.adjust();
         let mut out = Vec::new();
-        for listed in &listed {
-            let before = self.shown.get(&listed.key);
-            let change = match before {
+        for listed in listed {
+            let change = match self.shown.get(&listed.key) {
                 None => Some(ContainerEvent::Added),
                 Some(before) if before.container != listed.container || before.first != listed.first => {
                     Some(ContainerEvent::Modified)
@@ -145,54 +170,28 @@ impl List {
                 Some(_) => None,
             };
             // One that came and went between two looks is shown twice.
-            for event in change.into_iter().chain(listed.ended.then_some(ContainerEvent::Deleted)) {
-                self.renderer.row(&row(&self.node, listed, Some(event), &clock), &mut out)?;
+            let end = over.contains(&listed.key).then_some(ContainerEvent::Deleted);
+            for event in change.into_iter().chain(end) {
+                self.renderer.row(&row(&self.node, &listed, Some(event), &self.clock), &mut out)?;
             }
-            if listed.ended {
-                self.shown.remove(&listed.key);
-            } else {
-                self.shown.insert(listed.key, listed.clone());
-            }
+            self.shown.insert(listed.key, listed);
         }
-        registry.forget(&over(registry, &listed));
-        write(&out)
+        for key in &over {
+            self.shown.remove(key);
+        }
+        registry.forget(&over);
+        write(out).await
     }
 }
 
-/// Waits, within bounds, for the bundles that are being read.
-async fn settled(registry: &Registry) {
-    let mut changes = registry.changes();
-    let deadline = Instant::now() + PATIENCE;
-    while registry.is_learning() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if timeout(left, changes.changed()).await.is_err() {
-            warn!("some containers are not listed: their bundles could not be read in time");
-            return;
-        }
-    }
-}
-
-/// The keys of which nothing more is to be shown: what has ended and was shown, or will never be.
-fn over(registry: &Registry, listed: &[Listed]) -> Vec<ContainerKey> {
+/// The keys that have ended and are known, or have had the time to become known.
+fn over(registry: &Registry) -> Vec<ContainerKey> {
     let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
     let now = WallClock::boot_now();
-    let shown: HashSet<ContainerKey> = listed.iter().map(|listed| listed.key).collect();
     let is_over = |key: ContainerKey, at: u64| {
-        shown.contains(&key) || registry.resolved(key).is_some() || at.saturating_add(patience) < now
+        matches!(registry.look_up(key), Lookup::Known(_)) || at.saturating_add(patience) < now
     };
     registry.ended().into_iter().filter(|(key, at)| is_over(*key, *at)).map(|(key, _)| key).collect()
-}
-
-fn sort(listed: &mut [Listed]) {
-    listed.sort_by(|one, other| {
-        let order = |listed: &Listed| {
-            let pod = listed.container.pod.as_ref();
-            let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
-            // Pods first.
-            (names.is_none(), names, listed.first.since)
-        };
-        order(one).cmp(&order(other))
-    });
 }
 
 fn row<'a>(
@@ -212,11 +211,21 @@ fn row<'a>(
     }
 }
 
-/// Writes; returns whether anybody reads on.
-fn write(bytes: &[u8]) -> io::Result<bool> {
-    match stdout::write(bytes).1 {
+/// Writes; returns whether anybody reads on. On a thread of its own: who reads may take nothing for as long as it
+/// likes, and signals count all the same.
+async fn write(bytes: Vec<u8>) -> anyhow::Result<bool> {
+    if bytes.is_empty() {
+        return Ok(true);
+    }
+    let (done, written) = oneshot::channel();
+    spawn("output", move || {
+        // Nobody waits for it after the end.
+        let _ = done.send(stdout::write(&bytes).1);
+        Ok(())
+    })?;
+    match written.await.context("the thread that writes has ended without a word")? {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => Err(error).context("writing to standard output"),
     }
 }

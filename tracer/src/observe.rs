@@ -138,6 +138,8 @@ impl Observer {
         tokio::spawn(async move {
             let witnessed = engines.snapshot().await;
             found.within(FIND_PATIENCE).await;
+            // What has a bundle that cannot be read is for them to complete.
+            registry.settled(FIND_PATIENCE).await;
             let unknown = registry.witness(witnessed);
             let adopt = move || running::adopt(&unknown, &registry, &readers);
             let adopted = tokio::task::spawn_blocking(adopt).await;
@@ -181,16 +183,24 @@ impl End {
 
     /// Returns when it is time. The timeout counts from here.
     pub async fn come(mut self) {
+        let timeout = self.timeout;
         let timeout = async {
-            match self.timeout {
+            match timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
+            () = self.signal() => {}
+            () = timeout => debug!("timeout"),
+        }
+    }
+
+    /// Returns when a signal says so.
+    pub async fn signal(&mut self) {
+        tokio::select! {
             _ = self.interrupt.recv() => debug!("SIGINT"),
             _ = self.terminate.recv() => debug!("SIGTERM"),
-            () = timeout => debug!("timeout"),
         }
     }
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant, timeout_at},
+};
 use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED, Slot, Verdict};
 use tracing::{debug, warn};
 
@@ -198,11 +201,24 @@ impl Registry {
         }
     }
 
-    /// The living container with this name.
+    /// The living container with this name; its labels may be missing yet.
     #[must_use]
-    pub fn find(&self, name: &ContainerName) -> Lookup {
+    pub fn find(&self, name: &ContainerName) -> Option<Arc<Attribution>> {
         let state = self.lock();
-        self.known(state.entries.values().find(|entry| entry.name.as_ref() == Some(name)))
+        let named = state.entries.values().find(|entry| entry.name.as_ref() == Some(name))?;
+        named.attribution.clone()
+    }
+
+    /// The living container with this name but another state directory: that of one which ran already may be known
+    /// by another path, or not at all. Its first process tells that it is the same.
+    #[must_use]
+    pub fn find_running(&self, name: &ContainerName, pid: u32) -> Option<Arc<Attribution>> {
+        let state = self.lock();
+        let is_it = |entry: &&Entry| {
+            entry.first.is_some_and(|first| first.pid == pid)
+                && entry.name.as_ref().is_some_and(|known| known.id == name.id && known.outer == name.outer)
+        };
+        state.entries.values().find(is_it)?.attribution.clone()
     }
 
     /// What is known of a key.
@@ -228,7 +244,11 @@ impl Registry {
 
     /// A process joins a container: their keys resolve to the same.
     pub fn join(&self, key: ContainerKey, attribution: &Arc<Attribution>) {
-        self.set(&mut self.lock(), key, Arc::clone(attribution));
+        let mut state = self.lock();
+        // More may be known of the container since it was looked up.
+        let newest = state.entries.get(&attribution.key).and_then(|entry| entry.attribution.clone());
+        self.set(&mut state, key, newest.unwrap_or_else(|| Arc::clone(attribution)));
+        drop(state);
         self.changed.send_replace(());
     }
 
@@ -256,10 +276,42 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    /// Whether a bundle is being read.
+    /// Waits, within bounds, for the bundles that are being read by now. Returns whether they have been.
+    pub async fn settled(&self, patience: Duration) -> bool {
+        let mut changes = self.changes();
+        let deadline = Instant::now() + patience;
+        let mut learning = self.learning();
+        while !learning.is_empty() {
+            if timeout_at(deadline, changes.changed()).await.is_err() {
+                return false;
+            }
+            // Not those that have come since: they may be many, and without an end.
+            let still = self.learning();
+            learning.retain(|key| still.contains(key));
+        }
+        true
+    }
+
+    /// The containers that have been started, and whose bundles are being read.
+    fn learning(&self) -> HashSet<ContainerKey> {
+        let state = self.lock();
+        let learning = |entry: &Entry| entry.attribution.is_none() && entry.first.is_some();
+        state.entries.iter().filter(|(_, entry)| learning(entry)).map(|(key, _)| *key).collect()
+    }
+
+    /// How many containers run that may be asked for or not: it takes more than is known of them to tell.
     #[must_use]
-    pub fn is_learning(&self) -> bool {
-        self.lock().entries.values().any(|entry| entry.attribution.is_none() && entry.first.is_some())
+    pub fn undecided(&self) -> usize {
+        let state = self.lock();
+        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
+        let undecided = |(key, entry): &(&ContainerKey, &Entry)| {
+            let attribution = entry.attribution.as_ref();
+            let is_own = |attribution: &Arc<Attribution>| {
+                attribution.key == **key && attribution.choice == Choice::Undecidable
+            };
+            entry.first.is_some() && !ended.contains(key) && attribution.is_some_and(is_own)
+        };
+        state.entries.iter().filter(undecided).count()
     }
 
     /// The containers that have been started and are asked for, but not forgotten.
@@ -282,13 +334,16 @@ impl Registry {
         self.labels_to_come.store(expected, Ordering::Relaxed);
     }
 
-    /// The sandboxes of the pods whose labels are not known.
+    /// The sandboxes of the pods whose labels are not known. It is the host's engines that know them: those of pods
+    /// within a container are nobody's to ask.
     #[must_use]
     pub fn lacking_labels(&self) -> HashSet<String> {
         let state = self.lock();
         let attributions = state.entries.values().filter_map(|entry| entry.attribution.as_ref());
         attributions
-            .filter(|attribution| attribution.container.lacks_labels())
+            .filter(|attribution| {
+                attribution.container.lacks_labels() && attribution.container.outer.is_none()
+            })
             .filter_map(|attribution| attribution.container.sandbox_id.clone())
             .collect()
     }
@@ -472,6 +527,7 @@ impl Registry {
     fn awaits_labels(&self, attribution: &Attribution) -> bool {
         attribution.choice == Choice::Undecidable
             && attribution.container.lacks_labels()
+            && attribution.container.outer.is_none()
             && self.labels_to_come.load(Ordering::Relaxed)
     }
 

@@ -18,7 +18,7 @@ use super::{
     place::Running,
     process::{self, RuntimeProcess},
     readers::{Guest, Readers},
-    state,
+    state::{self, State},
 };
 use crate::containers::{
     Attribution, Container, ContainerName, ContainerType, Isolation, Lookup, Nested, Registry, Source,
@@ -159,20 +159,29 @@ impl Invocation {
             Task::Read { config, source } if config.is_absolute() => self.read_bundle(config, *source),
             // The runtime has ended, and with it the directory that its path began from.
             Task::Read { .. } => self.read_state(),
-            Task::Join => match registry.find(&self.name) {
-                Lookup::Known(attribution) => return Found::Joined(attribution),
-                Lookup::Pending | Lookup::Unknown => self.read_state(),
+            Task::Join => match registry.find(&self.name).or_else(|| self.find_running(registry)) {
+                Some(attribution) => return Found::Joined(attribution),
+                None => self.read_state(),
             },
         };
         Found::Container(Box::new(container))
     }
 
-    fn read_state(&self) -> Container {
+    /// The container that its state shows to be one that is known by another name.
+    fn find_running(&self, registry: &Registry) -> Option<Arc<Attribution>> {
+        registry.find_running(&self.name, self.state().ok()?.init?)
+    }
+
+    fn state(&self) -> Result<State, String> {
         let ContainerName { root: state_root, id, .. } = &self.name;
-        match self.read(|root| state::read(root, state_root, id, self.owner)) {
+        self.read(|root| state::read(root, state_root, id, self.owner))
+    }
+
+    fn read_state(&self) -> Container {
+        match self.state() {
             Ok(state) => self.read_bundle(&state.bundle.join("config.json"), Source::State),
             Err(problem) => {
-                warn!("container {id:?} is shown without pod: {problem}");
+                warn!("container {:?} is shown without pod: {problem}", self.name.id);
                 self.without_bundle()
             }
         }

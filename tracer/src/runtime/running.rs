@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     clock::WallClock,
-    containers::{Container, Isolation, Registry, Unknown},
+    containers::{Container, ContainerName, Isolation, Registry, Unknown},
     cri::Witnessed,
 };
 
@@ -197,7 +197,10 @@ impl<'a> Search<'a> {
             return;
         }
         let Some(key) = self.registry.take_slot(0) else { return };
-        self.registry.announce(key, ContainerKey::HOST, None);
+        // Where its runtime keeps its state is not known.
+        let name =
+            ContainerName { outer: ContainerKey::HOST, root: PathBuf::new(), id: container.id.clone() };
+        self.registry.announce(key, ContainerKey::HOST, Some(name));
         self.registry.resolve(key, Container::of_engine(container));
         self.registry.begin(key, init.pid, 1, init.start_time());
         let running = Running {
