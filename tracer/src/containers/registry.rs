@@ -276,6 +276,12 @@ impl Registry {
         self.changed.send_replace(());
     }
 
+    /// The process that a container started with.
+    #[must_use]
+    pub fn first(&self, key: ContainerKey) -> Option<First> {
+        self.lock().entries.get(&key)?.first
+    }
+
     /// Waits, within bounds, for the bundles that are being read by now. Returns whether they have been.
     pub async fn settled(&self, patience: Duration) -> bool {
         let mut changes = self.changes();

@@ -17,6 +17,7 @@ use super::{
     files,
     place::Running,
     process::{self, RuntimeProcess},
+    processes,
     readers::{Guest, Readers},
     state::{self, State},
 };
@@ -57,6 +58,8 @@ pub struct Outer {
     pub key: ContainerKey,
     /// As the containers within it show it.
     pub shown: Nested,
+    /// Its first process.
+    init: Option<u32>,
 }
 
 /// What is to be found out.
@@ -79,10 +82,20 @@ pub enum Found {
 
 impl Outer {
     /// The container that a runtime runs in, if it may name others.
-    pub fn new(attribution: &Attribution) -> Option<Self> {
+    pub fn new(attribution: &Attribution, registry: &Registry) -> Option<Self> {
         let Container { id, runtime, .. } = &*attribution.container;
+        if !attribution.container.may_name_others() {
+            return None;
+        }
         let shown = Nested { id: id.clone(), runtime: runtime.clone() };
-        attribution.container.may_name_others().then_some(Self { key: attribution.key, shown })
+        let init = registry.first(attribution.key).map(|first| first.pid);
+        Some(Self { key: attribution.key, shown, init })
+    }
+
+    /// Its root directory: that of a runtime which has ended, for all that is known.
+    fn root(&self) -> Option<OwnedFd> {
+        let init = self.init?;
+        Some(RuntimeProcess::open(init, processes::start_ticks(init)?).ok()?.into_root())
     }
 }
 
@@ -119,7 +132,7 @@ impl Invocation {
         let view = match (process, &outer) {
             (Some(process), _) => View::Below(Arc::new(process.into_root())),
             (None, None) => View::Host,
-            (None, Some(_)) => View::Gone,
+            (None, Some(outer)) => outer.root().map_or(View::Gone, |root| View::Below(Arc::new(root))),
         };
         Some(Self { key, runtime, view, owner, outer, name, task })
     }
@@ -268,7 +281,7 @@ pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers
             registry.resolve(claim.key, Container::unknown(Unknown::Late));
             return;
         };
-        match Outer::new(&around).filter(|_| claim.is_roots()) {
+        match Outer::new(&around, &registry).filter(|_| claim.is_roots()) {
             None => registry.resolve(claim.key, around.container.with_inner(claim.nested())),
             Some(outer) => {
                 let guest = Guest::Container(outer.key);

@@ -156,7 +156,7 @@ impl<'a> Search<'a> {
         let deadline = Instant::now() + BUNDLES;
         loop {
             if let Some(attribution) = self.registry.resolved(key) {
-                return Outer::new(&attribution);
+                return Outer::new(&attribution, self.registry);
             }
             if Instant::now() >= deadline {
                 return None;
