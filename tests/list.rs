@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         .test("watch_a_container_from_create_to_delete", RUNC, watch_created)
         .test("watch_one_that_lives_for_milliseconds", RUNC, watch_short)
         .test("watch_a_hundred_in_a_row", RUNC, watch_many)
+        .test("watch_many_at_once", RUNC, watch_at_once)
         .test("watch_execs_are_no_containers", RUNC, watch_exec)
         .test("watch_ends_by_itself_or_by_a_signal", RUNC, watch_ends)
         .test("watch_ends_although_nobody_reads", RUNC, watch_held)
@@ -618,6 +619,42 @@ fn watch_many() {
         all.iter().flat_map(|bundle| [("added", &*bundle.id), ("deleted", &*bundle.id)]).collect();
     assert_eq!(told, wanted, "{}", done.log());
     for (record, bundle) in records.iter().zip(all.iter().flat_map(|bundle| [bundle, bundle])) {
+        bundle.assert_names(record);
+    }
+}
+
+/// As fast as four workers can.
+fn watch_at_once() {
+    const WORKERS: usize = 4;
+    const EACH: usize = 50;
+    let namespace = unique("t");
+    let watcher = Watcher::json(&namespace);
+    let bundles: Vec<Bundle> = std::thread::scope(|scope| {
+        let workers = [(); WORKERS].map(|()| {
+            scope.spawn(|| {
+                let runtime = Runtime::runc();
+                let pod = || Pod::inside(&namespace, &unique("pod"), "app");
+                let first = Bundle::pod(harness::Dialect::Containerd, &pod(), &["/bin/true"]);
+                let others: Vec<Bundle> = (1..EACH).map(|_| first.sibling(&pod(), &["/bin/true"])).collect();
+                let bundles: Vec<Bundle> = std::iter::once(first).chain(others).collect();
+                for bundle in &bundles {
+                    runtime.run(bundle);
+                }
+                bundles
+            })
+        });
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let ends = || watcher.0.events().iter().filter(|record| record["event"] == "deleted").count();
+    wait::until("the end of each", || (ends() == WORKERS * EACH).then_some(()));
+    let done = watcher.stop();
+    let records = done.records();
+    assert_eq!(records.len(), 2 * WORKERS * EACH, "{}", done.log());
+    for bundle in &bundles {
+        assert_eq!(life(&records, &bundle.id), ["added", "deleted"]);
+    }
+    for record in &records {
+        let bundle = bundles.iter().find(|bundle| bundle.owns(record)).unwrap();
         bundle.assert_names(record);
     }
 }
