@@ -38,10 +38,14 @@ fn main() -> ExitCode {
         .test("podman_container", PODMAN, || engine(&Podman::new(), "podman"))
         .test("container_in_a_container", RUNC, in_kind)
         .test("gvisor_is_said", RUNC, gvisor)
+        .test("shim_of_gvisor", RUNC, || shim("containerd-shim-runsc-v1", "gvisor"))
+        .test("shim_of_kata", RUNC, || shim("containerd-shim-kata-v2", "kata"))
+        .test("a_bundle_that_is_gone", RUNC, no_bundle)
         .test("watch_one_that_is_there_one_that_comes_both_end", RUNC, watch)
         .test("watch_a_container_from_create_to_delete", RUNC, watch_created)
         .test("watch_one_that_lives_for_milliseconds", RUNC, watch_short)
         .test("watch_a_hundred_in_a_row", RUNC, watch_many)
+        .test("watch_many_at_once", RUNC, watch_at_once)
         .test("watch_execs_are_no_containers", RUNC, watch_exec)
         .test("watch_ends_by_itself_or_by_a_signal", RUNC, watch_ends)
         .test("watch_ends_although_nobody_reads", RUNC, watch_held)
@@ -273,8 +277,7 @@ fn filters() {
     }
     // What is not listed although it may be asked for is said.
     let output = run(&["-n", &a, "-l", "!app"]);
-    assert!(output.stderr.contains("2 containers"), "{output:?}");
-    assert!(!run(&["-n", &a]).stderr.contains("containers"));
+    assert!(output.stderr.contains("containers are left out"), "{output:?}");
 }
 
 fn empty() {
@@ -435,6 +438,63 @@ fn gvisor() {
     }
 }
 
+/// What watches over containers that this kernel does not see inside of: a shell by its name, with a child.
+fn shim(name: &str, isolation: &str) {
+    let (dir, id, pod) = (scratch::Dir::new("shim"), unique("tracer-test"), Pod::new("web", "app"));
+    let (bundle, program) = (dir.path().join(&id), dir.path().join(name));
+    fs::create_dir(&bundle).unwrap();
+    fs::write(bundle.join("config.json"), Bundle::script(&pod, "true").config.to_string()).unwrap();
+    fs::copy("/bin/sh", &program).unwrap();
+    let script = "sleep 1000 & echo $! > init.pid.new; mv init.pid.new init.pid; wait";
+    let mut shim = wait::spawn(
+        Command::new(&program)
+            .args(["-c", script, "shim", "-namespace", "k8s.io", "-id", &id])
+            .current_dir(&bundle)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null()),
+    );
+    let child = wait::until("its child", || fs::read_to_string(bundle.join("init.pid")).ok());
+    let child: i32 = child.trim().parse().unwrap();
+    let shown = run(&["-n", &pod.namespace, "-o", "json"]);
+    let wide = run(&["-n", &pod.namespace, "-o", "wide", "--no-headers"]);
+    rustix::process::kill_process(rustix::process::Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    wait::exit_of(&mut shim, LIMIT).expect("it waits for its child only");
+    let listed: Vec<Value> =
+        shown.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(listed.len(), 1, "{listed:#?}");
+    shape::check_listed(&listed[0], false);
+    assert_eq!(listed[0]["container"]["id"], id);
+    assert_eq!(listed[0]["container"]["isolation"], isolation);
+    assert_eq!(listed[0]["k8s"]["pod"], "web");
+    let pid = if isolation == "kata" { json!(shim.id()) } else { json!(child) };
+    assert_eq!(listed[0]["pid"], pid, "of a machine, its shim's");
+    assert!(wide.stdout.split_whitespace().any(|word| word == isolation), "{wide:?}");
+    let said = shown.stderr.lines().filter(|line| line.contains("what happens inside is not seen"));
+    assert_eq!(said.count(), 1, "{shown:?}");
+}
+
+/// Nobody knows its pod: it is listed without, unless its pod is asked for.
+fn no_bundle() {
+    let waiting = Waiting::new(Kind::Runc, &Pod::new("web", "app"));
+    fs::remove_file(waiting.bundle.config_path()).unwrap();
+    let found = by_id(&list(&[]), &waiting.bundle.id);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0]["k8s"], Value::Null);
+    let expected = json!({
+        "id": waiting.bundle.id,
+        "runtime": "runc",
+        "type": "container",
+        "image": null,
+        "source": "state",
+        "why": "unreadable",
+    });
+    assert_eq!(found[0]["container"], expected);
+    assert_eq!(found[0]["pid"], waiting.pid());
+    let asked = run(&["-n", &waiting.bundle.pod.as_ref().unwrap().namespace, "-o", "json"]);
+    assert_eq!(asked.stdout, "");
+    assert!(asked.stderr.contains("containers are left out"), "{asked:?}");
+}
+
 /// `list-containers -w -o json` of a namespace.
 struct Watcher(Tracer);
 
@@ -559,6 +619,42 @@ fn watch_many() {
         all.iter().flat_map(|bundle| [("added", &*bundle.id), ("deleted", &*bundle.id)]).collect();
     assert_eq!(told, wanted, "{}", done.log());
     for (record, bundle) in records.iter().zip(all.iter().flat_map(|bundle| [bundle, bundle])) {
+        bundle.assert_names(record);
+    }
+}
+
+/// As fast as four workers can.
+fn watch_at_once() {
+    const WORKERS: usize = 4;
+    const EACH: usize = 50;
+    let namespace = unique("t");
+    let watcher = Watcher::json(&namespace);
+    let bundles: Vec<Bundle> = std::thread::scope(|scope| {
+        let workers = [(); WORKERS].map(|()| {
+            scope.spawn(|| {
+                let runtime = Runtime::runc();
+                let pod = || Pod::inside(&namespace, &unique("pod"), "app");
+                let first = Bundle::pod(harness::Dialect::Containerd, &pod(), &["/bin/true"]);
+                let others: Vec<Bundle> = (1..EACH).map(|_| first.sibling(&pod(), &["/bin/true"])).collect();
+                let bundles: Vec<Bundle> = std::iter::once(first).chain(others).collect();
+                for bundle in &bundles {
+                    runtime.run(bundle);
+                }
+                bundles
+            })
+        });
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let ends = || watcher.0.events().iter().filter(|record| record["event"] == "deleted").count();
+    wait::until("the end of each", || (ends() == WORKERS * EACH).then_some(()));
+    let done = watcher.stop();
+    let records = done.records();
+    assert_eq!(records.len(), 2 * WORKERS * EACH, "{}", done.log());
+    for bundle in &bundles {
+        assert_eq!(life(&records, &bundle.id), ["added", "deleted"]);
+    }
+    for record in &records {
+        let bundle = bundles.iter().find(|bundle| bundle.owns(record)).unwrap();
         bundle.assert_names(record);
     }
 }

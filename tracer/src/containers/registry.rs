@@ -59,6 +59,26 @@ pub struct ContainerName {
     pub id: String,
 }
 
+/// A pod's sandbox: ids are unique in one place only, the host or a container with an engine of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sandbox {
+    /// The id of the container that it is in; none for the host.
+    outer: Option<String>,
+    /// The sandbox's own.
+    id: String,
+}
+
+impl Sandbox {
+    fn of_host(id: &str) -> Self {
+        Self { outer: None, id: id.to_owned() }
+    }
+
+    fn of(container: &Container) -> Option<Self> {
+        let outer = container.outer.as_ref().map(|outer| outer.id.clone());
+        Some(Self { outer, id: container.sandbox_id.clone()? })
+    }
+}
+
 /// A container with its first process.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -104,8 +124,8 @@ struct State {
     adopted: HashSet<ContainerKey>,
     /// Those of them whose processes are still being entered: none of them ends before that.
     entering: HashSet<ContainerKey>,
-    /// The labels of pods, by their sandbox's id.
-    labels: HashMap<String, BTreeMap<String, String>>,
+    /// The labels of pods.
+    labels: HashMap<Sandbox, BTreeMap<String, String>>,
 }
 
 /// The maps through which the registry and the programs tell each other of containers.
@@ -354,12 +374,13 @@ impl Registry {
             .collect()
     }
 
-    /// The labels of a pod are known from now on.
+    /// The labels of a pod of the host are known from now on.
     pub fn label(&self, sandbox: &str, labels: &BTreeMap<String, String>) {
         let mut state = self.lock();
-        state.labels.insert(sandbox.to_owned(), labels.clone());
+        let sandbox = Sandbox::of_host(sandbox);
+        state.labels.insert(sandbox.clone(), labels.clone());
         self.change(&mut state, |container| {
-            let lacking = container.lacks_labels() && container.sandbox_id.as_deref() == Some(sandbox);
+            let lacking = container.lacks_labels() && Sandbox::of(container).as_ref() == Some(&sandbox);
             lacking.then(|| container.with_labels(labels.clone()))
         });
     }
@@ -371,7 +392,7 @@ impl Registry {
         let mut state = self.lock();
         for Witnessed { sandbox_id, pod, .. } in by_id.values() {
             if let Some(labels) = &pod.labels {
-                state.labels.insert(sandbox_id.clone(), labels.clone());
+                state.labels.insert(Sandbox::of_host(sandbox_id), labels.clone());
             }
         }
         let mut known = HashSet::new();
@@ -382,12 +403,8 @@ impl Registry {
         });
         by_id.retain(|id, witnessed| witnessed.running && !known.contains(id));
         // What nobody has seen needs no labels kept.
-        let sandboxes: HashSet<&String> = state.entries.values().filter_map(Entry::sandbox).collect();
-        let lone: Vec<String> =
-            state.labels.keys().filter(|sandbox| !sandboxes.contains(sandbox)).cloned().collect();
-        for sandbox in lone {
-            state.labels.remove(&sandbox);
-        }
+        let sandboxes: HashSet<Sandbox> = state.entries.values().filter_map(Entry::sandbox).collect();
+        state.labels.retain(|sandbox, _| sandboxes.contains(sandbox));
         by_id.into_values().collect()
     }
 
@@ -619,20 +636,20 @@ impl State {
                 self.close(removed.charged, false);
             }
         }
-        let sandbox = removed.attribution.as_ref().and_then(|known| known.container.sandbox_id.as_ref());
-        if let Some(sandbox) = sandbox
-            && !self.entries.values().any(|entry| entry.sandbox() == Some(sandbox))
+        if let Some(sandbox) = removed.sandbox()
+            && !self.entries.values().any(|entry| entry.sandbox().as_ref() == Some(&sandbox))
         {
-            self.labels.remove(sandbox);
+            self.labels.remove(&sandbox);
         }
     }
 
     /// The container with its pod's labels, if they are known; else they are from now on, if it has them.
     fn labelled(&mut self, mut container: Container) -> Container {
-        if let (Some(pod), Some(sandbox)) = (&mut container.pod, &container.sandbox_id) {
+        let sandbox = Sandbox::of(&container);
+        if let (Some(pod), Some(sandbox)) = (&mut container.pod, sandbox) {
             match &pod.labels {
-                Some(labels) => drop(self.labels.insert(sandbox.clone(), labels.clone())),
-                None => pod.labels = self.labels.get(sandbox).cloned(),
+                Some(labels) => drop(self.labels.insert(sandbox, labels.clone())),
+                None => pod.labels = self.labels.get(&sandbox).cloned(),
             }
         }
         container
@@ -645,7 +662,7 @@ impl Entry {
         if is_node { INNER_MAX_OF_NODE } else { INNER_MAX }
     }
 
-    fn sandbox(&self) -> Option<&String> {
-        self.attribution.as_ref()?.container.sandbox_id.as_ref()
+    fn sandbox(&self) -> Option<Sandbox> {
+        Sandbox::of(&self.attribution.as_ref()?.container)
     }
 }

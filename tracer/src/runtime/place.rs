@@ -21,7 +21,7 @@ use super::{
 
 /// Where runtimes keep their state unless they are told otherwise, and where engines tell them to.
 const STATE_ROOTS: [&str; 4] = ["/run/runc", "/run/crun", "/run/youki", "/run/crio/runc"];
-/// Directories of such directories: one for each of the engine's namespaces.
+/// Directories of such directories, of runc: one for each of the engine's namespaces.
 const STATE_ROOT_PARENTS: [&str; 3] =
     ["/run/containerd/runc", "/run/docker/runtime-runc", "/run/k3s/containerd/runc"];
 
@@ -102,14 +102,17 @@ impl Place {
     }
 
     fn stated(&self, processes: &Processes) -> HashMap<u32, Running> {
-        let mut roots: Vec<PathBuf> = STATE_ROOTS.iter().map(PathBuf::from).collect();
+        let last = |root: &Path| root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut roots: Vec<(PathBuf, String)> =
+            STATE_ROOTS.map(Path::new).map(|root| (root.to_owned(), last(root))).into();
         for parent in STATE_ROOT_PARENTS.map(Path::new) {
-            roots.extend(files::list_below(self.root(), parent).into_iter().map(|name| parent.join(name)));
+            let below = files::list_below(self.root(), parent).into_iter();
+            roots.extend(below.map(|name| (parent.join(name), "runc".to_owned())));
         }
         let mut containers = HashMap::new();
-        for root in roots {
+        for (root, runtime) in roots {
             for id in files::list_below(self.root(), &root) {
-                if let Some(container) = self.by_state(&root, id, processes) {
+                if let Some(container) = self.by_state(&root, runtime.clone(), id, processes) {
                     containers.insert(container.init, container);
                 }
             }
@@ -118,7 +121,7 @@ impl Place {
     }
 
     /// A container by its runtime's state, if its first process is the one that the state tells of.
-    fn by_state(&self, root: &Path, id: String, processes: &Processes) -> Option<Running> {
+    fn by_state(&self, root: &Path, runtime: String, id: String, processes: &Processes) -> Option<Running> {
         let State { bundle, init, init_start_ticks } = match state::read(self.root(), root, &id, files::ROOT)
         {
             Ok(state) => state,
@@ -131,7 +134,6 @@ impl Place {
         if init_start_ticks.is_some_and(|ticks| ticks != process.start_ticks) {
             return None;
         }
-        let runtime = root.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let state_root = Some(root.to_owned());
         Some(Running { state_root, id, bundle, runtime, init: process.pid, view: self.view() })
     }

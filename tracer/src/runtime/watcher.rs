@@ -20,6 +20,8 @@ use super::{
 /// The shim's comm: the first 15 bytes of `containerd-shim-runc-v2`.
 const SHIM: &str = "containerd-shim";
 const CONMON: &str = "conmon";
+/// gVisor's shim: its child is the sandbox's kernel.
+const GVISOR_SHIM: &[u8] = b"containerd-shim-runsc-v1";
 /// The shim that runs a container in a virtual machine by itself, without any runtime.
 const KATA_SHIM: &[u8] = b"containerd-shim-kata-v2";
 
@@ -54,16 +56,18 @@ impl Watcher<'_> {
         let bundles = self.process.cwd().parent()?;
         let ids = files::list_below(self.process.root(), bundles);
         let cmdline = self.process.cmdline().ok()?;
-        if cmdline.split(|byte| *byte == 0).next()?.ends_with(KATA_SHIM) {
+        let shim = cmdline.split(|byte| *byte == 0).next()?;
+        if shim.ends_with(KATA_SHIM) {
             return self.kata(bundles, &cmdline);
         }
+        let runtime = if shim.ends_with(GVISOR_SHIM) { "runsc" } else { "runc" };
         let init = |id: &String| {
             let path = bundles.join(id).join("init.pid");
             let bytes = files::read_below(self.process.root(), &path, files::ROOT).ok()?;
             let pid = self.place.pid(String::from_utf8_lossy(&bytes).trim().parse().ok()?)?;
             self.children.contains(&pid).then_some(pid)
         };
-        let container = |id: String| Some(self.running("runc", bundles.join(&id), init(&id)?, id));
+        let container = |id: String| Some(self.running(runtime, bundles.join(&id), init(&id)?, id));
         Some(ids.into_iter().filter_map(container).collect())
     }
 
