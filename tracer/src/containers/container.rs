@@ -94,17 +94,18 @@ impl Container {
         Self { pod, ..self.clone() }
     }
 
-    /// This container, with what its engine says where nothing better is known; None if that is nothing new.
+    /// This container, with what its engine says where nothing better is known; None if that is nothing new. The host's
+    /// engine knows nothing of containers within others, whatever id those give themselves.
     #[must_use]
     pub fn completed(&self, witnessed: &Witnessed) -> Option<Self> {
+        if self.outer.is_some() {
+            return None;
+        }
         let isolation = self.isolation.or_else(|| witnessed.isolation());
         let completed = match &witnessed.pod.labels {
-            _ if !self.pod_known => Self {
-                outer: self.outer.clone(),
-                inner: self.inner.clone(),
-                isolation,
-                ..Self::of_engine(witnessed)
-            },
+            _ if !self.pod_known => {
+                Self { inner: self.inner.clone(), isolation, ..Self::of_engine(witnessed) }
+            }
             Some(labels) if self.lacks_labels() => Self { isolation, ..self.with_labels(labels.clone()) },
             _ => Self { isolation, ..self.clone() },
         };
