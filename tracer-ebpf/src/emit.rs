@@ -16,7 +16,7 @@ use tracer_common::{
 use crate::{
     globals,
     identity::Identity,
-    maps::{EVENTS, LIFECYCLE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE, STATS},
+    maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE, STATS},
     read::bounded,
     task::Task,
 };
@@ -108,6 +108,13 @@ pub fn submit_lifecycle<T: ?Sized>(program: Program, record: &T) {
     if LIFECYCLE.output(record, 0).is_err() {
         count(program, |stats| &mut stats.lost_lifecycle);
     }
+}
+
+/// Whether so much is still to be read of what runtimes do that the rest of the room is kept for the host's own: anybody
+/// may execute what is called like a runtime, as often as they like.
+#[inline(always)]
+pub fn is_crowded() -> bool {
+    LIFECYCLE.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(LIFECYCLE_SIZE) / 2
 }
 
 /// Whether the reader wants to be woken by the next record; asked once, since the first one does wake it.

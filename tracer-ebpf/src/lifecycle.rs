@@ -20,13 +20,13 @@ use tracer_common::{
     container::{Adoptee, CLOSED, ContainerKey, NANOSECONDS_PER_TICK, Process, RESTORER, RUNTIME, Slot},
     lifecycle::{
         Bound, CGROUP_NAME_MAX, Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record,
-        Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS,
+        Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
     stats::Program,
 };
 
 use crate::{
-    emit::{Scratch, count, now, submit_lifecycle},
+    emit::{Scratch, count, is_crowded, now, submit_lifecycle},
     globals,
     identity::{Identity, verdict},
     maps::{ADOPTEES, FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
@@ -202,7 +202,7 @@ fn known_name() -> Option<u8> {
 /// be able to use slots up by calling something so.
 #[inline(always)]
 fn may_nest(task: Task, outer: ContainerKey) -> bool {
-    task.is_sys_admin() && verdict(outer) & CLOSED == 0
+    task.is_sys_admin() && verdict(outer) & CLOSED == 0 && !is_crowded()
 }
 
 /// Whether a preparing task that executes does so as the container. It need not be the first to: a hook that enters
@@ -249,6 +249,10 @@ fn bind(ctx: &BtfTracePointContext, program: Program, task: Task, process: &mut 
 #[inline(always)]
 fn follow_runtime(ctx: &BtfTracePointContext, task: Task, tgid: u32) {
     let ids = task.process_ids();
+    if trust(task) != TRUSTED && is_crowded() {
+        count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
+        return;
+    }
     let Some(preparing) = take_slot(ctx, task, ids.tracer) else { return };
     let process =
         Process { container: ContainerKey::HOST, preparing, pid: ids.tracer, container_pid: ids.innermost };

@@ -16,9 +16,12 @@ pub const SCRATCH_SIZE: usize = 32 * 1024;
 
 const PROGRAMS: u32 = Program::ALL.len() as u32;
 
+/// Bytes of [`LIFECYCLE`].
+pub const LIFECYCLE_SIZE: u32 = 1 << 20;
+
 /// What runtimes do. Never shared with traced events, so that a flood of them cannot push this out.
 #[map]
-pub static LIFECYCLE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub static LIFECYCLE: RingBuf = RingBuf::with_byte_size(LIFECYCLE_SIZE, 0);
 
 /// Traced events.
 #[map]

@@ -14,7 +14,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     error::{Unsupported, Usage},
-    list, trace,
+    list,
+    runtime::helper,
+    trace,
 };
 use args::{Args, Command};
 
@@ -28,6 +30,9 @@ const UNSUPPORTED: u8 = 3;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = helper::main() {
+        return code;
+    }
     // clap ends the process itself on wrong usage, with the same code as below.
     let args = Args::parse();
     start_log(&args);

@@ -94,8 +94,8 @@ impl Container {
         Self { pod, ..self.clone() }
     }
 
-    /// This container, with what its engine says where nothing better is known; None if that is nothing new. An
-    /// engine of the host knows none within a container.
+    /// This container, with what its engine says where nothing better is known; None if that is nothing new. The host's
+    /// engine knows nothing of containers within others, whatever id those give themselves.
     #[must_use]
     pub fn completed(&self, witnessed: &Witnessed) -> Option<Self> {
         if self.outer.is_some() {

@@ -276,11 +276,14 @@ impl Registry {
     fn set(&self, state: &mut State, key: ContainerKey, attribution: Arc<Attribution>) {
         // A container may have ended, and its entry be gone, before its bundle was read.
         let Some(entry) = state.entries.get_mut(&key) else { return };
-        let rejected = attribution.choice == Choice::Rejected;
+        let (rejected, container) = (attribution.choice == Choice::Rejected, attribution.key);
         if entry.attribution.replace(attribution).is_some() {
             self.revision.fetch_add(1, Ordering::Release);
         }
         state.mark(key, REJECTED, rejected);
+        if state.entries.get(&container).is_some_and(|entry| entry.verdict & CLOSED != 0) {
+            state.mark(key, CLOSED, true);
+        }
     }
 
     /// A process of a container began: its first, for all that is known. `at` is when, in nanoseconds of
@@ -604,11 +607,17 @@ impl State {
         }
     }
 
-    /// Charges one more runtime in the container `outer` to the share of whom it belongs to.
+    /// Charges one more runtime in the container `outer` to the share of whom it belongs to: what joined a container has
+    /// none of its own, unless the container has ended before.
     fn charge(&mut self, outer: ContainerKey) -> ContainerKey {
         let Some(entry) = self.entries.get(&outer) else { return ContainerKey::HOST };
-        let is_own = entry.attribution.as_ref().is_some_and(|known| known.container.inner.is_none());
-        let payer = if entry.charged == ContainerKey::HOST || is_own { outer } else { entry.charged };
+        let own = entry.attribution.as_ref().filter(|known| known.container.inner.is_none());
+        let own = own.map(|known| known.key).filter(|key| self.entries.contains_key(key));
+        let payer = match own {
+            Some(key) => key,
+            None if entry.charged == ContainerKey::HOST => outer,
+            None => entry.charged,
+        };
         if let Some(share) = self.entries.get_mut(&payer) {
             share.inner += 1;
             if share.inner > share.inner_max() && share.verdict & CLOSED == 0 {
@@ -621,8 +630,11 @@ impl State {
 
     /// Has the programs leave out, or follow again, what is executed as a runtime in a container and those within it.
     fn close(&mut self, payer: ContainerKey, closed: bool) {
-        let charged = self.entries.iter().filter(|(_, entry)| entry.charged == payer);
-        let keys: Vec<ContainerKey> = charged.map(|(key, _)| *key).chain([payer]).collect();
+        let shares = |entry: &Entry| {
+            entry.charged == payer || entry.attribution.as_ref().is_some_and(|known| known.key == payer)
+        };
+        let sharing = self.entries.iter().filter(|(_, entry)| shares(entry));
+        let keys: Vec<ContainerKey> = sharing.map(|(key, _)| *key).chain([payer]).collect();
         for key in keys {
             self.mark(key, CLOSED, closed);
         }

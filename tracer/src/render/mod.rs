@@ -18,6 +18,7 @@ pub use columns::{Column, Layout, Rows, Table};
 pub use containers::{ContainerEvent, ContainerRenderer, ContainerRow, Containers};
 pub use events::{Events, Row};
 pub use format::{Document, Format};
+pub(crate) use sanitize::line;
 pub use text::{Hex, Text};
 
 /// Events that were lost.

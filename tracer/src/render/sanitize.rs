@@ -48,6 +48,13 @@ pub(super) fn write(bytes: &[u8], out: &mut String) {
     }
 }
 
+/// `text`, as [`write`] writes it: for lines of the log.
+pub(crate) fn line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    write(text.as_bytes(), &mut line);
+    line
+}
+
 fn write_char(c: char, out: &mut String) {
     match c {
         '\\' => out.push_str("\\\\"),

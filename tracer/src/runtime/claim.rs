@@ -128,8 +128,11 @@ impl Claim {
         }
     }
 
-    /// The container that it says it is about. Nothing but the record is looked at.
+    /// The container that it says it is about. Nothing but the record is looked at. What is longer than an id can be is
+    /// none: each event would repeat it.
     pub fn nested(&self) -> Nested {
+        /// runc's limit for ids.
+        const ID_MAX: usize = 1024;
         let id = match self.command_line(None).map(|line| line.command) {
             Ok(Command::Create(creation) | Command::Run(creation) | Command::Restore(creation)) => {
                 creation.id
@@ -139,7 +142,8 @@ impl Claim {
                 return Nested { id: String::new(), runtime: self.runtime.clone() };
             }
         };
-        Nested { id: id.to_string_lossy().into_owned(), runtime: self.runtime.clone() }
+        let id = if id.len() > ID_MAX { String::new() } else { id.to_string_lossy().into_owned() };
+        Nested { id, runtime: self.runtime.clone() }
     }
 
     /// Its container, which it is not believed about: not even the id, which might be another's. Says so, a few times
@@ -249,6 +253,19 @@ mod tests {
         assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
         assert_eq!(strip(b"something\0else\0"), b"something\0else\0");
         assert_eq!(strip(b""), b"");
+    }
+
+    #[test]
+    fn an_id_that_no_runtime_would_take_is_none() {
+        let claimed = |id: String| {
+            let args = format!("runc\0run\0{id}\0").into_bytes();
+            let (key, runtime) = (ContainerKey::HOST, "runc".to_owned());
+            let claim =
+                Claim { key, outer: key, runtime, trust: 0, pid: 0, start_ticks: 0, args, whole: true };
+            claim.nested().id
+        };
+        assert_eq!(claimed("x".repeat(64)), "x".repeat(64));
+        assert_eq!(claimed("x".repeat(4096)), "");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Opening files that a container runtime named, in the runtime's own view of the file system.
+//! Opening files that a container runtime named, in the runtime's own view of the file system. Those of guests are read
+//! by processes of their own ([`helper`]).
 
 use std::{
     io::Read as _,
@@ -10,6 +11,8 @@ use rustix::{
     fs::{Dir, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
+
+use super::helper::{self, Job};
 
 /// Larger files are not read. The largest real `config.json` are some hundred KiB.
 pub const SIZE_MAX: u64 = 16 * 1024 * 1024;
@@ -35,6 +38,9 @@ pub enum FileError {
     /// It is larger than [`SIZE_MAX`].
     #[error("it has {0} bytes, more than the {SIZE_MAX} that are read")]
     TooLarge(u64),
+    /// As the process says that has tried.
+    #[error("{0}")]
+    Told(String),
 }
 
 /// Reads a file below `root`, at which absolute paths and links start and above which none leads.
@@ -42,6 +48,29 @@ pub enum FileError {
 /// Neither waits (a fifo, a lock) nor reads without bound, whatever the file turns out to be. The file must belong to
 /// root or to `owner`.
 pub fn read_below(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Vec<u8>, FileError> {
+    helper::run(Job::Read(owner), root, path)
+}
+
+/// The names in a directory below `root`; none where it cannot be read. Whoever fills a directory without end
+/// gets to see the first of them taken.
+pub fn list_below(root: BorrowedFd<'_>, path: &Path) -> Vec<String> {
+    let names = helper::run(Job::List, root, path).unwrap_or_default();
+    let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.filter_map(|name| Some(str::from_utf8(name).ok()?.to_owned())).collect()
+}
+
+/// Whether there is a file below `root`.
+pub fn has_below(root: BorrowedFd<'_>, path: &Path) -> bool {
+    helper::run(Job::Has, root, path).is_ok()
+}
+
+/// A file below `/proc/PID` that tells what is in that process's memory, which may be that of a file that hangs.
+pub fn read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Result<Vec<u8>, FileError> {
+    helper::run(Job::OfProcess, directory, name)
+}
+
+/// [`read_below`], in this process.
+pub fn open_and_read(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Vec<u8>, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file =
         rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(|errno| {
@@ -65,9 +94,8 @@ pub fn read_below(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Vec<u
     if read > SIZE_MAX { Err(FileError::TooLarge(read)) } else { Ok(bytes) }
 }
 
-/// The names in a directory below `root`; none where it cannot be read. Whoever fills a directory without end
-/// gets to see the first of them taken.
-pub fn list_below(root: BorrowedFd<'_>, path: &Path) -> Vec<String> {
+/// [`list_below`], in this process: each name with a NUL behind it.
+pub fn open_and_list(root: BorrowedFd<'_>, path: &Path) -> Vec<u8> {
     const NAMES_MAX: usize = 65_536;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(directory) = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) else {
@@ -75,10 +103,31 @@ pub fn list_below(root: BorrowedFd<'_>, path: &Path) -> Vec<String> {
     };
     let Ok(entries) = Dir::new(directory) else { return Vec::new() };
     entries
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_str().ok()?.to_owned()))
-        .filter(|name| name != "." && name != "..")
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
+        .filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..")
         .take(NAMES_MAX)
+        .flat_map(std::ffi::CString::into_bytes_with_nul)
         .collect()
+}
+
+/// [`has_below`], in this process.
+pub fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileError> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(_) => Ok(Vec::new()),
+        Err(errno) => Err(FileError::Io(errno.into())),
+    }
+}
+
+/// [`read_of_process`], in this process.
+pub fn open_and_read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Result<Vec<u8>, FileError> {
+    /// A longer command line is not read again. Linux allows 2 MiB, and no engine needs 64 KiB.
+    const OF_PROCESS_MAX: u64 = 1024 * 1024;
+    let file = rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(std::io::Error::from)?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).take(OF_PROCESS_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn special_kind(file_type: FileType) -> Option<&'static str> {

@@ -21,9 +21,12 @@ use super::{
     readers::{Guest, Readers},
     state::{self, State},
 };
-use crate::containers::{
-    Attribution, Container, ContainerName, ContainerType, Isolation, Lookup, Nested, Registry, Source,
-    Unknown,
+use crate::{
+    containers::{
+        Attribution, Container, ContainerName, ContainerType, Isolation, Lookup, Nested, Registry, Source,
+        Unknown,
+    },
+    render::line,
 };
 
 /// A runtime's invocation that brings a process into a container, with a hold on what it sees of the file system.
@@ -234,14 +237,14 @@ impl Invocation {
         }
     }
 
-    /// Reads something as the runtime sees it.
+    /// Reads something as the runtime sees it. Why that failed is fit for the log, whatever a path or a file holds.
     fn read<T, E: Display>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>) -> Result<T, String> {
         let result = match &self.view {
             View::Below(root) => read(root.as_fd()),
             View::Host => read(process::host_root().map_err(|error| error.to_string())?.as_fd()),
             View::Gone => return Err("its runtime has ended too soon".to_owned()),
         };
-        result.map_err(|error| error.to_string())
+        result.map_err(|error| line(&error.to_string()))
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     state::{self, State},
     watcher,
 };
+use crate::render::line;
 
 /// Where runtimes keep their state unless they are told otherwise, and where engines tell them to.
 const STATE_ROOTS: [&str; 4] = ["/run/runc", "/run/crun", "/run/youki", "/run/crio/runc"];
@@ -126,7 +127,7 @@ impl Place {
         {
             Ok(state) => state,
             Err(error) => {
-                debug!("{error}");
+                debug!("{}", line(&error.to_string()));
                 return None;
             }
         };

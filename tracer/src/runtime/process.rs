@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    io::Read as _,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStringExt as _,
@@ -11,20 +10,20 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags},
     io::Errno,
 };
 use tracer_common::lifecycle::{TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS};
 
-use super::{files, processes::Stat};
+use super::{
+    files::{self, FileError},
+    processes::Stat,
+};
 
 /// Inode number of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 pub const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
-
-/// A longer command line is not read again. Linux allows 2 MiB, and no engine needs 64 KiB.
-const CMDLINE_MAX: u64 = 1024 * 1024;
 
 /// Why a process could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +95,8 @@ impl RuntimeProcess {
 
     /// Its whole command line.
     pub fn cmdline(&self) -> Result<Vec<u8>, ProcessError> {
-        self.read("cmdline", "reading its command line")
+        files::read_of_process(self.proc_dir.as_fd(), Path::new("cmdline"))
+            .map_err(|source| self.unread("reading its command line", source))
     }
 
     /// What speaks for trusting it, as the programs find it out for runtimes that they see starting: `TRUST_*`.
@@ -105,20 +105,19 @@ impl RuntimeProcess {
         let stat = |name: &str| {
             rustix::fs::statat(&self.proc_dir, name, AtFlags::empty()).map_err(|e| error(e.into()))
         };
-        let host_root = host_root().and_then(|root| Ok(rustix::fs::fstat(root)?)).map_err(error)?;
+        let host_root = host_root().and_then(|root| which(&root)).map_err(error)?;
         let own_pid_ns = rustix::fs::stat("/proc/self/ns/pid").map_err(|e| error(e.into()))?;
-        let root = stat("root")?;
         let marks = [
             (TRUST_ROOT, self.effective_uid()? == files::ROOT),
             (TRUST_USER_NS, stat("ns/user")?.st_ino == INITIAL_USER_NS),
             (TRUST_PID_NS, stat("ns/pid")?.st_ino == own_pid_ns.st_ino),
-            (TRUST_ROOT_DIR, (root.st_dev, root.st_ino) == (host_root.st_dev, host_root.st_ino)),
+            (TRUST_ROOT_DIR, which(&self.root).map_err(error)? == host_root),
         ];
         Ok(marks.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
     }
 
-    /// Its effective user id, in `tracer`'s user namespace. Not the owner of `/proc/PID`, which is root for any process
-    /// that has forbidden to be dumped.
+    /// Its effective user id, in `tracer`'s user namespace. Not the owner of its files in `/proc`, which is root
+    /// for any process that has forbidden to be dumped.
     pub fn effective_uid(&self) -> Result<u32, ProcessError> {
         let what = "reading its user id";
         let status = self.read("status", what)?;
@@ -131,8 +130,7 @@ impl RuntimeProcess {
 
     /// Whether there is a file, as it sees it.
     pub fn has(&self, path: &Path) -> bool {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).is_ok()
+        files::has_below(self.root(), path)
     }
 
     /// Its working directory, from its root.
@@ -150,12 +148,12 @@ impl RuntimeProcess {
     }
 
     fn read(&self, name: &str, what: &'static str) -> Result<Vec<u8>, ProcessError> {
-        let error = |source| ProcessError::Io { pid: self.pid, what, source };
-        let file = rustix::fs::openat(&self.proc_dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| error(errno.into()))?;
-        let mut bytes = Vec::new();
-        std::fs::File::from(file).take(CMDLINE_MAX).read_to_end(&mut bytes).map_err(error)?;
-        Ok(bytes)
+        files::open_and_read_of_process(self.proc_dir.as_fd(), Path::new(name))
+            .map_err(|source| self.unread(what, source))
+    }
+
+    fn unread(&self, what: &'static str, source: FileError) -> ProcessError {
+        ProcessError::Io { pid: self.pid, what, source: std::io::Error::other(source) }
     }
 }
 
@@ -163,6 +161,14 @@ impl RuntimeProcess {
 fn effective_uid_in(status: &str) -> Option<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Which directory it is: device and inode number, as far as this kernel knows already. A file system that hangs is not
+/// asked.
+fn which(directory: &OwnedFd) -> std::io::Result<(u32, u32, u64)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(directory, "", flags, StatxFlags::INO)?;
+    Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
 }
 
 /// The host's root directory. Where init's may not be looked at it is our own: whoever may not do that on a host,

@@ -1,4 +1,5 @@
-//! Threads that read what runtimes name, and that may hang in it.
+//! Threads that read what runtimes name, and that may hang in it. For guests each file is read by a process of its own,
+//! for which the thread waits.
 
 use std::{
     collections::HashMap,
@@ -8,6 +9,8 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 use tracer_common::container::ContainerKey;
+
+use super::helper::with_helpers;
 
 /// Bundles of the host's runtimes that are read at a time. One that hangs keeps a thread; the others go on.
 const HOSTS: usize = 8;
@@ -65,7 +68,7 @@ impl Readers {
         let any = timeout(self.patience, Arc::clone(&self.guests).acquire_owned()).await.ok()?.ok()?;
         let result = self.handle.spawn_blocking(move || {
             let _turns = (own, any);
-            read()
+            with_helpers(read)
         });
         timeout(self.patience, result).await.ok()?.ok()
     }

@@ -20,7 +20,9 @@ use tracer_common::{
 use tracing::debug;
 
 use super::{
-    claim, files,
+    claim,
+    cmdline::CommandLine,
+    files,
     invocation::{Invocation, Outer, learn},
     place::{Place, Running},
     process::{self, RuntimeProcess},
@@ -302,13 +304,12 @@ impl<'a> Search<'a> {
         let outer = around.map(|key| self.outer(key));
         // What works within a container that may name no other is that container's.
         let outer = if let Some(outer) = outer { Some(outer?) } else { None };
-        let (line, process, trust) = self.look_at(runtime, outer.as_ref())?;
-        let needed = if outer.is_none() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
-        let believed = trust & needed == needed;
+        let said = self.look_at(runtime, outer.as_ref())?;
+        let believed = said.is_some();
         let key = self.registry.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?;
-        let invocation = believed
-            .then(|| Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line))
-            .flatten();
+        let invocation = said.and_then(|(line, process)| {
+            Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line)
+        });
         let known = invocation.as_ref().and_then(Invocation::name).and_then(|name| {
             let is_it = |tree: &&Tree| {
                 tree.running.state_root.as_ref() == Some(&name.root) && tree.running.id == name.id
@@ -335,18 +336,22 @@ impl<'a> Search<'a> {
         Some(key)
     }
 
-    /// What a runtime at work was asked for, and what speaks for it.
+    /// What a runtime at work was asked for, if it is believed; else nothing of it is looked at. The outer None means
+    /// that there is nothing to be known.
     fn look_at(
         &self,
         runtime: &Process,
         outer: Option<&Outer>,
-    ) -> Option<(super::cmdline::CommandLine, RuntimeProcess, u32)> {
+    ) -> Option<Option<(CommandLine, RuntimeProcess)>> {
         let (pid, start_ticks, comm) = (runtime.pid, runtime.start_ticks, runtime.comm.clone());
+        let needed = if outer.is_none() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
         let look = move || {
             let process = RuntimeProcess::open(pid, start_ticks).ok()?;
+            if process.trust().ok()? & needed != needed {
+                return Some(None);
+            }
             let line = claim::parse(&process.cmdline().ok()?, false, &comm).ok()?;
-            let trust = process.trust().ok()?;
-            Some((line, process, trust))
+            Some(Some((line, process)))
         };
         match outer {
             None => look(),

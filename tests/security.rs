@@ -1,0 +1,575 @@
+//! Those who want to be somebody else, or to be in the way: `docs/security.md` has the list, and says which tests
+//! beside these show what it claims.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::need::{RUNC, RUNC_GCC};
+use harness::scratch::{self, unique};
+use harness::wait::{self, LIMIT};
+use harness::{Bundle, Dialect, Pod, Runtime, Suite, Tracer, need, nested, program};
+use serde_json::{Value, json};
+
+/// A user without any right.
+const NOBODY: u32 = 65534;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    for (name, kind) in [("runc", Kind::Binary), ("crun", Kind::Binary), ("runc", Kind::Script)] {
+        for rights in [Rights::Few, Rights::SysAdmin, Rights::UserNamespace, Rights::Privileged] {
+            let test = format!("impostor_{name}_{kind:?}_with_rights_{rights:?}").to_lowercase();
+            suite = suite.test(&test, RUNC_GCC, move || impostor(name, kind, rights));
+        }
+    }
+    suite
+        .test("a_hanging_file_system_keeps_nobody_else_waiting", RUNC_GCC, hanging)
+        .test("a_fifo_for_a_bundle_keeps_nobody_waiting", RUNC_GCC, fifo)
+        .test("a_container_uses_up_no_slots_but_its_own", RUNC_GCC, slots)
+        .test("processes_that_joined_share_their_containers_slots", RUNC_GCC, slots_of_joined)
+        .test("runtimes_without_end_in_a_container", RUNC_GCC, || flood("same"))
+        .test("runtimes_without_end_in_user_namespaces_of_a_container", RUNC_GCC, || flood("user"))
+        .test("runtimes_without_end_by_a_user_of_the_host", RUNC_GCC, flood_by_user)
+        .test("a_user_of_the_host_names_no_pod", RUNC_GCC, user)
+        .test("a_user_of_the_host_names_any_pod_if_rootless_is_trusted", RUNC_GCC, trusted_user)
+        .test("a_user_at_work_that_may_not_be_dumped_names_no_pod", RUNC_GCC, undumpable)
+        .test("annotations_of_two_engines_name_the_pod_of_the_engine_that_ran_it", RUNC, contested)
+        .test("labels_forge_no_record", RUNC, labels)
+        .test("a_node_forges_no_line_of_the_log", RUNC_GCC, forged_log)
+        .run()
+}
+
+/// What the impostor is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Binary,
+    Script,
+}
+
+/// What its container may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    /// What a container may unless told otherwise, and no namespaces.
+    Few,
+    /// Make namespaces.
+    SysAdmin,
+    /// Make namespaces, within a user namespace that anybody may make.
+    UserNamespace,
+    /// Everything.
+    Privileged,
+}
+
+/// `WRAPPED` as `wrapper.c` takes it.
+fn wrapped(words: &[&str]) -> String {
+    words.iter().map(|word| format!("{word}\u{1}")).collect()
+}
+
+fn busybox() -> Vec<u8> {
+    fs::read(need::find("busybox").unwrap()).unwrap()
+}
+
+fn compiled(source: &str) -> Vec<u8> {
+    fs::read(program::compile(source)).unwrap()
+}
+
+/// Another root directory in `/jail`, and in `/pivot` a script that makes it the root of the mount namespace that it
+/// runs in and executes `script` there: a container's entrypoint, as far as anyone can tell.
+fn with_jail(bundle: Bundle, script: &str) -> Bundle {
+    let pivot =
+        format!("mount --bind /jail /jail && cd /jail && pivot_root . old && exec /bin/sh -c '{script}'\n");
+    let links = ["mount", "pivot_root"];
+    let bundle = bundle
+        .with_executable("/jail/bin/sh", busybox())
+        .with_file("/jail/old/empty", "")
+        .with_file("/pivot", pivot);
+    for link in links {
+        symlink("busybox", bundle.inside(Path::new("/bin")).join(link)).unwrap();
+    }
+    bundle
+}
+
+/// Opening a fifo is interrupted when a child ends, and orphans become the first process's.
+const WAIT: &str = "until read x < /end; do :; done";
+
+/// The words that run `/pivot` in a mount namespace of its own.
+const PIVOT: [&str; 5] = ["/bin/busybox", "unshare", "-m", "/bin/sh", "/pivot"];
+
+/// The events of opens below `mark`, in order.
+#[track_caller]
+fn opens_of<'a>(events: &'a [Value], mark: &str) -> Vec<&'a Value> {
+    let below = format!("{mark}/");
+    events.iter().filter(|event| event["open"]["path"].as_str().unwrap().starts_with(&below)).collect()
+}
+
+/// A pod's container runs what is called like a runtime, with a command line that names another pod's bundle where
+/// that really is.
+fn impostor(name: &str, kind: Kind, rights: Rights) {
+    let victim = Bundle::script(&Pod::new("victim", "app"), "true");
+    let own = Pod::new("liar", "app");
+    let mark = format!("/{}", unique("lie"));
+    let then = format!("true < {mark}/2");
+    let words: Vec<&str> = if rights == Rights::Few { vec!["/bin/sh", "-c", &then] } else { PIVOT.to_vec() };
+    let enter = if rights == Rights::UserNamespace { "unshare -U -r" } else { "" };
+    let script = format!("true < {mark}/1; {enter} sh /lie; true < {mark}/3");
+    let bundle = match rights {
+        Rights::Few | Rights::UserNamespace => Bundle::script(&own, &script),
+        Rights::SysAdmin => Bundle::script(&own, &script).with_capabilities(&["CAP_SYS_ADMIN"]),
+        Rights::Privileged => nested::privileged(Some(&own), &script, &[]),
+    };
+    let lie = format!(
+        "WRAPPED='{}' exec /bin/{name} --root /tmp run --bundle {} {}",
+        wrapped(&words),
+        victim.path().display(),
+        victim.id
+    );
+    let program = match kind {
+        Kind::Binary => compiled("wrapper.c"),
+        Kind::Script => {
+            let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+            format!("#!/bin/sh\nexec {}\n", quoted.join(" ")).into_bytes()
+        }
+    };
+    let bundle =
+        with_jail(bundle, &then).with_file("/lie", lie).with_executable(&format!("/bin/{name}"), program);
+
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    let of_victim = Tracer::open(&victim.pod.as_ref().unwrap().namespace);
+    // What the tracer itself does, only another one can tell.
+    let pid = tracer.pid().to_string();
+    let watcher = Tracer::start(&["trace", "open", "--host", "--pid", &pid, "-o", "json"]);
+    let output = Runtime::runc().run(&bundle);
+    tracer.wait_open(&format!("{mark}/3"));
+
+    let events = tracer.stop().events();
+    let opens = opens_of(&events, &mark);
+    assert_eq!(opens.len(), 3, "{opens:#?} {output:#?}");
+    for number in 1..=3 {
+        // Not in order: what an inner container does may have waited for its name.
+        let path = format!("{mark}/{number}");
+        let event = opens.iter().find(|event| event["open"]["path"] == path).unwrap();
+        bundle.assert_names(event);
+        let claimed =
+            (rights != Rights::Few && number == 2).then(|| json!({"id": victim.id, "runtime": name}));
+        assert_eq!(event["container"].get("inner"), claimed.as_ref(), "in {event}");
+    }
+    assert_eq!(of_victim.stop().events(), Vec::<Value>::new(), "under the victim's name");
+    let opened = watcher.stop().events();
+    let has = |path: &Path| opened.iter().any(|event| event["open"]["path"] == *path.to_str().unwrap());
+    assert!(has(&bundle.config_path()), "the watcher sees what the tracer reads");
+    let of_victim: Vec<&Value> = opened
+        .iter()
+        .filter(|event| event["open"]["path"].to_string().contains(&*victim.path().to_string_lossy()))
+        .collect();
+    assert!(of_victim.is_empty(), "opened because a container said so: {of_victim:#?}");
+}
+
+/// An outer container that belongs to no pod and may do everything, as a node of kind. Its impostor of a runtime names
+/// `bundle`, and what it starts opens `MARK/inner` and stays; the node opens `MARK/outer`.
+fn node(mark: &str, before: &str, bundle: &str) -> Bundle {
+    let script = format!(
+        "{before}; WRAPPED='{}' /bin/runc run --bundle '{bundle}' inner & true < {mark}/outer; {WAIT}",
+        wrapped(&PIVOT)
+    );
+    with_jail(nested::privileged(None, &script, &[]), &format!("true < {mark}/inner; read x < /stay"))
+        .with_executable("/bin/runc", compiled("wrapper.c"))
+        .with_fifo("/jail/stay")
+        .with_fifo("/end")
+}
+
+/// A pod whose container opens `/MARK/1` to `/MARK/3` and ends.
+fn bystander(name: &str) -> (Bundle, String) {
+    let mark = format!("/{}", unique("bystander"));
+    let script = format!("true < {mark}/1; true < {mark}/2; true < {mark}/3");
+    (Bundle::script(&Pod::new(name, "app"), &script), mark)
+}
+
+/// Fails unless all that the container did is there, under its name.
+#[track_caller]
+fn assert_whole(events: &[Value], bundle: &Bundle, mark: &str) {
+    let own: Vec<&Value> = events.iter().filter(|event| bundle.owns(event)).collect();
+    let told: Vec<&Value> = own.iter().map(|event| &event["open"]["path"]).collect();
+    assert_eq!(told, [1, 2, 3].map(|number| json!(format!("{mark}/{number}"))).iter().collect::<Vec<_>>());
+    for event in own {
+        bundle.assert_names(event);
+    }
+}
+
+/// The node's bundle lies in a file system that takes every request and answers none.
+fn hanging() {
+    let mark = format!("/{}", unique("hang"));
+    let before = "mkdir /hanging; /bin/hanging /hanging /asked & \
+        until grep -q ' /hanging ' /proc/mounts; do sleep 0.01; done";
+    let node = node(&mark, before, "/hanging/bundle").with_program(&program::compile("hanging.c"));
+    let (bystander, other) = bystander("bystander");
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    // Dropped before the tracer, which might not end before.
+    let runtime = Runtime::runc();
+    runtime.run_detached(&node);
+    let asked = node.inside(Path::new("/asked"));
+    wait::until("the tracer hangs", || asked.exists().then_some(()));
+    Runtime::runc().run(&bystander);
+    tracer.wait_open(&format!("{other}/3"));
+    let late = tracer.wait_open(&format!("{mark}/inner"));
+    assert_eq!(late["k8s"], Value::Null, "in {late}");
+    assert_eq!(late["container"]["why"], "late", "in {late}");
+    let event = tracer.wait_open(&format!("{mark}/outer"));
+    assert!(node.owns(&event), "in {event}");
+    let since = Instant::now();
+    let events = tracer.stop().events();
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(5), "it hangs still, and the tracer took {took:?} to end");
+    assert_whole(&events, &bystander, &other);
+    let at = |path: String| events.iter().position(|event| event["open"]["path"] == path).unwrap();
+    assert!(at(format!("{other}/3")) < at(format!("{mark}/inner")), "nobody waits for what hangs");
+}
+
+/// The node's `config.json` is a fifo that nobody writes to.
+fn fifo() {
+    let mark = format!("/{}", unique("fifo"));
+    let node = node(&mark, "mkdir /bundle; mkfifo /bundle/config.json", "/bundle");
+    let (bystander, other) = bystander("bystander");
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    runtime.run_detached(&node);
+    let event = tracer.wait_open(&format!("{mark}/inner"));
+    assert_eq!(event["k8s"], Value::Null, "in {event}");
+    assert_eq!(event["container"]["id"], "inner", "in {event}");
+    assert_eq!(event["container"]["why"], "unreadable", "in {event}");
+    assert_eq!(event["container"]["outer"]["id"], *node.id, "in {event}");
+    Runtime::runc().run(&bystander);
+    tracer.wait_open(&format!("{other}/3"));
+    let done = tracer.stop();
+    assert!(done.log().contains("fifo"), "{}", done.log());
+    assert_whole(&done.events(), &bystander, &other);
+}
+
+/// A container of a pod that may make namespaces. `/lie` runs an impostor, which opens `MARK/inner`.
+fn nester(mark: &str) -> Bundle {
+    let own = Bundle::script(&Pod::new("nester", "app"), WAIT);
+    with_jail(own, &format!("true < {mark}/inner"))
+        .with_capabilities(&["CAP_SYS_ADMIN"])
+        .with_executable("/bin/runc", compiled("impostor.c"))
+        .with_executable("/bin/impostor", compiled("impostor.c"))
+        .with_executable("/bin/real/runc", compiled("wrapper.c"))
+        .with_file("/lie", format!("WRAPPED='{}' exec /bin/real/runc run --bundle / inner", wrapped(&PIVOT)))
+        .with_fifo("/hold")
+        .with_fifo("/end")
+}
+
+/// Has the container nest once more, and returns what its impostor did.
+#[track_caller]
+fn nest(tracer: &Tracer, runtime: &Runtime, bundle: &Bundle, mark: &str) -> Value {
+    let path = format!("{mark}/inner");
+    let is_it = |event: &Value| event["open"]["path"] == path;
+    let before = tracer.events().iter().filter(|event| is_it(event)).count();
+    let output = runtime.exec(bundle, &["/bin/sh", "/lie"]);
+    assert!(output.stderr.contains(&path), "the impostor did not run: {output:?}");
+    wait::until("what the impostor opened", || tracer.events().into_iter().filter(is_it).nth(before))
+}
+
+/// Has the container keep so many runtimes until what this returns is dropped.
+#[track_caller]
+fn hold(runtime: &Runtime, bundle: &Bundle, count: u32) -> File {
+    let said = format!("/{}", unique("held"));
+    let end = File::options().read(true).write(true).open(bundle.inside(Path::new("/hold"))).unwrap();
+    let line = format!("impostor hold {count} < /hold > {said} 2>&1 &");
+    runtime.exec(bundle, &["/bin/sh", "-c", &line]).success();
+    let said = bundle.inside(Path::new(&said));
+    wait::until("the runtimes that stay", || fs::read_to_string(&said).ok().filter(|said| said == "held\n"));
+    end
+}
+
+/// Fails unless a container of another pod is known by all that it does.
+#[track_caller]
+fn assert_bystander(tracer: &Tracer) {
+    let (bystander, other) = bystander("bystander");
+    Runtime::runc().run(&bystander);
+    tracer.wait_open(&format!("{other}/3"));
+    assert_whole(&tracer.events(), &bystander, &other);
+}
+
+/// Fails unless the container may nest before long.
+#[track_caller]
+fn assert_nests_again(tracer: &Tracer, runtime: &Runtime, bundle: &Bundle, mark: &str) {
+    wait::until("room for inner containers", || {
+        let event = nest(tracer, runtime, bundle, mark);
+        bundle.assert_names(&event);
+        event["container"].get("inner").map(|inner| assert_eq!(inner["id"], "inner", "in {event}"))
+    });
+}
+
+/// Three hundred runtimes that stay, and two thousand that don't.
+fn slots() {
+    let mark = format!("/{}", unique("slots"));
+    let bundle = nester(&mark);
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    runtime.run_detached(&bundle);
+    let held = hold(&runtime, &bundle, 300);
+    tracer.wait_log("that there are too many", |line| line.contains("too many runtimes"));
+    runtime.exec(&bundle, &["/bin/impostor", "flood", "same", "1000", "1"]).success();
+    let event = nest(&tracer, &runtime, &bundle, &mark);
+    bundle.assert_names(&event);
+    assert_eq!(event["container"].get("inner"), None, "too many to follow one more, in {event}");
+    assert_bystander(&tracer);
+    drop(held);
+    assert_nests_again(&tracer, &runtime, &bundle, &mark);
+    tracer.stop().assert_nothing_dropped();
+}
+
+/// Each probe of a pod joins its container with a process that may leave others behind.
+fn slots_of_joined() {
+    let mark = format!("/{}", unique("slots"));
+    let bundle = nester(&mark);
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    runtime.run_detached(&bundle);
+    let held: Vec<File> = (0..3).map(|_| hold(&runtime, &bundle, 100)).collect();
+    let event = nest(&tracer, &runtime, &bundle, &mark);
+    bundle.assert_names(&event);
+    assert_eq!(event["container"].get("inner"), None, "too many to follow one more, in {event}");
+    drop(held);
+    assert_nests_again(&tracer, &runtime, &bundle, &mark);
+    tracer.stop().assert_nothing_dropped();
+}
+
+/// Starts twenty pods while something floods, and fails unless all that they do is known and nothing missing.
+fn assert_calm(begin: impl FnOnce(&Tracer)) {
+    const PODS: usize = 20;
+    let namespace = unique("t");
+    let mark = format!("/{}", unique("calm"));
+    let tracer = Tracer::open(&namespace);
+    begin(&tracer);
+    let first = Bundle::plain(&["/bin/true"]);
+    let runtime = Runtime::runc();
+    let bundles: Vec<Bundle> = (0..PODS)
+        .map(|number| {
+            let pod = Pod::inside(&namespace, &format!("calm-{number}"), "app");
+            let script = [1, 2, 3].map(|file| format!("true < {mark}/{number}/{file}")).join("; ");
+            let bundle = first.sibling(&pod, &["/bin/sh", "-c", &script]);
+            runtime.run(&bundle);
+            bundle
+        })
+        .collect();
+    tracer.wait_open(&format!("{mark}/{}/3", PODS - 1));
+    let done = tracer.stop();
+    done.assert_nothing_dropped();
+    assert!(!done.log().contains("starts or ends of containers were missed"), "{}", done.log());
+    let events = done.events();
+    for (number, bundle) in bundles.iter().enumerate() {
+        assert_whole(&events, bundle, &format!("{mark}/{number}"));
+    }
+    assert_eq!(events.len(), 3 * PODS);
+}
+
+/// On every CPU, with as long a command line as there may be.
+const FLOOD: [&str; 3] = ["1000000", "131071", "flood"];
+
+/// A container without rights executes runtimes as fast as it can; in user namespaces, where it may do what it likes.
+fn flood(whose: &str) {
+    let [count, size, mode] = FLOOD;
+    let args = ["/bin/impostor", mode, whose, count, size];
+    let bundle = Bundle::pod(Dialect::Containerd, &Pod::new("flooder", "app"), &args)
+        .with_executable("/bin/runc", compiled("impostor.c"))
+        .with_executable("/bin/impostor", compiled("impostor.c"));
+    let runtime = Runtime::runc();
+    assert_calm(|_| runtime.run_detached(&bundle));
+    assert!(
+        runtime.init_pid(&bundle).is_some(),
+        "it has flooded all the time: {}",
+        Runtime::stdout_of(&bundle)
+    );
+}
+
+/// A child that is killed, with all of its process group, when dropped.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn flood_by_user() {
+    let [count, size, mode] = FLOOD;
+    let dir = scratch::Dir::new("user");
+    let runc = dir.path().join("runc");
+    fs::copy(program::compile("impostor.c"), &runc).unwrap();
+    let mut command = Command::new(program::compile("impostor.c"));
+    command.args([mode, "same", count, size]).env("RUNC", &runc).uid(NOBODY).gid(NOBODY).process_group(0);
+    let mut flooding = None;
+    assert_calm(|tracer| {
+        flooding = Some(Group(wait::spawn(&mut command)));
+        tracer.wait_log("that it is not believed", |line| line.contains("not believed"));
+    });
+    assert_eq!(flooding.unwrap().0.try_wait().unwrap(), None, "it has flooded all the time");
+}
+
+/// What a user of the host calls a runtime: `wrapper.c` or `impostor.c`, which go on in a root directory of the user's
+/// own, in namespaces of their own, and open `mark` there. It claims to run the container of `claimed`.
+struct User {
+    _dir: scratch::Dir,
+    command: Command,
+    claimed: Bundle,
+    mark: String,
+}
+
+impl User {
+    fn new(source: &str) -> Self {
+        let dir = scratch::Dir::new("user");
+        let runc = dir.path().join("runc");
+        fs::copy(program::compile(source), &runc).unwrap();
+        let mark = format!("/{}", unique("lie"));
+        let claimed = Bundle::script(&Pod::new("victim", "app"), "true");
+        let root = claimed.inside(Path::new("/"));
+        let [unshare, chroot] = ["unshare", "chroot"].map(|name| need::find(name).unwrap());
+        let then = format!("true < {mark}");
+        let words = ["-U", "-r", "-m", path(&chroot), path(&root), "/bin/sh", "-c", &then];
+        let mut command = Command::new(&runc);
+        command.env("WRAPPED", wrapped(&[&[path(&unshare)], &words[..]].concat()));
+        command.args(["run", "--bundle"]).arg(claimed.path()).arg(&claimed.id);
+        command.uid(NOBODY).gid(NOBODY);
+        Self { _dir: dir, command, claimed, mark }
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// What tracer shows of the user.
+fn lie_of_user(options: &[&str]) -> (Bundle, Value) {
+    let User { _dir, mut command, claimed, mark } = User::new("wrapper.c");
+    let tracer = Tracer::start(&[&["trace", "open", "-o", "json"], options].concat());
+    let output = wait::output(&mut command, LIMIT);
+    assert!(output.stderr.contains(&mark), "users may not make namespaces here: {output:?}");
+    let event = tracer.wait_open(&mark);
+    tracer.stop();
+    (claimed, event)
+}
+
+/// The bundle is root's, and a pod's.
+fn user() {
+    let (_, event) = lie_of_user(&[]);
+    assert_eq!(event["k8s"], Value::Null, "in {event}");
+    assert_eq!(event["container"]["why"], "untrusted", "in {event}");
+    assert_eq!(event["container"]["id"], "", "in {event}");
+}
+
+/// That is what the option means.
+fn trusted_user() {
+    let (claimed, event) = lie_of_user(&["--trust-rootless"]);
+    claimed.assert_names(&event);
+}
+
+/// The files of such a process in `/proc` belong to root, whoever it is.
+fn undumpable() {
+    let User { _dir, mut command, claimed, mark } = User::new("impostor.c");
+    let mut child = wait::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "ready\n");
+    let owner = fs::metadata(format!("/proc/{}/status", child.id())).unwrap().uid();
+    assert_eq!(owner, 0, "it may be dumped: this has shown nothing");
+    let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let event = tracer.wait_open(&mark);
+    assert_eq!(event["k8s"], Value::Null, "in {event}");
+    assert_ne!(event["container"]["id"], *claimed.id, "in {event}");
+}
+
+/// A pod's author may write annotations, which CRI-O copies, and containerd where it is told to. Those of the engine
+/// that runs the pod are not the author's.
+fn contested() {
+    let (pod, victim) = (Pod::new("author", "app"), Pod::new("victim", "app"));
+    for (dialect, other, place) in [
+        (Dialect::Containerd, Dialect::CriO, "io.containerd.runtime.v2.task/k8s.io"),
+        (Dialect::CriO, Dialect::Containerd, "overlay-containers"),
+    ] {
+        let mark = format!("/{}", unique("author"));
+        let forged = Bundle::pod(other, &victim, &["/bin/true"]);
+        let bundle =
+            Bundle::pod(dialect, &pod, &["/bin/sh", "-c", &format!("true < {mark}")]).edit(|config| {
+                let own = config["annotations"].as_object_mut().unwrap();
+                for (key, value) in forged.config["annotations"].as_object().unwrap() {
+                    own.entry(key).or_insert(value.clone());
+                }
+            });
+        let dir = scratch::Dir::new("engine");
+        let bundles = dir.path().join(place);
+        fs::create_dir_all(&bundles).unwrap();
+        symlink(bundle.path(), bundles.join(&bundle.id)).unwrap();
+        let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+        let runtime = Runtime::runc();
+        let mut command = runtime.command();
+        command.args(["run", "--bundle"]).arg(bundles.join(&bundle.id)).arg(&bundle.id);
+        wait::output(&mut command, LIMIT);
+        bundle.assert_names(&tracer.wait_open(&mark));
+    }
+}
+
+/// What a pod's author may write that might end a line, a string or an object.
+const NASTY: &str = "\u{1b}[2J\n{\"event\":\"open\"}\r\n\"},\n\u{9b}31m\u{202e}x";
+
+/// As CRI-O hands them over.
+fn labels() {
+    let mark = format!("/{}", unique("label"));
+    let labels = json!({"app": NASTY, NASTY: "value"});
+    let bundle = Bundle::pod(
+        Dialect::CriO,
+        &Pod::new("author", "app"),
+        &["/bin/sh", "-c", &format!("true < {mark}; read x < /end")],
+    )
+    .with_fifo("/end")
+    .edit(|config| {
+        config["annotations"]["io.kubernetes.cri-o.ContainerType"] = "sandbox".into();
+        config["annotations"]["io.kubernetes.cri-o.Labels"] = labels.to_string().into();
+    });
+    let namespace = &bundle.pod.as_ref().unwrap().namespace;
+    let tracer = Tracer::open(namespace);
+    let lists = ["wide", "json", "yaml"]
+        .map(|format| (format, Tracer::start(&["list-containers", "-w", "-n", namespace, "-o", format])));
+    let runtime = Runtime::runc();
+    runtime.run_detached(&bundle);
+    let event = tracer.wait_open(&mark);
+    assert_eq!(event["k8s"]["labels"], labels, "in {event}");
+    for line in tracer.stop().stdout {
+        assert_eq!(line.find(char::is_control), None, "{line:?}");
+    }
+    for (format, list) in lists {
+        let line = list.wait_line("the container", |line| line.contains("x=value") || line.contains("2J"));
+        assert_eq!(line.find(char::is_control), None, "-o {format}: {line:?}");
+        assert!(format != "wide" || !line.contains('\u{202e}'), "-o {format}: {line:?}");
+        list.signal(rustix::process::Signal::INT);
+        for line in list.wait_end().stdout {
+            assert!(!line.starts_with(r#"{"event":"open""#), "-o {format}: {line:?}");
+        }
+    }
+}
+
+/// What is logged of a container that may name bundles says where they are, in its own words.
+fn forged_log() {
+    let mark = format!("/{}", unique("log"));
+    let forged = "tracer: ready or not";
+    let node = node(&mark, "true", &format!("/x\n{forged}\u{1b}[2J\u{9b}2J\n"));
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    runtime.run_detached(&node);
+    let event = tracer.wait_open(&format!("{mark}/inner"));
+    assert_eq!(event["container"]["why"], "unreadable", "in {event}");
+    let done = tracer.stop();
+    assert!(done.log().contains(forged), "the log says which file it is: {}", done.log());
+    for line in &done.stderr {
+        assert!(!line.starts_with(forged), "{line:?}");
+        assert_eq!(line.find(char::is_control), None, "{line:?}");
+    }
+}
