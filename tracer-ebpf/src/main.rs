@@ -108,14 +108,11 @@ fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// Whether the current process is `tracer`, or reads a file for it.
+/// Whether the current process is `tracer`. Those that read files for it are left out in user space, by their parent.
 #[inline(always)]
 fn is_tracer(tgid: u32) -> bool {
-    let (task, tracer) = (Task::current(), globals::TRACER_PID.load());
-    if globals::TRACER_PID_NS.load() == 0 {
-        return tgid == tracer || task.real_parent().tgid() == tracer;
-    }
-    task.process_ids().tracer == tracer || task.real_parent().process_ids().tracer == tracer
+    let pid = if globals::TRACER_PID_NS.load() == 0 { tgid } else { Task::current().process_ids().tracer };
+    pid == globals::TRACER_PID.load()
 }
 
 #[cfg(not(test))]

@@ -260,8 +260,17 @@ mod tests {
         let claimed = |id: String| {
             let args = format!("runc\0run\0{id}\0").into_bytes();
             let (key, runtime) = (ContainerKey::HOST, "runc".to_owned());
-            let claim =
-                Claim { key, outer: key, runtime, trust: 0, pid: 0, start_ticks: 0, args, whole: true };
+            let claim = Claim {
+                key,
+                outer: key,
+                runtime,
+                trust: 0,
+                pid: 0,
+                start_ticks: 0,
+                ppid: 0,
+                args,
+                whole: true,
+            };
             claim.nested().id
         };
         assert_eq!(claimed("x".repeat(64)), "x".repeat(64));

@@ -305,9 +305,9 @@ impl<'a> Search<'a> {
         // What works within a container that may name no other is that container's.
         let outer = if let Some(outer) = outer { Some(outer?) } else { None };
         let said = self.look_at(runtime, outer.as_ref())?;
-        let believed = said.is_some();
+        let distrust = said.as_ref().err().copied();
         let key = self.registry.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?;
-        let invocation = said.and_then(|(line, process)| {
+        let invocation = said.ok().and_then(|(line, process)| {
             Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line)
         });
         let known = invocation.as_ref().and_then(Invocation::name).and_then(|name| {
@@ -321,9 +321,9 @@ impl<'a> Search<'a> {
                 learn(invocation, self.registry, self.readers);
                 key
             }
-            (None, None) if !believed => {
+            (None, None) if let Some(why) = distrust => {
                 self.registry.announce(key, ContainerKey::HOST, None);
-                let stray = Container { pod_known: true, ..Container::unknown(Unknown::Untrusted) };
+                let stray = Container { pod_known: true, ..Container::unknown(why) };
                 self.registry.resolve(key, Container { runtime: runtime.comm.clone(), ..stray });
                 key
             }
@@ -336,22 +336,22 @@ impl<'a> Search<'a> {
         Some(key)
     }
 
-    /// What a runtime at work was asked for, if it is believed; else nothing of it is looked at. The outer None means
-    /// that there is nothing to be known.
+    /// What a runtime at work was asked for, if it is believed; else nothing of it is looked at. None if it is gone, or
+    /// makes no sense.
     fn look_at(
         &self,
         runtime: &Process,
         outer: Option<&Outer>,
-    ) -> Option<Option<(CommandLine, RuntimeProcess)>> {
+    ) -> Option<Result<(CommandLine, RuntimeProcess), Unknown>> {
         let (pid, start_ticks, comm) = (runtime.pid, runtime.start_ticks, runtime.comm.clone());
         let needed = if outer.is_none() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
         let look = move || {
             let process = RuntimeProcess::open(pid, start_ticks).ok()?;
             if process.trust().ok()? & needed != needed {
-                return Some(None);
+                return Some(Err(Unknown::Untrusted));
             }
             let line = claim::parse(&process.cmdline().ok()?, false, &comm).ok()?;
-            Some(Some((line, process)))
+            Some(Ok((line, process)))
         };
         match outer {
             None => look(),

@@ -78,6 +78,8 @@ pub(super) struct Sink {
     filter: EventFilter,
     renderer: Renderer,
     node: String,
+    /// This process's.
+    pid: u32,
     clock: WallClock,
     tally: Arc<Tally>,
     /// Rendered, not yet written.
@@ -107,6 +109,7 @@ impl Sink {
             filter,
             renderer,
             node,
+            pid: std::process::id(),
             clock: WallClock::new(),
             tally,
             buffer,
@@ -122,7 +125,9 @@ impl Sink {
             add(&self.tally.malformed, 1);
             return None;
         };
-        if self.stop.is_none() || !self.filter.selects(&event) {
+        // The programs leave out what this process does, but not what reads guests' files for it.
+        let is_helper = event.header.ppid == self.pid;
+        if self.stop.is_none() || is_helper || !self.filter.selects(&event) {
             self.filtered();
             return None;
         }
