@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `TRACER_BIN` | the binary under test, instead of `target/release/tracer` of this workspace |
 //! | `TRACER_REQUIRE_ALL=1` | a test that cannot run here fails, instead of being skipped |
-//! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the one on the `PATH` |
+//! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the prepared one or that on the `PATH` |
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -29,6 +29,8 @@
 )]
 
 pub mod bundle;
+#[path = "../../xtask/src/cache.rs"]
+mod cache;
 pub mod containerd;
 mod cri;
 pub mod docker;
@@ -36,6 +38,9 @@ pub mod engine;
 pub mod leftovers;
 pub mod need;
 pub mod nested;
+#[path = "../../xtask/src/pins.rs"]
+#[expect(dead_code, reason = "one of the pins is for here")]
+mod pins;
 pub mod podman;
 pub mod program;
 pub mod runtime;

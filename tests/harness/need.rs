@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::tracer;
+use crate::{cache, tracer};
 
 /// Something without which a test cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +107,13 @@ fn tool(name: &str, package: &str) -> Option<String> {
     find(name).is_none().then(|| format!("{name} is missing: apt-get install {package}"))
 }
 
-/// The criu to use: `TRACER_TEST_CRIU`, or that on the `PATH`.
+/// The criu to use: `TRACER_TEST_CRIU`, or the one that setup has prepared, or that on the `PATH`.
 pub fn criu() -> Option<PathBuf> {
-    env::var_os("TRACER_TEST_CRIU").map(PathBuf::from).or_else(|| find("criu"))
+    env::var_os("TRACER_TEST_CRIU").map(PathBuf::from).or_else(cache::criu).or_else(|| find("criu"))
 }
 
 fn criu_problem() -> Option<String> {
-    let Some(criu) = criu() else { return Some("criu is missing: apt-get install criu".into()) };
+    let Some(criu) = criu() else { return Some("criu is missing: cargo xtask setup".into()) };
     let check = std::process::Command::new(&criu).arg("check").output().ok()?;
     (!check.status.success()).then(|| {
         let said = String::from_utf8_lossy(&check.stderr);

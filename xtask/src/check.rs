@@ -32,6 +32,8 @@ struct State {
     tally: Tally,
     /// The release build.
     tracer: Option<PathBuf>,
+    /// The criu that the integration tests are to use.
+    criu: Option<PathBuf>,
 }
 
 const STEPS: &[Step] = &[
@@ -52,7 +54,7 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
     }
     setup::ensure(if quick { Scope::Quick } else { Scope::Test })?;
 
-    let mut state = State::default();
+    let mut state = State { criu: if quick { None } else { setup::criu() }, ..State::default() };
     let mut rows = Vec::new();
     let mut outcome = Ok(());
     for step in STEPS.iter().filter(|step| step.quick || !quick) {
@@ -148,7 +150,8 @@ fn integration_tests(state: &mut State) -> Result<()> {
     let mut failed = Vec::new();
     for test in tests {
         eprintln!("xtask: running {}", test.name);
-        if let Err(error) = state.tally.run(&mut integration_test(&test.path, &tracer)?, io::stdout()) {
+        let mut command = integration_test(&test.path, &tracer, state.criu.as_deref())?;
+        if let Err(error) = state.tally.run(&mut command, io::stdout()) {
             eprintln!("error: {error:#}");
             failed.push(test.name);
         }
@@ -157,7 +160,7 @@ fn integration_tests(state: &mut State) -> Result<()> {
     Ok(())
 }
 
-fn integration_test(test: &Path, tracer: &Path) -> Result<Command> {
+fn integration_test(test: &Path, tracer: &Path, criu: Option<&Path>) -> Result<Command> {
     let package = root().join("tests");
     let mut variables = vec![
         ("TRACER_BIN", OsString::from(tracer)),
@@ -167,6 +170,7 @@ fn integration_test(test: &Path, tracer: &Path) -> Result<Command> {
     if must_run_all(env::var_os("CI"), setup::can_install_everything()) {
         variables.push(("TRACER_REQUIRE_ALL", OsString::from("1")));
     }
+    variables.extend(criu.map(|criu| ("TRACER_TEST_CRIU", OsString::from(criu))));
     variables.extend(build::inherited(&["CI", "RUST_BACKTRACE", "RUST_LOG", "TMPDIR", "TRACER_REQUIRE_ALL"]));
     let mut command = process::as_root(test, &variables)?;
     command.current_dir(package);

@@ -6,6 +6,7 @@
 
 mod artifact;
 mod build;
+mod cache;
 mod check;
 mod cli;
 mod demo;
@@ -35,7 +36,10 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Setup => setup::ensure(Scope::Test)?,
+        Task::Setup => {
+            setup::ensure(Scope::Test)?;
+            setup::criu();
+        }
         Task::Build { release, cargo } => {
             setup::ensure(Scope::Build)?;
             if let Some(binary) = build::tracer(release, &cargo)? {
@@ -62,6 +66,8 @@ fn pins_as_variables() -> String {
         ("LLVM", pins::LLVM),
         ("CARGO_DENY", pins::CARGO_DENY),
         ("YOUKI", pins::YOUKI),
+        ("CRIU", pins::CRIU),
+        ("CRIU_SUITE", pins::CRIU_SUITE),
     ]
     .map(|(name, value)| format!("{name}={value}"))
     .join("\n")

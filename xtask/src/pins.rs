@@ -16,3 +16,7 @@ pub(crate) const LLVM: &str = "22";
 pub(crate) const CARGO_DENY: &str = "0.20.2";
 /// A container runtime that no distribution packages; the tests run it beside runc and crun.
 pub(crate) const YOUKI: &str = "0.7.0";
+/// Checkpoints and restores containers in the tests, where the machine's own does not work with its kernel.
+pub(crate) const CRIU: &str = "4.1.1";
+/// The Debian suite that has [`CRIU`].
+pub(crate) const CRIU_SUITE: &str = "trixie";

@@ -5,7 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -105,6 +105,19 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs it to its end without showing what it says: its standard output, or an error that ends with the last it
+/// said.
+pub(crate) fn quietly(command: &mut Command) -> Result<String> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", name(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
+        bail!("{} failed ({}): {last}", name(command), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// The command as a person would type it.
 pub(crate) fn name(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
@@ -145,6 +158,14 @@ mod tests {
     #[test]
     fn names_read_as_typed() {
         assert_eq!(name(Command::new("cargo").args(["build", "--release"])), "cargo build --release");
+    }
+
+    #[test]
+    fn quiet_failure_says_the_last_line() {
+        let shell = |script| quietly(Command::new("sh").args(["-c", script]));
+        assert_eq!(shell("echo well; echo warning >&2").unwrap(), "well\n");
+        let error = shell("echo first >&2; echo last >&2; echo >&2; exit 3").unwrap_err().to_string();
+        assert!(error.ends_with("failed (exit status: 3): last"), "{error}");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Finding out what a command needs and lacks, and installing that.
 //!
 //! Three parts: [`needs`] is the table of what each command needs, [`machine`] looks what is there,
-//! and [`plan`] turns the two into commands without running anything. This file runs them.
+//! and [`plan`] turns the two into commands without running anything. This file runs them. What no machine
+//! must have, and only some can, is apart: [`criu`](mod@criu), with packages of another [`suite`].
 
+mod criu;
 pub(crate) mod machine;
 mod needs;
 mod plan;
+mod suite;
 
 use std::{ffi::OsStr, process::Command};
 
@@ -13,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::process::{clean, root};
 
+pub(crate) use criu::criu;
 pub(crate) use needs::Scope;
 
 use machine::{Machine, Privilege};

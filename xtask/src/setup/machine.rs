@@ -88,7 +88,8 @@ fn is_there(package: &Package) -> bool {
     }
 }
 
-fn privilege() -> Privilege {
+/// How to become root here.
+pub(crate) fn privilege() -> Privilege {
     let sudo = || {
         let status = clean(OsStr::new("sudo"))
             .args(["-n", "true"])
