@@ -45,6 +45,8 @@ pub struct Claim {
     args: Vec<u8>,
     /// Whether `args` are all there are.
     whole: bool,
+    /// A hold on its process, where that was taken before it is known what to do with it.
+    held: Option<RuntimeProcess>,
 }
 
 /// How far a runtime on the host is believed.
@@ -71,6 +73,7 @@ impl Claim {
             ppid: record.ppid,
             args: args.to_owned(),
             whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
+            held: None,
         }
     }
 
@@ -95,13 +98,25 @@ impl Claim {
         self.trust & TRUST_OF_ROOT == TRUST_OF_ROOT
     }
 
+    /// Takes hold of its process, which may be gone, with all that it sees of the file system, by the time that its
+    /// files are read. That looks into no file system: if it is root's, it may have any.
+    pub fn hold(&mut self) {
+        if self.is_roots() {
+            self.held = self.process();
+        }
+    }
+
+    fn process(&self) -> Option<RuntimeProcess> {
+        let process = RuntimeProcess::open(self.pid, self.start_ticks);
+        process.map_err(|error| debug!("{}: {error}", self.runtime)).ok()
+    }
+
     /// What it was asked for, and a hold on its process if that is there still.
     ///
     /// An `init` whose runtime is not followed, since that was executed before the programs were there, does what its
     /// parent was asked for.
-    pub fn request(&self) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
-        let process = RuntimeProcess::open(self.pid, self.start_ticks);
-        let process = process.map_err(|error| debug!("{}: {error}", self.runtime)).ok();
+    pub fn request(&mut self) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
+        let process = self.held.take().or_else(|| self.process());
         let line = self.command_line(process.as_ref());
         if matches!(line, Ok(CommandLine { command: Command::Init, .. }))
             && let Some((line, parent)) = self.parent()
@@ -270,6 +285,7 @@ mod tests {
                 ppid: 0,
                 args,
                 whole: true,
+                held: None,
             };
             claim.nested().id
         };

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     sync::{Arc, Once},
 };
@@ -16,7 +16,7 @@ use super::{
     cmdline::{Command, CommandLine},
     files,
     place::Running,
-    process::{self, RuntimeProcess},
+    process::{self, Root, RuntimeProcess},
     processes,
     readers::{Guest, Readers},
     state::{self, State},
@@ -47,7 +47,7 @@ pub struct Invocation {
 #[derive(Debug)]
 enum View {
     /// What is below this directory.
-    Below(Arc<OwnedFd>),
+    Below(Arc<Root>),
     /// The host's: a runtime that has ended, as its being trusted says that it was one.
     Host,
     /// It has ended, and nobody knows.
@@ -96,7 +96,7 @@ impl Outer {
     }
 
     /// Its root directory: that of a runtime which has ended, for all that is known.
-    fn root(&self) -> Option<OwnedFd> {
+    fn root(&self) -> Option<Root> {
         let init = self.init?;
         Some(RuntimeProcess::open(init, processes::start_ticks(init)?).ok()?.into_root())
     }
@@ -276,8 +276,9 @@ fn tell(invocation: &Invocation, registry: &Registry) {
 
 /// Has the container of a runtime that runs in a container found out without waiting for it. `claim` is looked into
 /// only if that container may name others; else what it brings about is that container's.
-pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
+pub fn learn_inner(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
     registry.announce(claim.key, claim.outer, None);
+    claim.hold();
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
         let Some(around) = known(&registry, claim.outer).await else {
@@ -288,7 +289,7 @@ pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers
             None => registry.resolve(claim.key, around.container.with_inner(claim.nested())),
             Some(outer) => {
                 let guest = Guest::Container(outer.key);
-                let read = move || match claim_as_guest(&claim, Some(outer)) {
+                let read = move || match claim_as_guest(&mut claim, Some(outer)) {
                     Ok(Some(invocation)) => tell_named(&invocation, &registry),
                     // It brings nothing about, so what it does is the outer one's.
                     Ok(None) => registry.join(claim.key, &around),
@@ -301,11 +302,11 @@ pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers
 }
 
 /// Has the container of a user's runtime found out without waiting for it.
-pub fn learn_rootless(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
+pub fn learn_rootless(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
     registry.announce(claim.key, ContainerKey::HOST, None);
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
-        let read = move || match claim_as_guest(&claim, None) {
+        let read = move || match claim_as_guest(&mut claim, None) {
             Ok(Some(invocation)) => tell_named(&invocation, &registry),
             Ok(None) => {}
             Err(container) => registry.resolve(claim.key, *container),
@@ -316,7 +317,7 @@ pub fn learn_rootless(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Read
 
 /// The invocation behind a claim; None if it brings no process into any container, and the container that is left
 /// where it cannot be understood.
-fn claim_as_guest(claim: &Claim, outer: Option<Outer>) -> Result<Option<Invocation>, Box<Container>> {
+fn claim_as_guest(claim: &mut Claim, outer: Option<Outer>) -> Result<Option<Invocation>, Box<Container>> {
     let (line, process) = claim.request();
     let owner = match (&outer, &process) {
         (None, Some(process)) => process.effective_uid().unwrap_or(files::ROOT),

@@ -115,17 +115,18 @@ impl Learner {
     }
 
     /// A runtime was executed.
-    fn follow(&mut self, claim: Claim) {
+    fn follow(&mut self, mut claim: Claim) {
         if claim.outer != ContainerKey::HOST {
             learn_inner(claim, &self.registry, &self.readers);
             return;
         }
         match claim.standing(self.trust_rootless) {
-            Standing::Host => self.follow_trusted(&claim),
+            Standing::Host => self.follow_trusted(claim),
             Standing::Rootless => learn_rootless(claim, &self.registry, &self.readers),
             Standing::Stranger => match &mut self.unsettled {
                 Some(unsettled) => {
                     self.registry.announce(claim.key, ContainerKey::HOST, None);
+                    claim.hold();
                     unsettled.insert(claim.key, Unsettled { claim, bound: None });
                 }
                 None => self.disbelieve(&claim, None),
@@ -153,7 +154,7 @@ impl Learner {
     }
 
     /// Takes hold of a trusted runtime's process, while it is still there.
-    fn follow_trusted(&mut self, claim: &Claim) {
+    fn follow_trusted(&mut self, mut claim: Claim) {
         match claim.request() {
             (Ok(line), process) => {
                 let runtime = claim.runtime.clone();

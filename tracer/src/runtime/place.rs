@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{
     files,
     invocation::Outer,
-    process::{self, RuntimeProcess},
+    process::{Root, RuntimeProcess},
     processes::{self, Process, Processes},
     state::{self, State},
     watcher,
@@ -40,13 +40,13 @@ pub struct Running {
     /// Its first process, or, of one whose processes this kernel does not see, what watches over it.
     pub init: u32,
     /// The root directory that its paths start from; none for the host's.
-    pub view: Option<Arc<OwnedFd>>,
+    pub view: Option<Arc<Root>>,
 }
 
 /// A place where runtimes work.
 #[derive(Debug)]
 pub struct Place {
-    root: Arc<OwnedFd>,
+    root: Arc<Root>,
     /// The container that it is; none for the host.
     outer: Option<Outer>,
     /// From process ids in that container to `tracer`'s.
@@ -56,7 +56,7 @@ pub struct Place {
 impl Place {
     /// The host.
     pub fn host() -> std::io::Result<Self> {
-        Ok(Self { root: Arc::new(process::host_root()?), outer: None, pids: HashMap::new() })
+        Ok(Self { root: Arc::new(Root::of_host()?), outer: None, pids: HashMap::new() })
     }
 
     /// A container, of which these are processes; None if it has ended.
@@ -86,7 +86,7 @@ impl Place {
     }
 
     /// Its root directory as [`Running`] has it.
-    pub fn view(&self) -> Option<Arc<OwnedFd>> {
+    pub fn view(&self) -> Option<Arc<Root>> {
         (!self.is_host()).then(|| Arc::clone(&self.root))
     }
 

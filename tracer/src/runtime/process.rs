@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStringExt as _,
     },
     path::{Path, PathBuf},
@@ -43,13 +43,34 @@ pub enum ProcessError {
     Reused(u32),
 }
 
+/// A root directory, with all that is mounted below it for as long as this is held.
+#[derive(Debug)]
+pub struct Root {
+    directory: OwnedFd,
+    /// The mount namespace, without which the mounts below go when its last process does; none for the host's.
+    _mounts: Option<OwnedFd>,
+}
+
+impl Root {
+    /// The host's.
+    pub fn of_host() -> std::io::Result<Self> {
+        Ok(Self { directory: host_root()?, _mounts: None })
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
 /// The file system as a process sees it.
 #[derive(Debug)]
 pub struct RuntimeProcess {
     /// `/proc/PID`, which stays that process's even if its number is used again.
     proc_dir: OwnedFd,
     pid: u32,
-    root: OwnedFd,
+    root: Root,
     cwd: PathBuf,
 }
 
@@ -62,6 +83,9 @@ impl RuntimeProcess {
             .map_err(error("opening its directory in /proc"))?;
         let root = rustix::fs::openat(&proc_dir, "root", directory, Mode::empty())
             .map_err(error("opening its root directory"))?;
+        let mounts = rustix::fs::openat(&proc_dir, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(error("opening its mount namespace"))?;
+        let root = Root { directory: root, _mounts: Some(mounts) };
         let cwd = rustix::fs::readlinkat(&proc_dir, "cwd", Vec::new())
             .map_err(error("reading its working directory"))?;
         let cwd = PathBuf::from(OsString::from_vec(cwd.into_bytes()));
@@ -84,7 +108,7 @@ impl RuntimeProcess {
     }
 
     /// Its root directory, alone.
-    pub fn into_root(self) -> OwnedFd {
+    pub fn into_root(self) -> Root {
         self.root
     }
 
@@ -111,7 +135,7 @@ impl RuntimeProcess {
             (TRUST_ROOT, self.effective_uid()? == files::ROOT),
             (TRUST_USER_NS, stat("ns/user")?.st_ino == INITIAL_USER_NS),
             (TRUST_PID_NS, stat("ns/pid")?.st_ino == own_pid_ns.st_ino),
-            (TRUST_ROOT_DIR, which(&self.root).map_err(error)? == host_root),
+            (TRUST_ROOT_DIR, which(&self.root.directory).map_err(error)? == host_root),
         ];
         Ok(marks.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
     }
