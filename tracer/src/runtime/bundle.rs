@@ -244,7 +244,7 @@ mod tests {
     fn privileged_is_what_has_every_capability_that_matters_and_no_user_namespace() {
         let privileged = |capabilities: &str, namespaces: &str| {
             let json = format!(
-                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","capabilities":{{"bounding":[{capabilities}]}}}},
+                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"capabilities":{{"bounding":[{capabilities}]}}}},
                 "linux":{{"namespaces":[{namespaces}]}}}}"#
             );
             serde_json::from_str::<Spec>(&json).unwrap();
