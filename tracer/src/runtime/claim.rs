@@ -89,13 +89,20 @@ impl Claim {
         self.trust & TRUST_OF_ROOT == TRUST_OF_ROOT
     }
 
-    /// What it was asked for, and a hold on its process if that is there still.
+    /// A hold on its process, if that is there still. Nothing is read that may hang.
+    pub fn hold(&self) -> Option<RuntimeProcess> {
+        let process = RuntimeProcess::open(self.pid, self.start_ticks);
+        process.map_err(|error| debug!("{}: {error}", self.runtime)).ok()
+    }
+
+    /// What it was asked for, and the process that it was.
     ///
     /// An `init` whose runtime is not followed, since that was executed before the programs were there, does what its
     /// parent was asked for.
-    pub fn request(&self) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
-        let process = RuntimeProcess::open(self.pid, self.start_ticks);
-        let process = process.map_err(|error| debug!("{}: {error}", self.runtime)).ok();
+    pub fn request(
+        &self,
+        process: Option<RuntimeProcess>,
+    ) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
         let line = self.command_line(process.as_ref());
         if matches!(line, Ok(CommandLine { command: Command::Init, .. }))
             && let Some((line, parent)) = self.parent()
@@ -108,9 +115,10 @@ impl Claim {
     /// What its parent was asked for, if that is a runtime at work which is believed as much.
     fn parent(&self) -> Option<(CommandLine, RuntimeProcess)> {
         let parent = RuntimeProcess::open(self.ppid, processes::start_ticks(self.ppid)?).ok()?;
+        // First: the command line of what is not believed may hang.
+        parent.trust().ok().filter(|trust| trust & self.trust == self.trust)?;
         let line = parse(&parent.cmdline().ok()?, false, &self.runtime).ok()?;
-        let trusted = parent.trust().is_ok_and(|trust| trust & self.trust == self.trust);
-        (trusted && !matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
+        (!matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
     }
 
     /// The command line, from the runtime itself where it does not fit into a record.
@@ -254,8 +262,17 @@ mod tests {
         let claimed = |id: String| {
             let args = format!("runc\0run\0{id}\0").into_bytes();
             let (key, runtime) = (ContainerKey::HOST, "runc".to_owned());
-            let claim =
-                Claim { key, outer: key, runtime, trust: 0, pid: 0, start_ticks: 0, args, whole: true };
+            let claim = Claim {
+                key,
+                outer: key,
+                runtime,
+                trust: 0,
+                pid: 0,
+                ppid: 0,
+                start_ticks: 0,
+                args,
+                whole: true,
+            };
             claim.nested().id
         };
         assert_eq!(claimed("x".repeat(64)), "x".repeat(64));

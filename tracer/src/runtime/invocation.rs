@@ -256,6 +256,9 @@ fn tell(invocation: &Invocation, registry: &Registry) {
 /// only if that container may name others; else what it brings about is that container's.
 pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
     registry.announce(claim.key, claim.outer, None);
+    // At once, where that may be of use: it may be gone before the container around it is known, or before its turn.
+    let outer = registry.resolved(claim.outer).and_then(|around| Outer::new(&around));
+    let held = outer.and_then(|_| claim.hold());
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
         let Some(around) = known(&registry, claim.outer).await else {
@@ -266,7 +269,8 @@ pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers
             None => registry.resolve(claim.key, around.container.with_inner(claim.nested())),
             Some(outer) => {
                 let guest = Guest::Container(outer.key);
-                let read = move || match claim_as_guest(&claim, Some(outer)) {
+                let process = held.or_else(|| claim.hold());
+                let read = move || match claim_as_guest(&claim, process, Some(outer)) {
                     Ok(Some(invocation)) => tell_named(&invocation, &registry),
                     // It brings nothing about, so what it does is the outer one's.
                     Ok(None) => registry.join(claim.key, &around),
@@ -281,9 +285,10 @@ pub fn learn_inner(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers
 /// Has the container of a user's runtime found out without waiting for it.
 pub fn learn_rootless(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
     registry.announce(claim.key, ContainerKey::HOST, None);
+    let process = claim.hold();
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
-        let read = move || match claim_as_guest(&claim, None) {
+        let read = move || match claim_as_guest(&claim, process, None) {
             Ok(Some(invocation)) => tell_named(&invocation, &registry),
             Ok(None) => {}
             Err(container) => registry.resolve(claim.key, *container),
@@ -294,8 +299,12 @@ pub fn learn_rootless(claim: Claim, registry: &Arc<Registry>, readers: &Arc<Read
 
 /// The invocation behind a claim; None if it brings no process into any container, and the container that is left
 /// where it cannot be understood.
-fn claim_as_guest(claim: &Claim, outer: Option<Outer>) -> Result<Option<Invocation>, Box<Container>> {
-    let (line, process) = claim.request();
+fn claim_as_guest(
+    claim: &Claim,
+    process: Option<RuntimeProcess>,
+    outer: Option<Outer>,
+) -> Result<Option<Invocation>, Box<Container>> {
+    let (line, process) = claim.request(process);
     let owner = match (&outer, &process) {
         (None, Some(process)) => process.effective_uid().unwrap_or(files::ROOT),
         _ => files::ROOT,

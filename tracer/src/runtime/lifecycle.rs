@@ -113,7 +113,7 @@ impl Learner {
 
     /// Takes hold of a trusted runtime's process, while it is still there.
     fn follow_trusted(&mut self, claim: &Claim) {
-        match claim.request() {
+        match claim.request(claim.hold()) {
             (Ok(line), process) => {
                 let runtime = claim.runtime.clone();
                 if let Some(invocation) =

@@ -119,6 +119,9 @@ struct Search<'a> {
     at_work: HashMap<u32, ContainerKey>,
 }
 
+/// A runtime at work that nothing speaks for.
+struct Disbelieved;
+
 /// A container with the tree of its processes.
 struct Tree {
     running: Running,
@@ -318,9 +321,9 @@ impl Search<'_> {
         // What works within a container that may name no other is that container's.
         let outer = if let Some(outer) = outer { Some(outer?) } else { None };
         let said = self.look_at(runtime, outer.as_ref())?;
-        let believed = said.is_some();
+        let believed = said.is_ok();
         let key = self.registry.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?;
-        let invocation = said.and_then(|(line, process)| {
+        let invocation = said.ok().and_then(|(line, process)| {
             Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line)
         });
         let known = invocation.as_ref().and_then(Invocation::name).and_then(|name| {
@@ -349,22 +352,22 @@ impl Search<'_> {
         Some(key)
     }
 
-    /// What a runtime at work was asked for, if it is believed; else nothing of it is looked at. The outer None means
-    /// that there is nothing to be known.
+    /// What a runtime at work was asked for, if it is believed; else nothing of it is looked at. None where there is
+    /// nothing to be known.
     fn look_at(
         &self,
         runtime: &Process,
         outer: Option<&Outer>,
-    ) -> Option<Option<(CommandLine, RuntimeProcess)>> {
+    ) -> Option<Result<(CommandLine, RuntimeProcess), Disbelieved>> {
         let (pid, start_ticks, comm) = (runtime.pid, runtime.start_ticks, runtime.comm.clone());
         let needed = if outer.is_none() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
         let look = move || {
             let process = RuntimeProcess::open(pid, start_ticks).ok()?;
             if process.trust().ok()? & needed != needed {
-                return Some(None);
+                return Some(Err(Disbelieved));
             }
             let line = claim::parse(&process.cmdline().ok()?, false, &comm).ok()?;
-            Some(Some((line, process)))
+            Some(Ok((line, process)))
         };
         match outer {
             None => look(),
