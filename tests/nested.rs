@@ -289,6 +289,7 @@ fn kind_in_a_row() {
     let done = tracer.stop();
     done.assert_nothing_dropped();
     let events = done.events();
+    assert_eq!(events.len(), 2 * CONTAINERS, "{:?}\n{}", done.losses(), done.log());
     for (mark, inner) in marks.iter().zip(&inner) {
         for event in both(&events, mark) {
             assert_kind(event, inner, &outer.id);

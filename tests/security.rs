@@ -67,7 +67,7 @@ enum Rights {
 
 /// `WRAPPED` as `wrapper.c` takes it.
 fn wrapped(words: &[&str]) -> String {
-    words.iter().map(|word| format!("{word}\u{1}")).collect()
+    words.iter().flat_map(|word| [word, "\u{1}"]).collect()
 }
 
 fn busybox() -> Vec<u8> {
@@ -235,7 +235,7 @@ fn fifo() {
     let node = node(&mark, "mkdir /bundle; mkfifo /bundle/config.json", "/bundle");
     let (bystander, other) = bystander("bystander");
     let runtime = Runtime::runc();
-    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
     runtime.run_detached(&node);
     let event = tracer.wait_open(&format!("{mark}/inner"));
     assert_eq!(event["k8s"], Value::Null, "in {event}");
@@ -244,8 +244,11 @@ fn fifo() {
     assert_eq!(event["container"]["outer"]["id"], *node.id, "in {event}");
     Runtime::runc().run(&bystander);
     tracer.wait_open(&format!("{other}/3"));
+    let pid = tracer.pid();
     let done = tracer.stop();
     assert!(done.log().contains("fifo"), "{}", done.log());
+    // What has read it for the tracer is not shown either.
+    assert!(done.events().iter().all(|event| event["process"]["ppid"] != pid), "an event of its own");
     assert_whole(&done.events(), &bystander, &other);
 }
 
