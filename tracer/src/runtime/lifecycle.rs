@@ -19,6 +19,7 @@ use super::{
     claim::{Claim, Standing, Stray},
     files,
     invocation::{Invocation, learn, learn_inner, learn_rootless},
+    processes,
     readers::Readers,
 };
 use crate::{containers::Registry, wire};
@@ -45,6 +46,8 @@ struct Learner {
 /// A runtime of which it is not known yet where it works.
 struct Unsettled {
     claim: Claim,
+    /// Its parent, that one's parent and so on: some may be gone when it is settled.
+    ancestors: Vec<u32>,
     /// The container's cgroup and first process, once there are any.
     bound: Option<(String, u32)>,
 }
@@ -127,7 +130,8 @@ impl Learner {
                 Some(unsettled) => {
                     self.registry.announce(claim.key, ContainerKey::HOST, None);
                     claim.hold();
-                    unsettled.insert(claim.key, Unsettled { claim, bound: None });
+                    let ancestors = processes::ancestors(claim.ppid);
+                    unsettled.insert(claim.key, Unsettled { claim, ancestors, bound: None });
                 }
                 None => self.disbelieve(&claim, None),
             },
@@ -135,8 +139,8 @@ impl Learner {
     }
 
     /// A runtime that is not believed for what it is on the host: it works in a container, or it is a stranger.
-    fn settle(&mut self, Unsettled { claim, bound }: Unsettled) {
-        match self.registry.container_of(claim.ppid) {
+    fn settle(&mut self, Unsettled { claim, ancestors, bound }: Unsettled) {
+        match ancestors.into_iter().find_map(|pid| self.registry.container_of(pid)) {
             Some(outer) => learn_inner(claim.within(outer), &self.registry, &self.readers),
             None => self.disbelieve(&claim, bound),
         }

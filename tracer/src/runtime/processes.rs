@@ -132,6 +132,17 @@ fn namespace_pids_in(status: &str) -> Option<Vec<u32>> {
     (!pids.is_empty()).then_some(pids)
 }
 
+/// A process, its parent, that one's parent and so on, as far as they are to be seen.
+pub fn ancestors(pid: u32) -> Vec<u32> {
+    /// No engine nests deeper.
+    const DEPTH: usize = 32;
+    let parent = |pid: &u32| {
+        let ppid = Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.ppid;
+        (ppid != 0).then_some(ppid)
+    };
+    std::iter::successors((pid != 0).then_some(pid), parent).take(DEPTH).collect()
+}
+
 /// When a process started; None if it is gone.
 pub fn start_ticks(pid: u32) -> Option<u64> {
     Some(Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.start_ticks)
@@ -149,6 +160,13 @@ mod tests {
         for broken in ["", "5 (a", "5 (a) S", "5 )a( S 1"] {
             assert_eq!(Stat::parse(broken.as_bytes()), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn ancestors_begin_with_the_process_and_end_at_the_first() {
+        let mine = ancestors(std::process::id());
+        assert_eq!(mine[..2], [std::process::id(), std::os::unix::process::parent_id()]);
+        assert!(ancestors(0).is_empty());
     }
 
     #[test]
