@@ -18,7 +18,10 @@ use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED,
 use tracing::{debug, warn};
 
 use super::{Choice, Container, Selection};
-use crate::{cri::Witnessed, runtime::processes::start_ticks};
+use crate::{
+    cri::Witnessed,
+    runtime::{Root, processes::start_ticks},
+};
 
 /// Runtimes within a container that are followed at a time, those included whose slots are still to be given back:
 /// whoever calls programs `runc` must not use up the slots of all.
@@ -150,6 +153,8 @@ struct Entry {
     attribution: Option<Arc<Attribution>>,
     /// None before it is started.
     first: Option<First>,
+    /// Its root directory, where runtimes work within it.
+    root: Option<Arc<Root>>,
     /// Whose share of slots it uses; [`ContainerKey::HOST`] for none's.
     charged: ContainerKey,
     /// Slots used of its own share.
@@ -207,7 +212,7 @@ impl Registry {
     pub fn announce(&self, key: ContainerKey, outer: ContainerKey, name: Option<ContainerName>) {
         let mut state = self.lock();
         let charged = state.charge(outer);
-        let entry = Entry { name, attribution: None, first: None, charged, inner: 0, verdict: 0 };
+        let entry = Entry { name, attribution: None, first: None, root: None, charged, inner: 0, verdict: 0 };
         state.entries.insert(key, entry);
         if state.entries.get(&charged).is_some_and(|share| share.verdict & CLOSED != 0) {
             state.mark(key, CLOSED, true);
@@ -299,10 +304,20 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    /// The process that a container started with.
-    #[must_use]
-    pub fn first(&self, key: ContainerKey) -> Option<First> {
-        self.lock().entries.get(&key)?.first
+    /// The root directory of a container, kept from the first time that it is asked for: by `open`, with the process
+    /// that the container started with.
+    pub fn root(&self, key: ContainerKey, open: impl FnOnce(u32) -> Option<Root>) -> Option<Arc<Root>> {
+        let first = {
+            let state = self.lock();
+            let entry = state.entries.get(&key)?;
+            if let Some(root) = &entry.root {
+                return Some(Arc::clone(root));
+            }
+            entry.first?
+        };
+        let root = Arc::new(open(first.pid)?);
+        self.lock().entries.get_mut(&key)?.root = Some(Arc::clone(&root));
+        Some(root)
     }
 
     /// Waits, within bounds, for the bundles that are being read by now. Returns whether they have been.

@@ -61,8 +61,8 @@ pub struct Outer {
     pub key: ContainerKey,
     /// As the containers within it show it.
     pub shown: Nested,
-    /// Its first process.
-    init: Option<u32>,
+    /// Its root directory: that of a runtime which has ended, for all that is known.
+    root: Option<Arc<Root>>,
 }
 
 /// What is to be found out.
@@ -91,14 +91,10 @@ impl Outer {
             return None;
         }
         let shown = Nested { id: id.clone(), runtime: runtime.clone() };
-        let init = registry.first(attribution.key).map(|first| first.pid);
-        Some(Self { key: attribution.key, shown, init })
-    }
-
-    /// Its root directory: that of a runtime which has ended, for all that is known.
-    fn root(&self) -> Option<Root> {
-        let init = self.init?;
-        Some(RuntimeProcess::open(init, processes::start_ticks(init)?).ok()?.into_root())
+        let root = registry.root(attribution.key, |init| {
+            Some(RuntimeProcess::open(init, processes::start_ticks(init)?).ok()?.into_root())
+        });
+        Some(Self { key: attribution.key, shown, root })
     }
 }
 
@@ -135,7 +131,7 @@ impl Invocation {
         let view = match (process, &outer) {
             (Some(process), _) => View::Below(Arc::new(process.into_root())),
             (None, None) => View::Host,
-            (None, Some(outer)) => outer.root().map_or(View::Gone, |root| View::Below(Arc::new(root))),
+            (None, Some(outer)) => outer.root.clone().map_or(View::Gone, View::Below),
         };
         Some(Self { key, runtime, view, owner, outer, name, task })
     }

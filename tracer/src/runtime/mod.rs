@@ -17,7 +17,7 @@ mod state;
 mod watcher;
 
 pub use lifecycle::Lifecycle;
-pub use process::INITIAL_PID_NS;
+pub use process::{INITIAL_PID_NS, Root};
 pub use readers::Readers;
 
 /// File names of container runtimes; what wraps runc hands on its command line.
