@@ -150,12 +150,17 @@ pub fn find_process(tgid: u32) -> Option<&'static mut Process> {
 fn adopt(tgid: u32) -> Option<*mut Process> {
     let task = Task::current();
     let (pid, adoptee) = adoptee(task, tgid)?;
-    let process = Process {
+    let mut process = Process {
         container: adoptee.container,
         preparing: adoptee.preparing,
         pid,
         container_pid: task.process_ids().innermost,
     };
+    // Since user space has looked at it, it may have executed the container's program.
+    if process.preparing != ContainerKey::HOST && is_entrypoint(task, &process) && !is_still_runtime() {
+        process.container = process.preparing;
+        process.preparing = ContainerKey::HOST;
+    }
     // Two threads may do this at once: one of them enters it. Counted before it is no adoptee any more, so that
     // user space, which looks in that order, never finds it nowhere.
     if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_ok() {
@@ -165,6 +170,15 @@ fn adopt(tgid: u32) -> Option<*mut Process> {
         let _ = ADOPTEES.remove(&pid);
     }
     PROCESSES.get_ptr_mut(&tgid)
+}
+
+/// Whether the current task, which is in its container's mount namespace already, executes the runtime's own program
+/// still: crun's keeps its name, runc and youki call theirs `runc:[2:INIT]`.
+#[inline(always)]
+fn is_still_runtime() -> bool {
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    let is_init = (1..comm.len()).any(|at| comm[at - 1] == b':' && comm[at] == b'[');
+    is_init || known_name().is_some()
 }
 
 /// What user space has found out about a process, with its id in `tracer`'s pid namespace.

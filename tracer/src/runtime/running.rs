@@ -235,10 +235,16 @@ impl<'a> Search<'a> {
             for process in
                 processes.iter().filter(|process| processes.descends_from(process.pid, runtime.pid))
             {
-                if members.get(&process.pid).copied() == outer {
-                    let container = outer.unwrap_or(ContainerKey::HOST);
-                    found.insert(process.pid, adoptee(process, container, key));
+                if members.get(&process.pid).copied() != outer {
+                    continue;
                 }
+                let adoptee = if has_executed(process, runtime, processes) {
+                    self.registry.begin(key, process.pid, 0, process.start_time());
+                    adoptee(process, key, ContainerKey::HOST)
+                } else {
+                    adoptee(process, outer.unwrap_or(ContainerKey::HOST), key)
+                };
+                found.insert(process.pid, adoptee);
             }
         }
         found
@@ -361,6 +367,19 @@ impl<'a> Search<'a> {
             }
         }
     }
+}
+
+/// Whether a descendant of a runtime runs the container's program already, or descends from what does: a process in
+/// a mount namespace that is neither the runtime's nor its parent's, which is not called like the runtime any more.
+/// What executes it only now the programs find out when they adopt it.
+fn has_executed(process: &Process, runtime: &Process, processes: &Processes) -> bool {
+    let is_entrypoint = |one: &Process| {
+        let parent = processes.get(one.ppid);
+        one.mntns != runtime.mntns
+            && parent.is_some_and(|parent| parent.mntns != one.mntns)
+            && !one.comm.starts_with(&runtime.comm)
+    };
+    processes.lineage(process.pid).take_while(|one| one.pid != runtime.pid).any(is_entrypoint)
 }
 
 /// A comm has 15 bytes of a name.
