@@ -5,7 +5,7 @@ mod cgroup;
 mod claim;
 pub mod cmdline;
 mod files;
-pub mod helper;
+pub(crate) mod helper;
 mod invocation;
 mod lifecycle;
 mod place;
