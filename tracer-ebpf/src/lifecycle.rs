@@ -156,8 +156,13 @@ fn adopt(tgid: u32) -> Option<*mut Process> {
         pid,
         container_pid: task.process_ids().innermost,
     };
-    // Since user space has looked at it, it may have executed the container's program.
-    if process.preparing != ContainerKey::HOST && is_entrypoint(task, &process) && !is_still_runtime() {
+    // Since user space has looked at it, it may have executed the container's program. In a nested pid namespace
+    // that is left out: with all that it takes there the verifier gives up.
+    if globals::TRACER_PID_NS.load() == 0
+        && process.preparing != ContainerKey::HOST
+        && is_entrypoint(task, &process)
+        && !is_still_runtime()
+    {
         process.container = process.preparing;
         process.preparing = ContainerKey::HOST;
     }
@@ -173,12 +178,19 @@ fn adopt(tgid: u32) -> Option<*mut Process> {
 }
 
 /// Whether the current task, which is in its container's mount namespace already, executes the runtime's own program
-/// still: crun's keeps its name, runc and youki call theirs `runc:[2:INIT]`.
+/// still: crun's keeps its name, runc and youki call theirs `runc:[2:INIT]`. As numbers, since each comparison of a byte
+/// would be a path more for the verifier.
 #[inline(always)]
 fn is_still_runtime() -> bool {
+    /// The first six bytes, of eight.
+    const RUNC: u64 = u64::from_le_bytes(*b"runc:[\0\0");
+    const RUNC_MASK: u64 = (1 << 48) - 1;
+    /// The first seven.
+    const YOUKI: u64 = u64::from_le_bytes(*b"youki:[\0");
+    const YOUKI_MASK: u64 = (1 << 56) - 1;
     let comm = bpf_get_current_comm().unwrap_or_default();
-    let is_init = (1..comm.len()).any(|at| comm[at - 1] == b':' && comm[at] == b'[');
-    is_init || known_name().is_some()
+    let Some(start) = comm.first_chunk().map(|start| u64::from_le_bytes(*start)) else { return false };
+    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || known_name().is_some()
 }
 
 /// What user space has found out about a process, with its id in `tracer`'s pid namespace.

@@ -42,12 +42,13 @@ use crate::{
     arch::Registers,
     probes::{exec, open},
     read::KernelAddress,
-    task::Task,
+    task::{Task, find_tracer_level},
 };
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    find_tracer_level();
     let task = Task(KernelAddress(ctx.arg(0)));
     let identity = lifecycle::on_exec(&ctx, task);
     if globals::TRACE_EXEC.load() != 0 {
@@ -60,6 +61,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 /// kernel_clone() before the child runs.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    find_tracer_level();
     lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
     0
 }
@@ -67,6 +69,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *p)`, with a second argument since 6.16; include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    find_tracer_level();
     lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
     0
 }
@@ -74,6 +77,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
+    find_tracer_level();
     let registers = registers(&ctx);
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(&ctx, Program::OpenExit, current_tgid());
@@ -86,6 +90,7 @@ pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
 /// As for [`open_exit`].
 #[btf_tracepoint(function = "sys_exit")]
 pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
+    find_tracer_level();
     let registers = registers(&ctx);
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(&ctx, Program::ExecExit, current_tgid());

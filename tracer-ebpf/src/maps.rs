@@ -35,6 +35,10 @@ pub static READER_SLEEPS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0);
 
+/// By index 0: how deep the pid namespace of `tracer` is; 0 while that is not known.
+#[map]
+pub static TRACER_LEVEL: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Processes of containers that were there before the programs, until they do something.
 #[map]
 pub static ADOPTEES: HashMap<u32, Adoptee> = HashMap::with_max_entries(1024, 0);

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tracer_common::offsets::UPID_SIZE;
 
-use crate::{globals, read::KernelAddress};
+use crate::{globals, maps::TRACER_LEVEL, read::KernelAddress};
 
 /// Pid namespaces nest no deeper (`MAX_PID_NS_LEVEL`, include/linux/pid_namespace.h).
 const PID_NS_LEVELS: u32 = 32;
@@ -185,18 +185,47 @@ impl Pid {
         self.upid(level).follow(&globals::UPID_NS)
     }
 
-    /// The number in the pid namespace with this inode number, or null.
+    /// The number in `tracer`'s pid namespace, which has this inode number and is not the initial one; or null.
     #[inline(always)]
     fn upid_in(self, inum: u32) -> KernelAddress {
-        let innermost = self.0.number(&globals::PID_LEVEL);
-        for level in 0..PID_NS_LEVELS {
-            if level > innermost {
-                break;
+        match TRACER_LEVEL.get(0) {
+            Some(&level) if level <= self.0.number(&globals::PID_LEVEL) && self.is_in(level, inum) => {
+                self.upid(level)
             }
-            if self.namespace(level).number(&globals::PID_NS_INUM) == inum {
-                return self.upid(level);
-            }
+            _ => KernelAddress(0),
         }
-        KernelAddress(0)
+    }
+
+    #[inline(always)]
+    fn is_in(self, level: u32, inum: u32) -> bool {
+        self.namespace(level).number(&globals::PID_NS_INUM) == inum
+    }
+}
+
+/// Finds out how deep `tracer`'s pid namespace is, where that is not the initial one: the first of its processes that
+/// comes along tells. Done once, at the start of a program, and kept in a map: a search for each process would be a way
+/// on for each depth, and more than the verifier follows.
+#[inline(always)]
+pub fn find_tracer_level() {
+    let inum = globals::TRACER_PID_NS.load();
+    if inum == 0 {
+        return;
+    }
+    let Some(known) = TRACER_LEVEL.get_ptr_mut(0) else { return };
+    // SAFETY: a value of an array map, never removed. All who write it write the same.
+    if unsafe { known.read_volatile() } != 0 {
+        return;
+    }
+    let pid = Pid(Task::current().thread_pid());
+    let innermost = pid.0.number(&globals::PID_LEVEL);
+    for level in 1..PID_NS_LEVELS {
+        if level > innermost {
+            break;
+        }
+        if pid.is_in(level, inum) {
+            // SAFETY: as above.
+            unsafe { known.write_volatile(level) };
+            break;
+        }
     }
 }
