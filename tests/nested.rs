@@ -547,6 +547,10 @@ fn tracer_inside() {
         assert_eq!(event["process"]["containerPid"], 1, "in {event}");
     }
     tracer.stop().assert_nothing_dropped();
+    // The other kind has programs of its own, which the verifier must follow there too.
+    let execs = launch_inside(&outer, &["trace", "exec", "-o", "json"]);
+    outer.exec(&["/bin/true"]).success();
+    execs.stop();
 }
 
 fn tracer_inside_of_others() {

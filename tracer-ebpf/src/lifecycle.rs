@@ -156,13 +156,8 @@ fn adopt(tgid: u32) -> Option<*mut Process> {
         pid,
         container_pid: task.process_ids().innermost,
     };
-    // Since user space has looked at it, it may have executed the container's program. In a nested pid namespace
-    // that is left out: with all that it takes there the verifier gives up.
-    if globals::TRACER_PID_NS.load() == 0
-        && process.preparing != ContainerKey::HOST
-        && is_entrypoint(task, &process)
-        && !is_still_runtime()
-    {
+    // Since user space has looked at it, it may have executed the container's program.
+    if process.preparing != ContainerKey::HOST && is_entrypoint(task, &process) && !is_still_runtime() {
         process.container = process.preparing;
         process.preparing = ContainerKey::HOST;
     }
