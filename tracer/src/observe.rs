@@ -15,10 +15,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    bpf::{self, Bpf, EventRing},
+    bpf::{self, Bpf, EventRing, OpenHook},
     containers::{Registry, Selection},
     engines::{Done, Engines},
     runtime::{Lifecycle, Readers, running},
@@ -84,6 +84,12 @@ impl Observer {
         runtime: &Runtime,
     ) -> anyhow::Result<(Self, EventRing)> {
         let (mut bpf, maps) = Bpf::load(options)?;
+        if let Some(OpenHook { hook, instead_of }) = bpf.open_hook() {
+            info!("opens are hooked at {hook}");
+            if let Some(reason) = instead_of {
+                info!("not at {reason}");
+            }
+        }
         log_programs(&mut bpf, runtime)?;
         let registry = Arc::new(Registry::new(scope.selection, maps.registry));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));
@@ -158,10 +164,9 @@ impl Observer {
     }
 
     /// Detaches the programs: nothing more will be told.
-    pub fn detach(&self) -> anyhow::Result<()> {
-        lock(&self.bpf).detach()?;
+    pub fn detach(&self) {
+        lock(&self.bpf).detach();
         self.phase.send_replace(Phase::Detached);
-        Ok(())
     }
 }
 

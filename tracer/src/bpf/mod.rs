@@ -2,11 +2,15 @@
 
 mod events;
 pub mod features;
+mod filter;
+mod hooks;
 mod load;
 mod offsets;
 mod stats;
 
 pub use events::EventRing;
-pub use load::{Bpf, Options};
+pub use filter::EventFilter;
+pub use hooks::Hook;
+pub use load::{Bpf, OpenHook, Options};
 pub use offsets::KERNEL_BTF;
 pub use stats::{Counters, HookCounters};

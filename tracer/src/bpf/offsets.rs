@@ -13,20 +13,14 @@ pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The offset in bytes of each of [`FIELDS`], in that order; [`UNKNOWN`] where this kernel has no such field and
 /// it can be done without.
-pub fn resolve(btf: &Path) -> anyhow::Result<Vec<u32>> {
-    let types = parse(btf)?;
+pub fn resolve(types: &TypeInformation) -> anyhow::Result<Vec<u32>> {
     FIELDS
         .iter()
-        .map(|field| match byte_offset(&types, field.structure, field.member) {
+        .map(|field| match byte_offset(types, field.structure, field.member) {
             Some(offset) => Ok(offset),
             None if !field.required => Ok(UNKNOWN),
             None => Err(Unsupported::new(
-                format!(
-                    "this kernel has no field {}.{} (in {})",
-                    field.structure,
-                    field.member,
-                    btf.display()
-                ),
+                format!("this kernel has no field {}.{} (in {KERNEL_BTF})", field.structure, field.member),
                 "please report it with the output of `tracer doctor`",
             )
             .into()),
@@ -41,7 +35,8 @@ pub fn missing_tracepoints<'a>(btf: &Path, tracepoints: &[&'a str]) -> anyhow::R
     Ok(tracepoints.iter().filter(is_missing).copied().collect())
 }
 
-fn parse(btf: &Path) -> anyhow::Result<TypeInformation> {
+/// All types of a kernel.
+pub fn parse(btf: &Path) -> anyhow::Result<TypeInformation> {
     let file = BtfFile(std::fs::read(btf).with_context(|| format!("reading {}", btf.display()))?);
     TypeInformation::new(&file)
         .map_err(|error| anyhow::anyhow!("{error:?}"))
@@ -75,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_running_kernel_has_every_required_field() {
-        let offsets = resolve(Path::new(KERNEL_BTF)).unwrap();
+        let offsets = resolve(&parse(Path::new(KERNEL_BTF)).unwrap()).unwrap();
         assert_eq!(offsets.len(), FIELDS.len());
         for (field, offset) in FIELDS.iter().zip(offsets) {
             assert!(offset != UNKNOWN || !field.required, "{field:?}");
@@ -84,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_btf_is_an_error_that_names_it() {
-        let error = format!("{:#}", resolve(Path::new("/proc/self/status")).unwrap_err());
+        let error = format!("{:#}", parse(Path::new("/proc/self/status")).err().unwrap());
         assert!(error.contains("/proc/self/status"), "{error}");
     }
 }

@@ -2,8 +2,11 @@
 
 use rustix::termios::tcgetwinsize;
 
-use super::args::{ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
+use tracer_common::event::Kind;
+
+use super::args::{HOOK_AUTO, ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
 use crate::{
+    bpf::{EventFilter, Hook},
     containers::{LabelSelector, Pattern, Selection},
     cri,
     error::Usage,
@@ -11,7 +14,7 @@ use crate::{
     observe::Scope,
     render::{ContainerRenderer, Format, Renderer, Table},
     runtime::RUNTIMES,
-    trace::{self, EventFilter, TRACERS, Tracer},
+    trace::{self, TRACERS, Tracer},
 };
 
 /// The kernel's limits of a ring buffer: a page at least, and what fits into 32 bits, twice mapped.
@@ -33,6 +36,7 @@ pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Confi
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
             comms: Pattern::parse(&args.comm).map_err(option("--comm"))?,
         },
+        hook: hook(&args.hook, tracer)?,
         host: args.host,
         failed: args.failed,
         renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
@@ -81,6 +85,18 @@ fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
         containers: Pattern::parse(&args.container).map_err(option("--container"))?,
         labels: LabelSelector::parse_all(&args.selector).map_err(option("--selector"))?,
     })
+}
+
+/// Executions have one hook only.
+fn hook(name: &str, tracer: &dyn Tracer) -> Result<Option<Hook>, Usage> {
+    if name == HOOK_AUTO {
+        return Ok(None);
+    }
+    let hook = name.parse().map_err(option("--hook"))?;
+    if tracer.kind() != Kind::Open && hook != Hook::SysExit {
+        return Err(Usage(format!("--hook: {} is traced at {} only", tracer.name(), Hook::SysExit)));
+    }
+    Ok(Some(hook))
 }
 
 fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<Renderer, String> {

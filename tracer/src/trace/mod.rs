@@ -3,7 +3,6 @@
 //! A new kind is a module here with a [`Tracer`], a variant of [`Payload`] and a line in [`TRACERS`].
 
 mod exec;
-mod filter;
 mod open;
 mod session;
 mod sink;
@@ -17,7 +16,6 @@ use tracer_common::{
     event::{Header, Kind},
 };
 
-pub use filter::EventFilter;
 pub use session::{Config, run};
 
 use crate::{render::Column, wire};

@@ -7,12 +7,12 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use tracing::warn;
 
 use super::{
-    EventFilter, Tracer,
+    Tracer,
     sink::{Sink, Stop, Tally},
     stream::Stream,
 };
 use crate::{
-    bpf::{self, features},
+    bpf::{self, EventFilter, Hook, features},
     cli::say,
     observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
     render::Renderer,
@@ -34,6 +34,8 @@ pub struct Config {
     pub host: bool,
     /// Whether only failed calls are shown.
     pub failed: bool,
+    /// Where opens are hooked; none for the best way that this kernel has.
+    pub hook: Option<Hook>,
     /// How events are shown.
     pub renderer: Renderer,
     /// The node's name.
@@ -77,6 +79,8 @@ impl Session {
             buffer_size: config.buffer_size,
             host: config.host,
             failed: config.failed,
+            filter: &config.filter,
+            hook: config.hook,
             runtimes: &runtimes,
             log: config.log_programs,
         };
@@ -86,7 +90,6 @@ impl Session {
         let (finish, finished) = oneshot::channel();
         let sink = Sink::new(
             config.tracer,
-            config.filter,
             config.renderer,
             config.node,
             config.max_events,
@@ -122,7 +125,7 @@ impl Session {
 
     /// Detaches, lets the last events be handled, and adds up.
     async fn finish(self) -> anyhow::Result<()> {
-        self.observer.detach()?;
+        self.observer.detach();
         let (result, stuck) = match tokio::time::timeout(END_PATIENCE, self.finished).await {
             Ok(Ok(result)) => (result, false),
             Ok(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a word")), true),

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Event, EventFilter, Tracer};
+use super::{Event, Tracer};
 use crate::{
     clock::WallClock,
     containers::Container,
@@ -75,7 +75,6 @@ fn add(counter: &AtomicU64, count: u64) {
 #[derive(Debug)]
 pub(super) struct Sink {
     tracer: &'static dyn Tracer,
-    filter: EventFilter,
     renderer: Renderer,
     node: String,
     /// This process's.
@@ -95,7 +94,6 @@ pub(super) struct Sink {
 impl Sink {
     pub(super) fn new(
         tracer: &'static dyn Tracer,
-        filter: EventFilter,
         renderer: Renderer,
         node: String,
         max_events: Option<u64>,
@@ -106,7 +104,6 @@ impl Sink {
         renderer.begin(&mut buffer);
         Self {
             tracer,
-            filter,
             renderer,
             node,
             pid: std::process::id(),
@@ -119,7 +116,7 @@ impl Sink {
         }
     }
 
-    /// The event in a record, if it makes sense and is asked for as far as it tells itself.
+    /// The event in a record, if it makes sense and is to be shown as far as it tells itself.
     pub(super) fn accept<'a>(&self, record: &'a [u8]) -> Option<Event<'a>> {
         let Some(event) = Event::decode(self.tracer, record) else {
             add(&self.tally.malformed, 1);
@@ -127,7 +124,7 @@ impl Sink {
         };
         // The programs leave out what this process does, but not what reads guests' files for it.
         let is_helper = event.header.ppid == self.pid;
-        if self.stop.is_none() || is_helper || !self.filter.selects(&event) {
+        if self.stop.is_none() || is_helper {
             self.filtered();
             return None;
         }
