@@ -6,8 +6,9 @@ use aya::{
     Btf,
     programs::{self as aya_programs, ProgramError},
 };
-use btfparse::TypeInformation;
 use tracer_common::{event::Kind, stats::Program};
+
+use super::btf::KernelTypes;
 
 /// Where opens are hooked. All ways see the same calls and tell the same of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +73,8 @@ impl Hooked {
     }
 
     /// Whether this kernel has calls for it to see.
-    pub(super) fn is_needed(&self, types: &TypeInformation) -> bool {
-        self.only_with.is_none_or(|function| types.id_of(function).is_some())
+    pub(super) fn is_needed(&self, types: &KernelTypes) -> bool {
+        self.only_with.is_none_or(|function| types.has_function(function))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loading the programs, attaching them, and taking them away again.
 
-use std::{fs, path::Path, thread};
+use std::{fs, path::Path, sync::LazyLock, thread};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
@@ -8,7 +8,6 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
     programs::ProgramError,
 };
-use btfparse::TypeInformation;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
     Comm, comm_of,
@@ -20,7 +19,8 @@ use tracer_common::{
 use tracing::debug;
 
 use super::{
-    EventFilter, EventRing, Hook, KERNEL_BTF,
+    EventFilter, EventRing, Hook,
+    btf::{KERNEL_BTF, KernelTypes},
     filter::KernelFilter,
     hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
     offsets,
@@ -61,6 +61,23 @@ pub struct Options<'a> {
     pub runtimes: &'a [String],
     /// Whether the programs' own log is wanted.
     pub log: bool,
+}
+
+impl Options<'_> {
+    /// To find out whether opens can be traced, and how.
+    pub(super) fn for_trial() -> Self {
+        static NO_FILTER: LazyLock<EventFilter> = LazyLock::new(EventFilter::default);
+        Self {
+            kind: Some(Kind::Open),
+            buffer_size: 4096,
+            host: false,
+            failed: false,
+            filter: &NO_FILTER,
+            hook: None,
+            runtimes: &[],
+            log: false,
+        }
+    }
 }
 
 /// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
@@ -176,6 +193,11 @@ impl Bpf {
         self.open_hook.as_ref()
     }
 
+    /// The same, when that was all that the programs were loaded for.
+    pub fn into_open_hook(self) -> Option<OpenHook> {
+        self.open_hook
+    }
+
     /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
     /// counters stand still.
     pub fn detach(&mut self) {
@@ -205,9 +227,9 @@ impl Bpf {
 
 /// The kernel's types, once as offsets are looked up in and once as programs are loaded with: parsed at the same time,
 /// since each takes a good part of a start.
-fn kernel_types() -> anyhow::Result<(TypeInformation, Btf)> {
+fn kernel_types() -> anyhow::Result<(KernelTypes, Btf)> {
     thread::scope(|scope| {
-        let types = scope.spawn(|| offsets::parse(Path::new(KERNEL_BTF)));
+        let types = scope.spawn(|| KernelTypes::read(Path::new(KERNEL_BTF)));
         let btf = Btf::from_sys_fs().with_context(|| format!("parsing {KERNEL_BTF}"));
         let types = types.join().unwrap_or_else(|_| Err(anyhow!("parsing {KERNEL_BTF} has panicked")))?;
         Ok((types, btf?))
@@ -227,10 +249,10 @@ struct Globals {
 }
 
 impl Globals {
-    fn new(options: &Options<'_>, types: &TypeInformation) -> anyhow::Result<Self> {
+    fn new(options: &Options<'_>, types: &KernelTypes) -> anyhow::Result<Self> {
         Ok(Self {
             offsets: offsets::resolve(types)?,
-            typed_tasks: u32::from(types.id_of("bpf_get_current_task_btf").is_some()),
+            typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
             tracer_pid: std::process::id(),
             tracer_pid_ns: nested_pid_ns()?,
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
@@ -346,7 +368,7 @@ pub struct OpenHook {
 fn load_programs(
     ebpf: &mut Ebpf,
     options: &Options<'_>,
-    types: &TypeInformation,
+    types: &KernelTypes,
     btf: &Btf,
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
@@ -381,7 +403,7 @@ fn attach_order(kind: Option<Kind>, hooks: Vec<Hooked>) -> Vec<Hooked> {
 /// kernels of one version differ.
 fn load_open_hook(
     forced: Option<Hook>,
-    types: &TypeInformation,
+    types: &KernelTypes,
     mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
     let mut instead_of = None;

@@ -1,5 +1,6 @@
 //! The kernel side as user space sees it: prerequisites, loading, attaching, rings, counters.
 
+mod btf;
 mod events;
 pub mod features;
 mod filter;
@@ -8,9 +9,9 @@ mod load;
 mod offsets;
 mod stats;
 
+pub use btf::KERNEL_BTF;
 pub use events::EventRing;
 pub use filter::EventFilter;
 pub use hooks::Hook;
 pub use load::{Bpf, OpenHook, Options};
-pub use offsets::KERNEL_BTF;
 pub use stats::{Counters, HookCounters};
