@@ -122,7 +122,7 @@ impl KernelTypes {
             within = self.resolve(type_id, DEPTH_MAX).unwrap_or(within);
         }
         // A bit field has no address.
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     fn find(&self, kind: u32, name: &str) -> Option<Type<'_>> {
