@@ -95,12 +95,13 @@ impl Copied {
 
     /// From what the string helpers return: a length that counts the NUL, or a negative errno. They were
     /// asked for one byte more than `max` and a NUL, so a longer string is told from one that just fits.
+    /// Of an empty string, kernels before 6.13 return 0: they did not count its NUL.
     #[inline(always)]
     fn from_str_helper(returned: i64, max: u32) -> Self {
-        if returned <= 0 {
+        if returned < 0 {
             return Self::FAULT;
         }
-        let len = returned as u32 - 1;
+        let len = (returned as u32).saturating_sub(1);
         if len > max {
             return Self { len: max, truncated: true, fault: false };
         }
