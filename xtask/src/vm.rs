@@ -5,6 +5,7 @@
 //! ([`report`]). Emulation makes everything some twenty times slower: the tests' deadlines are longer for it.
 
 mod guest;
+mod icount;
 mod image;
 mod kernel;
 mod report;
@@ -46,7 +47,10 @@ const GUEST_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// What to run where.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// The kernels, by version; all unless told
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
@@ -67,6 +71,13 @@ pub(crate) struct Options {
     hook: Vec<String>,
 }
 
+/// What else a guest can do.
+#[derive(Debug, clap::Subcommand)]
+enum Instead {
+    /// Count the instructions that tracing adds to an operation
+    Icount(icount::Options),
+}
+
 /// A kernel to boot.
 struct Boot {
     name: String,
@@ -76,6 +87,10 @@ struct Boot {
 
 /// Runs the tests on each kernel and prints what came of them.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(Instead::Icount(options)) = &options.instead {
+        print!("{}", icount::run(options)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     setup::ensure(Scope::Vm)?;
     let boots = options.boots()?;
     let scratch = tempfile::tempdir()?;
@@ -148,7 +163,7 @@ impl Options {
                     || (test.clone(), String::new()),
                     |hook| (format!("{test}:{hook}"), format!(" TRACER_TEST_HOOK={hook}")),
                 );
-                let run = format!("/tests/{test} --test-threads=1{filter}");
+                let run = format!("/tests/{test} --color=never --test-threads=1{filter}");
                 steps.push(format!("step {name} {STEP_LIMIT} env {environment}{variable} {run}"));
             }
         }
@@ -294,7 +309,7 @@ mod tests {
         );
         assert!(fexit.starts_with("step open:fexit ") && fexit.contains(" TRACER_TEST_HOOK=fexit "));
         assert!(exec.starts_with("step exec ") && !exec.contains("HOOK"));
-        assert!(fexit.ends_with(r" /tests/open --test-threads=1 'it'\''s'"), "{fexit}");
+        assert!(fexit.ends_with(r" /tests/open --color=never --test-threads=1 'it'\''s'"), "{fexit}");
     }
 
     #[test]

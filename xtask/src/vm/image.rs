@@ -65,6 +65,12 @@ impl Image {
         Ok(())
     }
 
+    /// Adds an empty directory.
+    pub(crate) fn directory(&self, at: &Path) -> Result<()> {
+        fs::create_dir_all(self.inside(at)?)?;
+        Ok(())
+    }
+
     fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         let path = self.inside(to)?;
         fs::copy(from, &path).with_context(|| format!("copying {} to {}", from.display(), path.display()))?;
