@@ -145,10 +145,10 @@ fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
     let load = compile(scratch)?;
     image.add(&load, Path::new("/load"))?;
     let loops = ["/load", "loops", &OPENS.to_string(), &GETPPIDS.to_string()].map(str::to_owned);
-    for (name, args) in [("loops", &loops[..]), ("nothing", &["/nothing".to_owned()])] {
+    let nothing = ["/load", "nothing"].map(str::to_owned);
+    for (name, args) in [("loops", &loops[..]), ("nothing", &nothing)] {
         let bundle = Path::new("/bundles").join(name);
         image.add(&load, &bundle.join("rootfs/load"))?;
-        image.executable(&format!("/bundles/{name}/rootfs/nothing"), "")?;
         image.executable(&format!("/bundles/{name}/rootfs/etc/hostname"), "box\n")?;
         image.executable(&format!("/bundles/{name}/config.json"), &config(args).to_string())?;
         image.directory(&bundle.join("rootfs/proc"))?;

@@ -4,6 +4,7 @@
  * median of some rounds.
  *
  *   load loops OPENS GETPPIDS     waits for a line on standard input, then `open X` and `getppid X`
+ *   load nothing                  ends
  *   load run ROUNDS COMMAND...    `run X` for the command with all its children, and `wall X` by the clock
  */
 #define _GNU_SOURCE
@@ -107,10 +108,12 @@ int main(int argc, char **argv)
 		loop("getppid", atol(argv[3]), ask_for_parent);
 		return 0;
 	}
+	if (argc == 2 && strcmp(argv[1], "nothing") == 0)
+		return 0;
 	if (argc > 3 && strcmp(argv[1], "run") == 0 && atoi(argv[2]) > 0) {
 		run(atoi(argv[2]), argv + 3);
 		return 0;
 	}
-	fprintf(stderr, "usage: load loops OPENS GETPPIDS | load run ROUNDS COMMAND...\n");
+	fprintf(stderr, "usage: load loops OPENS GETPPIDS | load nothing | load run ROUNDS COMMAND...\n");
 	return 2;
 }

@@ -8,6 +8,7 @@ shift
 pid=
 
 attach() {
+    : > /tmp/err
     "$@" > /tmp/out 2> /tmp/err &
     pid=$!
     until grep -qE '^(tracer: ready|attached)' /tmp/err; do
