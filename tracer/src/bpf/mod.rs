@@ -7,6 +7,6 @@ mod offsets;
 mod stats;
 
 pub use events::EventRing;
-pub use load::{Bpf, Options};
+pub use load::{Bpf, Options, wait_for_running_programs};
 pub use offsets::KERNEL_BTF;
-pub use stats::{Counters, HookCounters};
+pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};
