@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             .test(&name("stopped_under_load"), RUNC_GCC, move || stopped(&load));
     }
     suite
+        .test("the_log_has_every_counter", RUNC_GCC, counters)
         .test("a_slow_reader_gets_all_that_there_is", RUNC_GCC, slow)
         .test("a_reader_that_takes_nothing", RUNC_GCC, stuck)
         .run()
@@ -217,6 +218,30 @@ fn stopped(load: &Load) {
     let summary = done.summary();
     assert!(summary.seen >= load.calls, "{summary:?}");
     assert!(own(&done, &bundle) + summary.lost >= load.calls, "{summary:?}");
+}
+
+/// What `-v` says at the end adds up to the sum.
+fn counters() {
+    let _alone = alone();
+    let bundle = Load::EXECS.once();
+    let tracer = Tracer::start(&Load::EXECS.arguments(&["-n", &namespace(&bundle), "-v"]));
+    Runtime::runc().run(&bundle).success();
+    let done = tracer.stop();
+    let logged = |whose: &str, what: &str| -> u64 {
+        let line = done.stderr.iter().find(|line| line.contains(whose)).expect("a line of each");
+        let mut words = line.split(' ').skip_while(|word| *word != what);
+        words.nth(1).expect("a number behind each").parse().expect("a number")
+    };
+    let hooks = |what: &str| logged("process_exec: ", what) + logged("exec_exit: ", what);
+    let summary = done.summary();
+    assert_eq!(summary.seen, hooks("seen") + hooks("program-skipped"));
+    assert_eq!(summary.filtered, hooks("filtered") + logged("in user space: ", "filtered"));
+    assert_eq!(summary.emitted, logged("in user space: ", "emitted"));
+    let lost = hooks("buffer-full") + hooks("no-scratch") + hooks("program-skipped");
+    assert_eq!(summary.lost, lost + logged("in user space: ", "unattributed"));
+    for program in ["process_fork: ", "process_exit: "] {
+        assert_eq!(logged(program, "lifecycle-full"), 0);
+    }
 }
 
 /// Reading what is left takes far longer than a reader that takes nothing is waited for.

@@ -8,19 +8,21 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
 
-use harness::need::RUNC_GCC;
+use harness::need::{CRUN, RUNC_GCC};
 use harness::runtime::KnownRoot;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Pod, Runtime, Suite, Tracer, program};
+use harness::{Bundle, Need, Pod, Runtime, Suite, Tracer, program};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
+    let crun: Vec<Need> = CRUN.iter().copied().chain([Need::Gcc]).collect();
     Suite::new()
         .test("a_start_and_an_end_that_were_missed", RUNC_GCC, || alone(start_and_end))
         .test("a_start_of_which_no_state_tells", RUNC_GCC, || alone(no_state))
         .test("a_process_that_joined_unseen", RUNC_GCC, || alone(joined))
         .test("a_created_container_that_was_started_unseen", RUNC_GCC, || alone(created))
+        .test("a_container_that_nobody_followed", &crun, || alone(unfollowed))
         .test("a_list_that_missed_start_and_end", RUNC_GCC, || alone(listed))
         .run()
 }
@@ -35,16 +37,22 @@ fn alone(test: fn()) {
 /// Has a tracer miss what `happens`: it is stopped meanwhile, and the ring was full before.
 #[track_caller]
 fn unseen(tracer: &Tracer, happens: impl FnOnce()) {
-    /// Command lines of this length, so many on each CPU: far more than the ring has room for.
-    const FLOOD: [&str; 4] = ["flood", "same", "200", "8000"];
+    tracer.pause();
+    flood("same");
+    happens();
+    tracer.resume();
+}
+
+/// Executes runtimes with long command lines, far more than the ring has room for: as root, or as root of user
+/// namespaces, who is believed nothing.
+#[track_caller]
+fn flood(whose: &str) {
     let dir = scratch::Dir::new("flood");
     let runc: PathBuf = dir.path().join("runc");
     let impostor = program::compile("impostor.c");
     fs::copy(&impostor, &runc).unwrap();
-    tracer.pause();
-    wait::output(Command::new(&impostor).args(FLOOD).env("RUNC", &runc), LIMIT).success();
-    happens();
-    tracer.resume();
+    let mut command = Command::new(&impostor);
+    wait::output(command.args(["flood", whose, "200", "8000"]).env("RUNC", &runc), LIMIT).success();
 }
 
 /// A script that opens a file again and again.
@@ -141,6 +149,27 @@ fn created() {
     assert_eq!(added["k8s"], bundle.k8s(), "in {added}");
     assert_eq!(added["container"]["source"], "bundle", "in {added}");
     assert_eq!(added["pid"], json!(pid), "in {added}");
+}
+
+/// Runtimes that are not believed find no room while much is told: who was not followed for such a reason is looked for
+/// as at the start. Here that is a container of a runtime by another name, which is nobody to follow until then.
+fn unfollowed() {
+    let (pod, tick) = (Pod::new("unfollowed", "app"), tick());
+    let bundle = Bundle::script(&pod, &ticking(&tick));
+    let dir = scratch::Dir::new("other");
+    let other = dir.path().join("other-runtime");
+    let runtime = Runtime::crun();
+    fs::copy(runtime.program(), &other).unwrap();
+    let runtime = runtime.called(&other);
+    let _state = KnownRoot::new(&runtime);
+    let tracer = Tracer::open(&pod.namespace);
+    runtime.run_detached(&bundle);
+    unseen(&tracer, || flood("user"));
+    let event = tracer.wait_open(&tick);
+    assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
+    assert_eq!(event["container"]["source"], "state", "in {event}");
+    tracer.wait_for("that runtimes were not followed", |event| event["lost"]["reason"] == "slots-full");
+    stop(tracer);
 }
 
 fn listed() {

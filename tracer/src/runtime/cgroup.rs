@@ -69,6 +69,13 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_is_roots_only_if_it_is_there() {
+        for line in ["", "9:no-such-controller:/", "0::/no/such/cgroup"] {
+            assert!(!is_roots(line), "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_the_hosts_is_no_container() {
         for cgroups in
             ["", "0::/", "0::/user.slice/session-3.scope", "1:cpu:/\n0::/system.slice/ssh.service", "x"]

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use anyhow::Context as _;
 use tracer_common::container::{ContainerKey, Process as Followed};
 use tracing::debug;
 
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     bpf::wait_for_running_programs,
     clock::WallClock,
-    containers::{Attribution, Container, Nested, Registry, Unknown},
+    containers::{Container, Nested, Registry, Unknown},
     observe::lock,
 };
 
@@ -38,7 +39,9 @@ pub fn recover(
     let missing = missing(registry, lifecycle);
     if adopt || !missing.is_empty() {
         debug!("{} containers were missed", missing.len());
-        let mut search = Search::new(registry, readers, runtimes).again(missing);
+        let mut search = Search::new(registry, readers, runtimes).again(missing, adopt);
+        // Who watches over containers does not tell a container's first process from one that joined it.
+        search.join_known()?;
         search.look_around()?;
         search.name_rest()?;
     }
@@ -107,14 +110,46 @@ fn end(registry: &Registry, lifecycle: &Mutex<Lifecycle>) {
     }
 }
 
+/// The processes of a key that are the container's, the oldest first.
+fn members<'p>(key: ContainerKey, of_key: &[Followed], processes: &'p Processes) -> Vec<&'p Process> {
+    let of_container = of_key.iter().filter(|process| process.container == key);
+    let mut members: Vec<&Process> = of_container.filter_map(|process| processes.get(process.pid)).collect();
+    members.sort_by_key(|process| process.start_ticks);
+    members
+}
+
 impl Search<'_> {
+    /// Names the keys whose processes have joined a container that was known before.
+    fn join_known(&mut self) -> anyhow::Result<()> {
+        let mut missing = self.take_missing();
+        if !missing.is_empty() {
+            let processes = Processes::read().context("reading /proc")?;
+            missing.retain(|key, of_key| !self.join(*key, &members(*key, of_key, &processes), &processes));
+        }
+        self.miss(missing);
+        Ok(())
+    }
+
+    /// Names a key whose processes are in a container's mount namespace. Returns whether that is so.
+    fn join(&self, key: ContainerKey, members: &[&Process], processes: &Processes) -> bool {
+        let is_within = |init: &Process| members.iter().any(|one| one.mntns == init.mntns);
+        let container = self.inits(processes).find(|(of, init)| *of != key && is_within(init));
+        let attribution = container.and_then(|(container, _)| self.registry().resolved(container));
+        if let Some(attribution) = &attribution {
+            debug!("container {} is known again: it has joined {:?}", key.slot(), attribution.container.id);
+            self.registry().announce(key, ContainerKey::HOST, None);
+            self.registry().join(key, attribution);
+        }
+        attribution.is_some()
+    }
+
     /// Names the keys that no state on disk told of.
     fn name_rest(&mut self) -> anyhow::Result<()> {
         let missing = self.take_missing();
         if missing.is_empty() {
             return Ok(());
         }
-        let processes = Processes::read()?;
+        let processes = Processes::read().context("reading /proc")?;
         let followed: HashMap<u32, Followed> =
             self.registry().processes().into_iter().map(|process| (process.pid, process)).collect();
         for (key, of_key) in missing {
@@ -122,14 +157,9 @@ impl Search<'_> {
                 debug!("container {} is known again: its runtime is at work", key.slot());
                 continue;
             }
-            let mut members: Vec<&Process> = of_key
-                .iter()
-                .filter(|process| process.container == key)
-                .filter_map(|process| processes.get(process.pid))
-                .collect();
-            members.sort_by_key(|process| process.start_ticks);
+            let members = members(key, &of_key, &processes);
             // Before it is started there is nothing to name.
-            if !members.is_empty() {
+            if !members.is_empty() && !self.join(key, &members, &processes) {
                 self.name(key, &members, &processes, &followed);
             }
         }
@@ -151,7 +181,7 @@ impl Search<'_> {
         })
     }
 
-    /// Names a key by where its processes are.
+    /// Names a key by what its processes descend from, or the cgroup that they are in.
     fn name(
         &self,
         key: ContainerKey,
@@ -164,11 +194,6 @@ impl Search<'_> {
             let container = followed.get(&process.pid)?.container;
             (container != ContainerKey::HOST && container != key).then_some(container)
         };
-        let inits = || self.inits(processes).filter(|(tree, _)| *tree != key);
-        let joined = || {
-            let in_mounts = |(_, init): &(_, &Process)| members.iter().any(|one| one.mntns == init.mntns);
-            inits().find(in_mounts).map(|(tree, _)| tree)
-        };
         let around =
             || members.iter().find_map(|one| processes.lineage(one.pid).skip(1).find_map(container_of));
         let beside = || {
@@ -176,15 +201,11 @@ impl Search<'_> {
             members.iter().find_map(cgroups).filter(|tree| *tree != key)
         };
         let resolved = |tree: ContainerKey| registry.resolved(tree);
-        let (owner, is_own): (Option<Arc<Attribution>>, bool) = match joined().and_then(resolved) {
-            Some(owner) => (Some(owner), true),
-            None => (around().and_then(resolved).or_else(|| beside().and_then(resolved)), false),
-        };
-        match owner {
+        match around().and_then(resolved).or_else(|| beside().and_then(resolved)) {
             // What runs within a container that names no others is that container's.
-            Some(owner) if is_own || !owner.container.may_name_others() => {
+            Some(owner) if !owner.container.may_name_others() => {
                 debug!("container {} is known again: it is in {:?}", key.slot(), owner.container.id);
-                registry.announce(key, if is_own { ContainerKey::HOST } else { owner.key }, None);
+                registry.announce(key, owner.key, None);
                 registry.join(key, &owner);
             }
             Some(owner) => {

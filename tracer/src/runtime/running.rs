@@ -79,6 +79,8 @@ pub(super) struct Search<'a> {
     /// Keys that were given out here.
     taken: Vec<ContainerKey>,
     missing: Missing,
+    /// Whether processes that nobody follows are handed to the programs.
+    adopts: bool,
 }
 
 /// Keys that processes have and nobody knows, with those processes, as the programs know them.
@@ -114,11 +116,13 @@ impl<'a> Search<'a> {
             at_work: HashMap::new(),
             taken: Vec::new(),
             missing: Missing::new(),
+            adopts: true,
         }
     }
 
-    /// The same, when containers are known already, and keys are missing.
-    pub(super) fn again(self, missing: Missing) -> Self {
+    /// The same, when containers are known already, and keys are missing. Unless it `adopts`, all processes are followed
+    /// that belong to any.
+    pub(super) fn again(self, missing: Missing, adopts: bool) -> Self {
         let tree = |known: Known| {
             let name = known.name.as_ref();
             Tree {
@@ -138,7 +142,7 @@ impl<'a> Search<'a> {
             container.or_else(|| self.registry.container_of(known.init)) == Some(known.key)
         };
         let trees = self.registry.known_containers().into_iter().filter(lives).map(tree).collect();
-        Self { trees, missing, ..self }
+        Self { trees, missing, adopts, ..self }
     }
 
     /// Looks at the host and at the containers that may have others.
@@ -154,6 +158,11 @@ impl<'a> Search<'a> {
     /// The keys that are missing still: none, from now on.
     pub(super) fn take_missing(&mut self) -> Missing {
         std::mem::take(&mut self.missing)
+    }
+
+    /// Keys that are missing.
+    pub(super) fn miss(&mut self, missing: Missing) {
+        self.missing = missing;
     }
 
     /// Whether a process is called like a runtime.
@@ -199,10 +208,16 @@ impl<'a> Search<'a> {
             // since the programs follow a process before they take it from those that are entered.
             let entered = self.registry.adoptees();
             let followed = self.registry.followed();
+            let adopts = self.adopts;
             let is_news = |process: &Process| {
-                !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
+                adopts
+                    && !followed.contains(&process.pid)
+                    && !entered.contains(&(process.pid, process.start_ticks))
             };
             discover(self, &processes, &is_news);
+            if !adopts {
+                break;
+            }
             let mut found = self.look(&processes, &followed);
             found.retain(|pid, _| processes.get(*pid).is_some_and(is_news));
             if found.is_empty() {
