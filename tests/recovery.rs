@@ -43,16 +43,18 @@ fn unseen(tracer: &Tracer, happens: impl FnOnce()) {
     tracer.resume();
 }
 
-/// Executes runtimes with long command lines, far more than the ring has room for: as root, or as root of user
-/// namespaces, who is believed nothing.
+/// Executes far more runtimes than the ring has room for, as root, or as root of user namespaces, who is believed
+/// nothing. First with long command lines, then with short ones: there is no room left for the least record.
 #[track_caller]
 fn flood(whose: &str) {
     let dir = scratch::Dir::new("flood");
     let runc: PathBuf = dir.path().join("runc");
     let impostor = program::compile("impostor.c");
     fs::copy(&impostor, &runc).unwrap();
-    let mut command = Command::new(&impostor);
-    wait::output(command.args(["flood", whose, "200", "8000"]).env("RUNC", &runc), LIMIT).success();
+    for (count, size) in [("200", "8000"), ("200", "1")] {
+        let mut command = Command::new(&impostor);
+        wait::output(command.args(["flood", whose, count, size]).env("RUNC", &runc), LIMIT).success();
+    }
 }
 
 /// A script that opens a file again and again.
