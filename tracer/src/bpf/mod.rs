@@ -13,5 +13,5 @@ pub use btf::KERNEL_BTF;
 pub use events::EventRing;
 pub use filter::EventFilter;
 pub use hooks::Hook;
-pub use load::{Bpf, OpenHook, Options};
-pub use stats::{Counters, HookCounters};
+pub use load::{Bpf, OpenHook, Options, wait_for_running_programs};
+pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};

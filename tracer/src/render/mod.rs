@@ -21,14 +21,15 @@ pub use format::{Document, Format};
 pub(crate) use sanitize::line;
 pub use text::{Hex, Text};
 
-/// Events that were lost.
+/// What was lost: events, or what tells whose they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// How many.
     pub count: u64,
-    /// `buffer-full`, `program-skipped`, `unattributed`, `malformed`, `output`.
+    /// Of events `buffer-full`, `program-skipped`, `unattributed`, `malformed`, `output`; of what becomes of containers
+    /// `lifecycle-full`, `process-map-full`, `slots-full`, `program-skipped`.
     pub reason: &'static str,
-    /// The hook that they were lost at.
+    /// The hook that they were lost at: the traced kind's name, or `lifecycle`.
     pub hook: &'static str,
 }
 

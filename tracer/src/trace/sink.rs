@@ -41,6 +41,8 @@ pub(super) struct Tally {
     unattributed: AtomicU64,
     malformed: AtomicU64,
     output: AtomicU64,
+    /// Lost in the kernel when nobody asked for more: they count as filtered.
+    unasked: AtomicU64,
 }
 
 impl Tally {
@@ -48,8 +50,14 @@ impl Tally {
         self.emitted.load(Ordering::Relaxed)
     }
 
+    /// What was lost in the kernel when nobody asked for more included.
     pub(super) fn filtered(&self) -> u64 {
-        self.filtered.load(Ordering::Relaxed)
+        self.filtered.load(Ordering::Relaxed) + self.unasked()
+    }
+
+    /// What the kernel counts as lost, and nobody asked for.
+    pub(super) fn unasked(&self) -> u64 {
+        self.unasked.load(Ordering::Relaxed)
     }
 
     /// By reason.
@@ -89,6 +97,10 @@ pub(super) struct Sink {
     left: Option<u64>,
     /// Taken once showing events has come to its end.
     stop: Option<oneshot::Sender<Stop>>,
+    /// Whether standard output takes nothing more.
+    closed: bool,
+    /// Whether that is so although somebody asks for more.
+    failed: bool,
 }
 
 impl Sink {
@@ -113,6 +125,8 @@ impl Sink {
             ends: Vec::new(),
             left: max_events,
             stop: Some(stop),
+            closed: false,
+            failed: false,
         }
     }
 
@@ -124,11 +138,21 @@ impl Sink {
         };
         // The programs leave out what this process does, but not what reads guests' files for it.
         let is_helper = event.header.ppid == self.pid;
-        if self.stop.is_none() || is_helper {
+        if self.is_over() || is_helper {
             self.filtered();
             return None;
         }
         Some(event)
+    }
+
+    /// Whether nobody asks for more events.
+    pub(super) const fn is_over(&self) -> bool {
+        self.stop.is_none() && !self.failed
+    }
+
+    /// Events that were lost in the kernel after that.
+    pub(super) fn unasked(&self, count: u64) {
+        add(&self.tally.unasked, count);
     }
 
     /// The kind that is traced.
@@ -154,12 +178,16 @@ impl Sink {
     /// An event whose container did not become known, where it takes that to know whether it is asked for.
     pub(super) fn unattributed(&self) {
         // After the end nobody asks for it, whosever it is.
-        add(if self.stop.is_none() { &self.tally.filtered } else { &self.tally.unattributed }, 1);
+        add(if self.is_over() { &self.tally.filtered } else { &self.tally.unattributed }, 1);
     }
 
     /// Shows an event.
     pub(super) fn show(&mut self, event: &Event<'_>, container: Option<&Container>) {
-        if self.stop.is_none() {
+        if self.failed {
+            add(&self.tally.output, 1);
+            return;
+        }
+        if self.is_over() {
             self.filtered();
             return;
         }
@@ -185,20 +213,20 @@ impl Sink {
         }
     }
 
-    /// Tells of lost events: in the stream where it has a form for that, else on standard error.
+    /// Tells of what was lost: in the stream where it has a form for that, else on standard error.
     pub(super) fn lost(&mut self, lost: &Lost) {
         let now = self.clock.now();
         match self.renderer.lost(now, &self.node, lost, &mut self.buffer) {
             Ok(true) => {}
-            Ok(false) => warn!("lost {} events of {}: {}", lost.count, lost.hook, lost.reason),
-            Err(error) => warn!("lost {} events of {}: {} ({error})", lost.count, lost.hook, lost.reason),
+            Ok(false) => warn!("lost {} of {}: {}", lost.count, lost.hook, lost.reason),
+            Err(error) => warn!("lost {} of {}: {} ({error})", lost.count, lost.hook, lost.reason),
         }
     }
 
     /// Writes what there is.
     pub(super) fn flush(&mut self) {
         self.clock.adjust();
-        let (written, result) = if self.stop.is_some() { stdout::write(&self.buffer) } else { (0, Ok(())) };
+        let (written, result) = if self.closed { (0, Ok(())) } else { stdout::write(&self.buffer) };
         let emitted = self.ends.partition_point(|end| *end <= written);
         let left = (self.ends.len() - emitted) as u64;
         self.ends.clear();
@@ -209,10 +237,14 @@ impl Sink {
             Ok(()) => add(&self.tally.filtered, left),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 add(&self.tally.filtered, left);
+                self.closed = true;
                 self.end(Stop::Closed);
             }
             Err(error) => {
                 add(&self.tally.output, left);
+                self.closed = true;
+                // What comes after the last event that was asked for is not missed.
+                self.failed = self.stop.is_some();
                 self.end(Stop::Failed(error));
             }
         }

@@ -8,7 +8,6 @@ use std::{
 
 use tokio::sync::watch;
 use tracer_common::container::ContainerKey;
-use tracing::warn;
 
 use super::{Event, sink::Sink};
 use crate::{
@@ -26,8 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const WAITING_MAX: usize = 10_000;
 /// Records handled before the lifecycle ring is looked at again.
 const BATCH: usize = 4096;
-/// How often losses are reported while there are any.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked for losses while events come.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// How often while none do.
+const IDLE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The hook of what is missed of containers, in reports of losses.
+const LIFECYCLE: &str = "lifecycle";
 /// Records come in the order in which they were reserved, give or take what runs on another CPU meanwhile.
 const DISORDER: Duration = Duration::from_secs(1);
 
@@ -36,9 +39,14 @@ pub(super) struct Stream {
     ring: EventRing,
     bpf: Arc<Mutex<Bpf>>,
     router: Router,
-    reported: HashMap<&'static str, u64>,
-    /// Starts, processes and ends of containers that were missed, as far as that was told.
-    missed: u64,
+    /// What was told of losses, by hook and reason.
+    reported: HashMap<(&'static str, &'static str), u64>,
+    /// When it was looked for losses last.
+    looked_at: Instant,
+    /// Whether events have come since.
+    busy: bool,
+    /// Whether what is lost from now on is nobody's loss.
+    sealed: bool,
 }
 
 /// All of it but the ring, which lends the records out.
@@ -80,14 +88,21 @@ impl Stream {
             last_timestamp: 0,
         };
         let bpf = Arc::clone(&observer.bpf);
-        Self { ring, bpf, router, reported: HashMap::new(), missed: 0 }
+        Self {
+            ring,
+            bpf,
+            router,
+            reported: HashMap::new(),
+            looked_at: Instant::now(),
+            busy: false,
+            sealed: false,
+        }
     }
 
     /// Handles events until the programs are detached and the ring is empty.
     pub(super) async fn run(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
         let mut changes = self.router.registry.changes();
         let mut waiter = self.ring.waiter()?;
-        let mut report = tokio::time::interval(REPORT_INTERVAL);
         self.router.sink.flush();
         while *phases.borrow() == Phase::Running {
             tokio::select! {
@@ -95,14 +110,14 @@ impl Stream {
                 // Only who waits for a container to become known has to look at once.
                 _ = changes.changed(), if !self.router.waiting.is_empty() => {}
                 _ = phases.changed() => {}
-                _ = report.tick() => self.report_losses()?,
+                () = tokio::time::sleep_until(self.report_due().into()) => {}
             }
-            let records = self.look();
+            let records = self.look()?;
             if waiter.found(records, &mut self.ring)? {
-                self.look();
+                self.look()?;
             }
         }
-        self.look();
+        self.look()?;
         self.finish_waiting().await;
         self.report_losses()?;
         self.router.sink.flush();
@@ -110,10 +125,10 @@ impl Stream {
     }
 
     /// Handles every record that is there and writes what came of them. Returns how many there were.
-    fn look(&mut self) -> usize {
-        let Self { ring, router, .. } = self;
+    fn look(&mut self) -> anyhow::Result<usize> {
         let mut total = 0;
         loop {
+            let Self { ring, router, .. } = &mut *self;
             router.learn();
             let ended = router.registry.ended();
             let mut left = BATCH;
@@ -125,11 +140,22 @@ impl Stream {
             let drained = left > 0;
             router.settle(Instant::now());
             router.forget(&ended, drained);
-            router.sink.flush();
+            self.busy |= left < BATCH;
+            let is_over = self.router.sink.is_over();
+            if Instant::now() >= self.report_due() || is_over && !self.sealed {
+                self.report_losses()?;
+                self.sealed = is_over;
+            }
+            self.router.sink.flush();
             if drained {
-                return total;
+                return Ok(total);
             }
         }
+    }
+
+    /// When it is time to look for losses.
+    fn report_due(&self) -> Instant {
+        self.looked_at + if self.busy { REPORT_INTERVAL } else { IDLE_REPORT_INTERVAL }
     }
 
     /// Waits for the bundles that are still being read, within bounds.
@@ -143,24 +169,43 @@ impl Stream {
 
     /// Tells of what was lost since the last report.
     fn report_losses(&mut self) -> anyhow::Result<()> {
+        self.looked_at = Instant::now();
+        self.busy = false;
         let counters = lock(&self.bpf).counters()?;
+        self.router.registry.missed(counters.lifecycle.full, counters.lifecycle.not_followed());
+        let sink = &mut self.router.sink;
+        let hook = sink.hook();
         let in_kernel =
             [("buffer-full", counters.events.buffer_full), ("program-skipped", counters.events.skipped)];
-        let missed = counters.missed();
-        if missed > self.missed {
-            warn!("{} starts, processes or ends of containers were missed", missed - self.missed);
-            self.missed = missed;
+        for (reason, count) in in_kernel {
+            let new = news(&mut self.reported, hook, reason, count);
+            if self.sealed {
+                sink.unasked(new);
+            } else if new > 0 {
+                sink.lost(&Lost { count: new, reason, hook });
+            }
         }
-        let hook = self.router.sink.hook();
-        for (reason, count) in in_kernel.into_iter().chain(self.router.sink.lost_by_reason()) {
-            let reported = self.reported.entry(reason).or_default();
-            if count > *reported {
-                self.router.sink.lost(&Lost { count: count - *reported, reason, hook });
-                *reported = count;
+        let above = sink.lost_by_reason().map(|(reason, count)| (hook, reason, count));
+        let lifecycle = counters.lifecycle.by_reason().map(|(reason, count)| (LIFECYCLE, reason, count));
+        for (hook, reason, count) in above.into_iter().chain(lifecycle) {
+            let new = news(&mut self.reported, hook, reason, count);
+            if new > 0 {
+                sink.lost(&Lost { count: new, reason, hook });
             }
         }
         Ok(())
     }
+}
+
+/// By how much a count has grown since it was told last.
+fn news(
+    reported: &mut HashMap<(&'static str, &'static str), u64>,
+    hook: &'static str,
+    reason: &'static str,
+    count: u64,
+) -> u64 {
+    let told = reported.insert((hook, reason), count).unwrap_or(0);
+    count.saturating_sub(told)
 }
 
 impl Router {
@@ -209,8 +254,14 @@ impl Router {
             Lookup::Unknown => {
                 // A record that was reserved earlier but not yet submitted hid the one that tells.
                 self.learn();
-                let Lookup::Known(attribution) = self.registry.look_up(key) else { return None };
-                attribution
+                match self.registry.look_up(key) {
+                    Lookup::Known(attribution) => attribution,
+                    Lookup::Pending => return None,
+                    Lookup::Unknown => {
+                        self.registry.miss(key);
+                        return None;
+                    }
+                }
             }
         };
         if self.known.len() <= slot {
