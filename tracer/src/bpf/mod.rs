@@ -4,9 +4,11 @@ mod events;
 pub mod features;
 mod load;
 mod offsets;
+mod ring;
 mod stats;
 
 pub use events::EventRing;
 pub use load::{Bpf, Options};
 pub use offsets::KERNEL_BTF;
+pub use ring::Ring;
 pub use stats::{Counters, HookCounters};
