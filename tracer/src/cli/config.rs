@@ -9,7 +9,7 @@ use crate::{
     error::Usage,
     list,
     observe::Scope,
-    render::{ContainerRenderer, Format, Renderer, Table},
+    render::{ContainerRenderer, EventRenderer, Format},
     runtime::RUNTIMES,
     trace::{self, EventFilter, TRACERS, Tracer},
 };
@@ -83,10 +83,8 @@ fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
     })
 }
 
-fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<Renderer, String> {
-    Renderer::new(&Format::parse(&args.output)?, |layout| {
-        Table::new(layout, tracer, node, terminal_width(), !args.no_headers)
-    })
+fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<EventRenderer, String> {
+    EventRenderer::new(&Format::parse(&args.output)?, tracer, node, terminal_width(), !args.no_headers)
 }
 
 fn terminal_width() -> Option<usize> {

@@ -15,7 +15,8 @@ use crate::{
     bpf::{self, features},
     cli::say,
     observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
-    render::Renderer,
+    render::EventRenderer,
+    stdout,
 };
 
 /// How long the end may take when standard output does not take what is left.
@@ -35,7 +36,7 @@ pub struct Config {
     /// Whether only failed calls are shown.
     pub failed: bool,
     /// How events are shown.
-    pub renderer: Renderer,
+    pub renderer: EventRenderer,
     /// The node's name.
     pub node: String,
     /// When to stop by itself.
@@ -91,6 +92,7 @@ impl Session {
             config.node,
             config.max_events,
             Arc::clone(&tally),
+            stdout::write,
             stop,
         );
         let stream = Stream::new(events, &observer, sink);
