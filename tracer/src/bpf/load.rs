@@ -155,7 +155,7 @@ impl Bpf {
             free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
         }
         let maps = Maps {
-            events: EventRing::new(take(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
+            events: EventRing::new(take_untyped(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?)?,
             lifecycle: take(&mut ebpf, "LIFECYCLE")?,
             registry: RegistryMaps {
                 verdicts: take(&mut ebpf, "VERDICTS")?,
@@ -457,6 +457,9 @@ pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
 where
     M: TryFrom<Map, Error = aya::maps::MapError>,
 {
-    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
-    M::try_from(map).with_context(|| format!("using the BPF map {name}"))
+    M::try_from(take_untyped(ebpf, name)?).with_context(|| format!("using the BPF map {name}"))
+}
+
+fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
 }

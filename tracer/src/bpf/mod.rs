@@ -7,6 +7,7 @@ mod filter;
 mod hooks;
 mod load;
 mod offsets;
+mod ring;
 mod stats;
 
 pub use btf::KERNEL_BTF;
@@ -14,4 +15,5 @@ pub use events::EventRing;
 pub use filter::EventFilter;
 pub use hooks::Hook;
 pub use load::{Bpf, OpenHook, Options, wait_for_running_programs};
+pub use ring::Ring;
 pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};

@@ -15,7 +15,7 @@ use crate::{
     bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
     observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
-    render::Renderer,
+    render::EventRenderer,
     stdout,
 };
 
@@ -38,7 +38,7 @@ pub struct Config {
     /// Where opens are hooked; none for the best way that this kernel has.
     pub hook: Option<Hook>,
     /// How events are shown.
-    pub renderer: Renderer,
+    pub renderer: EventRenderer,
     /// The node's name.
     pub node: String,
     /// When to stop by itself.
@@ -95,6 +95,7 @@ impl Session {
             config.node,
             config.max_events,
             Arc::clone(&tally),
+            stdout::write,
             stop,
         );
         let stream = Stream::new(events, &observer, sink);
