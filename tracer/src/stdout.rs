@@ -5,6 +5,7 @@ use std::io;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
+    pipe::{fcntl_getpipe_size, fcntl_setpipe_size},
 };
 
 /// Writes to standard output without a buffer between, also where somebody has made it non-blocking. Returns how
@@ -27,4 +28,17 @@ pub fn write(bytes: &[u8]) -> (usize, io::Result<()>) {
         }
     }
     (written, Ok(()))
+}
+
+/// What a pipe is made to hold: as much as anybody may ask for, unless the administrator has changed that
+/// (/proc/sys/fs/pipe-max-size). A reader that is not scheduled for a moment then holds up nothing.
+const PIPE_SIZE: usize = 1 << 20;
+
+/// Makes standard output hold more, if it is a pipe that may.
+pub fn enlarge() {
+    let stdout = rustix::stdio::stdout();
+    if fcntl_getpipe_size(stdout).is_ok_and(|size| size < PIPE_SIZE) {
+        // Refused where this user has many pipes: then it stays as it is.
+        let _ = fcntl_setpipe_size(stdout, PIPE_SIZE);
+    }
 }
