@@ -2,6 +2,8 @@
 //!
 //! Each figure is for [`EVENTS`] events; criterion's throughput tells how many a second.
 
+#![allow(clippy::unwrap_used, reason = "a bench may")]
+
 #[path = "../tests/records/mod.rs"]
 mod records;
 
