@@ -13,6 +13,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, Mode, OFlags},
     io::Errno,
+    pipe::{fcntl_getpipe_size, fcntl_setpipe_size},
 };
 
 /// How often it is looked whether whoever waits to write shall go on waiting.
@@ -76,4 +77,17 @@ fn reopen() -> Option<OwnedFd> {
     }
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::open("/proc/self/fd/1", flags, Mode::empty()).ok()
+}
+
+/// What a pipe is made to hold: as much as anybody may ask for, unless the administrator has changed that
+/// (/proc/sys/fs/pipe-max-size). A reader that is not scheduled for a moment then holds up nothing.
+const PIPE_SIZE: usize = 1 << 20;
+
+/// Makes standard output hold more, if it is a pipe that may.
+pub fn enlarge() {
+    let stdout = rustix::stdio::stdout();
+    if fcntl_getpipe_size(stdout).is_ok_and(|size| size < PIPE_SIZE) {
+        // Refused where this user has many pipes: then it stays as it is.
+        let _ = fcntl_setpipe_size(stdout, PIPE_SIZE);
+    }
 }

@@ -80,7 +80,7 @@ impl Waiter {
     /// Waits until the ring is worth a look.
     pub async fn wait(&mut self) -> anyhow::Result<()> {
         let readable = self.fd.readable();
-        if self.idle >= PATIENCE {
+        if self.idle > PATIENCE {
             readable.await.context("watching the event ring")?.clear_ready();
             self.idle = 0;
             return Ok(());

@@ -12,6 +12,7 @@
 //! takes the mark away when the record is whole.
 
 use std::{
+    ffi::c_void,
     io,
     os::fd::AsFd,
     ptr::{self, NonNull},
@@ -105,14 +106,14 @@ impl Ring {
         // SAFETY: the record begins in the first copy of the data and is no longer than the ring, so it is within the
         // two copies. It is whole, and nobody writes there before the reader's position is published beyond it, which
         // takes `&mut self`.
-        unsafe { slice::from_raw_parts(self.at_position().add(HEADER), len) }
+        unsafe { slice::from_raw_parts(self.at_position().byte_add(HEADER).cast(), len) }
     }
 
     /// Where the record at the reader's position begins, in the first copy of the data.
-    fn at_position(&self) -> *const u8 {
+    fn at_position(&self) -> *const c_void {
         let offset = page_size() + (self.position & (self.size - 1));
         // SAFETY: less than the page and one copy of the data, and the mapping has the page and two.
-        unsafe { self.writers.start.as_ptr().add(offset) }
+        unsafe { self.writers.start.as_ptr().byte_add(offset) }
     }
 
     /// Lets the writers use what has been read.
@@ -128,7 +129,7 @@ impl Ring {
 /// Memory that is shared with the kernel.
 #[derive(Debug)]
 struct Mapping {
-    start: NonNull<u8>,
+    start: NonNull<c_void>,
     len: usize,
 }
 
@@ -140,7 +141,7 @@ impl Mapping {
     fn new(fd: impl AsFd, offset: usize, len: usize, access: ProtFlags) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, fd, offset as u64) }?;
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
     }
 
@@ -156,7 +157,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: nothing borrows from the mapping any more. It was mapped with this address and length, so this does
         // not fail.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        let _ = unsafe { munmap(self.start.as_ptr(), self.len) };
     }
 }
 

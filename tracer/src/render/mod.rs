@@ -80,7 +80,8 @@ impl<K: Rows> Renderer<K> {
     }
 }
 
-/// Appends a number in decimal. Always succeeds, as columns want it.
+/// Appends a number in decimal.
+#[expect(clippy::unnecessary_wraps, reason = "columns' values may fail")]
 pub(crate) fn write_number(number: impl itoa::Integer, out: &mut Vec<u8>) -> io::Result<()> {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     Ok(())

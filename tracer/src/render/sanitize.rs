@@ -12,6 +12,7 @@ fn is_unsafe(c: char) -> bool {
 
 /// Whether these bytes stand for themselves wherever they are shown, each in a place of its own: printable ASCII without
 /// quotes and backslashes. So it is for nearly all that is shown.
+#[expect(clippy::needless_bitwise_bool, reason = "without branches many bytes are compared at once")]
 pub(super) fn is_plain(bytes: &[u8]) -> bool {
     /// As many as processors compare at once.
     const AT_ONCE: usize = 16;

@@ -32,8 +32,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    fn new(key: ContainerKey, attribution: Arc<Attribution>) -> Box<Self> {
-        Box::new(Self { key, attribution, kept: Kept::default() })
+    fn new(key: ContainerKey, attribution: Arc<Attribution>) -> Self {
+        Self { key, attribution, kept: Kept::default() }
     }
 
     /// Hands one of its events on.
@@ -56,7 +56,7 @@ pub(super) struct KnownContainers<K> {
     /// Containers that were waited for in vain.
     given_up: HashSet<ContainerKey>,
     /// What is done with their events.
-    unknown: Box<Known>,
+    unknown: Known,
 }
 
 impl<K: Knowledge> KnownContainers<K> {
@@ -83,13 +83,13 @@ impl<K: Knowledge> KnownContainers<K> {
     pub(super) fn look_up(&mut self, key: ContainerKey) -> Option<&mut Known> {
         if self.at_hand(key).is_none() {
             let Some(attribution) = self.attribution(key) else {
-                return self.given_up.contains(&key).then_some(&mut *self.unknown);
+                return self.given_up.contains(&key).then_some(&mut self.unknown);
             };
             let slot = key.slot() as usize;
             if self.known.len() <= slot {
                 self.known.resize_with(slot + 1, || None);
             }
-            self.known[slot] = Some(Known::new(key, attribution));
+            self.known[slot] = Some(Box::new(Known::new(key, attribution)));
             self.given_up.remove(&key);
         }
         self.at_hand(key)

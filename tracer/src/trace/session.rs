@@ -86,6 +86,7 @@ impl Session {
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
+        stdout::enlarge();
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();

@@ -113,7 +113,6 @@ pub struct Sink {
 impl Sink {
     /// Shows events of a kind by `renderer`, writes them to `output`, and counts them in `tally`; `max_events` of them at
     /// the most. `stop` is told when that comes to an end by itself.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub fn new(
         tracer: &'static dyn Tracer,
         renderer: EventRenderer,

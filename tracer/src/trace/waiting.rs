@@ -131,7 +131,7 @@ mod tests {
         waiting.push(FEW, b"first");
         let since = waiting.containers[&FEW].since;
         waiting.push(FEW, b"second");
-        assert!(!waiting.is_overdue(FEW, since + PATIENCE - Duration::from_nanos(1)));
+        assert!(!waiting.is_overdue(FEW, since + PATIENCE.saturating_sub(Duration::from_nanos(1))));
         assert!(waiting.is_overdue(FEW, since + PATIENCE));
         assert!(!waiting.is_overdue(MANY, since + PATIENCE));
     }

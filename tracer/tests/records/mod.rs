@@ -1,6 +1,7 @@
 //! Records as the programs write them, and containers that they are of.
 
 #![allow(dead_code, reason = "each user takes what it needs")]
+#![allow(clippy::unwrap_used, reason = "tests and benches may")]
 
 use std::sync::Arc;
 
