@@ -285,16 +285,17 @@ pub fn local_runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("starting the asynchronous runtime")
 }
 
-/// Starts a thread. How it ends is logged.
+/// Starts a thread. If it fails, that is logged; that it ends is not, since the last line of all is the sum.
 pub fn spawn(
     name: &'static str,
     run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
     thread::Builder::new()
         .name(name.into())
-        .spawn(move || match run() {
-            Ok(()) => debug!("thread {name} has ended"),
-            Err(error) => warn!("thread {name} has failed: {error:#}"),
+        .spawn(move || {
+            if let Err(error) = run() {
+                warn!("thread {name} has failed: {error:#}");
+            }
         })
         .with_context(|| format!("starting the thread {name}"))?;
     Ok(())
