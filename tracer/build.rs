@@ -1,7 +1,13 @@
 //! Builds the BPF object from source, for `tracer` to embed.
 
+use std::{env, fs, path::Path};
+
 use anyhow::Context as _;
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 #[path = "../xtask/src/pins.rs"]
 #[expect(dead_code, reason = "one of the pins is for here")]
@@ -14,5 +20,28 @@ fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-changed=../xtask/src/pins.rs");
     let package = Package { name: "tracer-ebpf", root_dir, ..Package::default() };
     aya_build::build_ebpf([package], Toolchain::Custom(pins::NIGHTLY))
-        .context("building the BPF object; `cargo xtask build` installs what that needs")
+        .context("building the BPF object; `cargo xtask build` installs what that needs")?;
+    let out = env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?;
+    let object = Path::new(&out).join("tracer-ebpf");
+    strip_dwarf(&object).with_context(|| format!("removing debug information from {}", object.display()))
+}
+
+/// Removes the DWARF sections: nine tenths of the object, which the loader would parse at every start. What the
+/// verifier's log and bpftool show of the source comes from `.BTF` and `.BTF.ext`, which stay.
+fn strip_dwarf(path: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(path)?;
+    let mut elf = Builder::read(bytes.as_slice())?;
+    for section in &mut elf.sections {
+        section.delete = section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
+    }
+    elf.delete_orphans();
+    // LLVM keeps the sections' names among those of the symbols. The writer wants a table of their own.
+    let names = elf.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    fs::write(path, stripped)?;
+    Ok(())
 }

@@ -6,6 +6,9 @@
 //! | `TRACER_BIN` | the binary under test, instead of `target/release/tracer` of this workspace |
 //! | `TRACER_REQUIRE_ALL=1` | a test that cannot run here fails, instead of being skipped |
 //! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the prepared one or that on the `PATH` |
+//! | `TRACER_TEST_HOOK` | the `--hook` that every `tracer trace open` of the tests gets |
+//! | `TRACER_TEST_PROGRAMS` | a directory with the C [programs](program) compiled: no compiler is needed |
+//! | `TRACER_TEST_SLOWNESS` | by what factor deadlines are longer, for emulated machines |
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -16,7 +19,7 @@
 //! | [`nested`] | a privileged container that runs such runtimes itself |
 //! | [`containerd`] | an own containerd and its CRI over the socket |
 //! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
-//! | [`program`] | C programs compiled at test time, for calls no shell can make |
+//! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
 

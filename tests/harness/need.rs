@@ -85,6 +85,7 @@ impl Need {
             Self::Containerd => tool("containerd", "containerd")
                 .or_else(|| tool("ctr", "containerd"))
                 .or_else(|| tool("containerd-shim-runc-v2", "containerd")),
+            Self::Gcc if crate::program::compiled_before().is_some() => None,
             Self::Gcc => tool("gcc", "gcc libc6-dev"),
             Self::Ia32 => ia32(),
             Self::Bpftool => tool("bpftool", "bpftool"),
@@ -127,7 +128,7 @@ fn ia32() -> Option<String> {
         return Some("only x86_64 kernels answer int $0x80".into());
     }
     // There is no flag to ask for: the program's own first call says so, by SIGSEGV.
-    let program = crate::program::compile_flags("compat.c", "compat-probe", crate::program::FREESTANDING);
+    let program = crate::program::compile_flags("compat.c", "compat64", crate::program::FREESTANDING);
     let status = std::process::Command::new(program).arg("probe").status().ok()?;
     (!status.success()).then(|| "this kernel refuses int $0x80 (CONFIG_IA32_EMULATION)".into())
 }

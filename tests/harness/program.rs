@@ -19,6 +19,35 @@ pub const FREESTANDING: &[&str] =
 pub const FREESTANDING_I386: &[&str] =
     &["-m32", "-static", "-nostdlib", "-ffreestanding", "-no-pie", "-fno-pic", "-fno-stack-protector"];
 
+/// What there is, as source, name and flags: for [`compile_all`].
+const ALL: &[(&str, &str, &[&str])] = &[
+    ("compat.c", "compat32", FREESTANDING_I386),
+    ("compat.c", "compat64", FREESTANDING),
+    ("dyn.c", "dyn", DYNAMIC),
+    ("dying.c", "dying", STATIC),
+    ("execs.c", "execs", STATIC),
+    ("hanging.c", "hanging", STATIC),
+    ("impostor.c", "impostor", STATIC),
+    ("opens.c", "opens", STATIC),
+    ("tree.c", "tree", STATIC),
+    ("wrapper.c", "wrapper", STATIC),
+];
+
+/// The directory that `TRACER_TEST_PROGRAMS` names: where no compiler is, as in a guest of `cargo xtask vm`.
+pub(crate) fn compiled_before() -> Option<PathBuf> {
+    std::env::var_os("TRACER_TEST_PROGRAMS").map(PathBuf::from)
+}
+
+/// Compiles every program into `dir`, for a `TRACER_TEST_PROGRAMS` elsewhere.
+///
+/// # Panics
+/// With what the compiler said.
+pub fn compile_all(dir: &Path) {
+    for (source, name, flags) in ALL {
+        build(source, &dir.join(name), flags);
+    }
+}
+
 /// Compiles `programs/<source>` once per process, statically linked.
 #[track_caller]
 pub fn compile(source: &str) -> PathBuf {
@@ -31,28 +60,38 @@ pub fn compile(source: &str) -> PathBuf {
 /// With what the compiler said.
 #[track_caller]
 pub fn compile_flags(source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    if let Some(dir) = compiled_before() {
+        return dir.join(name);
+    }
     static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
     // Held while compiling, so that a second test waits for the first one's result.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(path) = built.get(name) {
         return path.clone();
     }
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let dir = scratch::root().join("programs");
     fs::create_dir_all(&dir).expect("our own directory");
     let target = dir.join(name);
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&target).arg(sources.join(source)).args(flags);
-    wait::output(&mut gcc, wait::LIMIT).success();
+    build(source, &target, flags);
     built.insert(name.to_owned(), target.clone());
     target
+}
+
+#[track_caller]
+fn build(source: &str, target: &Path, flags: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(source);
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(target).arg(source).args(flags);
+    wait::output(&mut gcc, wait::LIMIT).success();
 }
 
 /// The shared libraries that a dynamically linked program needs, its loader among them, as absolute
 /// paths.
 #[track_caller]
 pub fn libraries(program: &Path) -> Vec<PathBuf> {
-    let listed = wait::output(Command::new("ldd").arg(program), wait::LIMIT).success();
+    // What ldd does, which is not everywhere: the loader lists them and runs nothing.
+    let listed =
+        wait::output(Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1"), wait::LIMIT).success();
     listed
         .stdout
         .lines()

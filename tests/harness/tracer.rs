@@ -213,6 +213,9 @@ impl Launch {
             }
         };
         command.args(&self.arguments);
+        if let (true, Some(hook)) = (self.traces_opens(), std::env::var_os("TRACER_TEST_HOOK")) {
+            command.arg("--hook").arg(hook);
+        }
         // Whatever the caller's shell sets, the tests see the defaults.
         for name in ["RUST_LOG", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS", "NODE_NAME"] {
             command.env_remove(name);
@@ -222,6 +225,13 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         command
+    }
+
+    /// Whether it is `trace open` with options, none of them the hook.
+    fn traces_opens(&self) -> bool {
+        let is =
+            |index: usize, word: &str| self.arguments.get(index).is_some_and(|argument| argument == word);
+        is(0, "trace") && is(1, "open") && !self.arguments.iter().any(|argument| argument == "--hook")
     }
 
     /// Runs it to its end: for what ends by itself.
@@ -538,7 +548,7 @@ impl Lines {
     /// Calls `look` on the lines, again whenever there are more, until it answers, the stream ends
     /// or the limit is reached.
     fn wait<T>(&self, limit: Duration, mut look: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + wait::stretched(limit);
         let mut state = self.get();
         loop {
             if let Some(found) = look(&state.lines) {
@@ -554,7 +564,7 @@ impl Lines {
 
     #[track_caller]
     fn wait_closed(&self, what: &str) -> Vec<String> {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + wait::stretched(LIMIT);
         let mut state = self.get();
         while !state.closed {
             let left = end.saturating_duration_since(Instant::now());

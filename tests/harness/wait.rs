@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +18,15 @@ use crate::scratch;
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 const SIGKILL: i32 = 9;
+
+/// `limit`, as often as `TRACER_TEST_SLOWNESS` says: an emulated machine needs more time for everything.
+pub fn stretched(limit: Duration) -> Duration {
+    static SLOWNESS: LazyLock<u32> = LazyLock::new(|| {
+        let said = std::env::var("TRACER_TEST_SLOWNESS").ok();
+        said.map_or(1, |said| said.parse().expect("TRACER_TEST_SLOWNESS is a number"))
+    });
+    limit * *SLOWNESS
+}
 
 /// What a program printed and how it ended.
 #[derive(Debug)]
@@ -48,7 +58,7 @@ pub fn exit_of(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
     let pid = Pid::from_child(child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a pidfd of our own child");
-    let end = Instant::now() + limit;
+    let end = Instant::now() + stretched(limit);
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("a limit of seconds");
@@ -124,12 +134,13 @@ fn all(file: &mut File) -> String {
 /// After [`LIMIT`], saying `what` did not happen.
 #[track_caller]
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + LIMIT;
+    let limit = stretched(LIMIT);
+    let end = Instant::now() + limit;
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < end, "after {LIMIT:?} still not: {what}");
+        assert!(Instant::now() < end, "after {limit:?} still not: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -60,6 +60,31 @@ pub struct Process {
 }
 assert_layout!(Process, size 24, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20);
 
+/// Whose the task is that a program last ran for on a CPU: it is most likely the same one's turn again. Value of the
+/// map `RECENT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Recent {
+    /// Address of the `task_struct`; with its start time it stands for one task for ever.
+    pub task: u64,
+    /// When the task started, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub start_time: u64,
+    /// The sum of `EPOCHS` when it was looked up: since another one it may have changed.
+    pub epoch: u64,
+    /// As in [`Process`].
+    pub container: ContainerKey,
+    /// As in [`Process`]; 0 for host processes.
+    pub pid: u32,
+    /// As in [`Process`]; 0 for host processes.
+    pub container_pid: u32,
+}
+assert_layout!(Recent, size 40, task @ 0, start_time @ 8, epoch @ 16, container @ 24, pid @ 32, container_pid @ 36);
+
+/// Index into `EPOCHS` of what the programs count: processes that became a container's.
+pub const EPOCH_OF_PROGRAMS: u32 = 0;
+/// Index into `EPOCHS` of what user space counts: processes that it has entered into `ADOPTEES`.
+pub const EPOCH_OF_USER: u32 = 1;
+
 /// A process that ran before the programs did. Value of the map `ADOPTEES`, by process id in the pid namespace of
 /// `tracer`. User space enters it; at the process's next system call or fork it moves to `PROCESSES`.
 #[repr(C)]
@@ -119,7 +144,7 @@ pub struct Verdict {
 }
 assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);
 
-impl_pod!(ContainerKey, Process, Adoptee, Slot, Verdict);
+impl_pod!(ContainerKey, Process, Recent, Adoptee, Slot, Verdict);
 
 #[cfg(test)]
 mod tests {

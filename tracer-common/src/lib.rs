@@ -7,6 +7,7 @@
 
 pub mod container;
 pub mod event;
+pub mod filter;
 pub mod lifecycle;
 pub mod offsets;
 pub mod stats;

@@ -28,6 +28,7 @@ macro_rules! with_offsets {
         $with! {
             TASK_TGID: "task_struct" "tgid" true;
             TASK_PID: "task_struct" "pid" true;
+            TASK_COMM: "task_struct" "comm" true;
             TASK_MM: "task_struct" "mm" true;
             TASK_GROUP_LEADER: "task_struct" "group_leader" true;
             TASK_REAL_PARENT: "task_struct" "real_parent" true;
@@ -53,6 +54,8 @@ macro_rules! with_offsets {
             PID_NS_INUM: "pid_namespace" "ns.inum" true;
             PID_NS_CHILD_REAPER: "pid_namespace" "child_reaper" true;
             SIGNAL_LIVE: "signal_struct" "live" true;
+            CRED_UID: "cred" "uid" true;
+            CRED_GID: "cred" "gid" true;
             CRED_EUID: "cred" "euid" true;
             CRED_USER_NS: "cred" "user_ns" true;
             CRED_CAP_EFFECTIVE: "cred" "cap_effective" true;

@@ -2,7 +2,7 @@
 
 use crate::{assert_layout, impl_pod};
 
-/// The programs; their value is the index into the per-program maps `STATS` and `SCRATCH`.
+/// The programs; their value is the index into the per-program maps `STATS`, `SCRATCH` and `RECENT`.
 ///
 /// Each counts for itself, because the kernel never runs a program within itself on one CPU, but may run one
 /// program in the middle of another: so no counter is written from two sides.
@@ -19,12 +19,26 @@ pub enum Program {
     ProcessFork = 3,
     /// `sched_process_exit`: forgets them.
     ProcessExit = 4,
+    /// Return of `do_sys_openat2`: calls that open files, openat2 left out.
+    OpenReturn = 5,
+    /// Return of the system call openat2.
+    Openat2Return = 6,
+    /// The same, called by a 32-bit program.
+    Openat2CompatReturn = 7,
 }
 
 impl Program {
     /// All programs, in the order of their index.
-    pub const ALL: [Self; 5] =
-        [Self::OpenExit, Self::ProcessExec, Self::ExecExit, Self::ProcessFork, Self::ProcessExit];
+    pub const ALL: [Self; 8] = [
+        Self::OpenExit,
+        Self::ProcessExec,
+        Self::ExecExit,
+        Self::ProcessFork,
+        Self::ProcessExit,
+        Self::OpenReturn,
+        Self::Openat2Return,
+        Self::Openat2CompatReturn,
+    ];
 
     /// The program's name in the object file and in the kernel.
     #[must_use]
@@ -35,6 +49,9 @@ impl Program {
             Self::ExecExit => "exec_exit",
             Self::ProcessFork => "process_fork",
             Self::ProcessExit => "process_exit",
+            Self::OpenReturn => "open_return",
+            Self::Openat2Return => "openat2_return",
+            Self::Openat2CompatReturn => "openat2_compat_return",
         }
     }
 }
@@ -60,8 +77,9 @@ pub struct ProgramStats {
     pub lost_slots_full: u64,
     /// Runtimes that are not believed, and came when `LIFECYCLE` was half full: likewise.
     pub lost_crowded: u64,
+    /// Not a count of events: bytes put into `EVENTS` since this program last woke its reader.
+    pub since_wake: u64,
 }
-assert_layout!(ProgramStats, size 64, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
-    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48,
-    lost_crowded @ 56);
+assert_layout!(ProgramStats, size 72, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
+    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, lost_crowded @ 56, since_wake @ 64);
 impl_pod!(ProgramStats);

@@ -2,10 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::bpf_ktime_get_boot_ns,
-    },
+    helpers::generated::bpf_ktime_get_boot_ns,
 };
 use tracer_common::{
     container::ContainerKey,
@@ -14,6 +11,7 @@ use tracer_common::{
 };
 
 use crate::{
+    current::Current,
     globals,
     identity::Identity,
     maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE, STATS},
@@ -28,13 +26,42 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// A program's counters on this CPU.
+#[derive(Clone, Copy)]
+pub struct Counters(*mut ProgramStats);
+
+impl Counters {
+    #[inline(always)]
+    pub fn of(program: Program) -> Option<Self> {
+        STATS.get_ptr_mut(program as u32).map(Self)
+    }
+
+    #[inline(always)]
+    pub fn add(self, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
+        // SAFETY: the value is this CPU's, and a program never runs within itself there, so that nobody else
+        // writes while the reference lives; user space reads whole words.
+        *field(unsafe { &mut *self.0 }) += 1;
+    }
+
+    /// Takes note of a record of `len` bytes; returns whether so much has come together that the reader is to be woken.
+    #[inline(always)]
+    fn is_time_to_wake(self, len: u32) -> bool {
+        // SAFETY: as above.
+        let since_wake = unsafe { &mut (*self.0).since_wake };
+        *since_wake += u64::from(len);
+        let is_time = *since_wake >= globals::WAKE_BYTES.load();
+        if is_time {
+            *since_wake = 0;
+        }
+        is_time
+    }
+}
+
 /// Adds to a counter of this CPU.
 #[inline(always)]
 pub fn count(program: Program, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
-    if let Some(stats) = STATS.get_ptr_mut(program as u32) {
-        // SAFETY: the value is this CPU's, and a program never runs within itself there, so that nobody else
-        // writes while the reference lives; user space reads whole words.
-        *field(unsafe { &mut *stats }) += 1;
+    if let Some(counters) = Counters::of(program) {
+        counters.add(field);
     }
 }
 
@@ -84,14 +111,14 @@ impl Scratch {
     /// The reader is not woken for each: when much has come together, or when it sleeps for want of events.
     /// In between it looks by itself.
     #[inline(always)]
-    pub fn submit_event(&self, len: u32) {
-        let flags = if reader_sleeps() || crosses_wake_bytes(len) {
+    pub fn submit_event(&self, counters: Counters, len: u32) {
+        let flags = if counters.is_time_to_wake(len) || reader_sleeps() {
             u64::from(BPF_RB_FORCE_WAKEUP)
         } else {
             u64::from(BPF_RB_NO_WAKEUP)
         };
         if EVENTS.output(self.record(len), flags).is_err() {
-            count(self.program, |stats| &mut stats.lost_buffer_full);
+            counters.add(|stats| &mut stats.lost_buffer_full);
         }
     }
 
@@ -131,37 +158,28 @@ fn reader_sleeps() -> bool {
     }
 }
 
-/// Whether this record is the one with which enough has come together to wake the reader.
+/// The header of an event of the current task, still without its time.
 #[inline(always)]
-fn crosses_wake_bytes(len: u32) -> bool {
-    let wake = globals::WAKE_BYTES.load();
-    let available = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));
-    available < wake && available + u64::from(len) >= wake
-}
-
-/// The header of an event of the current task.
-#[inline(always)]
-pub fn header(kind: Kind, identity: &Identity) -> Header {
-    let task = Task::current();
-    let uid_gid = bpf_get_current_uid_gid();
+pub fn header(kind: Kind, task: Current, identity: &Identity) -> Header {
     let (pid, tid, ppid) = if globals::TRACER_PID_NS.load() == 0 {
-        let pid_tgid = bpf_get_current_pid_tgid();
-        ((pid_tgid >> 32) as u32, pid_tgid as u32, task.real_parent().tgid())
+        (task.tgid(), task.tid(), task.parent_tgid())
     } else {
+        let task = Task::current();
         let pid = if identity.pid == 0 { task.process_ids().tracer } else { identity.pid };
         (pid, task.thread_ids().tracer, task.real_parent().process_ids().tracer)
     };
+    let (uid, gid) = task.ids();
     Header {
-        timestamp: now(),
+        timestamp: 0,
         container: identity.container,
         kind: kind as u32,
         pid,
         tid,
         ppid,
         container_pid: if identity.container == ContainerKey::HOST { 0 } else { identity.container_pid },
-        uid: uid_gid as u32,
-        gid: (uid_gid >> 32) as u32,
+        uid,
+        gid,
         reserved: 0,
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm: task.comm(),
     }
 }

@@ -2,7 +2,7 @@
 //! so that what they switch off costs nothing.
 
 use aya_ebpf::Global;
-use tracer_common::offsets::UNKNOWN;
+use tracer_common::{filter::ANY, offsets::UNKNOWN};
 
 /// Process id of `tracer` itself in its pid namespace: its own events are never shown.
 #[unsafe(no_mangle)]
@@ -24,7 +24,24 @@ pub static TRACE_HOST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static FAILED_ONLY: Global<u32> = Global::new(0);
 
-/// Bytes in `EVENTS` at which its reader is woken.
+/// Whether the kernel gives the current task as a pointer that the verifier knows (`bpf_get_current_task_btf`, 5.11):
+/// 1 or 0.
+#[unsafe(no_mangle)]
+pub static TYPED_TASKS: Global<u32> = Global::new(0);
+
+/// Which process ids are asked for: one of `tracer_common::filter`, about the map `PIDS`.
+#[unsafe(no_mangle)]
+pub static FILTER_PIDS: Global<u32> = Global::new(ANY);
+
+/// Which real user ids are asked for, likewise.
+#[unsafe(no_mangle)]
+pub static FILTER_UIDS: Global<u32> = Global::new(ANY);
+
+/// Which comms are asked for, likewise.
+#[unsafe(no_mangle)]
+pub static FILTER_COMMS: Global<u32> = Global::new(ANY);
+
+/// Bytes that a CPU puts into `EVENTS` between two wake-ups of its reader.
 #[unsafe(no_mangle)]
 pub static WAKE_BYTES: Global<u64> = Global::new(0);
 

@@ -1,8 +1,17 @@
 //! Whose an event is, and whether anybody asked for it.
 
-use tracer_common::container::{ContainerKey, Process, REJECTED};
+use tracer_common::{
+    container::{ContainerKey, EPOCH_OF_PROGRAMS, EPOCH_OF_USER, Process, REJECTED, Recent},
+    stats::Program,
+};
 
-use crate::{globals, lifecycle, maps::VERDICTS, task::Task};
+use crate::{
+    atomic,
+    current::Current,
+    globals, lifecycle,
+    maps::{EPOCHS, RECENT, VERDICTS},
+    task::Task,
+};
 
 /// Whose the current process is.
 #[derive(Clone, Copy)]
@@ -25,10 +34,34 @@ impl Identity {
         Self { container: process.container, pid: process.pid, container_pid: process.container_pid }
     }
 
-    /// Looks the current process up.
+    /// Looks the current process up, unless it is the one that this program last did that for on this CPU. One that
+    /// still prepares a container is shown to `prepares` each time, which may make it a member.
     #[inline(always)]
-    pub fn look_up(tgid: u32) -> Self {
-        lifecycle::find_process(tgid).map_or(Self::HOST, |process| Self::of(process))
+    pub fn look_up(program: Program, task: Current, prepares: impl FnOnce(&mut Process)) -> Self {
+        let (address, start_time, epoch) = (task.address(), task.start_time(), epoch());
+        let recent = RECENT.get_ptr_mut(program as u32);
+        if let Some(recent) = recent {
+            // SAFETY: the value is this CPU's and this program's alone, and the program never runs within itself there.
+            let recent = unsafe { &*recent };
+            if recent.task == address && recent.start_time == start_time && recent.epoch == epoch {
+                let Recent { container, pid, container_pid, .. } = *recent;
+                return Self { container, pid, container_pid };
+            }
+        }
+        let identity = match lifecycle::find_process(task.tgid()) {
+            None => Self::HOST,
+            Some(process) if process.preparing == ContainerKey::HOST => Self::of(process),
+            Some(process) => {
+                prepares(process);
+                return Self::of(process);
+            }
+        };
+        if let Some(recent) = recent {
+            let Self { container, pid, container_pid } = identity;
+            // SAFETY: as above.
+            unsafe { *recent = Recent { task: address, start_time, epoch, container, pid, container_pid } };
+        }
+        identity
     }
 
     /// Whether its events are wanted, as far as is known by now. What user space has not decided yet is let
@@ -40,6 +73,25 @@ impl Identity {
         }
         verdict(self.container) & REJECTED == 0
     }
+}
+
+/// A process that runs has become a container's: what was looked up before may not hold any more.
+#[inline(always)]
+pub fn begin_epoch() {
+    if let Some(epoch) = EPOCHS.get_ptr_mut(EPOCH_OF_PROGRAMS) {
+        // SAFETY: a value of an array map, never removed; the programs write it atomically, and user space does not.
+        unsafe { atomic::add(epoch, 1) };
+    }
+}
+
+/// Both counts only grow, and so does their sum. Read before what it is about, lest something old be taken for new.
+#[inline(always)]
+fn epoch() -> u64 {
+    let [programs, user] = [EPOCH_OF_PROGRAMS, EPOCH_OF_USER].map(|index| {
+        // SAFETY: a value of an array map, never removed.
+        EPOCHS.get_ptr(index).map_or(0, |epoch| unsafe { epoch.read_volatile() })
+    });
+    programs + user
 }
 
 /// What user space has decided about a container, as far as it has.

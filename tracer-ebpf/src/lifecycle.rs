@@ -8,12 +8,10 @@
 //! A runtime that a member executes prepares a container within the container: until the entrypoint what it does is
 //! the outer one's.
 
-use core::{arch::asm, ptr};
-
 use aya_ebpf::{
+    EbpfContext,
     bindings::{BPF_ANY, BPF_NOEXIST},
     helpers::bpf_get_current_comm,
-    programs::BtfTracePointContext,
 };
 use aya_log_ebpf::{debug, warn};
 use tracer_common::{
@@ -26,9 +24,10 @@ use tracer_common::{
 };
 
 use crate::{
+    atomic,
     emit::{Scratch, count, is_crowded, now, submit_lifecycle},
     globals,
-    identity::{Identity, verdict},
+    identity::{Identity, begin_epoch, verdict},
     maps::{ADOPTEES, FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
     read::{self, Copied},
     task::Task,
@@ -37,7 +36,7 @@ use crate::{
 /// A task has executed a program: a runtime to follow, an entrypoint to bind, or neither.
 /// Returns whose the task is from now on.
 #[inline(always)]
-pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
+pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
     let tgid = task.tgid();
     let name = known_name();
     let Some(process) = find_process(tgid) else {
@@ -64,7 +63,7 @@ pub fn on_exec(ctx: &BtfTracePointContext, task: Task) -> Identity {
 
 /// A process was forked: it belongs where its parent does.
 #[inline(always)]
-pub fn on_fork(ctx: &BtfTracePointContext, parent: Task, child: Task) {
+pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
     let Some(process) = find_process(parent.tgid()) else { return };
     if !child.is_leader() {
         return;
@@ -116,14 +115,21 @@ pub fn on_exit(task: Task) {
 }
 
 /// A signal's handler has returned. criu starts what it has restored in that way: there is no entrypoint that
-/// executes. Each restored process is the container's from then on; what it did before criu did. The criu that it
-/// was is told by its executable, which criu changes to the restored one before.
+/// executes.
 #[inline(always)]
-pub fn on_sigreturn(ctx: &BtfTracePointContext, program: Program, tgid: u32) {
-    let Some(process) = find_process(tgid) else { return };
-    if process.preparing == ContainerKey::HOST {
-        return;
+pub fn on_sigreturn(ctx: &impl EbpfContext, program: Program, tgid: u32) {
+    if let Some(process) = find_process(tgid)
+        && process.preparing != ContainerKey::HOST
+    {
+        bind_restored(ctx, program, process);
     }
+}
+
+/// Makes the current process, which prepares a container, a member if criu has restored it: each restored process is the
+/// container's from then on; what it did before criu did. The criu that it was is told by its executable, which criu
+/// changes to the restored one before.
+#[inline(always)]
+pub fn bind_restored(ctx: &impl EbpfContext, program: Program, process: &mut Process) {
     let Some(slot) = slot_of(process.preparing) else { return };
     let task = Task::current();
     let executable = task.executable().0;
@@ -168,6 +174,7 @@ fn adopt(tgid: u32) -> Option<*mut Process> {
         join(process.preparing);
         // Another thread may have been faster.
         let _ = ADOPTEES.remove(&pid);
+        begin_epoch();
     }
     PROCESSES.get_ptr_mut(&tgid)
 }
@@ -247,11 +254,12 @@ fn runtime_root(task: Task, slot: &Slot) -> Option<u64> {
 
 /// Makes a process a member of the container that it was preparing.
 #[inline(always)]
-fn bind(ctx: &BtfTracePointContext, program: Program, task: Task, process: &mut Process) {
+fn bind(ctx: &impl EbpfContext, program: Program, task: Task, process: &mut Process) {
     const FIXED: u32 = size_of::<Bound>() as u32;
     let (container, outer) = (process.preparing, process.container);
     process.container = container;
     process.preparing = ContainerKey::HOST;
+    begin_epoch();
     leave(program, outer, process.pid, 1);
     debug!(ctx, "container {}: entrypoint is process {}", container.slot(), process.pid);
     let Some(mut scratch) = Scratch::take(program) else { return };
@@ -268,7 +276,7 @@ fn bind(ctx: &BtfTracePointContext, program: Program, task: Task, process: &mut 
 
 /// Follows a runtime on the host.
 #[inline(always)]
-fn follow_runtime(ctx: &BtfTracePointContext, task: Task, tgid: u32) {
+fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
     let ids = task.process_ids();
     if trust(task) != TRUSTED && is_crowded() {
         count(Program::ProcessExec, |stats| &mut stats.lost_crowded);
@@ -288,7 +296,7 @@ fn follow_runtime(ctx: &BtfTracePointContext, task: Task, tgid: u32) {
 
 /// Follows a runtime within a container, whose process it stays.
 #[inline(always)]
-fn follow_inner_runtime(ctx: &BtfTracePointContext, task: Task, process: &mut Process) {
+fn follow_inner_runtime(ctx: &impl EbpfContext, task: Task, process: &mut Process) {
     let Some(preparing) = take_slot(ctx, task, process.pid) else { return };
     process.preparing = preparing;
     submit_runtime(task, process);
@@ -296,7 +304,7 @@ fn follow_inner_runtime(ctx: &BtfTracePointContext, task: Task, process: &mut Pr
 
 /// A key for what a runtime brings about, with the runtime as its first process.
 #[inline(always)]
-fn take_slot(ctx: &BtfTracePointContext, task: Task, pid: u32) -> Option<ContainerKey> {
+fn take_slot(ctx: &impl EbpfContext, task: Task, pid: u32) -> Option<ContainerKey> {
     let Ok(Some(index)) = FREE_SLOTS.pop() else {
         count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
         warn!(ctx, "no slot is free: the container of runtime {} will pass for the host", pid);
@@ -414,11 +422,10 @@ fn leave(program: Program, container: ContainerKey, pid: u32, count: i64) {
 #[inline(always)]
 fn add_processes(slot: *mut Slot, change: i64) -> u64 {
     // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
-    // atomically. In assembly, since Rust has no atomic arithmetic for this target; and the sum is not taken
-    // from the addition, since that needs Linux 5.12.
+    // atomically.
     unsafe {
-        let processes = ptr::addr_of_mut!((*slot).processes);
-        asm!("lock *(u64 *)({processes} + 0) += {change}", processes = in(reg) processes, change = in(reg) change);
+        let processes = &raw mut (*slot).processes;
+        atomic::add(processes, change);
         processes.read_volatile()
     }
 }

@@ -6,10 +6,16 @@
 //! | `process_fork` | `tp_btf/sched_process_fork` | follows the processes that a runtime starts |
 //! | `process_exit` | `tp_btf/sched_process_exit` | forgets them, and a container with its last one |
 //! | `open_exit` | `tp_btf/sys_exit` | traces open, openat, openat2, creat; binds what criu has restored |
+//! | `open_return` | `fexit/do_sys_openat2` | the same in place of `open_exit`, at no cost for other calls |
+//! | `openat2_return` | `fexit/__x64_sys_openat2` | openat2, of which `do_sys_openat2` does not get to see all |
+//! | `openat2_compat_return` | `fexit/__ia32_sys_openat2` | openat2 of 32-bit programs |
 //! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat; binds what criu has restored |
 //!
-//! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before). The hooks are thin, what they do is in the
+//! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before), those at `fexit` 5.15. The hooks are thin, what they do is in the
 //! modules. Nothing here waits, and nothing is changed but the maps.
+//!
+//! They are inlined into what the macros make the entry point: a call within a program costs more than what most system
+//! calls that are looked at take.
 
 #![no_std]
 #![no_main]
@@ -26,7 +32,10 @@
 )]
 
 mod arch;
+mod atomic;
+mod current;
 mod emit;
+mod filter;
 mod globals;
 mod identity;
 mod lifecycle;
@@ -35,11 +44,19 @@ mod probes;
 mod read;
 mod task;
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    macros::{btf_tracepoint, fexit},
+    programs::{BtfTracePointContext, FExitContext},
+};
 use tracer_common::stats::Program;
 
 use crate::{
-    arch::Registers,
+    arch::{OpenCall, Registers},
+    current::Current,
     probes::{exec, open},
     read::KernelAddress,
     task::{Task, find_tracer_level},
@@ -47,6 +64,7 @@ use crate::{
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exec")]
+#[inline(always)]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
     let task = Task(KernelAddress(ctx.arg(0)));
@@ -60,6 +78,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, include/trace/events/sched.h; called by
 /// kernel_clone() before the child runs.
 #[btf_tracepoint(function = "sched_process_fork")]
+#[inline(always)]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
     lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
@@ -68,6 +87,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 
 /// `TP_PROTO(struct task_struct *p)`, with a second argument since 6.16; include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exit")]
+#[inline(always)]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
     lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
@@ -76,26 +96,69 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
 #[btf_tracepoint(function = "sys_exit")]
+#[inline(always)]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
     let registers = registers(&ctx);
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(&ctx, Program::OpenExit, current_tgid());
     } else {
-        open::on_exit(registers, ctx.arg(1), current_tgid());
+        open::on_return(Program::OpenExit, registers, ctx.arg(1), |_| true, |_| ());
     }
+    0
+}
+
+/// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`, fs/open.c: where all open calls
+/// come to, but not all of openat2's.
+#[fexit(function = "do_sys_openat2")]
+#[inline(always)]
+pub fn open_return(ctx: FExitContext) -> i32 {
+    find_tracer_level();
+    let prepares = |process: &mut _| lifecycle::bind_restored(&ctx, Program::OpenReturn, process);
+    let ret: i32 = ctx.arg(3);
+    open::on_return(
+        Program::OpenReturn,
+        current_registers(),
+        i64::from(ret),
+        |call| call != OpenCall::Openat2,
+        prepares,
+    );
+    0
+}
+
+/// `long __x64_sys_openat2(const struct pt_regs *regs)`, and its like on other architectures.
+#[fexit(function = "__x64_sys_openat2")]
+#[inline(always)]
+pub fn openat2_return(ctx: FExitContext) -> i32 {
+    on_openat2_return(&ctx, Program::Openat2Return)
+}
+
+/// As [`openat2_return`], where 32-bit programs have an entry of their own.
+#[fexit(function = "__ia32_sys_openat2")]
+#[inline(always)]
+pub fn openat2_compat_return(ctx: FExitContext) -> i32 {
+    on_openat2_return(&ctx, Program::Openat2CompatReturn)
+}
+
+#[inline(always)]
+fn on_openat2_return(ctx: &FExitContext, program: Program) -> i32 {
+    find_tracer_level();
+    let prepares = |process: &mut _| lifecycle::bind_restored(ctx, program, process);
+    let ret: i32 = ctx.arg(1);
+    open::on_return(program, current_registers(), i64::from(ret), |call| call == OpenCall::Openat2, prepares);
     0
 }
 
 /// As for [`open_exit`].
 #[btf_tracepoint(function = "sys_exit")]
+#[inline(always)]
 pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
     let registers = registers(&ctx);
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(&ctx, Program::ExecExit, current_tgid());
     } else if globals::TRACE_EXEC.load() != 0 {
-        exec::on_exit(registers, ctx.arg(1), current_tgid());
+        exec::on_exit(registers, ctx.arg(1));
     }
     0
 }
@@ -113,10 +176,19 @@ fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// Whether the current process is `tracer`. Those that read files for it are left out in user space, by their parent.
+/// The registers that the current system call was made with (`bpf_task_pt_regs`, 5.15).
 #[inline(always)]
-fn is_tracer(tgid: u32) -> bool {
-    let pid = if globals::TRACER_PID_NS.load() == 0 { tgid } else { Task::current().process_ids().tracer };
+fn current_registers<'a>() -> &'a Registers {
+    // SAFETY: the helper gives the current task's user registers, which are there as long as it is in a system call:
+    // longer than the program runs.
+    unsafe { &*(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const Registers) }
+}
+
+/// Whether the task is of `tracer`. Those that read files for it are left out in user space, by their parent.
+#[inline(always)]
+fn is_tracer(task: Current) -> bool {
+    let pid =
+        if globals::TRACER_PID_NS.load() == 0 { task.tgid() } else { Task::current().process_ids().tracer };
     pid == globals::TRACER_PID.load()
 }
 

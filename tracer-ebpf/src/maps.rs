@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Process, Slot, Verdict},
+    container::{Adoptee, Process, Recent, Slot, Verdict},
     stats::{Program, ProgramStats},
 };
 
@@ -38,6 +38,27 @@ pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0)
 /// By index 0: how deep the pid namespace of `tracer` is; 0 while that is not known.
 #[map]
 pub static TRACER_LEVEL: Array<u32> = Array::with_max_entries(1, 0);
+
+/// By [`Program`]: whose the task is that it last ran for on this CPU.
+#[map]
+pub static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(PROGRAMS, 0);
+
+/// Counts how often a process that runs has become another container's, by who has made it so:
+/// [`tracer_common::container::EPOCH_OF_PROGRAMS`], [`tracer_common::container::EPOCH_OF_USER`].
+#[map]
+pub static EPOCHS: Array<u64> = Array::with_max_entries(2, 0);
+
+/// The process ids that are asked for, or are not.
+#[map]
+pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, 0);
+
+/// The real user ids that are asked for, or are not.
+#[map]
+pub static UIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, 0);
+
+/// The comms that are asked for, or are not.
+#[map]
+pub static COMMS: HashMap<Comm, u8> = HashMap::with_max_entries(1, 0);
 
 /// Processes of containers that were there before the programs, until they do something.
 #[map]

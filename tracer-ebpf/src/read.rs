@@ -67,6 +67,26 @@ pub fn bounded<const MASK: u32>(number: u32) -> u32 {
     number as u32
 }
 
+/// A number less one, but 0 of 0. In assembly, because the compiler would branch: the verifier then follows strings
+/// of known and of unknown lengths separately, and through a loop every mixture of them.
+#[inline(always)]
+fn less_one_unless_zero(mut number: u64) -> u64 {
+    // SAFETY: plain operations on two registers.
+    unsafe {
+        asm!(
+            "{one} = {number}",
+            "{one} = -{one}",
+            "{one} |= {number}",
+            "{one} >>= 63",
+            "{number} -= {one}",
+            number = inout(reg) number,
+            one = out(reg) _,
+            options(pure, nomem, nostack),
+        );
+    }
+    number
+}
+
 /// Reads a value from the memory of the current process.
 #[inline(always)]
 pub fn user<T: Copy>(address: u64) -> Option<T> {
@@ -95,12 +115,13 @@ impl Copied {
 
     /// From what the string helpers return: a length that counts the NUL, or a negative errno. They were
     /// asked for one byte more than `max` and a NUL, so a longer string is told from one that just fits.
+    /// Of an empty string, kernels before 6.13 return 0: they did not count its NUL.
     #[inline(always)]
     fn from_str_helper(returned: i64, max: u32) -> Self {
-        if returned <= 0 {
+        if returned < 0 {
             return Self::FAULT;
         }
-        let len = returned as u32 - 1;
+        let len = less_one_unless_zero(returned as u64) as u32;
         if len > max {
             return Self { len: max, truncated: true, fault: false };
         }

@@ -8,7 +8,7 @@ use tracer_common::container::ContainerKey;
 use tracing::warn;
 
 use crate::{
-    bpf::{self, LifecycleCounters, features},
+    bpf::{self, EventFilter, LifecycleCounters, features},
     cli::say,
     clock::WallClock,
     containers::{Listed, Lookup, Registry},
@@ -55,6 +55,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         buffer_size: EVENT_BUFFER,
         host: false,
         failed: false,
+        filter: &EventFilter::default(),
+        hook: None,
         runtimes: &runtimes,
         log: config.log_programs,
     };
@@ -94,14 +96,16 @@ impl List {
             reads_on = self.begin(observer) => reads_on,
         };
         if !matches!(reads_on, Ok(true)) || !self.watch {
-            return reads_on.map(drop).and(observer.detach());
+            observer.detach();
+            return reads_on.map(drop);
         }
         say("ready");
         let result = tokio::select! {
             () = end.come() => Ok(()),
             result = self.follow(observer) => result,
         };
-        result.and(observer.detach())
+        observer.detach();
+        result
     }
 
     /// Shows the containers that there are. Returns whether anybody reads on.

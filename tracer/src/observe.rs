@@ -15,10 +15,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    bpf::{self, Bpf, EventRing, LifecycleCounters},
+    bpf::{self, Bpf, EventRing, LifecycleCounters, OpenHook},
     containers::{Gaps, Registry, Selection},
     engines::{Done, Engines},
     runtime::{Lifecycle, Readers, recovery, running},
@@ -91,6 +91,12 @@ impl Observer {
         runtime: &Runtime,
     ) -> anyhow::Result<(Self, EventRing)> {
         let (mut bpf, maps) = Bpf::load(options)?;
+        if let Some(OpenHook { hook, instead_of }) = bpf.open_hook() {
+            info!("opens are hooked at {hook}");
+            if let Some(reason) = instead_of {
+                info!("not at {reason}");
+            }
+        }
         log_programs(&mut bpf, runtime)?;
         let registry = Arc::new(Registry::new(scope.selection, maps.registry));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));
@@ -200,10 +206,9 @@ impl Observer {
     }
 
     /// Detaches the programs: nothing more will be told.
-    pub fn detach(&self) -> anyhow::Result<()> {
-        lock(&self.bpf).detach()?;
+    pub fn detach(&self) {
+        lock(&self.bpf).detach();
         self.phase.send_replace(Phase::Detached);
-        Ok(())
     }
 }
 

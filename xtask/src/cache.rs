@@ -4,12 +4,16 @@ use std::{env, path::PathBuf};
 
 use crate::pins;
 
-/// The tree that the criu of `CRIU_SUITE` is unpacked in: `~/.cache/tracer-xtask/criu-VERSION`. `cargo clean` leaves
-/// it, and all clones share it.
-pub(crate) fn criu_tree() -> Option<PathBuf> {
+/// `~/.cache/tracer-xtask`. `cargo clean` leaves it, and all clones share it.
+pub(crate) fn dir() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(cache.join("tracer-xtask").join(format!("criu-{}", pins::CRIU)))
+    Some(cache.join("tracer-xtask"))
+}
+
+/// The tree that the criu of `CRIU_SUITE` is unpacked in.
+pub(crate) fn criu_tree() -> Option<PathBuf> {
+    Some(dir()?.join(format!("criu-{}", pins::CRIU)))
 }
 
 /// The program in that tree, once it is there.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::{dist, vm};
+
 /// Builds, runs, tests and demonstrates tracer.
 ///
 /// Every command first installs what it needs and what is missing: Rust toolchains through rustup,
@@ -23,7 +25,9 @@ Examples:
   cargo xtask run -- trace open          Show every file that any container opens
   cargo xtask run -- doctor              Say what this kernel allows
   cargo xtask test                       Check what CI checks
-  cargo xtask build --release            Build target/release/tracer";
+  cargo xtask build --release            Build target/release/tracer
+  cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
+  cargo xtask dist                       Build binaries that run on any Linux";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -55,11 +59,24 @@ pub(crate) enum Task {
         tracer: Option<PathBuf>,
     },
 
+    /// Build static, stripped release binaries for other machines into `target/dist`
+    Dist {
+        /// Only for these architectures
+        #[arg(long, value_delimiter = ',', default_values = dist::ARCHITECTURES)]
+        arch: Vec<String>,
+    },
+
     /// Check everything CI checks: format, lints, dependencies, docs, unit and integration tests
     Test {
         /// Only format, lints and unit tests: no root and no container runtime needed
         #[arg(long)]
         quick: bool,
+    },
+
+    /// Run the integration tests on other kernels, in QEMU
+    Vm {
+        #[command(flatten)]
+        options: vm::Options,
     },
 
     /// Install what all the other commands need, and nothing else

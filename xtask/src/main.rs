@@ -10,10 +10,13 @@ mod cache;
 mod check;
 mod cli;
 mod demo;
+mod dist;
+mod elf;
 mod pins;
 mod process;
 mod setup;
 mod tally;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,11 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             return build::run(!debug, &tracer);
         }
         Task::Test { quick } => return check::run(quick),
+        Task::Dist { arch } => {
+            setup::ensure(Scope::Dist)?;
+            print!("{}", dist::run(&arch)?);
+        }
+        Task::Vm { options } => return vm::run(&options),
         Task::Demo { tracer } => return demo::run(tracer),
         Task::Pins => println!("{}", pins_as_variables()),
     }

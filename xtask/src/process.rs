@@ -24,6 +24,11 @@ pub(crate) fn root() -> PathBuf {
     here
 }
 
+/// Where builds go, and what is made of them.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
 /// `cargo` of that toolchain, run at the top of the workspace.
 pub(crate) fn cargo(toolchain: &str) -> Command {
     let mut command = clean(OsStr::new("rustup"));

@@ -8,7 +8,7 @@ mod criu;
 pub(crate) mod machine;
 mod needs;
 mod plan;
-mod suite;
+pub(crate) mod suite;
 
 use std::{ffi::OsStr, process::Command};
 

@@ -51,7 +51,7 @@ impl Tally {
 
     /// Adds what a closing line says and tells whether it is one, such as
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
-    fn add(&mut self, line: &str) -> bool {
+    pub(crate) fn add(&mut self, line: &str) -> bool {
         let Some(result) = line.trim().strip_prefix("test result: ") else { return false };
         let Some((_, counts)) = result.split_once(". ") else { return false };
         for count in counts.split("; ") {

@@ -1,7 +1,7 @@
 //! aarch64: 64-bit calls, and those of 32-bit arm programs.
 
 use super::{Arguments, ExecCall, OpenCall};
-use crate::{globals, task::Task};
+use crate::current::Current;
 
 /// `struct pt_regs` (arch/arm64/include/asm/ptrace.h, since 4.15): `orig_x0` keeps the first argument, whose
 /// register the return value overwrites.
@@ -25,14 +25,15 @@ pub fn is_sigreturn(registers: &Registers) -> bool {
     registers.syscallno == -1
 }
 
-/// Which of the open calls this is.
+/// Which of the open calls this is, and the task that makes it.
 #[inline(always)]
-pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments)> {
+pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
     let number = registers.syscallno;
     if !matches!(number, 5 | 8 | 56 | 322 | 437) {
         return None;
     }
-    let compat = is_compat();
+    let task = Current::task();
+    let compat = is_compat(task);
     let call = match (compat, number) {
         (true, 5) => OpenCall::Open,
         (true, 8) => OpenCall::Creat,
@@ -40,29 +41,29 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments)> {
         (_, 437) => OpenCall::Openat2,
         _ => return None,
     };
-    Some((call, arguments(registers)))
+    Some((call, arguments(registers), task))
 }
 
-/// Which of the exec calls this is.
+/// Which of the exec calls this is, and the task that makes it.
 #[inline(always)]
-pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
+pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
     let number = registers.syscallno;
     if !matches!(number, 11 | 221 | 281 | 387) {
         return None;
     }
-    let compat = is_compat();
+    let task = Current::task();
+    let compat = is_compat(task);
     let call = match (compat, number) {
         (false, 221) | (true, 11) => ExecCall { at: false, compat },
         (false, 281) | (true, 387) => ExecCall { at: true, compat },
         _ => return None,
     };
-    Some((call, arguments(registers)))
+    Some((call, arguments(registers), task))
 }
 
 #[inline(always)]
-fn is_compat() -> bool {
-    let flags: Option<u64> = Task::current().0.read(&globals::TASK_THREAD_FLAGS);
-    flags.is_some_and(|flags| flags & TIF_32BIT != 0)
+fn is_compat(task: Current) -> bool {
+    task.thread_flags() & TIF_32BIT != 0
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! x86_64: 64-bit calls, x32, and 32-bit ones (`int 0x80`, `sysenter`, 32-bit `syscall`).
 
 use super::{Arguments, ExecCall, OpenCall};
-use crate::{globals, task::Task};
+use crate::current::Current;
 
 /// `struct pt_regs` (arch/x86/include/asm/ptrace.h), an ABI since `user_regs_struct` mirrors it.
 #[repr(C)]
@@ -33,15 +33,16 @@ pub fn is_sigreturn(registers: &Registers) -> bool {
     registers.orig_ax == u64::MAX
 }
 
-/// Which of the open calls this is. The numbers come first: they tell most calls from an open without asking
+/// Which of the open calls this is, and the task that makes it. The numbers come first: they tell most calls from an open without asking
 /// which table they belong to.
 #[inline(always)]
-pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments)> {
+pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
     let number = number(registers);
     if !matches!(number, 2 | 5 | 8 | 85 | 257 | 295 | 437) {
         return None;
     }
-    let compat = is_compat();
+    let task = Current::task();
+    let compat = is_compat(task);
     let call = match (compat, number) {
         (false, 2) | (true, 5) => OpenCall::Open,
         (false, 85) | (true, 8) => OpenCall::Creat,
@@ -49,17 +50,18 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments)> {
         (_, 437) => OpenCall::Openat2,
         _ => return None,
     };
-    Some((call, arguments(registers, compat)))
+    Some((call, arguments(registers, compat), task))
 }
 
-/// Which of the exec calls this is; x32 has numbers of its own for them, with 32-bit pointers.
+/// Which of the exec calls this is, and the task that makes it; x32 has numbers of its own for them, with 32-bit pointers.
 #[inline(always)]
-pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
+pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
     let number = number(registers);
     if !matches!(number, 11 | 59 | 322 | 358 | 520 | 545) {
         return None;
     }
-    let compat = is_compat();
+    let task = Current::task();
+    let compat = is_compat(task);
     let call = match (compat, number) {
         (false, 59) => ExecCall { at: false, compat: false },
         (false, 322) => ExecCall { at: true, compat: false },
@@ -67,7 +69,7 @@ pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
         (true, 358) | (false, 545) => ExecCall { at: true, compat: true },
         _ => return None,
     };
-    Some((call, arguments(registers, compat)))
+    Some((call, arguments(registers, compat), task))
 }
 
 #[inline(always)]
@@ -76,8 +78,8 @@ fn number(registers: &Registers) -> u64 {
 }
 
 #[inline(always)]
-fn is_compat() -> bool {
-    Task::current().0.number(&globals::TASK_THREAD_STATUS) & TS_COMPAT != 0
+fn is_compat(task: Current) -> bool {
+    task.thread_status() & TS_COMPAT != 0
 }
 
 #[inline(always)]

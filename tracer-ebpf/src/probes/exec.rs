@@ -2,15 +2,17 @@
 
 use tracer_common::{
     event::{
-        ARGS_FAULT, ARGS_TRUNCATED, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Kind, PATH_FAULT, PATH_TRUNCATED,
+        ARGS_FAULT, ARGS_TRUNCATED, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Header, Kind, PATH_FAULT,
+        PATH_TRUNCATED,
     },
     stats::Program,
 };
 
 use crate::{
     arch::{self, Registers},
-    emit::{Scratch, count, header},
-    globals,
+    current::Current,
+    emit::{Counters, Scratch, header, now},
+    filter, globals,
     identity::Identity,
     is_tracer, lifecycle,
     read::{self, Copied, KernelAddress, bounded},
@@ -24,9 +26,16 @@ const FAILED_ARGS_MAX: u32 = 128;
 /// A program was executed; its arguments are the block that the kernel has just laid out.
 #[inline(always)]
 pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
-    count(Program::ProcessExec, |stats| &mut stats.seen);
-    if !identity.is_selected() || globals::FAILED_ONLY.load() != 0 || is_tracer(task.tgid()) {
-        count(Program::ProcessExec, |stats| &mut stats.filtered);
+    let Some(counters) = Counters::of(Program::ProcessExec) else { return };
+    counters.add(|stats| &mut stats.seen);
+    let current = Current::task();
+    let header = header(Kind::Exec, current, identity);
+    if !identity.is_selected()
+        || globals::FAILED_ONLY.load() != 0
+        || is_tracer(current)
+        || !filter::selects(&header)
+    {
+        counters.add(|stats| &mut stats.filtered);
         return;
     }
     let Some(scratch) = Scratch::take(Program::ProcessExec) else { return };
@@ -40,21 +49,23 @@ pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
         },
         None => Copied::FAULT,
     };
-    submit(scratch, identity, 0, path, args);
+    submit(counters, scratch, header, 0, path, args);
 }
 
 /// A call to execute returned, and so has failed. The argument block is still the old program's: the new
 /// arguments are where the caller has them.
 #[inline(always)]
-pub fn on_exit(registers: &Registers, ret: i64, tgid: u32) {
+pub fn on_exit(registers: &Registers, ret: i64) {
     if ret >= 0 {
         return;
     }
-    let Some((call, arguments)) = arch::exec_call(registers) else { return };
-    count(Program::ExecExit, |stats| &mut stats.seen);
+    let Some((call, arguments, task)) = arch::exec_call(registers) else { return };
+    let Some(counters) = Counters::of(Program::ExecExit) else { return };
+    counters.add(|stats| &mut stats.seen);
     let identity = lifecycle::identity_of_failed_exec(Task::current());
-    if !identity.is_selected() || is_tracer(tgid) {
-        count(Program::ExecExit, |stats| &mut stats.filtered);
+    let header = header(Kind::Exec, task, &identity);
+    if !identity.is_selected() || is_tracer(task) || !filter::selects(&header) {
+        counters.add(|stats| &mut stats.filtered);
         return;
     }
     let Some(scratch) = Scratch::take(Program::ExecExit) else { return };
@@ -63,20 +74,20 @@ pub fn on_exit(registers: &Registers, ret: i64, tgid: u32) {
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, path) };
     let args = copy_argv(&scratch, FIXED + path.len, argv, call.compat);
-    submit(scratch, &identity, ret as i32, path, args);
+    submit(counters, scratch, header, ret as i32, path, args);
 }
 
 #[inline(always)]
-fn submit(mut scratch: Scratch, identity: &Identity, ret: i32, path: Copied, args: Copied) {
+fn submit(counters: Counters, mut scratch: Scratch, header: Header, ret: i32, path: Copied, args: Copied) {
     scratch.write(Exec {
-        header: header(Kind::Exec, identity),
+        header: Header { timestamp: now(), ..header },
         ret,
         path_len: path.len as u16,
         args_len: args.len as u16,
         marks: path.marks(PATH_TRUNCATED, PATH_FAULT) | args.marks(ARGS_TRUNCATED, ARGS_FAULT),
         reserved: [0; 7],
     });
-    scratch.submit_event(FIXED + path.len + args.len);
+    scratch.submit_event(counters, FIXED + path.len + args.len);
 }
 
 /// Copies an argument vector, string after string, each with its NUL. What was read before a fault stays.

@@ -1,14 +1,15 @@
 //! open, openat, openat2, creat, read when the call returns.
 
 use tracer_common::{
+    container::Process,
     event::{Kind, OPEN_PATH_MAX, Open, PATH_FAULT, PATH_TRUNCATED},
     stats::Program,
 };
 
 use crate::{
     arch::{self, Arguments, OpenCall, Registers},
-    emit::{Scratch, count, header},
-    globals,
+    emit::{Counters, Scratch, header, now},
+    filter, globals,
     identity::Identity,
     is_tracer, read,
 };
@@ -27,22 +28,39 @@ struct OpenHow {
     mode: u64,
 }
 
+/// A call that `program` answers for has returned.
 #[inline(always)]
-pub fn on_exit(registers: &Registers, ret: i64, tgid: u32) {
+pub fn on_return(
+    program: Program,
+    registers: &Registers,
+    ret: i64,
+    is_its: impl FnOnce(OpenCall) -> bool,
+    prepares: impl FnOnce(&mut Process),
+) {
     const FIXED: u32 = size_of::<Open>() as u32;
-    let Some((call, arguments)) = arch::open_call(registers) else { return };
-    count(Program::OpenExit, |stats| &mut stats.seen);
-    let identity = Identity::look_up(tgid);
-    if !identity.is_selected() || (globals::FAILED_ONLY.load() != 0 && ret >= 0) || is_tracer(tgid) {
-        count(Program::OpenExit, |stats| &mut stats.filtered);
+    let Some((call, arguments, task)) = arch::open_call(registers) else { return };
+    if !is_its(call) {
         return;
     }
-    let Some(mut scratch) = Scratch::take(Program::OpenExit) else { return };
+    let Some(counters) = Counters::of(program) else { return };
+    counters.add(|stats| &mut stats.seen);
+    let identity = Identity::look_up(program, task, prepares);
+    if !identity.is_selected() || (globals::FAILED_ONLY.load() != 0 && ret >= 0) || is_tracer(task) {
+        counters.add(|stats| &mut stats.filtered);
+        return;
+    }
+    let mut header = header(Kind::Open, task, &identity);
+    if !filter::selects(&header) {
+        counters.add(|stats| &mut stats.filtered);
+        return;
+    }
+    header.timestamp = now();
+    let Some(mut scratch) = Scratch::take(program) else { return };
     let Request { dirfd, path, flags, mode } = request(call, arguments);
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), OPEN_PATH_MAX as u32, path) };
     scratch.write(Open {
-        header: header(Kind::Open, &identity),
+        header,
         flags,
         ret: ret as i32,
         dirfd,
@@ -51,7 +69,7 @@ pub fn on_exit(registers: &Registers, ret: i64, tgid: u32) {
         marks: path.marks(PATH_TRUNCATED, PATH_FAULT),
         reserved: 0,
     });
-    scratch.submit_event(FIXED + path.len);
+    scratch.submit_event(counters, FIXED + path.len);
 }
 
 /// What was asked for, whichever call asked.

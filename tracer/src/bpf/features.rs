@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use aya::maps::MapType;
 
-use super::{KERNEL_BTF, offsets};
+use super::{
+    Bpf, OpenHook, Options,
+    btf::{KERNEL_BTF, KernelTypes},
+};
 use crate::error::Unsupported;
 
 /// The oldest kernel that has what the programs need: the ring buffer.
@@ -19,6 +22,9 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
 ];
 /// Before 5.8 it was the one for BPF, and it still includes CAP_BPF and CAP_PERFMON.
 const CAP_SYS_ADMIN: u32 = 21;
+
+/// What to do about what should not be.
+const REPORT: &str = "please report it with the output of `tracer doctor`";
 
 /// One thing that tracing needs or gains from.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ pub fn check_all() -> Vec<Check> {
     if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
         checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
         checks.push(Check { name: "hooks", outcome: hooks() });
+        checks.push(Check { name: "opens", outcome: opens() });
     }
     checks.push(Check { name: "tracefs", outcome: tracefs() });
     checks.push(Check { name: "io_uring", outcome: io_uring() });
@@ -128,7 +135,7 @@ fn judge_capabilities(effective: u64, root: bool) -> Outcome {
         .map(|(_, name, purpose)| format!("{name} ({purpose})"))
         .collect();
     if missing.is_empty() {
-        return Outcome::Fine("CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE".into());
+        return Outcome::Fine(CAPABILITIES.map(|(_, name, _)| name).join(", "));
     }
     Outcome::Missing(
         format!("not permitted: this process lacks {}", missing.join(", ")),
@@ -158,13 +165,29 @@ fn ring_buffer() -> Outcome {
 
 fn hooks() -> Outcome {
     let hooks = ["sched_process_exec", "sched_process_fork", "sched_process_exit", "sys_exit"];
-    match offsets::missing_tracepoints(Path::new(KERNEL_BTF), &hooks) {
+    let missing = KernelTypes::read(Path::new(KERNEL_BTF)).map(|types| {
+        let is_missing = |name: &&&str| !types.has_typedef(&format!("btf_trace_{name}"));
+        hooks.iter().filter(is_missing).copied().collect::<Vec<_>>()
+    });
+    match missing {
         Ok(missing) if missing.is_empty() => Outcome::Fine(format!("tp_btf: {}", hooks.join(", "))),
         Ok(missing) => Outcome::Missing(
             format!("this kernel has no tracepoint {}", missing.join(", ")),
             "use a kernel built with CONFIG_FTRACE_SYSCALLS=y".into(),
         ),
         Err(error) => Outcome::Missing(format!("{error:#}"), "use a kernel whose BTF is intact".into()),
+    }
+}
+
+/// Where opens would be hooked: found out by loading the programs, as tracing does.
+fn opens() -> Outcome {
+    match Bpf::load(&Options::for_trial()).map(|(bpf, _)| bpf.into_open_hook()) {
+        Ok(Some(OpenHook { hook, instead_of: None })) => Outcome::Fine(format!("hooked at {hook}")),
+        Ok(Some(OpenHook { hook, instead_of: Some(reason) })) => {
+            Outcome::Note(format!("hooked at {hook}, which every system call passes: not at {reason}"))
+        }
+        Ok(None) => Outcome::Missing("opens are not hooked".into(), REPORT.into()),
+        Err(error) => Outcome::Missing(format!("the programs cannot be loaded: {error:#}"), REPORT.into()),
     }
 }
 

@@ -1,12 +1,12 @@
 //! Loading the programs, attaching them, and taking them away again.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::LazyLock, thread};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
-    programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
+    programs::ProgramError,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
@@ -14,12 +14,16 @@ use tracer_common::{
     container::{RESTORER, RUNTIME},
     event::Kind,
     offsets::FIELDS,
-    stats::{Program, ProgramStats},
+    stats::ProgramStats,
 };
 use tracing::debug;
 
 use super::{
-    EventRing, KERNEL_BTF, offsets,
+    EventFilter, EventRing, Hook,
+    btf::{KERNEL_BTF, KernelTypes},
+    filter::KernelFilter,
+    hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
+    offsets,
     stats::{self, Counters},
 };
 use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_NS};
@@ -28,8 +32,9 @@ use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_N
 const SLOTS: u32 = 32_768;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
-/// Data in the event ring at which its reader is woken, unless the ring is smaller.
-const WAKE_BYTES: u64 = 64 * 1024;
+/// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
+/// milliseconds.
+const WAKE_BYTES_MAX: u64 = 256 * 1024;
 
 /// The file name of what runtimes restore containers with.
 const RESTORER_NAME: &str = "criu";
@@ -48,18 +53,41 @@ pub struct Options<'a> {
     pub host: bool,
     /// Whether only failed calls are wanted.
     pub failed: bool,
+    /// What is asked of events besides.
+    pub filter: &'a EventFilter,
+    /// Where opens are hooked; none for the best way that this kernel has.
+    pub hook: Option<Hook>,
     /// File names of container runtimes.
     pub runtimes: &'a [String],
     /// Whether the programs' own log is wanted.
     pub log: bool,
 }
 
+impl Options<'_> {
+    /// To find out whether opens can be traced, and how.
+    pub(super) fn for_trial() -> Self {
+        static NO_FILTER: LazyLock<EventFilter> = LazyLock::new(EventFilter::default);
+        Self {
+            kind: Some(Kind::Open),
+            buffer_size: 4096,
+            host: false,
+            failed: false,
+            filter: &NO_FILTER,
+            hook: None,
+            runtimes: &[],
+            log: false,
+        }
+    }
+}
+
 /// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
 pub struct Bpf {
     ebpf: Ebpf,
-    /// The programs that this kind needs, with the hook of each, in the order they are attached.
-    programs: &'static [(Program, &'static str)],
-    links: Vec<(Program, BtfTracePointLinkId)>,
+    /// The programs that this kind needs, in the order they are attached.
+    programs: Vec<Hooked>,
+    /// Where opens are hooked, if they are traced.
+    open_hook: Option<OpenHook>,
+    links: Vec<Link>,
     kind: Option<Kind>,
     stats: PerCpuArray<MapData, ProgramStats>,
 }
@@ -74,29 +102,12 @@ pub struct Maps {
     pub registry: RegistryMaps,
 }
 
-// Exits and forks before executions: what starts to be followed must not slip away. Traced events last, when
-// the containers they belong to are already seen.
-const OPEN_PROGRAMS: &[(Program, &str)] = &[
-    (Program::ProcessExit, "sched_process_exit"),
-    (Program::ProcessFork, "sched_process_fork"),
-    (Program::ProcessExec, "sched_process_exec"),
-    (Program::OpenExit, "sys_exit"),
-];
-const EXEC_PROGRAMS: &[(Program, &str)] = &[
-    (Program::ProcessExit, "sched_process_exit"),
-    (Program::ProcessFork, "sched_process_fork"),
-    (Program::ExecExit, "sys_exit"),
-    (Program::ProcessExec, "sched_process_exec"),
-];
-
 impl Bpf {
     /// Loads what tracing `options.kind` needs; nothing is attached yet.
     pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
-        let programs = match options.kind {
-            Some(Kind::Open) => OPEN_PROGRAMS,
-            Some(Kind::Exec) | None => EXEC_PROGRAMS,
-        };
-        let globals = Globals::new(options)?;
+        let (types, btf) = kernel_types()?;
+        let globals = Globals::new(options, &types)?;
+        let filter = KernelFilter::new(options.filter);
         lift_memlock_limit();
         let mut loader = EbpfLoader::new();
         for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
@@ -109,6 +120,10 @@ impl Bpf {
             .override_global("TRACE_EXEC", &globals.trace_exec, true)
             .override_global("TRACE_HOST", &globals.trace_host, true)
             .override_global("FAILED_ONLY", &globals.failed_only, true)
+            .override_global("FILTER_PIDS", &filter.pids.mode, true)
+            .override_global("FILTER_UIDS", &filter.uids.mode, true)
+            .override_global("FILTER_COMMS", &filter.comms.mode, true)
+            .override_global("TYPED_TASKS", &globals.typed_tasks, true)
             .override_global("WAKE_BYTES", &globals.wake_bytes, true)
             .override_global(aya_log::LEVEL, &aya_log_level, false)
             .map_max_entries("EVENTS", options.buffer_size)
@@ -117,16 +132,17 @@ impl Bpf {
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
             .map_max_entries("FREE_SLOTS", SLOTS)
+            .map_max_entries("PIDS", filter.pids.max_entries())
+            .map_max_entries("UIDS", filter.uids.max_entries())
+            .map_max_entries("COMMS", filter.comms.max_entries())
             .load(OBJECT)
             .map_err(explain_maps)?;
 
-        let btf = Btf::from_sys_fs().with_context(|| format!("parsing {KERNEL_BTF}"))?;
-        for (program, hook) in programs {
-            tracepoint(&mut ebpf, *program)?
-                .load(hook, &btf)
-                .map_err(|error| explain(error, program.name(), hook))?;
-        }
+        let (programs, open_hook) = load_programs(&mut ebpf, options, &types, &btf)?;
 
+        filter.pids.fill(&mut ebpf, "PIDS")?;
+        filter.uids.fill(&mut ebpf, "UIDS")?;
+        filter.comms.fill(&mut ebpf, "COMMS")?;
         let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
         let names = options.runtimes.iter().map(|name| (name.as_str(), RUNTIME));
         for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
@@ -139,18 +155,19 @@ impl Bpf {
             free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
         }
         let maps = Maps {
-            events: EventRing::new(take(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
+            events: EventRing::new(take_untyped(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?)?,
             lifecycle: take(&mut ebpf, "LIFECYCLE")?,
             registry: RegistryMaps {
                 verdicts: take(&mut ebpf, "VERDICTS")?,
                 free_slots,
                 slots: take(&mut ebpf, "SLOTS")?,
                 adoptees: take(&mut ebpf, "ADOPTEES")?,
+                epochs: take(&mut ebpf, "EPOCHS")?,
                 processes: take(&mut ebpf, "PROCESSES")?,
             },
         };
         let stats = take(&mut ebpf, "STATS")?;
-        Ok((Self { ebpf, programs, links: Vec::new(), kind: options.kind, stats }, maps))
+        Ok((Self { ebpf, programs, open_hook, links: Vec::new(), kind: options.kind, stats }, maps))
     }
 
     /// The object, for its log.
@@ -160,42 +177,62 @@ impl Bpf {
 
     /// Attaches every program. On an error those that were attached go with `self`.
     pub fn attach(&mut self) -> anyhow::Result<()> {
-        for (program, hook) in self.programs {
-            let link = tracepoint(&mut self.ebpf, *program)?
-                .attach()
-                .with_context(|| format!("attaching the BPF program {} to {hook}", program.name()))?;
-            self.links.push((*program, link));
+        for Hooked { program, target, .. } in &self.programs {
+            let name = program.name();
+            let loaded =
+                self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
+            let link = hooks::attach(loaded)
+                .with_context(|| format!("attaching the BPF program {name} to {target}"))?;
+            self.links.push(link);
         }
         Ok(())
     }
 
+    /// Where opens are hooked, if they are traced.
+    pub const fn open_hook(&self) -> Option<&OpenHook> {
+        self.open_hook.as_ref()
+    }
+
+    /// The same, when that was all that the programs were loaded for.
+    pub fn into_open_hook(self) -> Option<OpenHook> {
+        self.open_hook
+    }
+
     /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
     /// counters stand still.
-    pub fn detach(&mut self) -> anyhow::Result<()> {
+    pub fn detach(&mut self) {
         // The events first: as long as they come, what they belong to is followed.
-        for (program, link) in self.links.drain(..).rev() {
-            tracepoint(&mut self.ebpf, program)?
-                .detach(link)
-                .with_context(|| format!("detaching the BPF program {}", program.name()))?;
+        while let Some(link) = self.links.pop() {
+            drop(link);
         }
         wait_for_running_programs();
-        Ok(())
     }
 
     /// Adds the counters up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         let mut counters = Counters::default();
-        for (program, _) in self.programs {
+        for Hooked { program, .. } in &self.programs {
             let per_cpu = self
                 .stats
                 .get(&(*program as u32), 0)
                 .with_context(|| format!("reading the counters of {}", program.name()))?;
             let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
-            let is_hook = self.kind.is_some_and(|kind| stats::is_hook_of(*program, kind));
+            let is_hook = self.kind.is_some_and(|kind| hooks::is_hook_of(*program, kind));
             counters.add(*program, is_hook, per_cpu.iter(), stats::recursion_misses(loaded.fd()?));
         }
         Ok(counters)
     }
+}
+
+/// The kernel's types, once as offsets are looked up in and once as programs are loaded with: parsed at the same time,
+/// since each takes a good part of a start.
+fn kernel_types() -> anyhow::Result<(KernelTypes, Btf)> {
+    thread::scope(|scope| {
+        let types = scope.spawn(|| KernelTypes::read(Path::new(KERNEL_BTF)));
+        let btf = Btf::from_sys_fs().with_context(|| format!("parsing {KERNEL_BTF}"));
+        let types = types.join().unwrap_or_else(|_| Err(anyhow!("parsing {KERNEL_BTF} has panicked")))?;
+        Ok((types, btf?))
+    })
 }
 
 /// What the programs are told, kept here because the loader borrows it.
@@ -206,21 +243,29 @@ struct Globals {
     trace_exec: u32,
     trace_host: u32,
     failed_only: u32,
+    typed_tasks: u32,
     wake_bytes: u64,
 }
 
 impl Globals {
-    fn new(options: &Options<'_>) -> anyhow::Result<Self> {
+    fn new(options: &Options<'_>, types: &KernelTypes) -> anyhow::Result<Self> {
         Ok(Self {
-            offsets: offsets::resolve(Path::new(KERNEL_BTF))?,
+            offsets: offsets::resolve(types)?,
+            typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
             tracer_pid: std::process::id(),
             tracer_pid_ns: nested_pid_ns()?,
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
-            wake_bytes: WAKE_BYTES.min(u64::from(options.buffer_size) / 4),
+            wake_bytes: wake_bytes(options.buffer_size),
         })
     }
+}
+
+/// What each CPU may put into the event ring before it wakes the reader: a quarter of it for all together.
+fn wake_bytes(buffer_size: u32) -> u64 {
+    let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus.get().into());
+    (u64::from(buffer_size) / 4 / cpus).min(WAKE_BYTES_MAX)
 }
 
 /// The inode number of the pid namespace that this process is in; 0 for the initial one.
@@ -266,7 +311,7 @@ pub fn wait_for_running_programs() {
     let failed = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
     if failed {
         // Refused on kernels with nohz_full CPUs. No program runs for as long as this.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
@@ -308,16 +353,113 @@ fn explain(error: ProgramError, program: &str, hook: &str) -> anyhow::Error {
     anyhow!("loading the BPF program {program} for {hook}: {io_error}; the end of the verifier's log:\n{end}")
 }
 
-fn tracepoint(ebpf: &mut Ebpf, program: Program) -> anyhow::Result<&mut BtfTracePoint> {
-    let name = program.name();
-    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
-    Ok(program.try_into()?)
+/// Where opens are hooked, and why not better.
+#[derive(Debug)]
+pub struct OpenHook {
+    /// Where.
+    pub hook: Hook,
+    /// What speaks against a better one that was tried.
+    pub instead_of: Option<String>,
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
+/// Loads what tracing takes, several programs at once: the verifier is what takes the time of a start. Returns what is
+/// to be attached, in that order: traced events last, when the containers they belong to are already seen.
+fn load_programs(
+    ebpf: &mut Ebpf,
+    options: &Options<'_>,
+    types: &KernelTypes,
+    btf: &Btf,
+) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
+    let mut programs: Programs<'_> = ebpf.programs_mut().collect();
+    thread::scope(|scope| {
+        let lifecycle = start_loading(scope, &mut programs, LIFECYCLE, btf);
+        let mut load = |hooked: &[Hooked]| finish_loading(start_loading(scope, &mut programs, hooked, btf)?);
+        let (last, open_hook) = match options.kind {
+            Some(Kind::Open) => load_open_hook(options.hook, types, load)?,
+            Some(Kind::Exec) | None => {
+                load(EXEC)?;
+                (EXEC.to_vec(), None)
+            }
+        };
+        finish_loading(lifecycle?)?;
+        Ok((attach_order(options.kind, last), open_hook))
+    })
+}
+
+/// Executions are seen by one of the programs that follow containers: there it comes last.
+fn attach_order(kind: Option<Kind>, hooks: Vec<Hooked>) -> Vec<Hooked> {
+    match kind {
+        Some(Kind::Open) => [LIFECYCLE, &hooks].concat(),
+        Some(Kind::Exec) | None => {
+            let (exec, others) =
+                LIFECYCLE.split_last().map_or((None, LIFECYCLE), |(exec, others)| (Some(*exec), others));
+            others.iter().copied().chain(hooks).chain(exec).collect()
+        }
+    }
+}
+
+/// The best way to hook opens that this kernel has, or the one that is asked for. What it has is found out by trying:
+/// kernels of one version differ.
+fn load_open_hook(
+    forced: Option<Hook>,
+    types: &KernelTypes,
+    mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
+) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
+    let mut instead_of = None;
+    for hook in Hook::ALL {
+        if forced.is_some_and(|forced| forced != hook) {
+            continue;
+        }
+        let hooked: Vec<Hooked> =
+            hook.programs().iter().filter(|hooked| hooked.is_needed(types)).copied().collect();
+        match load(&hooked) {
+            Ok(()) => {
+                return Ok((hooked, Some(OpenHook { hook, instead_of })));
+            }
+            Err(error) if forced.is_none() && hook != Hook::SysExit => {
+                instead_of = Some(format!("{hook}: {error:#}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(anyhow!("there is no way to hook opens"))
+}
+
+type Programs<'e> = std::collections::HashMap<&'e str, &'e mut aya::programs::Program>;
+type Loading<'scope> = Vec<thread::ScopedJoinHandle<'scope, anyhow::Result<()>>>;
+
+/// Starts to load programs, each on a thread of its own.
+fn start_loading<'scope, 'env: 'scope>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    programs: &mut Programs<'env>,
+    hooked: &[Hooked],
+    btf: &'env Btf,
+) -> anyhow::Result<Loading<'scope>> {
+    let start = |&Hooked { program, target, .. }: &Hooked| {
+        let name = program.name();
+        let program = programs.remove(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
+        Ok(scope
+            .spawn(move || hooks::load(program, target, btf).map_err(|error| explain(error, name, target))))
+    };
+    hooked.iter().map(start).collect()
+}
+
+fn finish_loading(loading: Loading<'_>) -> anyhow::Result<()> {
+    let finish = |thread: thread::ScopedJoinHandle<'_, _>| {
+        thread.join().unwrap_or_else(|_| Err(anyhow!("loading a BPF program has panicked")))
+    };
+    // All of them are waited for, whatever comes of the first.
+    let results: Vec<anyhow::Result<()>> = loading.into_iter().map(finish).collect();
+    results.into_iter().collect()
+}
+
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
 where
     M: TryFrom<Map, Error = aya::maps::MapError>,
 {
-    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
-    M::try_from(map).with_context(|| format!("using the BPF map {name}"))
+    M::try_from(take_untyped(ebpf, name)?).with_context(|| format!("using the BPF map {name}"))
+}
+
+fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
 }

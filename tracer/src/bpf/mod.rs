@@ -1,12 +1,19 @@
 //! The kernel side as user space sees it: prerequisites, loading, attaching, rings, counters.
 
+mod btf;
 mod events;
 pub mod features;
+mod filter;
+mod hooks;
 mod load;
 mod offsets;
+mod ring;
 mod stats;
 
+pub use btf::KERNEL_BTF;
 pub use events::EventRing;
-pub use load::{Bpf, Options, wait_for_running_programs};
-pub use offsets::KERNEL_BTF;
+pub use filter::EventFilter;
+pub use hooks::Hook;
+pub use load::{Bpf, OpenHook, Options, wait_for_running_programs};
+pub use ring::Ring;
 pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};

@@ -3,10 +3,7 @@
 use std::os::fd::AsRawFd as _;
 
 use aya::programs::ProgramFd;
-use tracer_common::{
-    event::Kind,
-    stats::{Program, ProgramStats},
-};
+use tracer_common::stats::{Program, ProgramStats};
 
 /// Counters of one hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,21 +117,9 @@ impl Counters {
     }
 }
 
-/// Whether a program's runs are calls of the traced kind.
-pub(super) fn is_hook_of(program: Program, kind: Kind) -> bool {
-    match program {
-        Program::OpenExit => kind == Kind::Open,
-        Program::ProcessExec | Program::ExecExit => kind == Kind::Exec,
-        Program::ProcessFork | Program::ProcessExit => false,
-    }
-}
-
 /// Whether a program's runs are all there is to know of some process.
 const fn follows_processes(program: Program) -> bool {
-    match program {
-        Program::ProcessExec | Program::ProcessFork | Program::ProcessExit => true,
-        Program::OpenExit | Program::ExecExit => false,
-    }
+    matches!(program, Program::ProcessExec | Program::ProcessFork | Program::ProcessExit)
 }
 
 /// How often the kernel left a program out because it was running already (`recursion_misses`, since 5.12).
@@ -154,7 +139,9 @@ fn parse_recursion_misses(fdinfo: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tracer_common::event::Kind;
+
+    use super::{super::hooks::is_hook_of, *};
 
     #[test]
     fn recursion_misses_are_read_where_the_kernel_shows_them() {
@@ -186,6 +173,7 @@ mod tests {
             lost_processes_full: 5,
             lost_slots_full: 6,
             lost_crowded: 7,
+            since_wake: 8,
         };
         let mut counters = Counters::default();
         counters.add(Program::OpenExit, true, [one, one].iter(), 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
 
-use crate::trace::TRACERS;
+use crate::{bpf::Hook, trace::TRACERS};
 
 /// Says which pod opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -38,6 +38,13 @@ fn kinds() -> PossibleValuesParser {
     )
 }
 
+/// The best hook that this kernel has.
+pub(super) const HOOK_AUTO: &str = "auto";
+
+fn hooks() -> PossibleValuesParser {
+    PossibleValuesParser::new([HOOK_AUTO].into_iter().chain(Hook::ALL.map(Hook::name)))
+}
+
 #[derive(Debug, ClapArgs)]
 pub(super) struct TraceArgs {
     /// What to trace
@@ -64,6 +71,9 @@ pub(super) struct TraceArgs {
     /// Size of the kernel's buffer for events, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "8MiB")]
     pub(super) buffer_size: ByteSize,
+    /// Where opens are hooked: all ways tell the same, but fexit costs other system calls nothing
+    #[arg(long, value_name = "HOOK", default_value = HOOK_AUTO, value_parser = hooks())]
+    pub(super) hook: String,
     #[command(flatten)]
     pub(super) selection: SelectionArgs,
     #[command(flatten)]

@@ -2,16 +2,19 @@
 
 use rustix::termios::tcgetwinsize;
 
-use super::args::{ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
+use tracer_common::event::Kind;
+
+use super::args::{HOOK_AUTO, ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
 use crate::{
+    bpf::{EventFilter, Hook},
     containers::{LabelSelector, Pattern, Selection},
     cri,
     error::Usage,
     list,
     observe::Scope,
-    render::{ContainerRenderer, Format, Renderer, Table},
+    render::{ContainerRenderer, EventRenderer, Format},
     runtime::RUNTIMES,
-    trace::{self, EventFilter, TRACERS, Tracer},
+    trace::{self, TRACERS, Tracer},
 };
 
 /// The kernel's limits of a ring buffer: a page at least, and what fits into 32 bits, twice mapped.
@@ -33,6 +36,7 @@ pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Confi
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
             comms: Pattern::parse(&args.comm).map_err(option("--comm"))?,
         },
+        hook: hook(&args.hook, tracer)?,
         host: args.host,
         failed: args.failed,
         renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
@@ -83,10 +87,20 @@ fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
     })
 }
 
-fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<Renderer, String> {
-    Renderer::new(&Format::parse(&args.output)?, |layout| {
-        Table::new(layout, tracer, node, terminal_width(), !args.no_headers)
-    })
+/// Executions have one hook only.
+fn hook(name: &str, tracer: &dyn Tracer) -> Result<Option<Hook>, Usage> {
+    if name == HOOK_AUTO {
+        return Ok(None);
+    }
+    let hook = name.parse().map_err(option("--hook"))?;
+    if tracer.kind() != Kind::Open && hook != Hook::SysExit {
+        return Err(Usage(format!("--hook: {} is traced at {} only", tracer.name(), Hook::SysExit)));
+    }
+    Ok(Some(hook))
+}
+
+fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<EventRenderer, String> {
+    EventRenderer::new(&Format::parse(&args.output)?, tracer, node, terminal_width(), !args.no_headers)
 }
 
 fn terminal_width() -> Option<usize> {

@@ -14,7 +14,9 @@ use tokio::{
     sync::watch,
     time::{Duration, Instant, timeout_at},
 };
-use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED, Slot, Verdict};
+use tracer_common::container::{
+    Adoptee, CLOSED, ContainerKey, EPOCH_OF_USER, Process, REJECTED, Slot, Verdict,
+};
 use tracing::{debug, warn};
 
 use super::{Choice, Container, Isolation, Selection};
@@ -149,6 +151,8 @@ struct State {
     /// By slot, the last generation that was given back.
     given_back: Vec<u32>,
     maps: RegistryMaps,
+    /// What the programs were last told of how often to look processes up anew.
+    epoch: u64,
     /// Keys that were given to containers which ran already.
     adopted: HashSet<ContainerKey>,
     /// Those of them whose processes are still being entered: none of them ends before that.
@@ -169,6 +173,8 @@ pub struct RegistryMaps {
     pub slots: Array<MapData, Slot>,
     /// Processes of containers that ran already, by process id.
     pub adoptees: KernelMap<MapData, u32, Adoptee>,
+    /// How often user space has made the programs look processes up anew, among others'.
+    pub epochs: Array<MapData, u64>,
     /// Processes that the programs follow.
     pub processes: KernelMap<MapData, u32, Process>,
 }
@@ -200,6 +206,7 @@ impl Registry {
             ended: HashMap::new(),
             given_back: vec![0; maps.free_slots.capacity() as usize],
             maps,
+            epoch: 0,
             adopted: HashSet::new(),
             entering: HashSet::new(),
             labels: HashMap::new(),
@@ -500,7 +507,7 @@ impl Registry {
 
     /// Hands a process of a container that runs already to the programs.
     pub fn enter(&self, pid: u32, adoptee: &Adoptee) {
-        if let Err(error) = self.lock().maps.adoptees.insert(&pid, adoptee, 0) {
+        if let Err(error) = self.lock().adopt(pid, adoptee) {
             warn!("process {pid} of a container that runs already is left out: {error}");
         }
     }
@@ -682,6 +689,13 @@ impl State {
         let slot = Slot { generation, runtime_mntns, processes: 0, runtime_root: 0, restorer: 0 };
         self.maps.slots.set(index, &slot, 0)?;
         Ok(ContainerKey::new(index, generation))
+    }
+
+    /// Hands a process to the programs, which may have looked it up before.
+    fn adopt(&mut self, pid: u32, adoptee: &Adoptee) -> Result<(), MapError> {
+        self.maps.adoptees.insert(&pid, adoptee, 0)?;
+        self.epoch += 1;
+        self.maps.epochs.set(EPOCH_OF_USER, &self.epoch, 0)
     }
 
     /// Whether processes of a container that ran already are left. The programs count those that have done

@@ -46,6 +46,18 @@ impl<T> Pattern<T> {
         self.wanted.is_empty() && self.unwanted.is_empty()
     }
 
+    /// The values that are wanted; with none, all are.
+    #[must_use]
+    pub fn wanted(&self) -> &[T] {
+        &self.wanted
+    }
+
+    /// The values that are not wanted, even if they are.
+    #[must_use]
+    pub fn unwanted(&self) -> &[T] {
+        &self.unwanted
+    }
+
     /// Whether it selects this value. What has none is selected by exclusions only.
     #[must_use]
     pub fn selects<V: ?Sized>(&self, value: Option<&V>) -> bool

@@ -7,15 +7,15 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use tracing::{debug, warn};
 
 use super::{
-    EventFilter, Tracer,
+    Tracer,
     sink::{Sink, Stop, Tally},
     stream::Stream,
 };
 use crate::{
-    bpf::{self, Counters, ProgramCounters, features},
+    bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
     observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
-    render::Renderer,
+    render::EventRenderer,
     stdout,
 };
 
@@ -35,8 +35,10 @@ pub struct Config {
     pub host: bool,
     /// Whether only failed calls are shown.
     pub failed: bool,
+    /// Where opens are hooked; none for the best way that this kernel has.
+    pub hook: Option<Hook>,
     /// How events are shown.
-    pub renderer: Renderer,
+    pub renderer: EventRenderer,
     /// The node's name.
     pub node: String,
     /// When to stop by itself.
@@ -78,6 +80,8 @@ impl Session {
             buffer_size: config.buffer_size,
             host: config.host,
             failed: config.failed,
+            filter: &config.filter,
+            hook: config.hook,
             runtimes: &runtimes,
             log: config.log_programs,
         };
@@ -87,11 +91,11 @@ impl Session {
         let (finish, finished) = oneshot::channel();
         let sink = Sink::new(
             config.tracer,
-            config.filter,
             config.renderer,
             config.node,
             config.max_events,
             Arc::clone(&tally),
+            stdout::write,
             stop,
         );
         let stream = Stream::new(events, &observer, sink);
@@ -123,7 +127,7 @@ impl Session {
 
     /// Detaches, lets the last events be handled, and adds up.
     async fn finish(mut self) -> anyhow::Result<()> {
-        self.observer.detach()?;
+        self.observer.detach();
         let (result, stuck) = self.finished().await;
         let counters = lock(&self.observer.bpf).counters()?;
         let events = counters.events;

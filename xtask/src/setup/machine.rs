@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 
 use super::needs::{Needs, Package, Probe, Tool, Toolchain};
 use crate::{
-    pins,
+    elf, pins,
     process::{clean, find, is_root},
 };
 
@@ -76,14 +76,14 @@ pub(crate) fn has_apt() -> bool {
 
 /// The program `busybox` that needs no shared library.
 pub(crate) fn static_busybox() -> Option<PathBuf> {
-    find("busybox").filter(|file| fs::read(file).is_ok_and(|bytes| is_static_elf(&bytes)))
+    find("busybox").filter(|file| fs::read(file).is_ok_and(|bytes| elf::is_static(&bytes)))
 }
 
 fn is_there(package: &Package) -> bool {
     match package.probe {
         Probe::Program(name) => find(name).is_some(),
         Probe::StaticProgram(name) => {
-            find(name).is_some_and(|file| fs::read(file).is_ok_and(|bytes| is_static_elf(&bytes)))
+            find(name).is_some_and(|file| fs::read(file).is_ok_and(|bytes| elf::is_static(&bytes)))
         }
     }
 }
@@ -142,71 +142,4 @@ fn version(tool: Tool) -> Option<String> {
     let text = String::from_utf8(output.stdout).ok()?;
     // `bpf-linker 0.13.0`, `youki version: 0.7.0`
     text.lines().next()?.split_whitespace().last().map(str::to_owned)
-}
-
-/// Whether these bytes are an ELF program without an interpreter (64 bits, this machine's byte order).
-fn is_static_elf(bytes: &[u8]) -> bool {
-    const MAGIC_64: &[u8] = b"\x7fELF\x02";
-    const PROGRAM_HEADERS: usize = 0x20;
-    const HEADER_SIZE: usize = 0x36;
-    const HEADER_COUNT: usize = 0x38;
-    const PT_INTERP: u32 = 3;
-
-    fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-        bytes.get(at..at.checked_add(N)?)?.try_into().ok()
-    }
-    let has_interpreter = || {
-        let start = usize::try_from(u64::from_ne_bytes(field(bytes, PROGRAM_HEADERS)?)).ok()?;
-        let size = usize::from(u16::from_ne_bytes(field(bytes, HEADER_SIZE)?));
-        let count = usize::from(u16::from_ne_bytes(field(bytes, HEADER_COUNT)?));
-        for index in 0..count {
-            let at = start.checked_add(index.checked_mul(size)?)?;
-            if u32::from_ne_bytes(field(bytes, at)?) == PT_INTERP {
-                return Some(true);
-            }
-        }
-        Some(false)
-    };
-    bytes.starts_with(MAGIC_64) && has_interpreter() == Some(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A header of 64 bytes and one program header of that type.
-    fn elf(program_header: u32) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 56];
-        bytes[..5].copy_from_slice(b"\x7fELF\x02");
-        bytes[0x20..0x28].copy_from_slice(&64u64.to_ne_bytes());
-        bytes[0x36..0x38].copy_from_slice(&56u16.to_ne_bytes());
-        bytes[0x38..0x3a].copy_from_slice(&1u16.to_ne_bytes());
-        bytes[64..68].copy_from_slice(&program_header.to_ne_bytes());
-        bytes
-    }
-
-    #[test]
-    fn static_means_no_interpreter() {
-        assert!(is_static_elf(&elf(1)));
-        assert!(!is_static_elf(&elf(3)));
-    }
-
-    #[test]
-    fn broken_files_are_not_static() {
-        assert!(!is_static_elf(b""));
-        assert!(!is_static_elf(b"#!/bin/sh\n"));
-        assert!(!is_static_elf(&elf(1)[..66]));
-        let mut far = elf(1);
-        far[0x20..0x28].copy_from_slice(&u64::MAX.to_ne_bytes());
-        assert!(!is_static_elf(&far));
-    }
-
-    #[test]
-    fn tests_themselves_are_not_static() {
-        // Built for the host's libc, which is a shared library wherever these tests run in CI.
-        if cfg!(target_env = "gnu") {
-            let bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
-            assert!(!is_static_elf(&bytes));
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! What each command needs.
 
-use crate::pins;
+use crate::{dist, pins};
 
 /// For which command. Each asks for no more than it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,10 +9,14 @@ pub(crate) enum Scope {
     Build,
     /// Building, and running a container with runc.
     Demo,
+    /// Building for any Linux, also of another architecture.
+    Dist,
     /// Format, lints and unit tests.
     Quick,
     /// Everything.
     Test,
+    /// Running the integration tests in virtual machines.
+    Vm,
 }
 
 /// What must be there.
@@ -95,6 +99,8 @@ const DOCKER: Package = Package::new("docker.io", Probe::Program("dockerd")).sta
 const PODMAN: Package = Package::new("podman", Probe::Program("podman")).starting("podman.socket");
 /// Compiles the tests' own programs; Rust itself is content with any `cc`.
 const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
+const QEMU: Package = Package::new("qemu-system-x86", Probe::Program("qemu-system-x86_64"));
+const CPIO: Package = Package::new("cpio", Probe::Program("cpio"));
 const BPFTOOL: Package = Package::new("bpftool", Probe::Program("bpftool"));
 
 impl Scope {
@@ -105,7 +111,13 @@ impl Scope {
             toolchains: vec![
                 Toolchain {
                     name: pins::STABLE,
-                    components: if lints { vec!["clippy", "rustfmt"] } else { vec![] },
+                    components: match self {
+                        Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
+                        Self::Dist | Self::Vm => {
+                            dist::TARGETS.iter().map(|target| target.component).collect()
+                        }
+                        Self::Build | Self::Demo => vec![],
+                    },
                 },
                 Toolchain {
                     name: pins::NIGHTLY,
@@ -113,12 +125,13 @@ impl Scope {
                 },
             ],
             tools: match self {
-                Self::Build | Self::Demo | Self::Quick => vec![Tool::BpfLinker],
+                Self::Build | Self::Demo | Self::Dist | Self::Quick | Self::Vm => vec![Tool::BpfLinker],
                 Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny, Tool::Youki],
             },
             packages: match self {
-                Self::Build | Self::Quick => vec![],
+                Self::Build | Self::Dist | Self::Quick => vec![],
                 Self::Demo => vec![RUNC, BUSYBOX],
+                Self::Vm => vec![RUNC, BUSYBOX, CRUN, GCC, BPFTOOL, QEMU, CPIO],
                 Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],
             },
         }

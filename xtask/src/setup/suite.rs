@@ -53,8 +53,27 @@ impl Suite {
         Ok(files)
     }
 
+    /// What apt says of a package: a field a line.
+    pub(crate) fn show(&self, package: &str) -> Result<String> {
+        quietly(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
+    }
+
+    /// Fetches one package without what it depends on: its file.
+    pub(crate) fn download(&self, package: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(package);
+        fs::create_dir_all(&dir)?;
+        quietly(self.apt("apt-get").args(["download", package]).current_dir(&dir))?;
+        let file =
+            fs::read_dir(&dir)?.next().with_context(|| format!("apt-get left no file of {package}"))?;
+        Ok(file?.path())
+    }
+
     fn apt_get(&self) -> Command {
-        let mut command = clean(OsStr::new("apt-get"));
+        self.apt("apt-get")
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = clean(OsStr::new(program));
         command.arg("--config-file").arg(self.settings());
         command
     }

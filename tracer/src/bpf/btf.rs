@@ -1,0 +1,337 @@
+//! The kernel's types, out of its BTF: only what is asked for is looked at, since all of it is some megabytes.
+//!
+//! The format is documented in the kernel's Documentation/bpf/btf.rst.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+/// Where the kernel shows its BTF (`CONFIG_DEBUG_INFO_BTF`).
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+const MAGIC: u16 = 0xeb9f;
+/// `struct btf_type`: name, info, size or type; each a word.
+const TYPE_WORDS: usize = 3;
+/// `struct btf_member`: name, type, offset.
+const MEMBER_WORDS: usize = 3;
+/// Structures within structures; the kernel's are not that deep.
+const DEPTH_MAX: u32 = 16;
+
+/// `BTF_KIND_*`.
+mod kind {
+    pub(super) const INT: u32 = 1;
+    pub(super) const ARRAY: u32 = 3;
+    pub(super) const STRUCT: u32 = 4;
+    pub(super) const UNION: u32 = 5;
+    pub(super) const ENUM: u32 = 6;
+    pub(super) const TYPEDEF: u32 = 8;
+    pub(super) const VOLATILE: u32 = 9;
+    pub(super) const CONST: u32 = 10;
+    pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
+    pub(super) const FUNC_PROTO: u32 = 13;
+    pub(super) const VAR: u32 = 14;
+    pub(super) const DATASEC: u32 = 15;
+    pub(super) const DECL_TAG: u32 = 17;
+    pub(super) const TYPE_TAG: u32 = 18;
+    pub(super) const ENUM64: u32 = 19;
+    pub(super) const LAST: u32 = ENUM64;
+}
+
+/// All types of a kernel, as the file has them.
+#[derive(Debug)]
+pub struct KernelTypes {
+    /// The section of types, in words.
+    words: Vec<u32>,
+    /// Where in `words` each type starts. Types are numbered from 1: 0 is void.
+    starts: Vec<usize>,
+    strings: Vec<u8>,
+}
+
+/// One type.
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    /// The type's own words, then what its kind has besides, and all that follows.
+    words: &'a [u32],
+}
+
+/// One member of a structure or union.
+struct Member {
+    name: u32,
+    type_id: u32,
+    bit_offset: u32,
+}
+
+impl KernelTypes {
+    /// Those in a file.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        Self::parse(&bytes).with_context(|| format!("parsing the BTF in {}", path.display()))
+    }
+
+    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let magic = bytes.first_chunk().map(|magic| u16::from_le_bytes(*magic));
+        if magic != Some(MAGIC) {
+            bail!("it does not start as BTF does");
+        }
+        let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
+        let section = |at: usize| {
+            let start = word(4)?.checked_add(word(at)?)?;
+            bytes.get(start..start.checked_add(word(at + 4)?)?)
+        };
+        let types = section(8).context("the section of types ends behind the file")?;
+        let strings = section(16).context("the section of strings ends behind the file")?;
+        let words: Vec<u32> = types.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let mut starts = Vec::with_capacity(words.len() / 6);
+        let mut at = 0;
+        while at < words.len() {
+            let header = words.get(at..).filter(|words| words.len() >= TYPE_WORDS);
+            let len = header.and_then(|words| Type { words }.len());
+            let Some(len) = len else { bail!("type {} makes no sense", starts.len() + 1) };
+            starts.push(at);
+            at += len;
+        }
+        if at > words.len() {
+            bail!("the last type ends behind its section");
+        }
+        Ok(Self { words, starts, strings: strings.to_vec() })
+    }
+
+    /// Whether there is a function of this name that programs can be attached to.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.find(kind::FUNC, name).is_some()
+    }
+
+    /// Whether there is a type definition of this name.
+    #[must_use]
+    pub fn has_typedef(&self, name: &str) -> bool {
+        self.find(kind::TYPEDEF, name).is_some()
+    }
+
+    /// Where a member of a structure lies, in bytes. `member` is a path with dots through nested structures; those
+    /// without a name are looked through.
+    #[must_use]
+    pub fn offset_of(&self, structure: &str, member: &str) -> Option<u32> {
+        let mut within = self.find(kind::STRUCT, structure)?;
+        let mut bits: u32 = 0;
+        for name in member.split('.') {
+            let (offset, type_id) = self.member(within, name, DEPTH_MAX)?;
+            bits = bits.checked_add(offset)?;
+            // The last one's type does not matter.
+            within = self.resolve(type_id, DEPTH_MAX).unwrap_or(within);
+        }
+        // A bit field has no address.
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    fn find(&self, kind: u32, name: &str) -> Option<Type<'_>> {
+        let types = self.starts.iter().filter_map(|start| Some(Type { words: self.words.get(*start..)? }));
+        types.filter(|found| found.kind() == kind).find(|found| self.is_called(found.words[0], name))
+    }
+
+    fn is_called(&self, offset: u32, name: &str) -> bool {
+        let found = self.strings.get(offset as usize..).unwrap_or_default();
+        found.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    /// The structure or union that a type is, behind names and qualifiers.
+    fn resolve(&self, type_id: u32, depth: u32) -> Option<Type<'_>> {
+        let start = *self.starts.get((type_id as usize).checked_sub(1)?)?;
+        let found = Type { words: self.words.get(start..)? };
+        match found.kind() {
+            kind::STRUCT | kind::UNION => Some(found),
+            kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                self.resolve(found.words[2], depth.checked_sub(1)?)
+            }
+            _ => None,
+        }
+    }
+
+    /// Offset in bits and type of a member.
+    fn member(&self, within: Type<'_>, name: &str, depth: u32) -> Option<(u32, u32)> {
+        within.members().find_map(|member| {
+            if self.is_called(member.name, name) {
+                return Some((member.bit_offset, member.type_id));
+            }
+            if !self.is_called(member.name, "") {
+                return None;
+            }
+            let nested = self.resolve(member.type_id, DEPTH_MAX)?;
+            let (offset, type_id) = self.member(nested, name, depth.checked_sub(1)?)?;
+            Some((member.bit_offset.checked_add(offset)?, type_id))
+        })
+    }
+}
+
+impl<'a> Type<'a> {
+    fn kind(self) -> u32 {
+        (self.words[1] >> 24) & 0x1f
+    }
+
+    /// How many members, values or parameters it has.
+    fn count(self) -> usize {
+        (self.words[1] & 0xffff) as usize
+    }
+
+    /// Its length in words; none for kinds that came after these.
+    fn len(self) -> Option<usize> {
+        let further = match self.kind() {
+            kind::INT | kind::VAR | kind::DECL_TAG => 1,
+            kind::ARRAY => 3,
+            kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 3 * self.count(),
+            kind::ENUM | kind::FUNC_PROTO => 2 * self.count(),
+            1..=kind::LAST => 0,
+            _ => return None,
+        };
+        Some(TYPE_WORDS + further)
+    }
+
+    /// The members of a structure or union.
+    fn members(self) -> impl Iterator<Item = Member> + 'a {
+        /// The upper bits are a bit field's width where the type's flag says so.
+        const OFFSET: u32 = 0x00ff_ffff;
+        let mask = if self.words[1] >> 31 == 1 { OFFSET } else { u32::MAX };
+        let members = self.words.get(TYPE_WORDS..).unwrap_or_default();
+        let members = members.as_chunks::<MEMBER_WORDS>().0.iter().take(self.count());
+        members.map(move |&[name, type_id, offset]| Member { name, type_id, bit_offset: offset & mask })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STRINGS: &[u8] = b"\0outer\0a\0inner\0b\0f\0bits\0";
+
+    fn name(name: &str) -> u32 {
+        let with_nul = format!("\0{name}\0");
+        let at = STRINGS.windows(with_nul.len()).position(|window| window == with_nul.as_bytes()).unwrap();
+        u32::try_from(at + 1).unwrap()
+    }
+
+    fn info(kind: u32, count: u32) -> u32 {
+        kind << 24 | count
+    }
+
+    fn file(types: &[u32], strings: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x9f, 0xeb, 1, 0];
+        let (types_len, strings_len) =
+            (u32::try_from(types.len() * 4).unwrap(), u32::try_from(strings.len()).unwrap());
+        for word in [24, 0, types_len, types_len, strings_len] {
+            bytes.extend(u32::to_le_bytes(word));
+        }
+        bytes.extend(types.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend(strings);
+        bytes
+    }
+
+    /// `struct outer { int a; struct inner { int pad; union { int b; }; int bits : 3; } inner; };` and `f()`.
+    fn types() -> Vec<u32> {
+        vec![
+            // 1: int
+            0,
+            info(kind::INT, 0),
+            4,
+            32,
+            // 2: union { int b; }
+            0,
+            info(kind::UNION, 1),
+            4,
+            name("b"),
+            1,
+            0,
+            // 3: struct inner
+            name("inner"),
+            info(kind::STRUCT, 2) | 1 << 31,
+            8,
+            0,
+            2,
+            32,
+            name("bits"),
+            1,
+            3 << 24 | 0x41,
+            // 4: const struct inner
+            0,
+            info(kind::CONST, 0),
+            3,
+            // 5: struct outer
+            name("outer"),
+            info(kind::STRUCT, 2),
+            12,
+            name("a"),
+            1,
+            0,
+            name("inner"),
+            4,
+            32,
+            // 6: f
+            name("f"),
+            info(kind::FUNC, 0),
+            0,
+        ]
+    }
+
+    #[test]
+    fn members_are_found_through_what_is_nested() {
+        let types = KernelTypes::parse(&file(&types(), STRINGS)).unwrap();
+        assert_eq!(types.offset_of("outer", "a"), Some(0));
+        assert_eq!(types.offset_of("outer", "inner"), Some(4));
+        assert_eq!(types.offset_of("outer", "inner.b"), Some(8));
+        assert_eq!(types.offset_of("outer", "inner.bits"), None);
+        assert_eq!(types.offset_of("outer", "b"), None);
+        assert_eq!(types.offset_of("oute", "a"), None);
+        assert!(types.has_function("f") && !types.has_function("outer"));
+    }
+
+    #[test]
+    fn the_running_kernel_is_understood() {
+        let types = KernelTypes::read(Path::new(KERNEL_BTF)).unwrap();
+        // struct upid is an int and a pointer, struct list_head two pointers.
+        assert_eq!(types.offset_of("upid", "ns"), Some(8));
+        assert_eq!(types.offset_of("list_head", "prev"), Some(8));
+        assert!(types.has_typedef("btf_trace_sys_exit"));
+        assert!(!types.has_function("no_such_function"));
+    }
+
+    #[test]
+    fn what_is_no_btf_is_an_error_that_names_the_file() {
+        let error = format!("{:#}", KernelTypes::read(Path::new("/proc/self/status")).unwrap_err());
+        assert!(error.contains("/proc/self/status"), "{error}");
+        assert!(KernelTypes::parse(&file(&types()[..5], STRINGS)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_lead_to_a_panic(words: Vec<u32>, strings: Vec<u8>, cut: prop::sample::Index) {
+            let bytes = file(&words, &strings);
+            let _ = KernelTypes::parse(&bytes[..cut.index(bytes.len())]);
+            if let Ok(types) = KernelTypes::parse(&bytes) {
+                let _ = types.offset_of("", "");
+            }
+        }
+
+        #[test]
+        fn types_of_known_kinds_in_any_order_are_no_trap(
+            kinds in prop::collection::vec((1..=kind::LAST, 0..4_u32, any::<[u32; 12]>()), 0..20),
+        ) {
+            let words: Vec<u32> = kinds
+                .iter()
+                .flat_map(|(kind, count, rest)| {
+                    // Small numbers, so that types refer to each other.
+                    let mut words = vec![0, info(*kind, *count), rest[0] % 20];
+                    let len = Type { words: &words }.len().unwrap();
+                    words.extend(rest.iter().map(|word| word % 20));
+                    words.truncate(len);
+                    words
+                })
+                .collect();
+            if let Ok(types) = KernelTypes::parse(&file(&words, b"\0")) {
+                let _ = types.offset_of("", "");
+                let _ = types.offset_of("", "x.y");
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Which program is attached to what, and where opens are hooked.
+
+use std::{fmt, str::FromStr};
+
+use aya::{
+    Btf,
+    programs::{self as aya_programs, ProgramError},
+};
+use tracer_common::{event::Kind, stats::Program};
+
+use super::btf::KernelTypes;
+
+/// Where opens are hooked. All ways see the same calls and tell the same of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// At the return of the kernel's functions that open files: no other system call runs a program.
+    Fexit,
+    /// At the return of every system call.
+    SysExit,
+}
+
+impl Hook {
+    /// All of them, the best first.
+    pub const ALL: [Self; 2] = [Self::Fexit, Self::SysExit];
+
+    /// As `--hook` takes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fexit => "fexit",
+            Self::SysExit => "sys-exit",
+        }
+    }
+
+    /// What has to be attached to see opens.
+    pub(super) const fn programs(self) -> &'static [Hooked] {
+        match self {
+            Self::Fexit => OPEN_AT_FEXIT,
+            Self::SysExit => OPEN_AT_SYS_EXIT,
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Hook {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|hook| hook.name() == name)
+            .ok_or_else(|| format!("there is no hook {name:?}"))
+    }
+}
+
+/// A program and what it is attached to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hooked {
+    pub(super) program: Program,
+    pub(super) target: &'static str,
+    /// A function without which there is nothing to attach to: it is needed only where the kernel has this.
+    only_with: Option<&'static str>,
+}
+
+impl Hooked {
+    const fn new(program: Program, target: &'static str) -> Self {
+        Self { program, target, only_with: None }
+    }
+
+    /// Whether this kernel has calls for it to see.
+    pub(super) fn is_needed(&self, types: &KernelTypes) -> bool {
+        self.only_with.is_none_or(|function| types.has_function(function))
+    }
+}
+
+/// Exits and forks before executions: what starts to be followed must not slip away.
+pub(super) const LIFECYCLE: &[Hooked] = &[
+    Hooked::new(Program::ProcessExit, "sched_process_exit"),
+    Hooked::new(Program::ProcessFork, "sched_process_fork"),
+    Hooked::new(Program::ProcessExec, "sched_process_exec"),
+];
+
+/// What executions take besides, and following containers does.
+pub(super) const EXEC: &[Hooked] = &[Hooked::new(Program::ExecExit, "sys_exit")];
+
+const OPEN_AT_SYS_EXIT: &[Hooked] = &[Hooked::new(Program::OpenExit, "sys_exit")];
+
+#[cfg(target_arch = "x86_64")]
+const OPEN_AT_FEXIT: &[Hooked] = &[
+    Hooked::new(Program::OpenReturn, "do_sys_openat2"),
+    Hooked::new(Program::Openat2Return, "__x64_sys_openat2"),
+    Hooked {
+        program: Program::Openat2CompatReturn,
+        target: "__ia32_sys_openat2",
+        // Of IA32_EMULATION, as the entry for openat2 is.
+        only_with: Some("__ia32_compat_sys_open"),
+    },
+];
+
+/// 32-bit programs have no entry of their own.
+#[cfg(target_arch = "aarch64")]
+const OPEN_AT_FEXIT: &[Hooked] = &[
+    Hooked::new(Program::OpenReturn, "do_sys_openat2"),
+    Hooked::new(Program::Openat2Return, "__arm64_sys_openat2"),
+];
+
+/// Whether a program's runs are calls of the traced kind.
+pub(super) fn is_hook_of(program: Program, kind: Kind) -> bool {
+    match program {
+        Program::OpenExit | Program::OpenReturn | Program::Openat2Return | Program::Openat2CompatReturn => {
+            kind == Kind::Open
+        }
+        Program::ProcessExec | Program::ExecExit => kind == Kind::Exec,
+        Program::ProcessFork | Program::ProcessExit => false,
+    }
+}
+
+/// Loads a program for what it is attached to.
+pub(super) fn load(program: &mut aya_programs::Program, target: &str, btf: &Btf) -> Result<(), ProgramError> {
+    match program {
+        aya_programs::Program::FExit(program) => program.load(target, btf),
+        aya_programs::Program::BtfTracePoint(program) => program.load(target, btf),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// What keeps a program attached: dropped, it detaches it.
+pub(super) type Link = Box<dyn Send>;
+
+/// Attaches a program.
+pub(super) fn attach(program: &mut aya_programs::Program) -> Result<Link, ProgramError> {
+    Ok(match program {
+        aya_programs::Program::FExit(program) => {
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
+        }
+        aya_programs::Program::BtfTracePoint(program) => {
+            let link = program.attach()?;
+            Box::new(program.take_link(link)?)
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_told_by_its_name() {
+        for hook in Hook::ALL {
+            assert_eq!(hook.name().parse(), Ok(hook));
+        }
+        assert!("kprobe".parse::<Hook>().unwrap_err().contains("\"kprobe\""));
+    }
+
+    #[test]
+    fn every_program_that_sees_opens_counts_as_their_hook() {
+        for hooked in Hook::ALL.iter().flat_map(|hook| hook.programs()) {
+            assert!(is_hook_of(hooked.program, Kind::Open), "{hooked:?}");
+        }
+    }
+}
