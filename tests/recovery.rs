@@ -8,21 +8,20 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
 
-use harness::need::{CRUN, RUNC_GCC};
+use harness::need::RUNC_GCC;
 use harness::runtime::KnownRoot;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Need, Pod, Runtime, Suite, Tracer, program};
+use harness::{Bundle, Pod, Runtime, Suite, Tracer, program};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    let crun: Vec<Need> = CRUN.iter().copied().chain([Need::Gcc]).collect();
     Suite::new()
         .test("a_start_and_an_end_that_were_missed", RUNC_GCC, || alone(start_and_end))
         .test("a_start_of_which_no_state_tells", RUNC_GCC, || alone(no_state))
         .test("a_process_that_joined_unseen", RUNC_GCC, || alone(joined))
         .test("a_created_container_that_was_started_unseen", RUNC_GCC, || alone(created))
-        .test("a_container_that_nobody_followed", &crun, || alone(unfollowed))
+        .test("a_container_that_nobody_followed", RUNC_GCC, || alone(unfollowed))
         .test("a_list_that_missed_start_and_end", RUNC_GCC, || alone(listed))
         .run()
 }
@@ -38,23 +37,29 @@ fn alone(test: fn()) {
 #[track_caller]
 fn unseen(tracer: &Tracer, happens: impl FnOnce()) {
     tracer.pause();
-    flood("same");
+    flood();
     happens();
     tracer.resume();
 }
 
-/// Executes far more runtimes than the ring has room for, as root, or as root of user namespaces, who is believed
-/// nothing. First with long command lines, then with short ones: there is no room left for the least record.
+/// Executes far more runtimes than the ring has room for. First with long command lines, then with short ones: there is
+/// no room left for the least record.
 #[track_caller]
-fn flood(whose: &str) {
+fn flood() {
+    execute(200, 8000);
+    execute(200, 1);
+}
+
+/// Executes so many runtimes on each CPU, as root, with so many bytes on their command lines.
+#[track_caller]
+fn execute(count: usize, bytes: usize) {
     let dir = scratch::Dir::new("flood");
     let runc: PathBuf = dir.path().join("runc");
     let impostor = program::compile("impostor.c");
     fs::copy(&impostor, &runc).unwrap();
-    for (count, size) in [("200", "8000"), ("200", "1")] {
-        let mut command = Command::new(&impostor);
-        wait::output(command.args(["flood", whose, count, size]).env("RUNC", &runc), LIMIT).success();
-    }
+    let mut command = Command::new(&impostor);
+    command.args(["flood", "same", &count.to_string(), &bytes.to_string()]).env("RUNC", &runc);
+    wait::output(&mut command, LIMIT).success();
 }
 
 /// A script that opens a file again and again.
@@ -153,20 +158,24 @@ fn created() {
     assert_eq!(added["pid"], json!(pid), "in {added}");
 }
 
-/// Runtimes that are not believed find no room while much is told: who was not followed for such a reason is looked for
-/// as at the start. Here that is a container of a runtime by another name, which is nobody to follow until then.
+/// The slots of runtimes that have ended are given back by the tracer: while it is stopped they can be used up. A
+/// container that is started then is followed by nobody, and looked for as at the start once there is room.
 fn unfollowed() {
+    /// More than there are slots.
+    const RUNTIMES: usize = 34_000;
+    const AT_A_TIME: usize = 1_000;
     let (pod, tick) = (Pod::new("unfollowed", "app"), tick());
     let bundle = Bundle::script(&pod, &ticking(&tick));
-    let dir = scratch::Dir::new("other");
-    let other = dir.path().join("other-runtime");
-    let runtime = Runtime::crun();
-    fs::copy(runtime.program(), &other).unwrap();
-    let runtime = runtime.called(&other);
+    let runtime = Runtime::runc();
     let _state = KnownRoot::new(&runtime);
     let tracer = Tracer::open(&pod.namespace);
+    tracer.pause();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..RUNTIMES.div_ceil(AT_A_TIME * cpus) {
+        execute(AT_A_TIME, 1);
+    }
     runtime.run_detached(&bundle);
-    unseen(&tracer, || flood("user"));
+    tracer.resume();
     let event = tracer.wait_open(&tick);
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
     assert_eq!(event["container"]["source"], "state", "in {event}");

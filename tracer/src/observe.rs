@@ -27,6 +27,8 @@ use crate::{
 /// How long finding the containers that run already may delay `ready`.
 const FIND_PATIENCE: Duration = Duration::from_secs(2);
 
+/// When it is looked again for what there was no room to follow.
+const RECOVERY_AGAIN: Duration = Duration::from_secs(5);
 /// How long nothing is recovered after something was: as many times as long as that took, within bounds.
 const RECOVERY_PAUSE: u32 = 4;
 /// The bounds. Events wait for their container for longer.
@@ -133,27 +135,28 @@ impl Observer {
         let (readers, runtimes) = (Arc::clone(&self.readers), self.runtimes.clone());
         let mut gaps = registry.gaps();
         tokio::spawn(async move {
-            let mut done = Gaps::default();
+            let (mut done, mut again) = (Gaps::default(), false);
             loop {
                 let now = *gaps.borrow_and_update();
                 if now == done {
-                    if gaps.changed().await.is_err() {
-                        return;
+                    tokio::select! {
+                        _ = gaps.changed() => continue,
+                        () = tokio::time::sleep(RECOVERY_AGAIN), if again => {}
                     }
-                    continue;
                 }
                 let began = Instant::now();
                 debug!("missed so far: {now:?}");
-                let adopt = now.processes > done.processes;
+                let adopt = again || now.processes > done.processes;
                 done = now;
                 let (registry, lifecycle) = (Arc::clone(&registry), Arc::clone(&lifecycle));
                 let (readers, runtimes) = (Arc::clone(&readers), runtimes.clone());
                 let recovered = tokio::task::spawn_blocking(move || {
                     recovery::recover(&registry, &lifecycle, &readers, &runtimes, adopt)
                 });
-                if let Err(error) = recovered.await.map_err(anyhow::Error::from).flatten() {
+                again = recovered.await.map_err(anyhow::Error::from).flatten().unwrap_or_else(|error| {
                     warn!("containers that were missed stay unknown: {error:#}");
-                }
+                    false
+                });
                 let (least, most) = RECOVERY_PAUSES;
                 tokio::time::sleep((began.elapsed() * RECOVERY_PAUSE).clamp(least, most)).await;
             }
@@ -287,16 +290,17 @@ pub fn local_runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("starting the asynchronous runtime")
 }
 
-/// Starts a thread. How it ends is logged.
+/// Starts a thread. If it fails, that is logged; that it ends is not, since the last line of all is the sum.
 pub fn spawn(
     name: &'static str,
     run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
     thread::Builder::new()
         .name(name.into())
-        .spawn(move || match run() {
-            Ok(()) => debug!("thread {name} has ended"),
-            Err(error) => warn!("thread {name} has failed: {error:#}"),
+        .spawn(move || {
+            if let Err(error) = run() {
+                warn!("thread {name} has failed: {error:#}");
+            }
         })
         .with_context(|| format!("starting the thread {name}"))?;
     Ok(())

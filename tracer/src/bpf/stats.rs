@@ -27,6 +27,8 @@ pub struct LifecycleCounters {
     pub processes_full: u64,
     /// Runtimes that were not followed for want of room.
     pub slots_full: u64,
+    /// Runtimes that are not believed and were not followed, to keep room for the host's.
+    pub crowded: u64,
     /// Runs of what follows processes that the kernel left out.
     pub skipped: u64,
 }
@@ -34,16 +36,18 @@ pub struct LifecycleCounters {
 impl LifecycleCounters {
     /// By reason.
     #[must_use]
-    pub const fn by_reason(&self) -> [(&'static str, u64); 4] {
+    pub const fn by_reason(&self) -> [(&'static str, u64); 5] {
         [
             ("lifecycle-full", self.full),
             ("process-map-full", self.processes_full),
             ("slots-full", self.slots_full),
+            ("lifecycle-crowded", self.crowded),
             ("program-skipped", self.skipped),
         ]
     }
 
-    /// Processes and runtimes that may be followed by nobody.
+    /// Processes and runtimes that are followed by nobody, and may belong to containers that can be found. Whose
+    /// runtimes are not believed cannot, and may come without end.
     #[must_use]
     pub const fn not_followed(&self) -> u64 {
         self.processes_full + self.slots_full + self.skipped
@@ -92,6 +96,7 @@ impl Counters {
             sum.lost_lifecycle += stats.lost_lifecycle;
             sum.lost_processes_full += stats.lost_processes_full;
             sum.lost_slots_full += stats.lost_slots_full;
+            sum.lost_crowded += stats.lost_crowded;
         }
         self.events.seen += sum.seen;
         self.events.filtered += sum.filtered;
@@ -100,6 +105,7 @@ impl Counters {
         self.lifecycle.full += sum.lost_lifecycle;
         self.lifecycle.processes_full += sum.lost_processes_full;
         self.lifecycle.slots_full += sum.lost_slots_full;
+        self.lifecycle.crowded += sum.lost_crowded;
         if is_hook {
             self.events.seen += skipped;
             self.events.skipped += skipped;
@@ -166,12 +172,14 @@ mod tests {
             lost_lifecycle: 4,
             lost_processes_full: 5,
             lost_slots_full: 6,
-            since_wake: 7,
+            lost_crowded: 7,
+            since_wake: 8,
         };
         let mut counters = Counters::default();
         counters.add(Program::OpenExit, true, [one, one].iter(), 1);
         assert_eq!(counters.events, HookCounters { seen: 21, filtered: 6, buffer_full: 4, skipped: 3 });
-        let lifecycle = LifecycleCounters { full: 8, processes_full: 10, slots_full: 12, skipped: 0 };
+        let lifecycle =
+            LifecycleCounters { full: 8, processes_full: 10, slots_full: 12, crowded: 14, skipped: 0 };
         assert_eq!(counters.lifecycle, lifecycle);
     }
 }

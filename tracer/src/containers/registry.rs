@@ -147,7 +147,7 @@ pub struct Registry {
 struct State {
     entries: HashMap<ContainerKey, Entry>,
     /// Whose processes have ended, and whose slots are still to be given back.
-    ended: Vec<(ContainerKey, u64)>,
+    ended: HashMap<ContainerKey, u64>,
     /// By slot, the last generation that was given back.
     given_back: Vec<u32>,
     maps: RegistryMaps,
@@ -203,7 +203,7 @@ impl Registry {
     pub fn new(selection: Selection, maps: RegistryMaps) -> Self {
         let state = State {
             entries: HashMap::new(),
-            ended: Vec::new(),
+            ended: HashMap::new(),
             given_back: vec![0; maps.free_slots.capacity() as usize],
             maps,
             epoch: 0,
@@ -384,13 +384,12 @@ impl Registry {
     #[must_use]
     pub fn undecided(&self) -> usize {
         let state = self.lock();
-        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
         let undecided = |(key, entry): &(&ContainerKey, &Entry)| {
             let attribution = entry.attribution.as_ref();
             let is_own = |attribution: &Arc<Attribution>| {
                 attribution.key == **key && attribution.choice == Choice::Undecidable
             };
-            entry.first.is_some() && !ended.contains(key) && attribution.is_some_and(is_own)
+            entry.first.is_some() && !state.ended.contains_key(key) && attribution.is_some_and(is_own)
         };
         state.entries.iter().filter(undecided).count()
     }
@@ -399,12 +398,11 @@ impl Registry {
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let state = self.lock();
-        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
         let listed = |(key, entry): (&ContainerKey, &Entry)| {
             let attribution = entry.attribution.as_ref()?;
             let own = attribution.key == *key && attribution.choice == Choice::Selected;
             let container = Arc::clone(&attribution.container);
-            let (first, ended) = (entry.first?, ended.contains(key));
+            let (first, ended) = (entry.first?, state.ended.contains_key(key));
             own.then_some(Listed { key: *key, container, first, ended })
         };
         state.entries.iter().filter_map(listed).collect()
@@ -484,8 +482,8 @@ impl Registry {
         }
     }
 
-    /// A key for a container that runs already, whose runtime was started in this mount namespace; None, with a
-    /// warning, when no slot is free. It does not end before it is [`Self::entered`].
+    /// A key for a container that runs already, whose runtime was started in this mount namespace; None when no slot is
+    /// free. It does not end before it is [`Self::entered`].
     #[must_use]
     pub fn take_slot(&self, runtime_mntns: u32) -> Option<ContainerKey> {
         let mut state = self.lock();
@@ -496,7 +494,7 @@ impl Registry {
                 Some(key)
             }
             Err(error) => {
-                warn!("a container that runs already is left out: no slot is free: {error}");
+                debug!("a container that runs already is left out: no slot is free: {error}");
                 None
             }
         }
@@ -625,8 +623,8 @@ impl Registry {
         if state.entering.contains(&key) || (state.adopted.contains(&key) && state.has_processes(key)) {
             return;
         }
-        if state.is_in_use(key) && !state.ended.iter().any(|(ended, _)| *ended == key) {
-            state.ended.push((key, at));
+        if state.is_in_use(key) && !state.ended.contains_key(&key) {
+            state.ended.insert(key, at);
             // The next container may have the same name.
             if let Some(entry) = state.entries.get_mut(&key) {
                 entry.name = None;
@@ -639,7 +637,7 @@ impl Registry {
     /// The keys that have ended by now, and when.
     #[must_use]
     pub fn ended(&self) -> Vec<(ContainerKey, u64)> {
-        self.lock().ended.clone()
+        self.lock().ended.iter().map(|(key, at)| (*key, *at)).collect()
     }
 
     /// Forgets keys of which no event can come any more, and gives their slots back.
@@ -650,6 +648,7 @@ impl Registry {
             state.adopted.remove(key);
             state.entering.remove(key);
             state.missing.remove(key);
+            state.ended.remove(key);
             debug!("slot {} is free again", key.slot());
             if let Some(last) = state.given_back.get_mut(key.slot() as usize) {
                 *last = key.generation();
@@ -658,7 +657,6 @@ impl Registry {
                 warn!("giving back slot {}: {error}", key.slot());
             }
         }
-        state.ended.retain(|(key, _)| !keys.contains(key));
     }
 
     fn known(&self, entry: Option<&Entry>) -> Lookup {
@@ -730,7 +728,7 @@ impl State {
         let slot = self.maps.slots.get(&index, 0).ok()?;
         let key = ContainerKey::new(index, slot.generation);
         let is_vacant = slot.processes == 0 && self.is_in_use(key) && !self.entering.contains(&key);
-        (is_vacant && !self.ended.iter().any(|(ended, _)| *ended == key)).then_some(key)
+        (is_vacant && !self.ended.contains_key(&key)).then_some(key)
     }
 
     /// Sets or clears a bit of what the programs are told of a container.

@@ -37,7 +37,7 @@ pub struct Lost {
     /// How many.
     pub count: u64,
     /// Of events `buffer-full`, `program-skipped`, `unattributed`, `malformed`, `output`; of what becomes of containers
-    /// `lifecycle-full`, `process-map-full`, `slots-full`, `program-skipped`.
+    /// `lifecycle-full`, `process-map-full`, `slots-full`, `lifecycle-crowded`, `program-skipped`.
     pub reason: &'static str,
     /// The hook that they were lost at: the traced kind's name, or `lifecycle`.
     pub hook: &'static str,

@@ -28,26 +28,27 @@ use crate::{
 };
 
 /// Makes known what was missed. With `adopt`, processes may be followed by nobody: then it is looked for those as well,
-/// as at the start.
+/// as at the start. Returns whether that is to be repeated, since there was no room for some.
 pub fn recover(
     registry: &Arc<Registry>,
     lifecycle: &Mutex<Lifecycle>,
     readers: &Arc<Readers>,
     runtimes: &[String],
     adopt: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
+    let mut again = false;
     let missing = missing(registry, lifecycle);
     if adopt || !missing.is_empty() {
         debug!("{} containers were missed", missing.len());
         let mut search = Search::new(registry, readers, runtimes).again(missing, adopt);
         // Who watches over containers does not tell a container's first process from one that joined it.
         search.join_known()?;
-        search.look_around()?;
+        again = !search.look_around()?;
         search.name_rest()?;
     }
     begin(registry, lifecycle);
     end(registry, lifecycle);
-    Ok(())
+    Ok(again)
 }
 
 /// Lets the registry know all that was told by now: by programs that still run, too.

@@ -17,7 +17,7 @@ use tracer_common::{
     container::{Adoptee, ContainerKey, Process as Followed},
     lifecycle::{TRUST_ROOT, TRUST_USER_NS, TRUSTED},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     claim,
@@ -44,7 +44,8 @@ const START_TOLERANCE: i128 = 1_000_000_000;
 
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
 pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
-    Search::new(registry, readers, runtimes).look_around()
+    Search::new(registry, readers, runtimes).look_around()?;
+    Ok(())
 }
 
 /// Makes containers known that only their engine tells of, and hands their processes to the programs.
@@ -81,6 +82,8 @@ pub(super) struct Search<'a> {
     missing: Missing,
     /// Whether processes that nobody follows are handed to the programs.
     adopts: bool,
+    /// Whether no slot was free for some.
+    left_out: bool,
 }
 
 /// Keys that processes have and nobody knows, with those processes, as the programs know them.
@@ -117,6 +120,7 @@ impl<'a> Search<'a> {
             taken: Vec::new(),
             missing: Missing::new(),
             adopts: true,
+            left_out: false,
         }
     }
 
@@ -145,10 +149,18 @@ impl<'a> Search<'a> {
         Self { trees, missing, adopts, ..self }
     }
 
-    /// Looks at the host and at the containers that may have others.
-    pub(super) fn look_around(&mut self) -> anyhow::Result<()> {
+    /// Looks at the host and at the containers that may have others. Returns whether all that is to be followed is.
+    pub(super) fn look_around(&mut self) -> anyhow::Result<bool> {
         let host = Place::host().context("opening the host's root directory")?;
-        self.run(|search, processes, is_news| search.discover(&host, processes, is_news))
+        self.run(|search, processes, is_news| search.discover(&host, processes, is_news))?;
+        Ok(!self.left_out)
+    }
+
+    /// A key for what nobody follows.
+    fn take_slot(&mut self, runtime_mntns: u32) -> Option<ContainerKey> {
+        let key = self.registry.take_slot(runtime_mntns);
+        self.left_out |= key.is_none();
+        key
     }
 
     pub(super) const fn registry(&self) -> &'a Arc<Registry> {
@@ -229,6 +241,9 @@ impl<'a> Search<'a> {
             count += found.len();
         }
         self.registry.entered(self.taken.drain(..), WallClock::boot_now());
+        if self.left_out {
+            warn!("containers that run already are left out for now: no slot is free");
+        }
         let found = self.trees.iter().filter(|tree| !tree.known).count();
         debug!("{found} containers with {count} processes ran already");
         Ok(())
@@ -324,7 +339,7 @@ impl<'a> Search<'a> {
         let is_new = is_news(init)
             && !self.trees.iter().any(|tree| tree.init == init.pid)
             && start_ticks(init.pid) == Some(init.start_ticks);
-        let key = is_new.then(|| self.registry.take_slot(0))??;
+        let key = is_new.then(|| self.take_slot(0))??;
         self.taken.push(key);
         Some((key, true))
     }
@@ -438,7 +453,7 @@ impl<'a> Search<'a> {
         let distrust = said.as_ref().err().copied();
         let key = match missing {
             Some(key) => key,
-            None => self.registry.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?,
+            None => self.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?,
         };
         let invocation = said.ok().and_then(|(line, process)| {
             Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line)

@@ -183,7 +183,7 @@ impl Session {
         for ProgramCounters { program, stats, skipped } in &counters.programs {
             debug!(
                 "{}: seen {} filtered {} buffer-full {} no-scratch {} program-skipped {skipped} lifecycle-full {} \
-                 process-map-full {} slots-full {}",
+                 process-map-full {} slots-full {} lifecycle-crowded {}",
                 program.name(),
                 stats.seen,
                 stats.filtered,
@@ -192,6 +192,7 @@ impl Session {
                 stats.lost_lifecycle,
                 stats.lost_processes_full,
                 stats.lost_slots_full,
+                stats.lost_crowded,
             );
         }
         let lost = self.tally.lost_by_reason().map(|(reason, count)| format!(" {reason} {count}")).concat();
