@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracer::{
     containers::{Attribution, Choice, Container, ContainerType, Lookup, Pod, Source, Unknown},
     render::{EventRenderer, Format},
-    trace::{EventFilter, Knowledge, Output, Router, Sink, Stop, TRACERS, Tally, Tracer},
+    trace::{Knowledge, Output, Router, Sink, Stop, TRACERS, Tally, Tracer},
     wire,
 };
 use tracer_common::{
@@ -148,6 +148,8 @@ impl Knowledge for All {
         Lookup::Known(Arc::new(self.attribution(key)))
     }
 
+    fn miss(&self, _key: ContainerKey) {}
+
     fn unknown(&self) -> Attribution {
         self.attribution(ContainerKey::HOST)
     }
@@ -163,15 +165,6 @@ pub fn router<K: Knowledge>(
     let renderer = EventRenderer::new(&Format::parse(output).unwrap(), tracer, NODE, None, true).unwrap();
     let tally = Arc::new(Tally::default());
     let (stop, stopped) = oneshot::channel();
-    let sink = Sink::new(
-        tracer,
-        EventFilter::default(),
-        renderer,
-        NODE.into(),
-        None,
-        Arc::clone(&tally),
-        write,
-        stop,
-    );
+    let sink = Sink::new(tracer, renderer, NODE.into(), None, Arc::clone(&tally), write, stop);
     (Router::new(knowledge, sink), tally, stopped)
 }
