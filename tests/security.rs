@@ -363,7 +363,7 @@ fn assert_calm(begin: impl FnOnce(&Tracer)) {
     tracer.wait_open(&format!("{mark}/{}/3", PODS - 1));
     let done = tracer.stop();
     done.assert_nothing_dropped();
-    assert!(!done.log().contains("starts or ends of containers were missed"), "{}", done.log());
+    assert!(!done.log().contains("lifecycle-full"), "{}", done.log());
     let events = done.events();
     for (number, bundle) in bundles.iter().enumerate() {
         assert_whole(&events, bundle, &format!("{mark}/{number}"));

@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
 fn strip_dwarf(path: &Path) -> anyhow::Result<()> {
     let bytes = fs::read(path)?;
     let mut elf = Builder::read(bytes.as_slice())?;
-    for section in elf.sections.iter_mut() {
+    for section in &mut elf.sections {
         section.delete = section.name.starts_with(b".debug_") || section.name.starts_with(b".rel.debug_");
     }
     elf.delete_orphans();

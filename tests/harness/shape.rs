@@ -133,7 +133,7 @@ fn containers(record: &Value) -> Result<(), String> {
     }
     for (field, values) in [
         ("source", &["bundle", "state", "cri", "cgroup"][..]),
-        ("why", &["untrusted", "unreadable", "not-understood", "late"]),
+        ("why", &["untrusted", "unreadable", "not-understood", "late", "missed"]),
         ("isolation", &["gvisor", "kata"]),
     ] {
         if let Some(value) = record["container"][field].as_str()

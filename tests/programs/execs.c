@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -77,6 +78,21 @@ static void failing(void)
 	run("args-fault", "/bin/true", (char **)nowhere);
 }
 
+/* So many children, each of which fails to execute one program and then executes another. */
+static void many(int count)
+{
+	for (int i = 0; i < count; i++) {
+		pid_t child = fork();
+
+		if (child == 0) {
+			execve("/bin/missing", (char *[]){ "missing", NULL }, none);
+			execve("/bin/true", (char *[]){ "true", NULL }, none);
+			_exit(1);
+		}
+		waitpid(child, NULL, 0);
+	}
+}
+
 static void by_descriptor(void)
 {
 	pid_t child = fork();
@@ -108,6 +124,10 @@ int main(int argc, char **argv)
 		failing();
 	else if (argc > 1 && !strcmp(argv[1], "by-descriptor"))
 		by_descriptor();
+	else if (argc > 2 && !strcmp(argv[1], "many")) {
+		many(atoi(argv[2]));
+		return 0;
+	}
 	else
 		return 2;
 	/* The last argument tells the test that this was all. */

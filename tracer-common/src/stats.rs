@@ -75,9 +75,11 @@ pub struct ProgramStats {
     pub lost_processes_full: u64,
     /// Runtimes that no slot was free for: their containers pass for the host's.
     pub lost_slots_full: u64,
+    /// Runtimes that are not believed, and came when `LIFECYCLE` was half full: likewise.
+    pub lost_crowded: u64,
     /// Not a count of events: bytes put into `EVENTS` since this program last woke its reader.
     pub since_wake: u64,
 }
-assert_layout!(ProgramStats, size 64, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
-    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, since_wake @ 56);
+assert_layout!(ProgramStats, size 72, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
+    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, lost_crowded @ 56, since_wake @ 64);
 impl_pod!(ProgramStats);

@@ -279,7 +279,7 @@ fn bind(ctx: &impl EbpfContext, program: Program, task: Task, process: &mut Proc
 fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
     let ids = task.process_ids();
     if trust(task) != TRUSTED && is_crowded() {
-        count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
+        count(Program::ProcessExec, |stats| &mut stats.lost_crowded);
         return;
     }
     let Some(preparing) = take_slot(ctx, task, ids.tracer) else { return };

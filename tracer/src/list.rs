@@ -8,7 +8,7 @@ use tracer_common::container::ContainerKey;
 use tracing::warn;
 
 use crate::{
-    bpf::{self, EventFilter, features},
+    bpf::{self, EventFilter, LifecycleCounters, features},
     cli::say,
     clock::WallClock,
     containers::{Listed, Lookup, Registry},
@@ -139,15 +139,17 @@ impl List {
     async fn follow(&mut self, observer: &Observer) -> anyhow::Result<()> {
         let mut changes = observer.registry.changes();
         let mut report = tokio::time::interval(REPORT_INTERVAL);
-        let mut missed = 0;
+        let mut missed = LifecycleCounters::default();
         loop {
             tokio::select! {
                 _ = changes.changed() => {}
                 _ = report.tick() => {
-                    let now_missed = observer.missed()?;
-                    if now_missed > missed {
-                        warn!("{} starts, processes or ends of containers were missed", now_missed - missed);
-                        missed = now_missed;
+                    let before = std::mem::replace(&mut missed, observer.missed()?);
+                    observer.registry.missed(missed.full, missed.not_followed());
+                    for ((reason, count), (_, before)) in missed.by_reason().iter().zip(before.by_reason()) {
+                        if *count > before {
+                            warn!("missed {} of what becomes of containers: {reason}", count - before);
+                        }
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -18,14 +18,21 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    bpf::{self, Bpf, EventRing, OpenHook},
-    containers::{Registry, Selection},
+    bpf::{self, Bpf, EventRing, LifecycleCounters, OpenHook},
+    containers::{Gaps, Registry, Selection},
     engines::{Done, Engines},
-    runtime::{Lifecycle, Readers, running},
+    runtime::{Lifecycle, Readers, recovery, running},
 };
 
 /// How long finding the containers that run already may delay `ready`.
 const FIND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// When it is looked again for what there was no room to follow.
+const RECOVERY_AGAIN: Duration = Duration::from_secs(5);
+/// How long nothing is recovered after something was: as many times as long as that took, within bounds.
+const RECOVERY_PAUSE: u32 = 4;
+/// The bounds. Events wait for their container for longer.
+const RECOVERY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +77,8 @@ pub struct Observer {
 pub fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
-        // One more looks for the containers that run.
-        .max_blocking_threads(Readers::THREADS + 1)
+        // One more looks for the containers that run, and one for those that were missed.
+        .max_blocking_threads(Readers::THREADS + 2)
         .build()
         .context("starting the asynchronous runtime")
 }
@@ -118,7 +125,42 @@ impl Observer {
         self.find_running().await;
         lock(&self.lifecycle).settle();
         found.send_replace(true);
+        self.recover();
         Ok(asked)
+    }
+
+    /// Recovers what is missed, in the background, each time that something is.
+    fn recover(&self) {
+        let (registry, lifecycle) = (Arc::clone(&self.registry), Arc::clone(&self.lifecycle));
+        let (readers, runtimes) = (Arc::clone(&self.readers), self.runtimes.clone());
+        let mut gaps = registry.gaps();
+        tokio::spawn(async move {
+            let (mut done, mut again) = (Gaps::default(), false);
+            loop {
+                let now = *gaps.borrow_and_update();
+                if now == done {
+                    tokio::select! {
+                        _ = gaps.changed() => continue,
+                        () = tokio::time::sleep(RECOVERY_AGAIN), if again => {}
+                    }
+                }
+                let began = Instant::now();
+                debug!("missed so far: {now:?}");
+                let adopt = again || now.processes > done.processes;
+                done = now;
+                let (registry, lifecycle) = (Arc::clone(&registry), Arc::clone(&lifecycle));
+                let (readers, runtimes) = (Arc::clone(&readers), runtimes.clone());
+                let recovered = tokio::task::spawn_blocking(move || {
+                    recovery::recover(&registry, &lifecycle, &readers, &runtimes, adopt)
+                });
+                again = recovered.await.map_err(anyhow::Error::from).flatten().unwrap_or_else(|error| {
+                    warn!("containers that were missed stay unknown: {error:#}");
+                    false
+                });
+                let (least, most) = RECOVERY_PAUSES;
+                tokio::time::sleep((began.elapsed() * RECOVERY_PAUSE).clamp(least, most)).await;
+            }
+        });
     }
 
     /// Finds the containers that run already. What hangs there delays nobody for long.
@@ -158,9 +200,9 @@ impl Observer {
         asked
     }
 
-    /// Starts, ends and processes of containers that were missed so far.
-    pub fn missed(&self) -> anyhow::Result<u64> {
-        lock(&self.bpf).counters().map(|counters| counters.missed())
+    /// What was missed of containers so far.
+    pub fn missed(&self) -> anyhow::Result<LifecycleCounters> {
+        lock(&self.bpf).counters().map(|counters| counters.lifecycle)
     }
 
     /// Detaches the programs: nothing more will be told.
@@ -248,16 +290,17 @@ pub fn local_runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("starting the asynchronous runtime")
 }
 
-/// Starts a thread. How it ends is logged.
+/// Starts a thread. If it fails, that is logged; that it ends is not, since the last line of all is the sum.
 pub fn spawn(
     name: &'static str,
     run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<()> {
     thread::Builder::new()
         .name(name.into())
-        .spawn(move || match run() {
-            Ok(()) => debug!("thread {name} has ended"),
-            Err(error) => warn!("thread {name} has failed: {error:#}"),
+        .spawn(move || {
+            if let Err(error) = run() {
+                warn!("thread {name} has failed: {error:#}");
+            }
         })
         .with_context(|| format!("starting the thread {name}"))?;
     Ok(())

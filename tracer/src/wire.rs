@@ -8,13 +8,14 @@ use tracer_common::{
 /// A structure of integers alone, which any bytes are a value of.
 ///
 /// # Safety
-/// Every bit pattern is a valid value.
+/// Every bit pattern is a valid value, and there is no padding.
 pub unsafe trait Wire: Copy {}
 
 macro_rules! wire {
     ($($type:ty),*) => {
         $(
-            // SAFETY: `repr(C)` and made of integers and arrays of them.
+            // SAFETY: `repr(C)` and made of integers and arrays of them; its layout assertion shows that there is no
+            // padding.
             unsafe impl Wire for $type {}
         )*
     };
@@ -28,6 +29,13 @@ pub fn read<T: Wire>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are as many bytes as the type has, any of them are a value of it, and a read that is not
     // aligned is what this is.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// The bytes of a structure, as the programs write them.
+#[must_use]
+pub fn bytes<T: Wire>(value: &T) -> &[u8] {
+    // SAFETY: as many bytes as the type has, all of them initialised since there is no padding.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 #[cfg(test)]

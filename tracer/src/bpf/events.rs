@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use aya::maps::{Array, MapData, RingBuf};
+use anyhow::{Context as _, bail};
+use aya::maps::{Array, Map, MapData};
 use tokio::io::{Interest, unix::AsyncFd};
+
+use super::ring::Ring;
 
 /// While events come, the ring is looked at this often: waking the reader for each would be most of the cost.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -16,31 +18,29 @@ const PATIENCE: u32 = 20;
 
 /// The ring of traced events.
 pub struct EventRing {
-    ring: RingBuf<MapData>,
+    map: MapData,
+    ring: Ring,
     /// By index 0: whether the programs shall wake the reader with the next record.
     sleeps: Array<MapData, u32>,
 }
 
 impl EventRing {
-    pub(super) const fn new(ring: RingBuf<MapData>, sleeps: Array<MapData, u32>) -> Self {
-        Self { ring, sleeps }
+    pub(super) fn new(map: Map, sleeps: Array<MapData, u32>) -> anyhow::Result<Self> {
+        let Map::RingBuf(map) = map else { bail!("the BPF map EVENTS is no ring buffer") };
+        let size = map.info().context("asking for the size of the BPF map EVENTS")?.max_entries();
+        let ring = Ring::map(map.fd(), size).context("mapping the BPF map EVENTS")?;
+        Ok(Self { map, ring, sleeps })
     }
 
     /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
-    pub fn drain(&mut self, mut handle: impl FnMut(&[u8]) -> bool) -> usize {
-        let mut records = 0;
-        while let Some(record) = self.ring.next() {
-            records += 1;
-            if !handle(&record) {
-                break;
-            }
-        }
-        records
+    pub fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> usize {
+        self.ring.drain(handle)
     }
 
     /// Something that can be awaited besides the ring. Needs a runtime with I/O and time.
     pub fn waiter(&self) -> anyhow::Result<Waiter> {
-        let fd = self.ring.as_fd().try_clone_to_owned().context("duplicating the event ring's descriptor")?;
+        let fd =
+            self.map.fd().as_fd().try_clone_to_owned().context("duplicating the event ring's descriptor")?;
         // SAFETY: the descriptor is owned by the waiter and neither closed nor replaced before it is dropped.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
             .context("watching the event ring")?;
@@ -80,7 +80,7 @@ impl Waiter {
     /// Waits until the ring is worth a look.
     pub async fn wait(&mut self) -> anyhow::Result<()> {
         let readable = self.fd.readable();
-        if self.idle >= PATIENCE {
+        if self.idle > PATIENCE {
             readable.await.context("watching the event ring")?.clear_ready();
             self.idle = 0;
             return Ok(());

@@ -155,7 +155,7 @@ impl Bpf {
             free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
         }
         let maps = Maps {
-            events: EventRing::new(take(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
+            events: EventRing::new(take_untyped(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?)?,
             lifecycle: take(&mut ebpf, "LIFECYCLE")?,
             registry: RegistryMaps {
                 verdicts: take(&mut ebpf, "VERDICTS")?,
@@ -216,10 +216,9 @@ impl Bpf {
                 .stats
                 .get(&(*program as u32), 0)
                 .with_context(|| format!("reading the counters of {}", program.name()))?;
-            per_cpu.iter().for_each(|stats| counters.add(stats));
             let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
             let is_hook = self.kind.is_some_and(|kind| hooks::is_hook_of(*program, kind));
-            counters.add_skipped(is_hook, stats::recursion_misses(loaded.fd()?));
+            counters.add(*program, is_hook, per_cpu.iter(), stats::recursion_misses(loaded.fd()?));
         }
         Ok(counters)
     }
@@ -306,7 +305,7 @@ fn adoptees_max() -> u32 {
 
 /// The programs run within RCU read-side sections or with preemption off; this call returns when all such
 /// sections that it found running have ended. Detaching alone does not wait.
-fn wait_for_running_programs() {
+pub fn wait_for_running_programs() {
     const MEMBARRIER_CMD_GLOBAL: i32 = 1;
     // SAFETY: takes numbers, touches no memory of ours.
     let failed = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
@@ -458,6 +457,9 @@ pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
 where
     M: TryFrom<Map, Error = aya::maps::MapError>,
 {
-    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
-    M::try_from(map).with_context(|| format!("using the BPF map {name}"))
+    M::try_from(take_untyped(ebpf, name)?).with_context(|| format!("using the BPF map {name}"))
+}
+
+fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
 }

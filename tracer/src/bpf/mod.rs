@@ -7,11 +7,13 @@ mod filter;
 mod hooks;
 mod load;
 mod offsets;
+mod ring;
 mod stats;
 
 pub use btf::KERNEL_BTF;
 pub use events::EventRing;
 pub use filter::EventFilter;
 pub use hooks::Hook;
-pub use load::{Bpf, OpenHook, Options};
-pub use stats::{Counters, HookCounters};
+pub use load::{Bpf, OpenHook, Options, wait_for_running_programs};
+pub use ring::Ring;
+pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};

@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd as _;
 
 use aya::programs::ProgramFd;
-use tracer_common::stats::ProgramStats;
+use tracer_common::stats::{Program, ProgramStats};
 
 /// Counters of one hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,43 +18,108 @@ pub struct HookCounters {
     pub skipped: u64,
 }
 
-/// All counters, since the programs were attached.
+/// What was missed of containers: no events, but what tells whose events are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LifecycleCounters {
+    /// Starts and ends of containers that found their ring full.
+    pub full: u64,
+    /// Processes that were not followed for want of room.
+    pub processes_full: u64,
+    /// Runtimes that were not followed for want of room.
+    pub slots_full: u64,
+    /// Runtimes that are not believed and were not followed, to keep room for the host's.
+    pub crowded: u64,
+    /// Runs of what follows processes that the kernel left out.
+    pub skipped: u64,
+}
+
+impl LifecycleCounters {
+    /// By reason.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(&'static str, u64); 5] {
+        [
+            ("lifecycle-full", self.full),
+            ("process-map-full", self.processes_full),
+            ("slots-full", self.slots_full),
+            ("lifecycle-crowded", self.crowded),
+            ("program-skipped", self.skipped),
+        ]
+    }
+
+    /// Processes and runtimes that are followed by nobody, and may belong to containers that can be found. Whose
+    /// runtimes are not believed cannot, and may come without end.
+    #[must_use]
+    pub const fn not_followed(&self) -> u64 {
+        self.processes_full + self.slots_full + self.skipped
+    }
+}
+
+/// One program's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramCounters {
+    /// The program.
+    pub program: Program,
+    /// What it counted, on all CPUs.
+    pub stats: ProgramStats,
+    /// Its runs that the kernel left out.
+    pub skipped: u64,
+}
+
+/// All counters, since the programs were attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Of the traced kind.
     pub events: HookCounters,
-    /// Lifecycle records that found their ring full: containers not learnt of.
-    pub lifecycle_lost: u64,
-    /// Processes and runtimes that were not followed, for want of room in a map.
-    pub not_followed: u64,
+    /// Of what tells whose they are.
+    pub lifecycle: LifecycleCounters,
+    /// By program.
+    pub programs: Vec<ProgramCounters>,
 }
 
 impl Counters {
-    /// Starts, processes and ends of containers that were missed.
-    #[must_use]
-    pub const fn missed(&self) -> u64 {
-        self.lifecycle_lost + self.not_followed
-    }
-
-    pub(super) fn add(&mut self, stats: &ProgramStats) {
-        self.events.seen += stats.seen;
-        self.events.filtered += stats.filtered;
-        self.events.buffer_full += stats.lost_buffer_full;
-        self.events.skipped += stats.lost_no_scratch;
-        self.lifecycle_lost += stats.lost_lifecycle;
-        self.not_followed += stats.lost_processes_full + stats.lost_slots_full;
-    }
-
-    /// Adds runs that the kernel left out. Of a hook of the traced kind each may have been an event: it counts as
-    /// seen and lost.
-    pub(super) fn add_skipped(&mut self, is_hook: bool, skipped: u64) {
+    /// Adds what a program counted on each CPU, and its runs that the kernel left out. Of a hook of the traced kind each
+    /// of those may have been an event: it counts as seen and lost. Of a program that follows processes each may have
+    /// been one to follow.
+    pub(super) fn add<'a>(
+        &mut self,
+        program: Program,
+        is_hook: bool,
+        per_cpu: impl Iterator<Item = &'a ProgramStats>,
+        skipped: u64,
+    ) {
+        let mut sum = ProgramStats::default();
+        for stats in per_cpu {
+            sum.seen += stats.seen;
+            sum.filtered += stats.filtered;
+            sum.lost_buffer_full += stats.lost_buffer_full;
+            sum.lost_no_scratch += stats.lost_no_scratch;
+            sum.lost_lifecycle += stats.lost_lifecycle;
+            sum.lost_processes_full += stats.lost_processes_full;
+            sum.lost_slots_full += stats.lost_slots_full;
+            sum.lost_crowded += stats.lost_crowded;
+        }
+        self.events.seen += sum.seen;
+        self.events.filtered += sum.filtered;
+        self.events.buffer_full += sum.lost_buffer_full;
+        self.events.skipped += sum.lost_no_scratch;
+        self.lifecycle.full += sum.lost_lifecycle;
+        self.lifecycle.processes_full += sum.lost_processes_full;
+        self.lifecycle.slots_full += sum.lost_slots_full;
+        self.lifecycle.crowded += sum.lost_crowded;
         if is_hook {
             self.events.seen += skipped;
             self.events.skipped += skipped;
-        } else {
-            self.lifecycle_lost += skipped;
         }
+        if follows_processes(program) {
+            self.lifecycle.skipped += skipped;
+        }
+        self.programs.push(ProgramCounters { program, stats: sum, skipped });
     }
+}
+
+/// Whether a program's runs are all there is to know of some process.
+const fn follows_processes(program: Program) -> bool {
+    matches!(program, Program::ProcessExec | Program::ProcessFork | Program::ProcessExit)
 }
 
 /// How often the kernel left a program out because it was running already (`recursion_misses`, since 5.12).
@@ -74,7 +139,9 @@ fn parse_recursion_misses(fdinfo: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tracer_common::event::Kind;
+
+    use super::{super::hooks::is_hook_of, *};
 
     #[test]
     fn recursion_misses_are_read_where_the_kernel_shows_them() {
@@ -83,11 +150,36 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_that_was_missed_is_no_event() {
+    fn a_run_that_was_left_out_counts_for_what_it_may_have_been() {
         let mut counters = Counters::default();
-        counters.add_skipped(false, 2);
-        counters.add_skipped(true, 3);
-        assert_eq!(counters.lifecycle_lost, 2);
-        assert_eq!(counters.events, HookCounters { seen: 3, skipped: 3, ..HookCounters::default() });
+        let mut add = |program, kind, skipped| {
+            counters.add(program, is_hook_of(program, kind), [].iter(), skipped);
+        };
+        add(Program::ProcessFork, Kind::Open, 2);
+        add(Program::OpenExit, Kind::Open, 3);
+        add(Program::ProcessExec, Kind::Exec, 5);
+        assert_eq!(counters.lifecycle, LifecycleCounters { skipped: 7, ..LifecycleCounters::default() });
+        assert_eq!(counters.events, HookCounters { seen: 8, skipped: 8, ..HookCounters::default() });
+    }
+
+    #[test]
+    fn what_each_cpu_counted_adds_up() {
+        let one = ProgramStats {
+            seen: 10,
+            filtered: 3,
+            lost_buffer_full: 2,
+            lost_no_scratch: 1,
+            lost_lifecycle: 4,
+            lost_processes_full: 5,
+            lost_slots_full: 6,
+            lost_crowded: 7,
+            since_wake: 8,
+        };
+        let mut counters = Counters::default();
+        counters.add(Program::OpenExit, true, [one, one].iter(), 1);
+        assert_eq!(counters.events, HookCounters { seen: 21, filtered: 6, buffer_full: 4, skipped: 3 });
+        let lifecycle =
+            LifecycleCounters { full: 8, processes_full: 10, slots_full: 12, crowded: 14, skipped: 0 };
+        assert_eq!(counters.lifecycle, lifecycle);
     }
 }

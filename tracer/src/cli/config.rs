@@ -12,7 +12,7 @@ use crate::{
     error::Usage,
     list,
     observe::Scope,
-    render::{ContainerRenderer, Format, Renderer, Table},
+    render::{ContainerRenderer, EventRenderer, Format},
     runtime::RUNTIMES,
     trace::{self, TRACERS, Tracer},
 };
@@ -99,10 +99,8 @@ fn hook(name: &str, tracer: &dyn Tracer) -> Result<Option<Hook>, Usage> {
     Ok(Some(hook))
 }
 
-fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<Renderer, String> {
-    Renderer::new(&Format::parse(&args.output)?, |layout| {
-        Table::new(layout, tracer, node, terminal_width(), !args.no_headers)
-    })
+fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<EventRenderer, String> {
+    EventRenderer::new(&Format::parse(&args.output)?, tracer, node, terminal_width(), !args.no_headers)
 }
 
 fn terminal_width() -> Option<usize> {

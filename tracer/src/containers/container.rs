@@ -160,6 +160,8 @@ pub enum Unknown {
     NotUnderstood,
     /// It takes too long.
     Late,
+    /// Its start was missed, and nothing on disk tells of it.
+    Missed,
 }
 
 impl Unknown {
@@ -171,6 +173,7 @@ impl Unknown {
             Self::Unreadable => "unreadable",
             Self::NotUnderstood => "not-understood",
             Self::Late => "late",
+            Self::Missed => "missed",
         }
     }
 }

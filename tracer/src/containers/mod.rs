@@ -7,5 +7,5 @@ mod selection;
 
 pub use container::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown};
 pub use labels::LabelSelector;
-pub use registry::{Attribution, ContainerName, First, Listed, Lookup, Registry, RegistryMaps};
+pub use registry::{Attribution, ContainerName, First, Gaps, Known, Listed, Lookup, Registry, RegistryMaps};
 pub use selection::{Choice, Pattern, Selection};

@@ -19,7 +19,7 @@ use tracer_common::container::{
 };
 use tracing::{debug, warn};
 
-use super::{Choice, Container, Selection};
+use super::{Choice, Container, Isolation, Selection};
 use crate::{
     cri::Witnessed,
     runtime::{Root, processes::start_ticks},
@@ -106,6 +106,30 @@ pub struct First {
     pub since: u64,
 }
 
+/// What was missed of what the programs tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Starts and ends of containers.
+    pub records: u64,
+    /// Processes and runtimes that may be followed by nobody.
+    pub processes: u64,
+    /// Keys that events have and nobody knows.
+    pub keys: u64,
+}
+
+/// A container that is known, or about to be.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its key.
+    pub key: ContainerKey,
+    /// By what its runtime names it, where that is known.
+    pub name: Option<ContainerName>,
+    /// The process that it started with, in `tracer`'s pid namespace.
+    pub init: u32,
+    /// What keeps its processes from this kernel.
+    pub isolation: Option<Isolation>,
+}
+
 /// All containers that live, and those whose last events are still on their way.
 pub struct Registry {
     selection: Selection,
@@ -116,12 +140,14 @@ pub struct Registry {
     revision: AtomicU64,
     /// Whether somebody fetches labels.
     labels_to_come: AtomicBool,
+    /// Told when something was missed.
+    gaps: watch::Sender<Gaps>,
 }
 
 struct State {
     entries: HashMap<ContainerKey, Entry>,
     /// Whose processes have ended, and whose slots are still to be given back.
-    ended: Vec<(ContainerKey, u64)>,
+    ended: HashMap<ContainerKey, u64>,
     /// By slot, the last generation that was given back.
     given_back: Vec<u32>,
     maps: RegistryMaps,
@@ -133,6 +159,8 @@ struct State {
     entering: HashSet<ContainerKey>,
     /// The labels of pods.
     labels: HashMap<Sandbox, BTreeMap<String, String>>,
+    /// Keys that were missed, as long as they are in use.
+    missing: HashSet<ContainerKey>,
 }
 
 /// The maps through which the registry and the programs tell each other of containers.
@@ -175,13 +203,14 @@ impl Registry {
     pub fn new(selection: Selection, maps: RegistryMaps) -> Self {
         let state = State {
             entries: HashMap::new(),
-            ended: Vec::new(),
+            ended: HashMap::new(),
             given_back: vec![0; maps.free_slots.capacity() as usize],
             maps,
             epoch: 0,
             adopted: HashSet::new(),
             entering: HashSet::new(),
             labels: HashMap::new(),
+            missing: HashSet::new(),
         };
         Self {
             selection,
@@ -189,6 +218,7 @@ impl Registry {
             changed: watch::Sender::new(()),
             revision: AtomicU64::new(0),
             labels_to_come: AtomicBool::new(false),
+            gaps: watch::Sender::new(Gaps::default()),
         }
     }
 
@@ -354,13 +384,12 @@ impl Registry {
     #[must_use]
     pub fn undecided(&self) -> usize {
         let state = self.lock();
-        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
         let undecided = |(key, entry): &(&ContainerKey, &Entry)| {
             let attribution = entry.attribution.as_ref();
             let is_own = |attribution: &Arc<Attribution>| {
                 attribution.key == **key && attribution.choice == Choice::Undecidable
             };
-            entry.first.is_some() && !ended.contains(key) && attribution.is_some_and(is_own)
+            entry.first.is_some() && !state.ended.contains_key(key) && attribution.is_some_and(is_own)
         };
         state.entries.iter().filter(undecided).count()
     }
@@ -369,12 +398,11 @@ impl Registry {
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let state = self.lock();
-        let ended: HashSet<ContainerKey> = state.ended.iter().map(|(key, _)| *key).collect();
         let listed = |(key, entry): (&ContainerKey, &Entry)| {
             let attribution = entry.attribution.as_ref()?;
             let own = attribution.key == *key && attribution.choice == Choice::Selected;
             let container = Arc::clone(&attribution.container);
-            let (first, ended) = (entry.first?, ended.contains(key));
+            let (first, ended) = (entry.first?, state.ended.contains_key(key));
             own.then_some(Listed { key: *key, container, first, ended })
         };
         state.entries.iter().filter_map(listed).collect()
@@ -454,8 +482,8 @@ impl Registry {
         }
     }
 
-    /// A key for a container that runs already, whose runtime was started in this mount namespace; None, with a
-    /// warning, when no slot is free. It does not end before it is [`Self::entered`].
+    /// A key for a container that runs already, whose runtime was started in this mount namespace; None when no slot is
+    /// free. It does not end before it is [`Self::entered`].
     #[must_use]
     pub fn take_slot(&self, runtime_mntns: u32) -> Option<ContainerKey> {
         let mut state = self.lock();
@@ -466,7 +494,7 @@ impl Registry {
                 Some(key)
             }
             Err(error) => {
-                warn!("a container that runs already is left out: no slot is free: {error}");
+                debug!("a container that runs already is left out: no slot is free: {error}");
                 None
             }
         }
@@ -495,7 +523,75 @@ impl Registry {
     /// The processes that the programs follow by now, as `tracer` sees their ids.
     #[must_use]
     pub fn followed(&self) -> HashSet<u32> {
-        self.lock().maps.processes.iter().filter_map(|entry| Some(entry.ok()?.1.pid)).collect()
+        self.processes().into_iter().map(|process| process.pid).collect()
+    }
+
+    /// What the programs know of the processes that they follow.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        self.lock().maps.processes.iter().filter_map(|entry| Some(entry.ok()?.1)).collect()
+    }
+
+    /// Tells when something was missed.
+    #[must_use]
+    pub fn gaps(&self) -> watch::Receiver<Gaps> {
+        self.gaps.subscribe()
+    }
+
+    /// So many starts and ends of containers, and processes, have been missed by now.
+    pub fn missed(&self, records: u64, processes: u64) {
+        self.gaps.send_if_modified(|gaps| {
+            let now = Gaps { records, processes, ..*gaps };
+            std::mem::replace(gaps, now) != now
+        });
+    }
+
+    /// An event has a key that nobody knows, though all is drained that was told before.
+    pub fn miss(&self, key: ContainerKey) {
+        if self.lock().missing.insert(key) {
+            self.gaps.send_modify(|gaps| gaps.keys += 1);
+        }
+    }
+
+    /// Whether a key is in use without anybody having told of it.
+    #[must_use]
+    pub fn is_missing(&self, key: ContainerKey) -> bool {
+        let state = self.lock();
+        key != ContainerKey::HOST && !state.entries.contains_key(&key) && state.is_in_use(key)
+    }
+
+    /// The containers with a first process.
+    #[must_use]
+    pub fn known_containers(&self) -> Vec<Known> {
+        let state = self.lock();
+        let known = |(key, entry): (&ContainerKey, &Entry)| {
+            let attribution = entry.attribution.as_ref();
+            let is_own = attribution.is_none_or(|attribution| attribution.key == *key);
+            let isolation = attribution.and_then(|attribution| attribution.container.isolation);
+            let (init, name) = (entry.first?.pid, entry.name.clone());
+            is_own.then_some(Known { key: *key, name, init, isolation })
+        };
+        state.entries.iter().filter_map(known).collect()
+    }
+
+    /// The keys of which it is not known that they have begun.
+    #[must_use]
+    pub fn not_begun(&self) -> HashSet<ContainerKey> {
+        let state = self.lock();
+        state.entries.iter().filter(|(_, entry)| entry.first.is_none()).map(|(key, _)| *key).collect()
+    }
+
+    /// The keys in use without any process that the programs count, of which it is not known that they have ended.
+    #[must_use]
+    pub fn vacant(&self) -> Vec<ContainerKey> {
+        /// Slots that are looked at before it is somebody else's turn.
+        const TURN: usize = 1024;
+        let slots: Vec<u32> = (0..self.lock().maps.free_slots.capacity()).collect();
+        let vacant = slots.chunks(TURN).flat_map(|slots| {
+            let state = self.lock();
+            slots.iter().filter_map(|slot| state.vacant(*slot)).collect::<Vec<_>>()
+        });
+        vacant.collect()
     }
 
     /// The container of a process that the programs follow, or will.
@@ -527,9 +623,8 @@ impl Registry {
         if state.entering.contains(&key) || (state.adopted.contains(&key) && state.has_processes(key)) {
             return;
         }
-        let is_news = state.given_back.get(key.slot() as usize).is_some_and(|last| *last < key.generation());
-        if is_news && !state.ended.iter().any(|(ended, _)| *ended == key) {
-            state.ended.push((key, at));
+        if state.is_in_use(key) && !state.ended.contains_key(&key) {
+            state.ended.insert(key, at);
             // The next container may have the same name.
             if let Some(entry) = state.entries.get_mut(&key) {
                 entry.name = None;
@@ -542,7 +637,7 @@ impl Registry {
     /// The keys that have ended by now, and when.
     #[must_use]
     pub fn ended(&self) -> Vec<(ContainerKey, u64)> {
-        self.lock().ended.clone()
+        self.lock().ended.iter().map(|(key, at)| (*key, *at)).collect()
     }
 
     /// Forgets keys of which no event can come any more, and gives their slots back.
@@ -552,6 +647,9 @@ impl Registry {
             state.remove(*key);
             state.adopted.remove(key);
             state.entering.remove(key);
+            state.missing.remove(key);
+            state.ended.remove(key);
+            debug!("slot {} is free again", key.slot());
             if let Some(last) = state.given_back.get_mut(key.slot() as usize) {
                 *last = key.generation();
             }
@@ -559,7 +657,6 @@ impl Registry {
                 warn!("giving back slot {}: {error}", key.slot());
             }
         }
-        state.ended.retain(|(key, _)| !keys.contains(key));
     }
 
     fn known(&self, entry: Option<&Entry>) -> Lookup {
@@ -619,6 +716,19 @@ impl State {
             }
         }
         waiting || self.maps.slots.get(&key.slot(), 0).is_ok_and(|slot| slot.processes > 0)
+    }
+
+    /// Whether a key was given out and not given back.
+    fn is_in_use(&self, key: ContainerKey) -> bool {
+        self.given_back.get(key.slot() as usize).is_some_and(|last| *last < key.generation())
+    }
+
+    /// The key of a slot that is in use without any process.
+    fn vacant(&self, index: u32) -> Option<ContainerKey> {
+        let slot = self.maps.slots.get(&index, 0).ok()?;
+        let key = ContainerKey::new(index, slot.generation);
+        let is_vacant = slot.processes == 0 && self.is_in_use(key) && !self.entering.contains(&key);
+        (is_vacant && !self.ended.contains_key(&key)).then_some(key)
     }
 
     /// Sets or clears a bit of what the programs are told of a container.

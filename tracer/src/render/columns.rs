@@ -1,6 +1,6 @@
 //! Columns: a table of constants, and a layout that fits them to a terminal.
 
-use std::{fmt::Debug, io};
+use std::{fmt::Debug, io, ops::Range};
 
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -26,11 +26,23 @@ pub trait Rows: Copy + Debug + 'static {
 /// Appends a column's value, as it is: unsafe to show.
 type Value<K> = fn(&<K as Rows>::Row<'_>, &mut Vec<u8>) -> io::Result<()>;
 
+/// What a column's value tells of: it is the same in all rows of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The node and the container.
+    Container,
+    /// A process of an event, as its header has it.
+    Process,
+    /// The row alone.
+    Row,
+}
+
 /// A column.
 #[derive(Clone, Copy, Debug)]
 pub struct Column<K: Rows = Events> {
     name: &'static str,
     width: usize,
+    of: Of,
     value: Value<K>,
 }
 
@@ -38,7 +50,19 @@ impl<K: Rows> Column<K> {
     /// A column that is `width` characters wide where there is room, and writes what `value` appends.
     #[must_use]
     pub const fn new(name: &'static str, width: usize, value: Value<K>) -> Self {
-        Self { name, width, value }
+        Self { name, width, of: Of::Row, value }
+    }
+
+    /// A column whose value depends on nothing but the container and the node.
+    #[must_use]
+    pub const fn of_container(name: &'static str, width: usize, value: Value<K>) -> Self {
+        Self { name, width, of: Of::Container, value }
+    }
+
+    /// A column whose value depends on nothing but the process that the header of an event tells of.
+    #[must_use]
+    pub const fn of_process(name: &'static str, width: usize, value: Value<K>) -> Self {
+        Self { name, width, of: Of::Process, value }
     }
 
     pub(super) const fn name(&self) -> &'static str {
@@ -84,6 +108,7 @@ pub struct Table<K: Rows = Events> {
     columns: Vec<Column<K>>,
     terminal: Option<usize>,
     header: bool,
+    /// A value that is not safe to show as it is, and what is shown of it.
     value: Vec<u8>,
     cell: String,
 }
@@ -119,12 +144,13 @@ impl<K: Rows> Table<K> {
     /// Makes the columns as wide as what they have in `rows`; narrower than they were only if no `more` rows are to
     /// come.
     pub(super) fn fit_to(&mut self, rows: &[K::Row<'_>], more: bool) -> io::Result<()> {
+        let mut cell = Vec::new();
         for index in 0..self.columns.len() {
             let Column { name, width, .. } = self.columns[index];
             let mut widest = if more { width } else { name.len() };
             for row in rows {
-                self.fill_cell(index, row)?;
-                widest = widest.max(self.cell.width().min(WIDTH_MAX));
+                cell.clear();
+                widest = widest.max(self.write_cell(index, row, &mut cell)?.min(WIDTH_MAX));
             }
             self.columns[index].width = widest;
         }
@@ -138,16 +164,9 @@ impl<K: Rows> Table<K> {
         }
     }
 
-    /// Puts what a column has in a row into the cell, safe to show.
-    fn fill_cell(&mut self, index: usize, row: &K::Row<'_>) -> io::Result<()> {
-        self.value.clear();
-        (self.columns[index].value)(row, &mut self.value)?;
-        self.cell.clear();
-        sanitize::write(&self.value, &mut self.cell);
-        if self.cell.is_empty() {
-            self.cell.push_str(NOTHING);
-        }
-        Ok(())
+    /// What the columns tell of, in their order.
+    pub(super) fn column_kinds(&self) -> impl Iterator<Item = Of> {
+        self.columns.iter().map(|column| column.of)
     }
 
     pub(super) fn write_header(&self, out: &mut Vec<u8>) {
@@ -155,25 +174,70 @@ impl<K: Rows> Table<K> {
             return;
         }
         for (index, column) in self.columns.iter().enumerate() {
-            push_cell(out, column.name, column.name.len(), self.width_at(index));
+            out.extend_from_slice(column.name.as_bytes());
+            fill(out, column.name.len(), self.width_at(index));
         }
         end_line(out);
     }
 
     pub(super) fn write_row(&mut self, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        for index in 0..self.columns.len() {
-            self.fill_cell(index, row)?;
-            let mut width = self.cell.width();
+        self.write_cells(0..self.columns.len(), row, out)?;
+        end_line(out);
+        Ok(())
+    }
+
+    /// Appends the cells of some columns, each filled up to its width and with a blank behind.
+    pub(super) fn write_cells(
+        &mut self,
+        columns: Range<usize>,
+        row: &K::Row<'_>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        for index in columns {
+            let start = out.len();
+            let mut width = self.write_cell(index, row, out)?;
             let room = self.columns[index].width;
             // Elsewhere than on a terminal nothing is left out.
             if self.terminal.is_some() && width > room {
-                self.cell = shorten(&self.cell, room);
-                width = self.cell.width();
+                width = self.shorten_cell(start, room, out);
             }
-            push_cell(out, &self.cell, width, self.width_at(index));
+            fill(out, width, self.width_at(index));
         }
-        end_line(out);
         Ok(())
+    }
+
+    /// Appends what a column has in a row, safe to show. Returns how wide it is.
+    fn write_cell(&mut self, index: usize, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        (self.columns[index].value)(row, out)?;
+        let value = &out[start..];
+        if value.is_empty() {
+            out.extend_from_slice(NOTHING.as_bytes());
+            return Ok(NOTHING.len());
+        }
+        if sanitize::is_plain(value) {
+            return Ok(value.len());
+        }
+        self.value.clear();
+        self.value.extend_from_slice(value);
+        self.cell.clear();
+        sanitize::write(&self.value, &mut self.cell);
+        out.truncate(start);
+        out.extend_from_slice(self.cell.as_bytes());
+        Ok(self.cell.width())
+    }
+
+    /// Leaves out the middle of the cell that begins at `start`. Returns how wide it is then.
+    #[cold]
+    fn shorten_cell(&mut self, start: usize, room: usize, out: &mut Vec<u8>) -> usize {
+        self.cell.clear();
+        self.cell.push_str(&String::from_utf8_lossy(&out[start..]));
+        out.truncate(start);
+        let (head, tail) = shorten(&self.cell, room);
+        for part in [head, "…", tail] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        head.width() + "…".width() + tail.width()
     }
 
     /// The width that the column at `index` is filled up to: the last one is not.
@@ -206,30 +270,32 @@ fn fit<K: Rows>(columns: &mut [Column<K>], terminal: usize) {
     }
 }
 
-/// Leaves out the middle: both ends of a path or of a pod's name tell more.
-fn shorten(text: &str, width: usize) -> String {
+/// What is left of a text whose middle is left out: both ends of a path or of a pod's name tell more.
+fn shorten(text: &str, width: usize) -> (&str, &str) {
     let room = width.saturating_sub(1);
-    let head = take_width(text.chars(), room.div_ceil(2));
-    let tail: Vec<char> = take_width(text.chars().rev(), room / 2);
-    head.into_iter().chain(['…']).chain(tail.into_iter().rev()).collect()
+    let head: usize = within(text.chars(), room.div_ceil(2));
+    let tail: usize = within(text.chars().rev(), room / 2);
+    (&text[..head], &text[text.len() - tail..])
 }
 
-fn take_width(chars: impl Iterator<Item = char>, width: usize) -> Vec<char> {
+/// How many bytes the first characters have that are no wider than this.
+fn within(chars: impl Iterator<Item = char>, width: usize) -> usize {
     let mut used = 0;
     chars
         .take_while(|c| {
             used += c.width().unwrap_or(0);
             used <= width
         })
-        .collect()
+        .map(char::len_utf8)
+        .sum()
 }
 
-fn push_cell(out: &mut Vec<u8>, text: &str, text_width: usize, width: usize) {
-    out.extend_from_slice(text.as_bytes());
+/// Fills a cell up with blanks, and appends one that tells it from the next.
+fn fill(out: &mut Vec<u8>, text_width: usize, width: usize) {
     out.resize(out.len() + width.saturating_sub(text_width) + 1, b' ');
 }
 
-fn end_line(out: &mut Vec<u8>) {
+pub(super) fn end_line(out: &mut Vec<u8>) {
     // The blank behind the last cell.
     out.pop();
     out.push(b'\n');
@@ -243,8 +309,8 @@ mod tests {
 
     #[test]
     fn the_middle_is_left_out() {
-        assert_eq!(shorten("coredns-6d4b75cb6d-kcxd4", 11), "cored…kcxd4");
-        assert_eq!(shorten("日本日本", 4), "日…");
+        assert_eq!(shorten("coredns-6d4b75cb6d-kcxd4", 11), ("cored", "kcxd4"));
+        assert_eq!(shorten("日本日本", 4), ("日", ""));
     }
 
     #[test]
@@ -258,7 +324,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_shortened_text_is_never_wider(text: String, width in 1..50_usize) {
-            prop_assert!(shorten(&text, width).width() <= width);
+            let (head, tail) = shorten(&text, width);
+            prop_assert!(head.width() + 1 + tail.width() <= width);
         }
 
         #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Format, Layout, Renderer, Table, age,
     columns::{Column, Columns, Rows},
-    format_timestamp,
+    timestamp::format_timestamp,
 };
 use crate::containers::{Container, Pod};
 

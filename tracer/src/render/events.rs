@@ -1,11 +1,17 @@
 //! Rows of events: what they hold, and their columns.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+
+use serde::{Serialize, Serializer};
+use tracer_common::{Comm, comm_bytes, event::Header};
 
 use super::{
-    Layout, Table,
+    Document, EventTable, Format, JsonLines, Layout, Lost, Table, Text,
     columns::{Column, Columns, Rows},
-    format_timestamp, json,
+    json,
+    memo::Key,
+    timestamp::format_timestamp,
+    write_number,
 };
 use crate::{
     containers::Container,
@@ -48,16 +54,111 @@ impl Rows for Events {
     }
 }
 
+/// The process that an event is of, as its header has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Process {
+    pid: u32,
+    tid: u32,
+    ppid: u32,
+    container_pid: u32,
+    uid: u32,
+    gid: u32,
+    #[serde(serialize_with = "comm_text")]
+    comm: Comm,
+}
+
+impl Process {
+    pub(super) const fn of(header: &Header) -> Self {
+        let Header { pid, tid, ppid, container_pid, uid, gid, comm, .. } = *header;
+        Self { pid, tid, ppid, container_pid, uid, gid, comm }
+    }
+}
+
+impl Key for Process {
+    fn number(&self) -> u64 {
+        self.tid.into()
+    }
+}
+
+fn comm_text<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
+    Text(comm_bytes(comm)).serialize(serializer)
+}
+
+/// What rows have of one container, as they are written: made for its first row, copied into all others. It goes with
+/// one renderer and with what is known of the container.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub(super) texts: Vec<Box<[u8]>>,
+}
+
+/// A way of showing events, many of them.
+#[derive(Debug)]
+pub enum EventRenderer {
+    /// In columns.
+    Table(EventTable),
+    /// One JSON object a line.
+    Json(JsonLines),
+    /// Other forms for programs.
+    Document(Document),
+}
+
+impl EventRenderer {
+    /// In this format. `terminal` is the width of the terminal that it is shown on, if one.
+    pub fn new(
+        format: &Format,
+        tracer: &dyn Tracer,
+        node: &str,
+        terminal: Option<usize>,
+        header: bool,
+    ) -> Result<Self, String> {
+        Ok(match format {
+            Format::Table(layout) => {
+                Self::Table(EventTable::new(Table::new(layout, tracer, node, terminal, header)?))
+            }
+            Format::Document(Document::Json) => Self::Json(JsonLines::new()),
+            Format::Document(document) => Self::Document(*document),
+        })
+    }
+
+    /// What stands before the first event.
+    pub fn begin(&self, out: &mut Vec<u8>) {
+        if let Self::Table(table) = self {
+            table.write_header(out);
+        }
+    }
+
+    /// Appends an event. `kept` is the container's; it was empty when its first event was shown.
+    pub fn row(&mut self, row: &Row<'_>, kept: &mut Kept, out: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::Table(table) => table.row(row, kept, out),
+            Self::Json(lines) => lines.row(row, kept, out),
+            Self::Document(document) => document.write(&Events::line(row), out),
+        }
+    }
+
+    /// Appends a record of lost events; returns whether this way of showing has one.
+    pub fn lost(&mut self, timestamp: i128, node: &str, lost: &Lost, out: &mut Vec<u8>) -> io::Result<bool> {
+        let document = match self {
+            Self::Table(_) => return Ok(false),
+            Self::Json(_) => Document::Json,
+            Self::Document(document) => *document,
+        };
+        document.write(&json::lost(timestamp, node, lost), out)?;
+        Ok(true)
+    }
+}
+
 const TIMESTAMP: Column =
     Column::new("TIMESTAMP", 30, |row, out| out.write_all(format_timestamp(row.timestamp).as_bytes()));
-const PID: Column = Column::new("PID", 7, |row, out| write!(out, "{}", row.event.header.pid));
-const TID: Column = Column::new("TID", 7, |row, out| write!(out, "{}", row.event.header.tid));
-const PPID: Column = Column::new("PPID", 7, |row, out| write!(out, "{}", row.event.header.ppid));
+const PID: Column = Column::of_process("PID", 7, |row, out| write_number(row.event.header.pid, out));
+const TID: Column = Column::of_process("TID", 7, |row, out| write_number(row.event.header.tid, out));
+const PPID: Column = Column::of_process("PPID", 7, |row, out| write_number(row.event.header.ppid, out));
 const CONTAINER_PID: Column =
-    Column::new("CONTAINERPID", 12, |row, out| write!(out, "{}", row.event.header.container_pid));
-const UID: Column = Column::new("UID", 5, |row, out| write!(out, "{}", row.event.header.uid));
-const GID: Column = Column::new("GID", 5, |row, out| write!(out, "{}", row.event.header.gid));
-const COMM: Column = Column::new("COMM", 15, |row, out| out.write_all(row.event.comm()));
+    Column::of_process("CONTAINERPID", 12, |row, out| write_number(row.event.header.container_pid, out));
+const UID: Column = Column::of_process("UID", 5, |row, out| write_number(row.event.header.uid, out));
+const GID: Column = Column::of_process("GID", 5, |row, out| write_number(row.event.header.gid, out));
+const COMM: Column = Column::of_process("COMM", 15, |row, out| out.write_all(row.event.comm()));
 
 /// The columns of `columns`, before the kind's own.
 const NARROW: [Column; 6] = [Column::NODE, Column::NAMESPACE, Column::POD, Column::CONTAINER, PID, COMM];

@@ -51,11 +51,12 @@ pub enum Document {
 impl Document {
     /// Appends a record.
     pub(super) fn write(self, record: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-        let start = out.len();
         match self {
-            Self::Json => serde_json::to_writer(&mut *out, record)?,
+            Self::Json => write_json(record, out)?,
             Self::JsonPretty => {
+                let start = out.len();
                 record.serialize(&mut Serializer::with_formatter(&mut *out, PrettyFormatter::new()))?;
+                sanitize::escape_json(out, start);
             }
             Self::Yaml => {
                 // One document for each, so that a stream that was cut off can be read up to there.
@@ -63,10 +64,17 @@ impl Document {
                 return serde_yaml_ng::to_writer(&mut *out, record).map_err(io::Error::other);
             }
         }
-        sanitize::escape_json(out, start);
         out.push(b'\n');
         Ok(())
     }
+}
+
+/// Appends a record as JSON, safe to show.
+pub(super) fn write_json(record: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
+    serde_json::to_writer(&mut *out, record)?;
+    sanitize::escape_json(out, start);
+    Ok(())
 }
 
 #[cfg(test)]

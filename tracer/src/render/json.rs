@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Lost, Row, Text, format_timestamp};
+use super::{Lost, Row, events::Process, timestamp::format_timestamp};
 use crate::{
     containers::{Container, Pod},
     trace::Payload,
@@ -16,21 +16,9 @@ pub struct EventLine<'a> {
     node: &'a str,
     k8s: Option<&'a Pod>,
     container: Option<&'a Container>,
-    process: Process<'a>,
+    process: Process,
     #[serde(flatten)]
     payload: &'a Payload<'a>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Process<'a> {
-    pid: u32,
-    tid: u32,
-    ppid: u32,
-    container_pid: u32,
-    uid: u32,
-    gid: u32,
-    comm: Text<'a>,
 }
 
 #[derive(Serialize)]
@@ -42,22 +30,13 @@ pub(super) struct LostLine<'a> {
 }
 
 pub(super) fn event<'a>(row: &'a Row<'a>) -> EventLine<'a> {
-    let header = &row.event.header;
     EventLine {
         timestamp: format_timestamp(row.timestamp),
         event: row.kind,
         node: row.node,
         k8s: row.container.and_then(|container| container.pod.as_ref()),
         container: row.container,
-        process: Process {
-            pid: header.pid,
-            tid: header.tid,
-            ppid: header.ppid,
-            container_pid: header.container_pid,
-            uid: header.uid,
-            gid: header.gid,
-            comm: Text(row.event.comm()),
-        },
+        process: Process::of(&row.event.header),
         payload: &row.event.payload,
     }
 }

@@ -3,38 +3,49 @@
 mod age;
 mod columns;
 mod containers;
+mod event_table;
 mod events;
 mod format;
 mod json;
+mod json_lines;
+mod memo;
+#[cfg(test)]
+mod same;
 mod sanitize;
 mod shared;
 mod text;
+mod timestamp;
 
-use std::{fmt::Write as _, io};
+use std::io;
 
 use serde::Serialize;
 
 pub use columns::{Column, Layout, Rows, Table};
 pub use containers::{ContainerEvent, ContainerRenderer, ContainerRow, Containers};
-pub use events::{Events, Row};
+pub use event_table::EventTable;
+pub use events::{EventRenderer, Events, Kept, Row};
 pub use format::{Document, Format};
+pub(crate) use json_lines::Call;
+pub use json_lines::JsonLines;
+pub(crate) use memo::Memo;
 pub(crate) use sanitize::line;
 pub use text::{Hex, Text};
 
-/// Events that were lost.
+/// What was lost: events, or what tells whose they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// How many.
     pub count: u64,
-    /// `buffer-full`, `program-skipped`, `unattributed`, `malformed`, `output`.
+    /// Of events `buffer-full`, `program-skipped`, `unattributed`, `malformed`, `output`; of what becomes of containers
+    /// `lifecycle-full`, `process-map-full`, `slots-full`, `lifecycle-crowded`, `program-skipped`.
     pub reason: &'static str,
-    /// The hook that they were lost at.
+    /// The hook that they were lost at: the traced kind's name, or `lifecycle`.
     pub hook: &'static str,
 }
 
 /// A way of showing rows of a kind.
 #[derive(Debug)]
-pub enum Renderer<K: Rows = Events> {
+pub enum Renderer<K: Rows> {
     /// In columns.
     Table(Table<K>),
     /// For programs.
@@ -69,36 +80,9 @@ impl<K: Rows> Renderer<K> {
     }
 }
 
-impl Renderer {
-    /// Appends a record of lost events; returns whether this way of showing has one.
-    pub fn lost(&mut self, timestamp: i128, node: &str, lost: &Lost, out: &mut Vec<u8>) -> io::Result<bool> {
-        match self {
-            Self::Table(_) => Ok(false),
-            Self::Document(document) => {
-                document.write(&json::lost(timestamp, node, lost), out)?;
-                Ok(true)
-            }
-        }
-    }
-}
-
-/// RFC 3339 in UTC, to the nanosecond.
-fn format_timestamp(nanoseconds: i128) -> String {
-    let mut text = String::with_capacity(30);
-    if let Ok(timestamp) = jiff::Timestamp::from_nanosecond(nanoseconds) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{timestamp:.9}");
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps_have_nine_digits_always() {
-        assert_eq!(format_timestamp(1_700_000_000_000_000_000), "2023-11-14T22:13:20.000000000Z");
-        assert_eq!(format_timestamp(1_700_000_000_123_456_789), "2023-11-14T22:13:20.123456789Z");
-    }
+/// Appends a number in decimal.
+#[expect(clippy::unnecessary_wraps, reason = "columns' values may fail")]
+pub(crate) fn write_number(number: impl itoa::Integer, out: &mut Vec<u8>) -> io::Result<()> {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    Ok(())
 }

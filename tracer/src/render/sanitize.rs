@@ -10,6 +10,74 @@ fn is_unsafe(c: char) -> bool {
     c.width().is_none_or(|width| width == 0)
 }
 
+/// Whether these bytes stand for themselves wherever they are shown, each in a place of its own: printable ASCII without
+/// quotes and backslashes. So it is for nearly all that is shown.
+#[expect(clippy::needless_bitwise_bool, reason = "without branches many bytes are compared at once")]
+pub(super) fn is_plain(bytes: &[u8]) -> bool {
+    /// As many as processors compare at once.
+    const AT_ONCE: usize = 16;
+    let are_plain = |bytes: &[u8]| {
+        bytes.iter().fold(true, |plain, byte| {
+            plain & matches!(byte, b' '..=b'~') & (*byte != b'"') & (*byte != b'\\')
+        })
+    };
+    let (chunks, rest) = bytes.as_chunks::<AT_ONCE>();
+    // The last so many bytes, rather than what is left over of them, which are fewer.
+    let rest = bytes.last_chunk::<AT_ONCE>().map_or(rest, |last| last);
+    chunks.iter().all(|chunk| are_plain(chunk)) && are_plain(rest)
+}
+
+/// Appends `bytes` as a JSON string: as serde_json and [`escape_json`] write it, with U+FFFD for what is not UTF-8.
+/// Returns whether all of it is.
+pub(super) fn write_json(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    out.push(b'"');
+    let is_text = if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        true
+    } else {
+        write_json_escaped(bytes, out)
+    };
+    out.push(b'"');
+    is_text
+}
+
+#[cold]
+fn write_json_escaped(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut is_text = true;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => out.extend_from_slice(br#"\""#),
+                '\\' => out.extend_from_slice(br"\\"),
+                '\n' => out.extend_from_slice(br"\n"),
+                '\t' => out.extend_from_slice(br"\t"),
+                '\r' => out.extend_from_slice(br"\r"),
+                '\u{8}' => out.extend_from_slice(br"\b"),
+                '\u{c}' => out.extend_from_slice(br"\f"),
+                _ if is_unsafe(c) => push_json_escape(c, out),
+                _ => push_char(c, out),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            is_text = false;
+            push_char(char::REPLACEMENT_CHARACTER, out);
+        }
+    }
+    is_text
+}
+
+fn push_char(c: char, out: &mut Vec<u8>) {
+    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+/// Appends `\uXXXX`, two of them for what is beyond 16 bits.
+fn push_json_escape(c: char, out: &mut Vec<u8>) {
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "\\u{unit:04x}");
+    }
+}
+
 /// Escapes the unsafe characters in the JSON text that `out` has from `start` on. JSON has escaped the older control
 /// characters itself; what is left of them can stand in strings only, where any character may be written as `\uXXXX`.
 pub(super) fn escape_json(out: &mut Vec<u8>, start: usize) {
@@ -19,15 +87,11 @@ pub(super) fn escape_json(out: &mut Vec<u8>, start: usize) {
     }
     let text = String::from_utf8_lossy(&out[start..]).into_owned();
     out.truncate(start);
-    let mut units = [0; 2];
     for c in text.chars() {
         if c != '\n' && is_unsafe(c) {
-            for unit in c.encode_utf16(&mut units) {
-                // Writing to a vector cannot fail.
-                let _ = write!(out, "\\u{unit:04x}");
-            }
+            push_json_escape(c, out);
         } else {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            push_char(c, out);
         }
     }
 }
@@ -110,7 +174,35 @@ mod tests {
         assert_eq!(serde_json::from_str::<String>(json).unwrap(), text);
     }
 
+    /// Bytes of all kinds, most of them text.
+    fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            "[ -~]{0,40}".prop_map(String::into_bytes),
+            any::<String>().prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..3),
+            prop::sample::select(vec!["\u{7f}", "\u{9b}", "\u{202e}", "\u{301}", "\u{e0001}", "\0", "\u{b}"])
+                .prop_map(|text| text.as_bytes().to_vec()),
+        ];
+        prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
+        #[test]
+        fn json_strings_are_what_serde_and_the_escaping_make_of_them(bytes in any_bytes()) {
+            let mut expected = b"before".to_vec();
+            serde_json::to_writer(&mut expected, &String::from_utf8_lossy(&bytes)).unwrap();
+            escape_json(&mut expected, 6);
+            let mut out = b"before".to_vec();
+            prop_assert_eq!(write_json(&bytes, &mut out), std::str::from_utf8(&bytes).is_ok());
+            prop_assert_eq!(String::from_utf8(out), String::from_utf8(expected));
+        }
+
+        #[test]
+        fn what_is_plain_is_shown_as_it_is(bytes in any_bytes()) {
+            let unquoted = !bytes.contains(&b'"');
+            prop_assert_eq!(is_plain(&bytes), unquoted && sanitized(&bytes).bytes().eq(bytes.iter().copied()) && bytes.is_ascii());
+        }
+
         #[test]
         fn no_bytes_lead_to_a_control_character(bytes: Vec<u8>) {
             prop_assert!(!sanitized(&bytes).chars().any(is_unsafe));

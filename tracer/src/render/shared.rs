@@ -6,33 +6,35 @@ use super::columns::{Column, NODE, Rows};
 use crate::containers::{Container, Pod};
 
 impl<K: Rows> Column<K> {
-    pub(super) const NODE: Self = Self::new(NODE, 16, |row, out| out.write_all(K::node(row).as_bytes()));
+    pub(super) const NODE: Self =
+        Self::of_container(NODE, 16, |row, out| out.write_all(K::node(row).as_bytes()));
     pub(super) const NAMESPACE: Self =
-        Self::new("NAMESPACE", 16, |row, out| pod::<K>(row, out, |pod| Some(&pod.namespace)));
-    pub(super) const POD: Self = Self::new("POD", 32, |row, out| pod::<K>(row, out, |pod| Some(&pod.name)));
+        Self::of_container("NAMESPACE", 16, |row, out| pod::<K>(row, out, |pod| Some(&pod.namespace)));
+    pub(super) const POD: Self =
+        Self::of_container("POD", 32, |row, out| pod::<K>(row, out, |pod| Some(&pod.name)));
     pub(super) const CONTAINER: Self =
-        Self::new("CONTAINER", 16, |row, out| pod::<K>(row, out, |pod| pod.container.as_deref()));
-    pub(super) const RUNTIME: Self = Self::new("RUNTIME", 10, |row, out| {
+        Self::of_container("CONTAINER", 16, |row, out| pod::<K>(row, out, |pod| pod.container.as_deref()));
+    pub(super) const RUNTIME: Self = Self::of_container("RUNTIME", 10, |row, out| {
         container::<K>(row, |container| out.write_all(container.runtime.as_bytes()))
     });
     /// `ID`, or `ID/INNERID` for what a container has started within itself.
-    pub(super) const CONTAINER_ID: Self = Self::new("CONTAINERID", 14, |row, out| {
+    pub(super) const CONTAINER_ID: Self = Self::of_container("CONTAINERID", 14, |row, out| {
         container::<K>(row, |container| write_id(container, out, whole))
     });
     /// The same, of an engine's long ids no more than engines' clients show.
-    pub(super) const SHORT_CONTAINER_ID: Self = Self::new("CONTAINERID", 12, |row, out| {
+    pub(super) const SHORT_CONTAINER_ID: Self = Self::of_container("CONTAINERID", 12, |row, out| {
         container::<K>(row, |container| write_id(container, out, short))
     });
-    pub(super) const TYPE: Self = Self::new("TYPE", 9, |row, out| {
+    pub(super) const TYPE: Self = Self::of_container("TYPE", 9, |row, out| {
         container::<K>(row, |container| out.write_all(container.kind.as_str().as_bytes()))
     });
-    pub(super) const IMAGE: Self = Self::new("IMAGE", 24, |row, out| {
+    pub(super) const IMAGE: Self = Self::of_container("IMAGE", 24, |row, out| {
         container::<K>(row, |container| {
             out.write_all(container.image.as_deref().unwrap_or_default().as_bytes())
         })
     });
     /// `cgroup:untrusted`: how it was learnt, and why not better.
-    pub(super) const SOURCE: Self = Self::new("SOURCE", 16, |row, out| {
+    pub(super) const SOURCE: Self = Self::of_container("SOURCE", 16, |row, out| {
         container::<K>(row, |container| {
             out.write_all(container.source.as_str().as_bytes())?;
             container.why.map_or(Ok(()), |why| write!(out, ":{}", why.as_str()))

@@ -1,12 +1,21 @@
 //! Bytes that ought to be text.
 
-use std::fmt;
+use std::{fmt, io::Write as _};
 
 use serde::{Serialize, Serializer};
+
+use super::sanitize;
 
 /// Bytes shown as text: what is not UTF-8 becomes U+FFFD.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a>(pub &'a [u8]);
+
+impl Text<'_> {
+    /// Appends what JSON has of it. Returns whether all of it is UTF-8.
+    pub(crate) fn write_json(self, out: &mut Vec<u8>) -> bool {
+        sanitize::write_json(self.0, out)
+    }
+}
 
 impl Serialize for Text<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -18,11 +27,17 @@ impl Serialize for Text<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Hex<'a>(pub &'a [u8]);
 
-impl<'a> Hex<'a> {
-    /// The bytes, if they are not UTF-8 and so [`Text`] does not tell what they are.
+impl Hex<'_> {
+    /// Whether the bytes are UTF-8, so that [`Text`] tells what they are.
     #[must_use]
-    pub fn of_invalid(bytes: &'a [u8]) -> Option<Self> {
-        std::str::from_utf8(bytes).is_err().then_some(Self(bytes))
+    pub fn is_of_text(&self) -> bool {
+        std::str::from_utf8(self.0).is_ok()
+    }
+
+    /// Appends what JSON has of it.
+    pub(crate) fn write_json(self, out: &mut Vec<u8>) {
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "\"{self}\"");
     }
 }
 

@@ -77,6 +77,16 @@ impl Lifecycle {
         self.ring.as_fd().try_clone_to_owned().context("duplicating the lifecycle ring's descriptor")
     }
 
+    /// A container whose first process was not told of.
+    pub fn begun(&mut self, key: ContainerKey, pid: u32, container_pid: u32, at: u64) {
+        self.learner.begin(key, "", pid, container_pid, at);
+    }
+
+    /// A container whose end was not told of.
+    pub fn ended(&mut self, key: ContainerKey, at: u64) {
+        self.learner.end(key, at);
+    }
+
     /// Handles every record that is there.
     pub fn drain(&mut self) {
         let Self { ring, learner } = self;
@@ -102,19 +112,27 @@ impl Learner {
                 let bound: Bound = wire::read(bytes)?;
                 let cgroup = bytes.get(size_of::<Bound>()..)?.get(..bound.cgroup_len as usize)?;
                 let cgroup = String::from_utf8_lossy(cgroup);
-                if let Some(stray) = self.strays.remove(&key) {
-                    self.registry.resolve(key, stray.container(&cgroup, record.pid));
-                } else if let Some(unsettled) = self.unsettled.as_mut().and_then(|all| all.get_mut(&key)) {
-                    unsettled.bound = Some((cgroup.into_owned(), record.pid));
-                }
-                self.registry.begin(key, record.pid, bound.container_pid, record.timestamp);
+                self.begin(key, &cgroup, record.pid, bound.container_pid, record.timestamp);
             }
-            Kind::Ended => {
-                self.strays.remove(&key);
-                self.registry.end(key, record.timestamp);
-            }
+            Kind::Ended => self.end(key, record.timestamp),
         }
         Some(())
+    }
+
+    /// A container has a process of its own, in a cgroup of this name in the unified hierarchy.
+    fn begin(&mut self, key: ContainerKey, cgroup: &str, pid: u32, container_pid: u32, at: u64) {
+        if let Some(stray) = self.strays.remove(&key) {
+            self.registry.resolve(key, stray.container(cgroup, pid));
+        } else if let Some(unsettled) = self.unsettled.as_mut().and_then(|all| all.get_mut(&key)) {
+            unsettled.bound = Some((cgroup.to_owned(), pid));
+        }
+        self.registry.begin(key, pid, container_pid, at);
+    }
+
+    /// The last process of a container is gone.
+    fn end(&mut self, key: ContainerKey, at: u64) {
+        self.strays.remove(&key);
+        self.registry.end(key, at);
     }
 
     /// A runtime was executed.

@@ -12,6 +12,7 @@ mod place;
 mod process;
 pub mod processes;
 mod readers;
+pub mod recovery;
 pub mod running;
 mod state;
 mod watcher;

@@ -25,7 +25,7 @@ pub struct Process {
 
 impl Process {
     /// None if it is gone, or not to be seen.
-    fn read(pid: u32) -> Option<Self> {
+    pub fn read(pid: u32) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
         let namespace = |name: &str| Some(rustix::fs::stat(directory.join("ns").join(name)).ok()?.st_ino);
         let stat = Stat::parse(&fs::read(directory.join("stat")).ok()?)?;

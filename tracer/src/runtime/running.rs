@@ -14,10 +14,10 @@ use std::{
 use anyhow::Context as _;
 use tracer_common::{
     comm_bytes, comm_of,
-    container::{Adoptee, ContainerKey},
+    container::{Adoptee, ContainerKey, Process as Followed},
     lifecycle::{TRUST_ROOT, TRUST_USER_NS, TRUSTED},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     claim,
@@ -26,12 +26,12 @@ use super::{
     invocation::{Invocation, Outer, learn},
     place::{Place, Running},
     process::{self, RuntimeProcess},
-    processes::{Process, Processes},
+    processes::{Process, Processes, start_ticks},
     readers::{Guest, Readers},
 };
 use crate::{
     clock::WallClock,
-    containers::{Container, ContainerName, Isolation, Registry, Unknown},
+    containers::{Container, ContainerName, Isolation, Known, Registry, Unknown},
     cri::Witnessed,
 };
 
@@ -44,9 +44,8 @@ const START_TOLERANCE: i128 = 1_000_000_000;
 
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
 pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
-    let host = Place::host().context("opening the host's root directory")?;
-    Search::new(registry, readers, runtimes)
-        .run(|search, processes, is_news| search.discover(&host, processes, is_news))
+    Search::new(registry, readers, runtimes).look_around()?;
+    Ok(())
 }
 
 /// Makes containers known that only their engine tells of, and hands their processes to the programs.
@@ -68,26 +67,145 @@ pub fn adopt(
 /// Whether a process is neither followed by the programs nor entered.
 type IsNews<'a> = &'a dyn Fn(&Process) -> bool;
 
-struct Search<'a> {
+/// A look for containers on disk and in /proc.
+pub(super) struct Search<'a> {
     registry: &'a Arc<Registry>,
     readers: &'a Arc<Readers>,
     runtimes: &'a [String],
     trees: Vec<Tree>,
+    /// How many of the trees have been looked into for further containers.
+    looked_into: usize,
     /// Runtimes at work, by process: the key of what they bring about.
     at_work: HashMap<u32, ContainerKey>,
+    /// Keys that were given out here.
+    taken: Vec<ContainerKey>,
+    missing: Missing,
+    /// Whether processes that nobody follows are handed to the programs.
+    adopts: bool,
+    /// Whether no slot was free for some.
+    left_out: bool,
 }
+
+/// Keys that processes have and nobody knows, with those processes, as the programs know them.
+pub(super) type Missing = HashMap<ContainerKey, Vec<Followed>>;
 
 /// A container with the tree of its processes.
 struct Tree {
-    running: Running,
+    /// Its first process.
+    init: u32,
     key: ContainerKey,
     /// The container that it is in.
-    outer: Option<Outer>,
+    outer: Option<ContainerKey>,
+    /// The runtime's state directory and the id there, where they are known.
+    name: Option<(PathBuf, String)>,
+    /// Whether its processes are in a virtual machine: there are only those around it.
+    hidden: bool,
+    /// Whether it was known before.
+    known: bool,
 }
 
 impl<'a> Search<'a> {
-    fn new(registry: &'a Arc<Registry>, readers: &'a Arc<Readers>, runtimes: &'a [String]) -> Self {
-        Self { registry, readers, runtimes, trees: Vec::new(), at_work: HashMap::new() }
+    pub(super) fn new(
+        registry: &'a Arc<Registry>,
+        readers: &'a Arc<Readers>,
+        runtimes: &'a [String],
+    ) -> Self {
+        Self {
+            registry,
+            readers,
+            runtimes,
+            trees: Vec::new(),
+            looked_into: 0,
+            at_work: HashMap::new(),
+            taken: Vec::new(),
+            missing: Missing::new(),
+            adopts: true,
+            left_out: false,
+        }
+    }
+
+    /// The same, when containers are known already, and keys are missing. Unless it `adopts`, all processes are followed
+    /// that belong to any.
+    pub(super) fn again(self, missing: Missing, adopts: bool) -> Self {
+        let tree = |known: Known| {
+            let name = known.name.as_ref();
+            Tree {
+                init: known.init,
+                key: known.key,
+                outer: name.map(|name| name.outer).filter(|outer| *outer != ContainerKey::HOST),
+                name: name.map(|name| (name.root.clone(), name.id.clone())),
+                hidden: known.isolation == Some(Isolation::Kata),
+                known: true,
+            }
+        };
+        let followed: HashMap<u32, ContainerKey> =
+            self.registry.processes().into_iter().map(|process| (process.pid, process.container)).collect();
+        // The number of a first process that has ended may be another's by now.
+        let lives = |known: &Known| {
+            let container = followed.get(&known.init).copied();
+            container.or_else(|| self.registry.container_of(known.init)) == Some(known.key)
+        };
+        let trees = self.registry.known_containers().into_iter().filter(lives).map(tree).collect();
+        Self { trees, missing, adopts, ..self }
+    }
+
+    /// Looks at the host and at the containers that may have others. Returns whether all that is to be followed is.
+    pub(super) fn look_around(&mut self) -> anyhow::Result<bool> {
+        let host = Place::host().context("opening the host's root directory")?;
+        self.run(|search, processes, is_news| search.discover(&host, processes, is_news))?;
+        Ok(!self.left_out)
+    }
+
+    /// A key for what nobody follows.
+    fn take_slot(&mut self, runtime_mntns: u32) -> Option<ContainerKey> {
+        let key = self.registry.take_slot(runtime_mntns);
+        self.left_out |= key.is_none();
+        key
+    }
+
+    pub(super) const fn registry(&self) -> &'a Arc<Registry> {
+        self.registry
+    }
+
+    /// The keys that are missing still: none, from now on.
+    pub(super) fn take_missing(&mut self) -> Missing {
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Keys that are missing.
+    pub(super) fn miss(&mut self, missing: Missing) {
+        self.missing = missing;
+    }
+
+    /// Whether a process is called like a runtime.
+    pub(super) fn is_runtime(&self, process: &Process) -> bool {
+        is_runtime(self.runtimes, &process.comm)
+    }
+
+    /// The first processes of the containers.
+    pub(super) fn inits<'p>(
+        &self,
+        processes: &'p Processes,
+    ) -> impl Iterator<Item = (ContainerKey, &'p Process)> {
+        self.trees.iter().filter_map(|tree| Some((tree.key, processes.get(tree.init)?)))
+    }
+
+    /// The container whose cgroup, and no other's, a process is in.
+    pub(super) fn in_cgroup_of(&self, process: &Process, processes: &Processes) -> Option<ContainerKey> {
+        let trees = self.inner_first(processes);
+        let is_in = |(tree, init): &&(&Tree, &Process)| {
+            let others = others(tree, init, &trees, processes);
+            own_cgroups(init, &others).iter().any(|cgroup| process.is_in(cgroup))
+        };
+        trees.iter().find(is_in).map(|(tree, _)| tree.key)
+    }
+
+    /// The containers with their first processes, inner ones before those around them, which have their cgroups too.
+    fn inner_first<'p>(&self, processes: &'p Processes) -> Vec<(&Tree, &'p Process)> {
+        let mut trees: Vec<(&Tree, &Process)> =
+            self.trees.iter().filter_map(|tree| Some((tree, processes.get(tree.init)?))).collect();
+        trees.sort_by_key(|(tree, _)| tree.outer.is_none());
+        trees
     }
 
     /// Looks again and again until nothing is news any more. `discover` makes containers known.
@@ -102,10 +220,16 @@ impl<'a> Search<'a> {
             // since the programs follow a process before they take it from those that are entered.
             let entered = self.registry.adoptees();
             let followed = self.registry.followed();
+            let adopts = self.adopts;
             let is_news = |process: &Process| {
-                !followed.contains(&process.pid) && !entered.contains(&(process.pid, process.start_ticks))
+                adopts
+                    && !followed.contains(&process.pid)
+                    && !entered.contains(&(process.pid, process.start_ticks))
             };
             discover(self, &processes, &is_news);
+            if !adopts {
+                break;
+            }
             let mut found = self.look(&processes, &followed);
             found.retain(|pid, _| processes.get(*pid).is_some_and(is_news));
             if found.is_empty() {
@@ -116,9 +240,12 @@ impl<'a> Search<'a> {
             }
             count += found.len();
         }
-        let keys = self.trees.iter().map(|tree| tree.key).chain(self.at_work.values().copied());
-        self.registry.entered(keys, WallClock::boot_now());
-        debug!("{} containers with {count} processes ran already", self.trees.len());
+        self.registry.entered(self.taken.drain(..), WallClock::boot_now());
+        if self.left_out {
+            warn!("containers that run already are left out for now: no slot is free");
+        }
+        let found = self.trees.iter().filter(|tree| !tree.known).count();
+        debug!("{found} containers with {count} processes ran already");
         Ok(())
     }
 
@@ -128,34 +255,36 @@ impl<'a> Search<'a> {
         let members = self.members(processes);
         let hosts: Vec<u32> =
             processes.iter().map(|process| process.pid).filter(|pid| !members.contains_key(pid)).collect();
-        let known = self.trees.len();
         for container in host.containers(processes, &hosts) {
-            self.announce(container, None, processes, is_news);
+            self.announce(&container, None, processes, is_news);
         }
-        for index in known..self.trees.len() {
+        for index in self.looked_into..self.trees.len() {
             self.discover_inside(index, processes, is_news);
         }
+        self.looked_into = self.trees.len();
     }
 
     /// Looks into a container that may have containers of its own. Should its files hang, nobody waits for long.
     fn discover_inside(&mut self, index: usize, processes: &Arc<Processes>, is_news: IsNews<'_>) {
-        let Tree { running: Running { init, .. }, key, .. } = &self.trees[index];
-        let (Some(outer), Some(init)) = (self.outer(*key), processes.get(*init).cloned()) else { return };
+        let Tree { init, key, .. } = self.trees[index];
+        let (Some(outer), Some(init)) = (self.outer(key), processes.get(init).cloned()) else { return };
         let members: Vec<u32> =
-            self.members(processes).iter().filter(|(_, of)| *of == key).map(|(pid, _)| *pid).collect();
+            self.members(processes).iter().filter(|(_, of)| **of == key).map(|(pid, _)| *pid).collect();
         let inside = {
             let (processes, outer) = (Arc::clone(processes), outer.clone());
             move || Some(Place::inside(outer, &init, &members)?.containers(&processes, &members))
         };
-        let found = self.readers.handle().block_on(self.readers.guest(Guest::Container(*key), inside));
+        let found = self.readers.handle().block_on(self.readers.guest(Guest::Container(key), inside));
         for container in found.flatten().unwrap_or_default() {
-            self.announce(container, Some(outer.clone()), processes, is_news);
+            self.announce(&container, Some(outer.clone()), processes, is_news);
         }
     }
 
     /// The container of a key, if it may have containers of its own. That takes knowing its bundle.
     fn outer(&self, key: ContainerKey) -> Option<Outer> {
-        let deadline = Instant::now() + BUNDLES;
+        // Of one that was known before the bundle has been read, or takes its time.
+        let is_known = self.trees.iter().any(|tree| tree.key == key && tree.known);
+        let deadline = Instant::now() + if is_known { Duration::ZERO } else { BUNDLES };
         loop {
             if let Some(attribution) = self.registry.resolved(key) {
                 return Outer::new(&attribution, self.registry);
@@ -168,52 +297,73 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Makes a container known, if its first process is news. Its bundle is read elsewhere.
+    /// Makes a container known, if its first process is news or its key is missing. Its bundle is read elsewhere.
     fn announce(
         &mut self,
-        running: Running,
+        running: &Running,
         outer: Option<Outer>,
         processes: &Processes,
         is_news: IsNews<'_>,
     ) {
-        let Some(init) = processes.get(running.init).filter(|init| is_news(init)) else { return };
-        if self.trees.iter().any(|tree| tree.running.init == running.init) {
-            return;
+        let Some(init) = processes.get(running.init) else { return };
+        let Some((key, began)) = self.key_of(init, is_news) else { return };
+        let tree = Tree {
+            init: init.pid,
+            key,
+            outer: outer.as_ref().map(|outer| outer.key),
+            name: running.state_root.clone().map(|root| (root, running.id.clone())),
+            hidden: Isolation::of_runtime(&running.runtime) == Some(Isolation::Kata),
+            known: false,
+        };
+        learn(Invocation::of_running(key, running, outer), self.registry, self.readers);
+        if began {
+            self.registry.begin(key, init.pid, 1, init.start_time());
         }
-        let Some(key) = self.registry.take_slot(0) else { return };
-        learn(Invocation::of_running(key, &running, outer.clone()), self.registry, self.readers);
-        self.registry.begin(key, init.pid, 1, init.start_time());
-        self.trees.push(Tree { running, key, outer });
+        self.trees.push(tree);
+    }
+
+    /// The key of the container with this first process: the one that it has and nobody knows, or one more, if nobody
+    /// follows it. With it, whether the container has begun, for all that is known.
+    fn key_of(&mut self, init: &Process, is_news: IsNews<'_>) -> Option<(ContainerKey, bool)> {
+        let of_init = |process: &Followed| process.pid == init.pid;
+        let missing = self.missing.iter().find_map(|(key, processes)| {
+            let process = processes.iter().find(|process| of_init(process))?;
+            Some((*key, process.container == *key))
+        });
+        if let Some((key, began)) = missing {
+            debug!("container {} is known again: its first process is {}", key.slot(), init.pid);
+            self.missing.remove(&key);
+            return Some((key, began));
+        }
+        // What has ended by now may have been followed until it did.
+        let is_new = is_news(init)
+            && !self.trees.iter().any(|tree| tree.init == init.pid)
+            && start_ticks(init.pid) == Some(init.start_ticks);
+        let key = is_new.then(|| self.take_slot(0))??;
+        self.taken.push(key);
+        Some((key, true))
     }
 
     /// Makes a container known that its engine tells of, if it names the process that it started, and that one is
     /// news.
     fn announce_witnessed(&mut self, container: &Witnessed, processes: &Processes, is_news: IsNews<'_>) {
-        let Some(init) = container.pid.and_then(|pid| processes.get(pid)).filter(|init| is_news(init)) else {
-            return;
-        };
+        let Some(init) = container.pid.and_then(|pid| processes.get(pid)) else { return };
         // Another process may have its number by now.
         let started = WallClock::new().from_boot(init.start_time());
         let is_later = container.started_at.is_some_and(|at| started > i128::from(at) + START_TOLERANCE);
-        if is_later || self.trees.iter().any(|tree| tree.running.init == init.pid) {
+        if is_later {
             return;
         }
-        let Some(key) = self.registry.take_slot(0) else { return };
+        let Some((key, _)) = self.key_of(init, is_news) else { return };
         // Where its runtime keeps its state is not known.
         let name =
             ContainerName { outer: ContainerKey::HOST, root: PathBuf::new(), id: container.id.clone() };
         self.registry.announce(key, ContainerKey::HOST, Some(name));
         self.registry.resolve(key, Container::of_engine(container));
         self.registry.begin(key, init.pid, 1, init.start_time());
-        let running = Running {
-            state_root: None,
-            id: container.id.clone(),
-            bundle: PathBuf::new(),
-            runtime: container.runtime_handler.clone().unwrap_or_default(),
-            init: init.pid,
-            view: None,
-        };
-        self.trees.push(Tree { running, key, outer: None });
+        let runtime = container.runtime_handler.as_deref().unwrap_or_default();
+        let hidden = Isolation::of_runtime(runtime) == Some(Isolation::Kata);
+        self.trees.push(Tree { init: init.pid, key, outer: None, name: None, hidden, known: false });
     }
 
     /// The processes of all containers, and the runtimes at work with theirs.
@@ -231,7 +381,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             let outer = members.get(&runtime.pid).copied();
-            let Some(key) = self.key_at_work(runtime, outer) else { continue };
+            let Some(key) = self.key_at_work(runtime, outer, None) else { continue };
             for process in
                 processes.iter().filter(|process| processes.descends_from(process.pid, runtime.pid))
             {
@@ -252,10 +402,7 @@ impl<'a> Search<'a> {
 
     /// A process of a container. Of one that this kernel does not see inside there are only those around it.
     fn member(&self, process: &Process, key: ContainerKey) -> Adoptee {
-        let hidden = |tree: &Tree| {
-            tree.key == key && Isolation::of_runtime(&tree.running.runtime) == Some(Isolation::Kata)
-        };
-        if self.trees.iter().any(hidden) {
+        if self.trees.iter().any(|tree| tree.key == key && tree.hidden) {
             adoptee(process, ContainerKey::HOST, key)
         } else {
             adoptee(process, key, ContainerKey::HOST)
@@ -265,27 +412,14 @@ impl<'a> Search<'a> {
     /// The processes of the containers: their first ones; those in a cgroup or pid namespace that is one container's
     /// alone; and what descends from those, each from the nearest.
     fn members(&self, processes: &Processes) -> HashMap<u32, ContainerKey> {
-        // Inner ones before those around them, which have their cgroups too.
-        let mut trees: Vec<(&Tree, &Process)> =
-            self.trees.iter().filter_map(|tree| Some((tree, processes.get(tree.running.init)?))).collect();
-        trees.sort_by_key(|(tree, _)| tree.outer.is_none());
+        let trees = self.inner_first(processes);
         // A pid namespace that is shared with the host or with `tracer` is nobody's own.
         let shared = [process::INITIAL_PID_NS, processes.get(std::process::id()).map_or(0, |me| me.pidns)];
         let mut core: HashMap<u32, ContainerKey> =
             trees.iter().map(|(tree, init)| (init.pid, tree.key)).collect();
         for (tree, init) in &trees {
-            let is_within = |other: &Tree| other.outer.as_ref().is_some_and(|outer| outer.key == tree.key);
-            let others: Vec<&Process> = trees
-                .iter()
-                .filter(|(other, _)| other.key != tree.key && !is_within(other))
-                .map(|(_, other)| *other)
-                .chain(processes.get(init.ppid))
-                .collect();
-            let cgroups: Vec<&String> = init
-                .cgroups
-                .iter()
-                .filter(|cgroup| !others.iter().any(|other| other.is_in(cgroup)))
-                .collect();
+            let others = others(tree, init, &trees, processes);
+            let cgroups = own_cgroups(init, &others);
             let own_pidns =
                 !shared.contains(&init.pidns) && !others.iter().any(|other| other.pidns == init.pidns);
             for process in processes.iter() {
@@ -301,9 +435,14 @@ impl<'a> Search<'a> {
         processes.iter().filter_map(|process| Some((process.pid, key_of(process)?))).collect()
     }
 
-    /// The key of what a runtime is bringing about, on the host or in a container: one that is known already, or one
-    /// more.
-    fn key_at_work(&mut self, runtime: &Process, around: Option<ContainerKey>) -> Option<ContainerKey> {
+    /// The key of what a runtime is bringing about, on the host or in a container: the one that it has and nobody knows,
+    /// or one that is known already, or one more.
+    pub(super) fn key_at_work(
+        &mut self,
+        runtime: &Process,
+        around: Option<ContainerKey>,
+        missing: Option<ContainerKey>,
+    ) -> Option<ContainerKey> {
         if let Some(key) = self.at_work.get(&runtime.pid) {
             return Some(*key);
         }
@@ -312,13 +451,16 @@ impl<'a> Search<'a> {
         let outer = if let Some(outer) = outer { Some(outer?) } else { None };
         let said = self.look_at(runtime, outer.as_ref())?;
         let distrust = said.as_ref().err().copied();
-        let key = self.registry.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?;
+        let key = match missing {
+            Some(key) => key,
+            None => self.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?,
+        };
         let invocation = said.ok().and_then(|(line, process)| {
             Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line)
         });
         let known = invocation.as_ref().and_then(Invocation::name).and_then(|name| {
             let is_it = |tree: &&Tree| {
-                tree.running.state_root.as_ref() == Some(&name.root) && tree.running.id == name.id
+                tree.name.as_ref().is_some_and(|(root, id)| *root == name.root && *id == name.id)
             };
             self.trees.iter().find(is_it).map(|tree| tree.key)
         });
@@ -333,11 +475,16 @@ impl<'a> Search<'a> {
                 self.registry.resolve(key, Container { runtime: runtime.comm.clone(), ..stray });
                 key
             }
+            _ if missing.is_some() => return None,
             (known, _) => {
                 self.registry.give_back(key);
-                known?
+                self.at_work.insert(runtime.pid, known?);
+                return known;
             }
         };
+        if missing.is_none() {
+            self.taken.push(key);
+        }
         self.at_work.insert(runtime.pid, key);
         Some(key)
     }
@@ -367,6 +514,28 @@ impl<'a> Search<'a> {
             }
         }
     }
+}
+
+/// What a container must not be taken for: the first processes of the others, but for those within it, and the parent of
+/// its own.
+fn others<'p>(
+    tree: &Tree,
+    init: &Process,
+    trees: &[(&Tree, &'p Process)],
+    processes: &'p Processes,
+) -> Vec<&'p Process> {
+    let is_within = |other: &Tree| other.outer == Some(tree.key);
+    trees
+        .iter()
+        .filter(|(other, _)| other.key != tree.key && !is_within(other))
+        .map(|(_, other)| *other)
+        .chain(processes.get(init.ppid))
+        .collect()
+}
+
+/// The cgroups that are a container's alone.
+fn own_cgroups<'p>(init: &'p Process, others: &[&Process]) -> Vec<&'p String> {
+    init.cgroups.iter().filter(|cgroup| !others.iter().any(|other| other.is_in(cgroup))).collect()
 }
 
 /// Whether a descendant of a runtime runs the container's program already, or descends from what does: a process in

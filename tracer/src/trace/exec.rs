@@ -1,13 +1,13 @@
 //! execve, execveat.
 
-use std::io::Write as _;
+use std::io;
 
 use serde::{Serialize, ser::SerializeSeq as _};
 use tracer_common::event::{ARGS_FAULT, ARGS_TRUNCATED, Exec as Record, Kind, PATH_FAULT, PATH_TRUNCATED};
 
-use super::{Payload, Tracer, errno};
+use super::{Payload, Tracer, errno, write_marks};
 use crate::{
-    render::{Column, Hex, Text},
+    render::{Column, Hex, Text, write_number},
     wire,
 };
 
@@ -20,21 +20,44 @@ pub struct ExecTracer;
 #[serde(rename_all = "camelCase")]
 pub struct Exec<'a> {
     args: Args<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    args_hex: Option<ArgsHex<'a>>,
+    #[serde(skip_serializing_if = "ArgsHex::is_of_text")]
+    args_hex: ArgsHex<'a>,
     path: Text<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_hex: Option<Hex<'a>>,
+    #[serde(skip_serializing_if = "Hex::is_of_text")]
+    path_hex: Hex<'a>,
     errno: u32,
     truncated: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     fault: bool,
 }
 
-const PPID: Column = Column::new("PPID", 7, |row, out| write!(out, "{}", row.event.header.ppid));
+impl Exec<'_> {
+    /// Appends what serde makes of it.
+    pub(super) fn write_json(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        out.extend_from_slice(br#"{"args":["#);
+        let mut is_text = true;
+        self.args.write_list(out, |arg, out| is_text &= Text(arg).write_json(out));
+        if !is_text {
+            out.extend_from_slice(br#"],"argsHex":["#);
+            self.args_hex.0.write_list(out, |arg, out| Hex(arg).write_json(out));
+        }
+        out.extend_from_slice(br#"],"path":"#);
+        if !self.path.write_json(out) {
+            out.extend_from_slice(br#","pathHex":"#);
+            self.path_hex.write_json(out);
+        }
+        out.extend_from_slice(br#","errno":"#);
+        write_number(self.errno, out)?;
+        write_marks(self.truncated, self.fault, out);
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+const PPID: Column = Column::of_process("PPID", 7, |row, out| write_number(row.event.header.ppid, out));
 const RET: Column = Column::new("RET", 4, |row, out| {
     if let Payload::Exec(exec) = &row.event.payload {
-        write!(out, "{}", -i64::from(exec.errno))?;
+        write_number(-i64::from(exec.errno), out)?;
     }
     Ok(())
 });
@@ -69,9 +92,9 @@ impl Tracer for ExecTracer {
         let args = Args(tail.get(..usize::from(record.args_len))?);
         Some(Payload::Exec(Exec {
             args,
-            args_hex: args.iter().any(|arg| std::str::from_utf8(arg).is_err()).then_some(ArgsHex(args)),
+            args_hex: ArgsHex(args),
             path: Text(path),
-            path_hex: Hex::of_invalid(path),
+            path_hex: Hex(path),
             errno: errno(record.ret),
             truncated: record.marks & (PATH_TRUNCATED | ARGS_TRUNCATED) != 0,
             fault: record.marks & (PATH_FAULT | ARGS_FAULT) != 0,
@@ -88,6 +111,16 @@ impl<'a> Args<'a> {
         let block = self.0.strip_suffix(&[0]).unwrap_or(self.0);
         // An empty block is no argument, a lone NUL an empty one.
         (!self.0.is_empty()).then(|| block.split(|byte| *byte == 0)).into_iter().flatten()
+    }
+
+    /// Appends what `write` makes of each, with commas between.
+    fn write_list(self, out: &mut Vec<u8>, mut write: impl FnMut(&[u8], &mut Vec<u8>)) {
+        for (index, arg) in self.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write(arg, out);
+        }
     }
 
     /// All in one line, in quotes what could be taken for something else: an empty argument, one with blanks.
@@ -122,8 +155,16 @@ impl Serialize for Args<'_> {
 }
 
 /// The arguments' bytes, where not all of them are UTF-8.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct ArgsHex<'a>(Args<'a>);
+
+impl ArgsHex<'_> {
+    /// Whether all arguments are UTF-8, so that [`Args`] tells what they are.
+    fn is_of_text(&self) -> bool {
+        // The NULs between them are, and belong to no other character.
+        std::str::from_utf8(self.0.0).is_ok()
+    }
+}
 
 impl Serialize for ArgsHex<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

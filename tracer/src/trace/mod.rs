@@ -3,12 +3,15 @@
 //! A new kind is a module here with a [`Tracer`], a variant of [`Payload`] and a line in [`TRACERS`].
 
 mod exec;
+mod known;
 mod open;
+mod router;
 mod session;
 mod sink;
 mod stream;
+mod waiting;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, io};
 
 use serde::Serialize;
 use tracer_common::{
@@ -16,9 +19,15 @@ use tracer_common::{
     event::{Header, Kind},
 };
 
+pub use known::Knowledge;
+pub use router::Router;
 pub use session::{Config, run};
+pub use sink::{Output, Sink, Stop, Tally};
 
-use crate::{render::Column, wire};
+use crate::{
+    render::{Call, Column, Memo},
+    wire,
+};
 
 /// A traced kind.
 pub trait Tracer: Sync + Debug {
@@ -54,6 +63,30 @@ pub enum Payload<'a> {
     Open(open::Open<'a>),
     /// A program was executed, or was not.
     Exec(exec::Exec<'a>),
+}
+
+impl Payload<'_> {
+    /// Appends it as the last field of a JSON object, as serde would flatten it into that. `calls` keeps texts for it.
+    pub(crate) fn write_json(&self, calls: &mut Memo<Call>, out: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Self::Open(open) => {
+                out.extend_from_slice(br#","open":"#);
+                open.write_json(calls, out)
+            }
+            Self::Exec(exec) => {
+                out.extend_from_slice(br#","exec":"#);
+                exec.write_json(out)
+            }
+        }
+    }
+}
+
+/// Appends the fields that tell what is missing of a record.
+fn write_marks(truncated: bool, fault: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if truncated { br#","truncated":true"# } else { br#","truncated":false"# });
+    if fault {
+        out.extend_from_slice(br#","fault":true"#);
+    }
 }
 
 impl<'a> Event<'a> {

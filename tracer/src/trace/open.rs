@@ -1,13 +1,13 @@
 //! open, openat, openat2, creat.
 
-use std::io::Write as _;
+use std::io;
 
 use serde::Serialize;
 use tracer_common::event::{Kind, Open as Record, PATH_FAULT, PATH_TRUNCATED};
 
-use super::{Payload, Tracer, errno};
+use super::{Payload, Tracer, errno, write_marks};
 use crate::{
-    render::{Column, Hex, Text},
+    render::{Call, Column, Hex, Memo, Text, write_number},
     wire,
 };
 
@@ -20,8 +20,8 @@ pub struct OpenTracer;
 #[serde(rename_all = "camelCase")]
 pub struct Open<'a> {
     path: Text<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_hex: Option<Hex<'a>>,
+    #[serde(skip_serializing_if = "Hex::is_of_text")]
+    path_hex: Hex<'a>,
     flags: Flags,
     mode: u32,
     dirfd: i32,
@@ -32,15 +32,44 @@ pub struct Open<'a> {
     fault: bool,
 }
 
+impl Open<'_> {
+    /// Appends what serde makes of it.
+    pub(super) fn write_json(&self, calls: &mut Memo<Call>, out: &mut Vec<u8>) -> io::Result<()> {
+        out.extend_from_slice(br#"{"path":"#);
+        if !self.path.write_json(out) {
+            out.extend_from_slice(br#","pathHex":"#);
+            self.path_hex.write_json(out);
+        }
+        // A negative directory keeps its bits.
+        let place = u64::from(self.mode) << 32 | u64::from(self.dirfd.cast_unsigned());
+        calls.append(Call([self.flags.0, place]), out, |out| {
+            out.extend_from_slice(br#","flags":"#);
+            serde_json::to_writer(&mut *out, &self.flags)?;
+            out.extend_from_slice(br#","mode":"#);
+            write_number(self.mode, out)?;
+            out.extend_from_slice(br#","dirfd":"#);
+            write_number(self.dirfd, out)?;
+            out.extend_from_slice(br#","fd":"#);
+            Ok(())
+        })?;
+        write_number(self.fd, out)?;
+        out.extend_from_slice(br#","errno":"#);
+        write_number(self.errno, out)?;
+        write_marks(self.truncated, self.fault, out);
+        out.push(b'}');
+        Ok(())
+    }
+}
+
 const FD: Column = Column::new("FD", 4, |row, out| {
     if let Payload::Open(open) = &row.event.payload {
-        write!(out, "{}", open.fd)?;
+        write_number(open.fd, out)?;
     }
     Ok(())
 });
 const ERR: Column = Column::new("ERR", 3, |row, out| {
     if let Payload::Open(open) = &row.event.payload {
-        write!(out, "{}", open.errno)?;
+        write_number(open.errno, out)?;
     }
     Ok(())
 });
@@ -73,7 +102,7 @@ impl Tracer for OpenTracer {
         let path = bytes.get(size_of::<Record>()..)?.get(..usize::from(record.path_len))?;
         Some(Payload::Open(Open {
             path: Text(path),
-            path_hex: Hex::of_invalid(path),
+            path_hex: Hex(path),
             flags: Flags(record.flags),
             mode: record.mode,
             dirfd: record.dirfd,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{runtime::Runtime, sync::oneshot};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Tracer,
@@ -12,13 +12,14 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    bpf::{self, EventFilter, Hook, features},
+    bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
     observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
-    render::Renderer,
+    render::EventRenderer,
+    stdout,
 };
 
-/// How long the end may take when standard output does not take what is left.
+/// How long the end may take without any progress: when standard output does not take what is left.
 const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to trace, and how to show it.
@@ -37,7 +38,7 @@ pub struct Config {
     /// Where opens are hooked; none for the best way that this kernel has.
     pub hook: Option<Hook>,
     /// How events are shown.
-    pub renderer: Renderer,
+    pub renderer: EventRenderer,
     /// The node's name.
     pub node: String,
     /// When to stop by itself.
@@ -85,6 +86,7 @@ impl Session {
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
+        stdout::enlarge();
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
@@ -94,6 +96,7 @@ impl Session {
             config.node,
             config.max_events,
             Arc::clone(&tally),
+            stdout::write,
             stop,
         );
         let stream = Stream::new(events, &observer, sink);
@@ -124,16 +127,9 @@ impl Session {
     }
 
     /// Detaches, lets the last events be handled, and adds up.
-    async fn finish(self) -> anyhow::Result<()> {
+    async fn finish(mut self) -> anyhow::Result<()> {
         self.observer.detach();
-        let (result, stuck) = match tokio::time::timeout(END_PATIENCE, self.finished).await {
-            Ok(Ok(result)) => (result, false),
-            Ok(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a word")), true),
-            Err(_) => {
-                warn!("standard output takes nothing more: events that are left count as lost");
-                (Ok(()), true)
-            }
-        };
+        let (result, stuck) = self.finished().await;
         let counters = lock(&self.observer.bpf).counters()?;
         let events = counters.events;
         let emitted = self.tally.emitted();
@@ -141,15 +137,66 @@ impl Session {
         let lost = if stuck {
             events.seen.saturating_sub(emitted + filtered)
         } else {
-            events.buffer_full + events.skipped + self.tally.lost()
+            events.buffer_full + events.skipped + self.tally.lost() - self.tally.unasked()
         };
-        if counters.not_followed > 0 {
-            warn!("{} processes or runtimes could not be followed: a map was full", counters.not_followed);
-        }
-        if counters.lifecycle_lost > 0 {
-            warn!("{} starts or ends of containers were missed", counters.lifecycle_lost);
+        self.log(&counters);
+        let missed = counters.lifecycle.by_reason();
+        if missed.iter().any(|(_, count)| *count > 0) {
+            say(&format!(
+                "missed of containers:{}",
+                missed.map(|(why, count)| format!(" {why} {count}")).concat()
+            ));
         }
         say(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
         result
+    }
+
+    /// Waits until the last event has been handled, as long as there is progress. Returns how that went, and whether some
+    /// are left.
+    async fn finished(&mut self) -> (anyhow::Result<()>, bool) {
+        let mut given_up = false;
+        let mut progress = self.progress();
+        loop {
+            match tokio::time::timeout(END_PATIENCE, &mut self.finished).await {
+                Ok(Ok(result)) => return (result, false),
+                Ok(Err(_)) => {
+                    return (Err(anyhow!("the thread that shows events has ended without a word")), true);
+                }
+                Err(_) if self.progress() != progress => progress = self.progress(),
+                Err(_) if given_up => return (Ok(()), true),
+                Err(_) => {
+                    warn!("standard output takes nothing more: events that are left count as lost");
+                    stdout::give_up();
+                    given_up = true;
+                }
+            }
+        }
+    }
+
+    /// What has changed when events have been handled or written.
+    fn progress(&self) -> (u64, u64) {
+        (stdout::taken(), self.tally.emitted() + self.tally.filtered() + self.tally.lost())
+    }
+
+    /// Logs every counter.
+    fn log(&self, counters: &Counters) {
+        for ProgramCounters { program, stats, skipped } in &counters.programs {
+            debug!(
+                "{}: seen {} filtered {} buffer-full {} no-scratch {} program-skipped {skipped} lifecycle-full {} \
+                 process-map-full {} slots-full {} lifecycle-crowded {}",
+                program.name(),
+                stats.seen,
+                stats.filtered,
+                stats.lost_buffer_full,
+                stats.lost_no_scratch,
+                stats.lost_lifecycle,
+                stats.lost_processes_full,
+                stats.lost_slots_full,
+                stats.lost_crowded,
+            );
+        }
+        let lost = self.tally.lost_by_reason().map(|(reason, count)| format!(" {reason} {count}")).concat();
+        let (emitted, filtered) = (self.tally.emitted(), self.tally.filtered());
+        debug!("in user space: emitted {emitted} filtered {filtered}{lost}");
     }
 }
