@@ -35,8 +35,8 @@ use report::{Report, Step};
 /// the kernel.
 const SUITES: [&str; 5] = ["open", "exec", "identity", "lifecycle", "list"];
 
-/// How a kernel can be asked to tell of opens; each is tested.
-const HOOKS: [&str; 0] = [];
+/// The values of `trace open --hook`, each of which is tested.
+const HOOKS: [&str; 2] = ["sys-exit", "fexit"];
 
 /// By what factor the tests' deadlines are longer in a guest.
 const SLOWNESS: u32 = 10;
