@@ -6,15 +6,15 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::{
+    figures::Series,
     load::Work,
     rounds::{Place, Rounds},
     stats::Spread,
     subject::Subject,
 };
 
-/// The subjects, from top to bottom.
-const SUBJECTS: [Subject; 9] = [
-    Subject::Base,
+/// The subjects, from top to bottom, below the base.
+const SUBJECTS: [Subject; 8] = [
     Subject::Empty,
     Subject::Floor,
     Subject::Tracepoints,
@@ -27,31 +27,39 @@ const SUBJECTS: [Subject; 9] = [
 
 /// Draws it; does nothing where there is nothing to show.
 pub(crate) fn draw(rounds: &Rounds, path: &Path) -> Result<()> {
-    let open = |subject| {
-        let values: Vec<f64> =
-            rounds.per_operation(subject, Work::Open, Place::Selected).into_values().collect();
-        Some((subject, Spread::of(&values)?))
+    let values = |series: Series| series.into_values().collect::<Vec<f64>>();
+    let bar = |subject: Subject| {
+        let spread = Spread::of(&values(rounds.with(subject, Work::Open, Place::Selected)))?;
+        Some(Bar { name: subject.name(), is_tracer: subject.is_tracer(), spread })
     };
-    let bars: Vec<(Subject, Spread)> = SUBJECTS.into_iter().filter_map(open).collect();
-    if bars.is_empty() {
+    let without = |subject| values(rounds.without(subject, Work::Open, Place::Selected));
+    let Some(base) = Spread::of(&SUBJECTS.into_iter().flat_map(without).collect::<Vec<_>>()) else {
         return Ok(());
-    }
+    };
+    let base = Bar { name: "nothing", is_tracer: false, spread: base };
+    let bars: Vec<Bar> = [base].into_iter().chain(SUBJECTS.into_iter().filter_map(bar)).collect();
     draw_bars(&bars, path).map_err(|error| anyhow!("drawing {}: {error}", path.display()))
 }
 
-fn draw_bars(bars: &[(Subject, Spread)], path: &Path) -> Result<(), Box<dyn Error>> {
+struct Bar {
+    name: &'static str,
+    is_tracer: bool,
+    spread: Spread,
+}
+
+fn draw_bars(bars: &[Bar], path: &Path) -> Result<(), Box<dyn Error>> {
     const WIDTH: u32 = 860;
     const ROW: u32 = 46;
     const BLUE: RGBColor = RGBColor(0x2f, 0x6f, 0xb5);
     const GREY: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
     let rows = i32::try_from(bars.len())?;
-    let most = bars.iter().fold(0.0, |most: f64, (_, spread)| most.max(spread.max));
+    let most = bars.iter().fold(0.0, |most: f64, bar| most.max(bar.spread.max));
     let height = 90 + ROW * u32::try_from(rows)?;
     let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE)?;
     let name = |row: &i32| {
         let index = usize::try_from(rows - 1 - row).unwrap_or(usize::MAX);
-        bars.get(index).map_or(String::new(), |(subject, _)| subject.name().to_owned())
+        bars.get(index).map_or(String::new(), |bar| bar.name.to_owned())
     };
     let mut chart = ChartBuilder::on(&area)
         .caption("Nanoseconds per open + close", ("sans-serif", 18))
@@ -70,8 +78,8 @@ fn draw_bars(bars: &[(Subject, Spread)], path: &Path) -> Result<(), Box<dyn Erro
         .x_label_formatter(&|value| format!("{value:.0}"))
         .label_style(("sans-serif", 13))
         .draw()?;
-    for ((subject, spread), row) in bars.iter().zip((0..rows).rev()) {
-        let colour = if subject.is_tracer() { BLUE } else { GREY };
+    for (Bar { is_tracer, spread, .. }, row) in bars.iter().zip((0..rows).rev()) {
+        let colour = if *is_tracer { BLUE } else { GREY };
         let (from, to) = (SegmentValue::Exact(row), SegmentValue::Exact(row + 1));
         let mut bar = Rectangle::new([(0.0, from), (spread.median, to)], colour.filled());
         bar.set_margin(8, 8, 0, 0);
@@ -100,20 +108,19 @@ mod tests {
             work: Work::Open,
             place: Place::Selected,
             operations: 1,
+            base: [2200.0, 2300.0],
             per_operation,
             mean: per_operation,
             load_cpu: per_operation,
-            subject_cpu: None,
+            subject_cpu: 0.0,
         };
-        let rounds = Rounds {
-            measurements: [(Subject::Base, 2250.0), (Subject::Opensnoop, 12_800.0)].map(measurement).to_vec(),
-            ..Rounds::default()
-        };
+        let rounds =
+            Rounds { measurements: vec![measurement((Subject::Opensnoop, 12_800.0))], ..Rounds::default() };
         let path = harness::scratch::root().join("chart.svg");
         draw(&rounds, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         harness::scratch::remove(harness::scratch::root());
-        for text in ["base", "opensnoop", "2250", "12800"] {
+        for text in ["nothing", "opensnoop", "2250", "12800"] {
             assert!(svg.contains(text), "{text} is not in {svg}");
         }
     }

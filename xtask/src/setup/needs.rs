@@ -9,6 +9,10 @@ pub(crate) enum Scope {
     Build,
     /// Building, and running a container with runc.
     Demo,
+    /// Building, and running the benchmark's containers.
+    Bench,
+    /// What the benchmark compares with, and nothing else. It does without.
+    Peers,
     /// Format, lints and unit tests.
     Quick,
     /// Everything.
@@ -95,6 +99,9 @@ const DOCKER: Package = Package::new("docker.io", Probe::Program("dockerd")).sta
 const PODMAN: Package = Package::new("podman", Probe::Program("podman")).starting("podman.socket");
 /// Compiles the tests' own programs; Rust itself is content with any `cc`.
 const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
+/// opensnoop and execsnoop.
+const LIBBPF_TOOLS: Package = Package::new("libbpf-tools", Probe::Program("opensnoop"));
+const BPFTRACE: Package = Package::new("bpftrace", Probe::Program("bpftrace"));
 const BPFTOOL: Package = Package::new("bpftool", Probe::Program("bpftool"));
 
 impl Scope {
@@ -102,22 +109,29 @@ impl Scope {
     pub(crate) fn needs(self) -> Needs {
         let lints = matches!(self, Self::Quick | Self::Test);
         Needs {
-            toolchains: vec![
-                Toolchain {
-                    name: pins::STABLE,
-                    components: if lints { vec!["clippy", "rustfmt"] } else { vec![] },
-                },
-                Toolchain {
-                    name: pins::NIGHTLY,
-                    components: if lints { vec!["rust-src", "clippy"] } else { vec!["rust-src"] },
-                },
-            ],
+            toolchains: match self {
+                Self::Peers => vec![],
+                _ => vec![
+                    Toolchain {
+                        name: pins::STABLE,
+                        components: if lints { vec!["clippy", "rustfmt"] } else { vec![] },
+                    },
+                    Toolchain {
+                        name: pins::NIGHTLY,
+                        components: if lints { vec!["rust-src", "clippy"] } else { vec!["rust-src"] },
+                    },
+                ],
+            },
             tools: match self {
-                Self::Build | Self::Demo | Self::Quick => vec![Tool::BpfLinker],
+                Self::Peers => vec![],
+                Self::Build | Self::Demo | Self::Bench | Self::Quick => vec![Tool::BpfLinker],
                 Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny, Tool::Youki],
             },
             packages: match self {
                 Self::Build | Self::Quick => vec![],
+                // A static program takes what gcc's package has beside the compiler.
+                Self::Bench => vec![RUNC, BUSYBOX, GCC],
+                Self::Peers => vec![LIBBPF_TOOLS, BPFTRACE],
                 Self::Demo => vec![RUNC, BUSYBOX],
                 Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],
             },
