@@ -6,14 +6,14 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::{
-    figures::Series,
+    figures::{self, Series},
     load::Work,
     rounds::{Place, Rounds},
-    stats::Spread,
+    stats::{self, Spread},
     subject::Subject,
 };
 
-/// The subjects, from top to bottom, below the base.
+/// The subjects, from top to bottom.
 const SUBJECTS: [Subject; 8] = [
     Subject::Empty,
     Subject::Floor,
@@ -28,48 +28,43 @@ const SUBJECTS: [Subject; 8] = [
 /// Draws it; does nothing where there is nothing to show.
 pub(crate) fn draw(rounds: &Rounds, path: &Path) -> Result<()> {
     let values = |series: Series| series.into_values().collect::<Vec<f64>>();
-    let bar = |subject: Subject| {
-        let spread = Spread::of(&values(rounds.with(subject, Work::Open, Place::Selected)))?;
-        Some(Bar { name: subject.name(), is_tracer: subject.is_tracer(), spread })
+    let bar = |subject| {
+        let cost = figures::cost(rounds, subject, Work::Open, Place::Selected);
+        Some((subject, Spread::of(&values(cost))?))
     };
-    let without = |subject| values(rounds.without(subject, Work::Open, Place::Selected));
-    let Some(base) = Spread::of(&SUBJECTS.into_iter().flat_map(without).collect::<Vec<_>>()) else {
+    let bars: Vec<(Subject, Spread)> = SUBJECTS.into_iter().filter_map(bar).collect();
+    let without = |(subject, _): &(Subject, _)| values(rounds.without(*subject, Work::Open, Place::Selected));
+    let base = stats::median(&bars.iter().flat_map(without).collect::<Vec<_>>());
+    if bars.is_empty() {
         return Ok(());
-    };
-    let base = Bar { name: "nothing", is_tracer: false, spread: base };
-    let bars: Vec<Bar> = [base].into_iter().chain(SUBJECTS.into_iter().filter_map(bar)).collect();
-    draw_bars(&bars, path).map_err(|error| anyhow!("drawing {}: {error}", path.display()))
+    }
+    draw_bars(&bars, base, path).map_err(|error| anyhow!("drawing {}: {error}", path.display()))
 }
 
-struct Bar {
-    name: &'static str,
-    is_tracer: bool,
-    spread: Spread,
-}
-
-fn draw_bars(bars: &[Bar], path: &Path) -> Result<(), Box<dyn Error>> {
+fn draw_bars(bars: &[(Subject, Spread)], base: f64, path: &Path) -> Result<(), Box<dyn Error>> {
     const WIDTH: u32 = 860;
     const ROW: u32 = 46;
     const BLUE: RGBColor = RGBColor(0x2f, 0x6f, 0xb5);
     const GREY: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
     let rows = i32::try_from(bars.len())?;
-    let most = bars.iter().fold(0.0, |most: f64, bar| most.max(bar.spread.max));
+    let most = bars.iter().fold(0.0, |most: f64, (_, spread)| most.max(spread.max));
     let height = 90 + ROW * u32::try_from(rows)?;
     let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE)?;
     let name = |row: &i32| {
         let index = usize::try_from(rows - 1 - row).unwrap_or(usize::MAX);
-        bars.get(index).map_or(String::new(), |bar| bar.name.to_owned())
+        bars.get(index).map_or(String::new(), |(subject, _)| subject.name().to_owned())
     };
     let mut chart = ChartBuilder::on(&area)
-        .caption("Nanoseconds per open + close", ("sans-serif", 18))
+        .caption(format!("Nanoseconds added to an open + close of {base:.0}"), ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(150)
-        .build_cartesian_2d(0.0..most * 1.1, (0..rows).into_segmented())?;
+        .build_cartesian_2d(0.0..most * 1.1, (0..rows - 1).into_segmented())?;
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .light_line_style(TRANSPARENT)
         .y_labels(bars.len())
         .y_label_formatter(&|segment| match segment {
             SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => name(row),
@@ -78,15 +73,20 @@ fn draw_bars(bars: &[Bar], path: &Path) -> Result<(), Box<dyn Error>> {
         .x_label_formatter(&|value| format!("{value:.0}"))
         .label_style(("sans-serif", 13))
         .draw()?;
-    for (Bar { is_tracer, spread, .. }, row) in bars.iter().zip((0..rows).rev()) {
-        let colour = if *is_tracer { BLUE } else { GREY };
-        let (from, to) = (SegmentValue::Exact(row), SegmentValue::Exact(row + 1));
-        let mut bar = Rectangle::new([(0.0, from), (spread.median, to)], colour.filled());
+    for ((subject, spread), row) in bars.iter().zip((0..rows).rev()) {
+        let colour = if subject.is_tracer() { BLUE } else { GREY };
+        let above = if row + 1 == rows { SegmentValue::Last } else { SegmentValue::Exact(row + 1) };
+        let mut bar = Rectangle::new(
+            [(0.0, SegmentValue::Exact(row)), (spread.median.max(0.0), above)],
+            colour.filled(),
+        );
         bar.set_margin(8, 8, 0, 0);
         chart.draw_series([bar])?;
         let middle = SegmentValue::CenterOf(row);
-        let whisker =
-            PathElement::new(vec![(spread.min, middle.clone()), (spread.max, middle.clone())], BLACK);
+        let whisker = PathElement::new(
+            vec![(spread.min.max(0.0), middle.clone()), (spread.max, middle.clone())],
+            BLACK,
+        );
         chart.draw_series([whisker])?;
         let value = Text::new(format!("  {:.0}", spread.median), (spread.max, middle), ("sans-serif", 13));
         chart.draw_series([value])?;
@@ -120,7 +120,7 @@ mod tests {
         draw(&rounds, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         harness::scratch::remove(harness::scratch::root());
-        for text in ["nothing", "opensnoop", "2250", "12800"] {
+        for text in ["of 2250", "opensnoop", "10550"] {
             assert!(svg.contains(text), "{text} is not in {svg}");
         }
     }
