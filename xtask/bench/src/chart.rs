@@ -3,7 +3,10 @@
 use std::{error::Error, path::Path};
 
 use anyhow::{Result, anyhow};
-use plotters::prelude::*;
+use plotters::{
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
 use crate::{
     figures::{self, Series},
@@ -46,50 +49,35 @@ fn draw_bars(bars: &[(Subject, Spread)], base: f64, path: &Path) -> Result<(), B
     const ROW: u32 = 46;
     const BLUE: RGBColor = RGBColor(0x2f, 0x6f, 0xb5);
     const GREY: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
-    let rows = i32::try_from(bars.len())?;
+    let rows = u32::try_from(bars.len())?;
     let most = bars.iter().fold(0.0, |most: f64, (_, spread)| most.max(spread.max));
-    let height = 90 + ROW * u32::try_from(rows)?;
-    let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
+    let area = SVGBackend::new(path, (WIDTH, 90 + ROW * rows)).into_drawing_area();
     area.fill(&WHITE)?;
-    let name = |row: &i32| {
-        let index = usize::try_from(rows - 1 - row).unwrap_or(usize::MAX);
-        bars.get(index).map_or(String::new(), |(subject, _)| subject.name().to_owned())
-    };
     let mut chart = ChartBuilder::on(&area)
         .caption(format!("Nanoseconds added to an open + close of {base:.0}"), ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(150)
-        .build_cartesian_2d(0.0..most * 1.1, (0..rows - 1).into_segmented())?;
+        .build_cartesian_2d(0.0..most * 1.1, 0.0..f64::from(rows))?;
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .y_labels(0)
         .light_line_style(TRANSPARENT)
-        .y_labels(bars.len())
-        .y_label_formatter(&|segment| match segment {
-            SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => name(row),
-            SegmentValue::Last => String::new(),
-        })
         .x_label_formatter(&|value| format!("{value:.0}"))
         .label_style(("sans-serif", 13))
         .draw()?;
+    let label = |horizontal| TextStyle::from(("sans-serif", 13)).pos(Pos::new(horizontal, VPos::Center));
     for ((subject, spread), row) in bars.iter().zip((0..rows).rev()) {
         let colour = if subject.is_tracer() { BLUE } else { GREY };
-        let above = if row + 1 == rows { SegmentValue::Last } else { SegmentValue::Exact(row + 1) };
-        let mut bar = Rectangle::new(
-            [(0.0, SegmentValue::Exact(row)), (spread.median.max(0.0), above)],
-            colour.filled(),
-        );
-        bar.set_margin(8, 8, 0, 0);
-        chart.draw_series([bar])?;
-        let middle = SegmentValue::CenterOf(row);
-        let whisker = PathElement::new(
-            vec![(spread.min.max(0.0), middle.clone()), (spread.max, middle.clone())],
-            BLACK,
-        );
-        chart.draw_series([whisker])?;
-        let value = Text::new(format!("  {:.0}", spread.median), (spread.max, middle), ("sans-serif", 13));
-        chart.draw_series([value])?;
+        let middle = f64::from(row) + 0.5;
+        let bar = [(0.0, middle - 0.3), (spread.median.max(0.0), middle + 0.3)];
+        chart.draw_series([Rectangle::new(bar, colour.filled())])?;
+        let whisker = vec![(spread.min.max(0.0), middle), (spread.max, middle)];
+        chart.draw_series([PathElement::new(whisker, BLACK)])?;
+        let value = format!("  {:.0}", spread.median);
+        chart.draw_series([Text::new(value, (spread.max, middle), label(HPos::Left))])?;
+        chart.draw_series([Text::new(format!("{}  ", subject.name()), (0.0, middle), label(HPos::Right))])?;
     }
     area.present()?;
     Ok(())
