@@ -60,10 +60,10 @@ pub fn compile(source: &str) -> PathBuf {
 /// With what the compiler said.
 #[track_caller]
 pub fn compile_flags(source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
     if let Some(dir) = compiled_before() {
         return dir.join(name);
     }
-    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
     // Held while compiling, so that a second test waits for the first one's result.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(path) = built.get(name) {

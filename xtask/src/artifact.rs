@@ -26,12 +26,17 @@ pub(crate) struct Executable {
 /// Runs `cargo`, which is a `build` or `test --no-run`, and collects the executables it made. Its diagnostics
 /// appear on stderr as usual.
 pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
+    executables_with(cargo, &[])
+}
+
+/// As [`executables`] for a `cargo rustc`, with these flags for the compiler.
+pub(crate) fn executables_with(cargo: &mut Command, flags: &[&str]) -> Result<Vec<Executable>> {
     let name = process::name(cargo);
-    let mut child = cargo
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting {name}"))?;
+    cargo.arg("--message-format=json-render-diagnostics");
+    if !flags.is_empty() {
+        cargo.arg("--").args(flags);
+    }
+    let mut child = cargo.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {name}"))?;
     let stdout = child.stdout.take().context("cargo's stdout is not a pipe")?;
     let mut found = Vec::new();
     for line in BufReader::new(stdout).lines() {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    artifact, build, pins,
+    artifact, bench, build, pins,
     process::{self, cargo, cargo_stable, find, is_root, root, succeed},
     setup::{self, Scope},
     tally::Tally,
@@ -39,13 +39,17 @@ struct State {
 const STEPS: &[Step] = &[
     Step { name: "format", quick: true, run: |_| format() },
     Step { name: "clippy, host crates", quick: true, run: |_| clippy_host() },
-    Step { name: "clippy, tracer-ebpf", quick: true, run: |_| clippy_bpf() },
+    Step { name: "clippy, eBPF crates", quick: true, run: |_| clippy_bpf() },
     Step { name: "dependencies", quick: false, run: |_| dependencies() },
     Step { name: "docs", quick: false, run: |_| docs() },
     Step { name: "unit tests", quick: true, run: unit_tests },
     Step { name: "release build", quick: false, run: release_build },
     Step { name: "integration tests", quick: false, run: integration_tests },
+    Step { name: "benchmark, smoke", quick: false, run: benchmark },
 ];
+
+/// Everything but what builds for the BPF target alone.
+const HOST_CRATES: [&str; 5] = ["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-bench-ebpf"];
 
 /// Runs the checks and prints what came of them; the last line counts the tests.
 pub(crate) fn run(quick: bool) -> Result<ExitCode> {
@@ -95,8 +99,7 @@ fn format() -> Result<()> {
 }
 
 fn clippy_host() -> Result<()> {
-    let packages = ["--workspace", "--exclude", "tracer-ebpf", "--all-targets"];
-    succeed(cargo_stable("clippy").args(packages).args(["--", "-D", "warnings"]))
+    succeed(cargo_stable("clippy").args(HOST_CRATES).args(["--all-targets", "--", "-D", "warnings"]))
 }
 
 fn clippy_bpf() -> Result<()> {
@@ -105,7 +108,8 @@ fn clippy_bpf() -> Result<()> {
     let flags = format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH);
     succeed(
         cargo(pins::NIGHTLY)
-            .args(["clippy", "--package", "tracer-ebpf", "--target", target, "-Z", "build-std=core"])
+            .args(["clippy", "--package", "tracer-ebpf", "--package", "tracer-bench-ebpf"])
+            .args(["--target", target, "-Z", "build-std=core"])
             .args(["--", "-D", "warnings"])
             .env("CARGO_ENCODED_RUSTFLAGS", flags),
     )
@@ -124,13 +128,13 @@ fn dependencies() -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    let packages = ["--workspace", "--exclude", "tracer-ebpf", "--no-deps"];
-    succeed(cargo_stable("doc").args(packages).env("RUSTDOCFLAGS", "-D warnings"))
+    succeed(cargo_stable("doc").args(HOST_CRATES).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn unit_tests(state: &mut State) -> Result<()> {
-    let packages = ["--workspace", "--exclude", "tracer-ebpf", "--exclude", "integration-tests"];
-    state.tally.run(cargo_stable("test").arg("--no-fail-fast").args(packages), io::stdout())
+    let mut test = cargo_stable("test");
+    test.arg("--no-fail-fast").args(HOST_CRATES).args(["--exclude", "integration-tests"]);
+    state.tally.run(&mut test, io::stdout())
 }
 
 fn release_build(state: &mut State) -> Result<()> {
@@ -140,7 +144,7 @@ fn release_build(state: &mut State) -> Result<()> {
 
 /// Builds the tests as the user and runs them as root, one binary after the other as `cargo test` would.
 fn integration_tests(state: &mut State) -> Result<()> {
-    let tracer = state.tracer.take().context("there is no release build to test")?;
+    let tracer = state.tracer.as_deref().context("there is no release build to test")?;
     let mut compile = cargo_stable("test");
     compile.args(["--package", "integration-tests", "--no-run"]);
     let mut tests = artifact::executables(&mut compile)?;
@@ -150,7 +154,7 @@ fn integration_tests(state: &mut State) -> Result<()> {
     let mut failed = Vec::new();
     for test in tests {
         eprintln!("xtask: running {}", test.name);
-        let mut command = integration_test(&test.path, &tracer, state.criu.as_deref())?;
+        let mut command = integration_test(&test.path, tracer, state.criu.as_deref())?;
         if let Err(error) = state.tally.run(&mut command, io::stdout()) {
             eprintln!("error: {error:#}");
             failed.push(test.name);
@@ -158,6 +162,12 @@ fn integration_tests(state: &mut State) -> Result<()> {
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// That every part of the benchmark works; the peers are not installed for it.
+fn benchmark(state: &mut State) -> Result<()> {
+    let tracer = state.tracer.as_deref().context("there is no release build to measure")?;
+    succeed(&mut bench::command(tracer, &["--smoke".into()])?)
 }
 
 fn integration_test(test: &Path, tracer: &Path, criu: Option<&Path>) -> Result<Command> {
@@ -183,7 +193,7 @@ fn must_run_all(ci: Option<OsString>, can_install: bool) -> bool {
 }
 
 /// `PATH` with the directories of root's programs, where runc and containerd are.
-fn path_with_system_dirs() -> OsString {
+pub(crate) fn path_with_system_dirs() -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
     path
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn quick_needs_no_release_build_and_no_root() {
         let quick: Vec<_> = STEPS.iter().filter(|step| step.quick).map(|step| step.name).collect();
-        assert_eq!(quick, ["format", "clippy, host crates", "clippy, tracer-ebpf", "unit tests"]);
+        assert_eq!(quick, ["format", "clippy, host crates", "clippy, eBPF crates", "unit tests"]);
     }
 
     #[test]

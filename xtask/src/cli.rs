@@ -25,6 +25,7 @@ Examples:
   cargo xtask run -- trace open          Show every file that any container opens
   cargo xtask run -- doctor              Say what this kernel allows
   cargo xtask test                       Check what CI checks
+  cargo xtask bench --quick              Measure what tracing costs
   cargo xtask build --release            Build target/release/tracer
   cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
   cargo xtask dist                       Build binaries that run on any Linux";
@@ -73,6 +74,13 @@ pub(crate) enum Task {
         quick: bool,
     },
 
+    /// Measure what tracer costs and loses, against bare hooks and other tracers; `bench --help` says how
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments for the benchmark, e.g. `--quick`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCH ARGS")]
+        bench: Vec<String>,
+    },
     /// Run the integration tests on other kernels, in QEMU
     Vm {
         #[command(flatten)]
@@ -102,6 +110,13 @@ mod tests {
         let Task::Run { debug, tracer } = cli.task else { panic!("{cli:?}") };
         assert!(!debug);
         assert_eq!(tracer, ["trace", "open", "-n", "a", "--debug"]);
+    }
+
+    #[test]
+    fn what_follows_bench_goes_to_the_benchmark() {
+        let cli = Cli::try_parse_from(["xtask", "bench", "--quick", "--figure", "1", "--help"]).unwrap();
+        let Task::Bench { bench } = cli.task else { panic!("{cli:?}") };
+        assert_eq!(bench, ["--quick", "--figure", "1", "--help"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! what installs the pinned one ([`pins`]).
 
 mod artifact;
+mod bench;
 mod build;
 mod cache;
 mod check;
@@ -53,6 +54,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Build)?;
             return build::run(!debug, &tracer);
         }
+        Task::Bench { bench } => return bench::run(&bench),
         Task::Test { quick } => return check::run(quick),
         Task::Dist { arch } => {
             setup::ensure(Scope::Dist)?;

@@ -104,7 +104,8 @@ pub(crate) fn run(options: &Options) -> Result<ControlFlow<i32>> {
 fn discard(ring: &mut RingBuf<aya::maps::MapData>) -> u64 {
     let mut records = 0;
     while let Some(record) = ring.next() {
-        std::hint::black_box(record.first());
+        // All of it, as whoever decodes it does.
+        std::hint::black_box(record.iter().fold(0_u8, |sum, byte| sum ^ byte));
         records += 1;
     }
     records

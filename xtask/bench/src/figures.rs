@@ -125,8 +125,7 @@ fn minus(left: &Series, right: &Series) -> Series {
 
 /// Nanoseconds per operation that a subject adds to the base.
 pub(crate) fn cost(rounds: &Rounds, subject: Subject, work: Work, place: Place) -> Series {
-    let base = rounds.per_operation(Subject::Base, work, place);
-    minus(&rounds.per_operation(subject, work, place), &base)
+    minus(&rounds.with(subject, work, place), &rounds.without(subject, work, place))
 }
 
 /// A figure that is a ratio of two series.
@@ -150,16 +149,19 @@ pub(crate) fn of_ratio(
     if let Some(why) = missing {
         return figure(String::new(), Verdict::NotMeasured(why.clone()), None, None);
     }
-    match ratio(above, below) {
-        Some((value, rounds)) => {
-            let measured = format!("{value:.2} ({:.2} to {:.2})", rounds.min, rounds.max);
-            figure(measured, target.verdict(value), Some(value), Some(rounds))
-        }
-        None => {
-            let why = "what it is compared with costs nothing that can be measured".into();
-            figure(String::new(), Verdict::NotMeasured(why), None, None)
-        }
-    }
+    let Some((value, rounds)) = ratio(above, below) else {
+        let why = "what it is compared with costs nothing that can be measured".into();
+        return figure(String::new(), Verdict::NotMeasured(why), None, None);
+    };
+    let middle = |series: &Series| median(&series.values().copied().collect::<Vec<_>>());
+    let measured = format!(
+        "{value:.2} ({:.2} to {:.2}); {:.0} ns / {:.0} ns",
+        rounds.min,
+        rounds.max,
+        middle(above),
+        middle(below)
+    );
+    figure(measured, target.verdict(value), Some(value), Some(rounds))
 }
 
 /// Figures 1 to 4, 6, and what is shown beside them, of what was measured.
@@ -227,17 +229,16 @@ pub(crate) fn of_rounds(rounds: &Rounds, wanted: impl Fn(u8) -> bool) -> Vec<Fig
         }
     }
     if wanted(2) {
-        let base = rounds.per_operation(Subject::Base, Libraries, Selected);
-        for subject in [TracerJson, Opensnoop, Bpftrace] {
-            let title = format!("loading 32 libraries: time with {} / without", subject.name());
-            let with = rounds.per_operation(subject, Libraries, Selected);
-            figures.push(of_ratio(None, &title, Target::None, &with, &base, missing(subject)));
-        }
-        let base = rounds.per_operation(Subject::Base, Exec, Selected);
-        for subject in [TracerExec, Execsnoop] {
-            let title = format!("fork and exec: time with {} / without", subject.name());
-            let with = rounds.per_operation(subject, Exec, Selected);
-            figures.push(of_ratio(None, &title, Target::None, &with, &base, missing(subject)));
+        for (what, work, subjects) in [
+            ("loading 32 libraries", Libraries, &[TracerJson, Opensnoop, Bpftrace][..]),
+            ("fork and exec", Exec, &[TracerExec, Execsnoop]),
+        ] {
+            for &subject in subjects {
+                let title = format!("{what}: time with {} / without", subject.name());
+                let (with, without) =
+                    (rounds.with(subject, work, Selected), rounds.without(subject, work, Selected));
+                figures.push(of_ratio(None, &title, Target::None, &with, &without, missing(subject)));
+            }
         }
     }
     figures
@@ -246,14 +247,14 @@ pub(crate) fn of_rounds(rounds: &Rounds, wanted: impl Fn(u8) -> bool) -> Vec<Fig
 /// The subjects that the figures need.
 pub(crate) fn subjects(wanted: impl Fn(u8) -> bool) -> Vec<Subject> {
     use Subject::{
-        Base, Bpftrace, Empty, EmptyFexit, Execsnoop, Floor, FloorFexit, Opensnoop, Tracepoints,
-        TracerColumns, TracerColumnsNull, TracerExec, TracerJson, TracerJsonNull,
+        Bpftrace, Empty, EmptyFexit, Execsnoop, Floor, FloorFexit, Opensnoop, Tracepoints, TracerColumns,
+        TracerColumnsNull, TracerExec, TracerJson, TracerJsonNull,
     };
     let needs: [(u8, &[Subject]); 5] = [
-        (1, &[Base, Floor, TracerJson, TracerColumns]),
-        (2, &[Base, TracerJson, Opensnoop, Bpftrace, TracerExec, Execsnoop]),
-        (3, &[Base, Empty, TracerJson]),
-        (4, &[Base, Empty, Floor, TracerJson, Tracepoints, EmptyFexit, FloorFexit]),
+        (1, &[Floor, TracerJson, TracerColumns]),
+        (2, &[TracerJson, Opensnoop, Bpftrace, TracerExec, Execsnoop]),
+        (3, &[Empty, TracerJson]),
+        (4, &[Empty, Floor, TracerJson, Tracepoints, EmptyFexit, FloorFexit]),
         (6, &[Floor, TracerJson, TracerColumns, TracerJsonNull, TracerColumnsNull]),
     ];
     let mut subjects: Vec<Subject> =
@@ -280,10 +281,11 @@ mod tests {
                 work,
                 place,
                 operations: 1000,
+                base: [1990.0, 2010.0],
                 per_operation,
                 mean: per_operation,
                 load_cpu: per_operation,
-                subject_cpu: Some(per_operation / 10.0),
+                subject_cpu: per_operation / 10.0,
             };
         Rounds { measurements: values.iter().map(measurement).collect(), ..Rounds::default() }
     }
@@ -308,7 +310,6 @@ mod tests {
     fn figures_compare_costs_not_times() {
         use {Place::Selected, Work::Open};
         let rounds = rounds(&[
-            (Subject::Base, Open, Selected, 2000.0),
             (Subject::Floor, Open, Selected, 2500.0),
             (Subject::TracerJson, Open, Selected, 2600.0),
             (Subject::TracerColumns, Open, Selected, 3000.0),
@@ -327,12 +328,10 @@ mod tests {
             Work::Open,
         };
         let rounds = rounds(&[
-            (Subject::Base, Open, Selected, 2000.0),
-            (Subject::Base, Open, Elsewhere, 2010.0),
             (Subject::Empty, Open, Selected, 2100.0),
-            (Subject::Empty, Open, Elsewhere, 2110.0),
+            (Subject::Empty, Open, Elsewhere, 2100.0),
             (Subject::TracerJson, Open, Selected, 2600.0),
-            (Subject::TracerJson, Open, Elsewhere, 2210.0),
+            (Subject::TracerJson, Open, Elsewhere, 2200.0),
         ]);
         let figures = of_rounds(&rounds, |number| number == 3);
         assert!((figures[0].value.unwrap() - 0.2).abs() < 1e-9);
@@ -350,9 +349,6 @@ mod tests {
     #[test]
     fn each_figure_has_its_subjects_once() {
         let subjects = subjects(|number| number == 1 || number == 3);
-        assert_eq!(
-            subjects,
-            [Subject::Base, Subject::Empty, Subject::Floor, Subject::TracerJson, Subject::TracerColumns]
-        );
+        assert_eq!(subjects, [Subject::Empty, Subject::Floor, Subject::TracerJson, Subject::TracerColumns]);
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Load {
     pub(crate) pid: u32,
     /// Of its pod.
     pub(crate) namespace: String,
-    _bundle: Bundle,
+    bundle: Bundle,
 }
 
 impl Load {
@@ -101,11 +101,10 @@ impl Load {
             .context("starting the load's container")?;
         let stdin = child.stdin.take().context("stdin is piped")?;
         let stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
-        let mut load =
-            Self { child, stdin: Some(stdin), stdout, pid: 0, namespace: pod.namespace, _bundle: bundle };
+        let mut load = Self { child, stdin: Some(stdin), stdout, pid: 0, namespace: pod.namespace, bundle };
         // It answers only when it runs; then the runtime knows its process.
         load.repeat(Work::Getppid, 1)?;
-        let pid = runtime.init_pid(&load._bundle).context("the load's container does not run")?;
+        let pid = runtime.init_pid(&load.bundle).context("the load's container does not run")?;
         load.pid = pid.unsigned_abs();
         Ok(load)
     }

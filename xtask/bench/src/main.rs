@@ -136,7 +136,7 @@ const FULL: Amount = Amount {
     runs: 1000,
     calls: 200,
 };
-const QUICK: Amount = Amount { rounds: 3, milliseconds: 200, ..FULL };
+const QUICK: Amount = Amount { rounds: 3, milliseconds: 100, ..FULL };
 const SMOKE: Amount =
     Amount { rounds: 1, milliseconds: 20, opens: 20_000, few: 2, many: 4, starts: 1, runs: 4, calls: 3 };
 

@@ -23,7 +23,7 @@ use crate::{
 /// What came of it.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Population {
-    /// Figure 7: nanoseconds per open, by known containers and round; the base first.
+    /// Figure 7: nanoseconds per open, by known containers and round.
     costs: Vec<Cost>,
     /// Figure 10: seconds to be ready, with so many containers.
     starts: Vec<f64>,
@@ -36,6 +36,7 @@ pub(crate) struct Population {
 struct Cost {
     round: usize,
     known: usize,
+    /// Without tracer, right before and right after.
     base: f64,
     with: f64,
 }
@@ -158,12 +159,14 @@ pub(crate) fn run(
                 if round == 0 {
                     expect_known(setting, known)?;
                 }
-                let base = load.repeat(Work::Open, plan.milliseconds)?.per_operation;
+                let before = load.repeat(Work::Open, plan.milliseconds / 2)?.per_operation;
                 let mut session =
                     setting.start_tracer(setting.tracer("open", &load.namespace, "json"), Output::File)?;
                 let with = load.repeat(Work::Open, plan.milliseconds)?.per_operation;
                 session.stop()?;
-                population.costs.push(Cost { round, known, base, with });
+                drop(session);
+                let after = load.repeat(Work::Open, plan.milliseconds / 2)?.per_operation;
+                population.costs.push(Cost { round, known, base: f64::midpoint(before, after), with });
             }
         }
     }
@@ -236,6 +239,9 @@ impl Population {
                 .map(|cost| cost.with - cost.base)
                 .collect();
             medians.push((known, Spread::of(&costs)?));
+        }
+        if medians.is_empty() {
+            return None;
         }
         let values = || medians.iter().map(|(_, spread)| spread.median);
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));

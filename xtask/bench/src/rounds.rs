@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     interrupt,
-    load::{Load, Sample, Work},
+    load::{Load, Work},
     subject::{Setting, Subject, Summary},
 };
 
@@ -29,12 +29,22 @@ pub(crate) struct Measurement {
     pub(crate) work: Work,
     pub(crate) place: Place,
     pub(crate) operations: u64,
-    /// Nanoseconds per operation: the median of slices, all in all, and of CPU.
+    /// Nanoseconds per operation without the subject, right before and right after: what the machine does besides
+    /// changes by the second.
+    pub(crate) base: [f64; 2],
+    /// Nanoseconds per operation with it: the median of slices, all in all, and of CPU.
     pub(crate) per_operation: f64,
     pub(crate) mean: f64,
     pub(crate) load_cpu: f64,
     /// Nanoseconds of CPU of the subject's process per operation.
-    pub(crate) subject_cpu: Option<f64>,
+    pub(crate) subject_cpu: f64,
+}
+
+impl Measurement {
+    /// Nanoseconds per operation without the subject.
+    pub(crate) fn base(&self) -> f64 {
+        f64::midpoint(self.base[0], self.base[1])
+    }
 }
 
 /// What came of all rounds.
@@ -48,15 +58,19 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// Nanoseconds per operation, one a round.
-    pub(crate) fn per_operation(&self, subject: Subject, work: Work, place: Place) -> BTreeMap<usize, f64> {
+    /// Nanoseconds per operation, one a round: with the subject, and without it.
+    pub(crate) fn with(&self, subject: Subject, work: Work, place: Place) -> BTreeMap<usize, f64> {
         self.find(subject, work, place).map(|found| (found.round, found.per_operation)).collect()
+    }
+
+    pub(crate) fn without(&self, subject: Subject, work: Work, place: Place) -> BTreeMap<usize, f64> {
+        self.find(subject, work, place).map(|found| (found.round, found.base())).collect()
     }
 
     /// Nanoseconds of CPU of the subject per event, one a round.
     pub(crate) fn subject_cpu(&self, subject: Subject) -> BTreeMap<usize, f64> {
         self.find(subject, Work::Open, Place::Selected)
-            .filter_map(|found| Some((found.round, found.subject_cpu?)))
+            .map(|found| (found.round, found.subject_cpu))
             .collect()
     }
 
@@ -74,13 +88,6 @@ fn loops(subject: Subject) -> &'static [(Work, Place)] {
         Work::{Exec, Getppid, Libraries, Open},
     };
     match subject {
-        Subject::Base => &[
-            (Open, Selected),
-            (Open, Elsewhere),
-            (Getppid, Selected),
-            (Libraries, Selected),
-            (Exec, Selected),
-        ],
         Subject::Empty => &[(Open, Selected), (Open, Elsewhere), (Getppid, Selected)],
         Subject::TracerJson => {
             &[(Open, Selected), (Open, Elsewhere), (Getppid, Selected), (Libraries, Selected)]
@@ -94,10 +101,22 @@ fn loops(subject: Subject) -> &'static [(Work, Place)] {
     }
 }
 
+/// Milliseconds that a loop runs before it counts.
+const WARM_UP: u64 = 20;
+
 /// The two containers.
 pub(crate) struct Loads {
     pub(crate) selected: Load,
     pub(crate) elsewhere: Load,
+}
+
+impl Loads {
+    fn at(&mut self, place: Place) -> &mut Load {
+        match place {
+            Place::Selected => &mut self.selected,
+            Place::Elsewhere => &mut self.elsewhere,
+        }
+    }
 }
 
 /// Runs `count` rounds over `subjects`, each loop for so many milliseconds.
@@ -133,76 +152,69 @@ fn measure(
     if rounds.missing.contains_key(&subject) {
         return Ok(());
     }
-    let mut session = None;
-    if subject != Subject::Base {
-        match setting.start(subject, loads.selected.pid, &loads.selected.namespace)? {
-            Ok(started) => session = Some(started),
-            Err(why) => {
-                eprintln!("bench: without {}: {why}", subject.name());
-                rounds.missing.insert(subject, why);
-                return Ok(());
-            }
+    let before = base(loads, subject, milliseconds)?;
+    let mut session = match setting.start(subject, loads.selected.pid, &loads.selected.namespace)? {
+        Ok(session) => session,
+        Err(why) => {
+            eprintln!("bench: without {}: {why}", subject.name());
+            rounds.missing.insert(subject, why);
+            return Ok(());
         }
-    }
-    let mut selected_opens = 0;
+    };
+    let mut opens = 0;
+    let mut samples = Vec::new();
     for &(work, place) in loops(subject) {
-        let load = match place {
-            Place::Selected => &mut loads.selected,
-            Place::Elsewhere => &mut loads.elsewhere,
-        };
+        let load = loads.at(place);
         // Whatever is done for the first time.
-        selected_opens += warm_up(load, work, place)?;
-        let before = session.as_ref().map(|session| session.cpu_when_done()).transpose()?;
+        let warm_up = load.repeat(work, WARM_UP)?;
+        let before = session.cpu_when_done()?;
         let sample = load.repeat(work, milliseconds)?;
-        let after = session.as_ref().map(|session| session.cpu_when_done()).transpose()?;
+        let subject_cpu = per(session.cpu_when_done()? - before, sample.operations);
         if (work, place) == (Work::Open, Place::Selected) {
-            selected_opens += sample.operations;
+            opens += warm_up.operations + sample.operations;
         }
-        let subject_cpu = before.zip(after).map(|(before, after)| per(after - before, sample.operations));
-        rounds.measurements.push(measurement(round, subject, work, place, &sample, subject_cpu));
+        samples.push((work, place, sample, subject_cpu));
     }
-    let Some(mut session) = session else { return Ok(()) };
-    if let Some(summary) = session.stop()? {
-        let traces_opens = subject.is_tracer() || matches!(subject, Subject::Floor | Subject::Tracepoints);
-        if traces_opens {
-            ensure!(
-                summary.emitted + summary.lost >= selected_opens,
-                "the load opened {selected_opens} files, of which {} were told and {} lost",
-                summary.emitted,
-                summary.lost
-            );
-        }
-        rounds.summaries.push((round, subject, summary));
+    let summary = session.stop()?;
+    drop(session);
+    let after = base(loads, subject, milliseconds)?;
+    for ((work, place, sample, subject_cpu), base) in samples.into_iter().zip(before.into_iter().zip(after)) {
+        rounds.measurements.push(Measurement {
+            round,
+            subject,
+            work,
+            place,
+            operations: sample.operations,
+            base: base.into(),
+            per_operation: sample.per_operation,
+            mean: per(sample.wall, sample.operations),
+            load_cpu: per(sample.cpu, sample.operations),
+            subject_cpu,
+        });
     }
+    let Some(summary) = summary else { return Ok(()) };
+    if loops(subject).contains(&(Work::Open, Place::Selected)) && subject.writes_records() {
+        ensure!(
+            summary.emitted + summary.lost >= opens,
+            "the load opened {opens} files, of which {} were told and {} lost",
+            summary.emitted,
+            summary.lost
+        );
+    }
+    rounds.summaries.push((round, subject, summary));
     Ok(())
 }
 
-/// Returns how many events it made.
-fn warm_up(load: &mut Load, work: Work, place: Place) -> Result<u64> {
-    const MILLISECONDS: u64 = 20;
-    let operations = load.repeat(work, MILLISECONDS)?.operations;
-    Ok(if (work, place) == (Work::Open, Place::Selected) { operations } else { 0 })
-}
-
-fn measurement(
-    round: usize,
-    subject: Subject,
-    work: Work,
-    place: Place,
-    sample: &Sample,
-    subject_cpu: Option<f64>,
-) -> Measurement {
-    Measurement {
-        round,
-        subject,
-        work,
-        place,
-        operations: sample.operations,
-        per_operation: sample.per_operation,
-        mean: per(sample.wall, sample.operations),
-        load_cpu: per(sample.cpu, sample.operations),
-        subject_cpu,
+/// Nanoseconds per operation of the subject's loops while nothing is attached.
+fn base(loads: &mut Loads, subject: Subject, milliseconds: u64) -> Result<Vec<f64>> {
+    let mut base = Vec::new();
+    for &(work, place) in loops(subject) {
+        let load = loads.at(place);
+        load.repeat(work, WARM_UP)?;
+        // Two of them make one.
+        base.push(load.repeat(work, milliseconds / 2)?.per_operation);
     }
+    Ok(base)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "small enough")]

@@ -1,4 +1,4 @@
-//! What is attached while the load runs: nothing, a bare hook, tracer, another tracer.
+//! What is attached while the load runs: a bare hook, tracer, another tracer.
 
 use std::{
     fs::{self, File},
@@ -24,8 +24,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Subject {
-    /// Nothing.
-    Base,
     /// An empty program on `sys_exit`.
     Empty,
     /// One that writes a record.
@@ -71,7 +69,6 @@ impl Subject {
     /// In tables and charts.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Base => "base",
             Self::Empty => "empty sys_exit",
             Self::Floor => "floor sys_exit",
             Self::Tracepoints => "floor tracepoints",
@@ -98,6 +95,11 @@ impl Subject {
                 | Self::TracerColumnsNull
                 | Self::TracerExec
         )
+    }
+
+    /// Whether its closing line counts one event for each call of the load.
+    pub(crate) const fn writes_records(self) -> bool {
+        self.is_tracer() || matches!(self, Self::Floor | Self::Tracepoints | Self::FloorFexit)
     }
 
     const fn own_program(self) -> Option<&'static str> {
@@ -144,7 +146,6 @@ impl Setting {
     ) -> Result<Result<Session, String>> {
         let mut output = Output::File;
         let command = match subject {
-            Subject::Base => bail!("nothing cannot be attached"),
             Subject::Opensnoop | Subject::Execsnoop => {
                 let name = if subject == Subject::Opensnoop { "opensnoop" } else { "execsnoop" };
                 match need::find(name) {

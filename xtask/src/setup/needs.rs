@@ -11,6 +11,10 @@ pub(crate) enum Scope {
     Demo,
     /// Building for any Linux, also of another architecture.
     Dist,
+    /// Building, and running the benchmark's containers.
+    Bench,
+    /// What the benchmark compares with, and nothing else. It does without.
+    Peers,
     /// Format, lints and unit tests.
     Quick,
     /// Everything.
@@ -101,6 +105,9 @@ const PODMAN: Package = Package::new("podman", Probe::Program("podman")).startin
 const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
 const QEMU: Package = Package::new("qemu-system-x86", Probe::Program("qemu-system-x86_64"));
 const CPIO: Package = Package::new("cpio", Probe::Program("cpio"));
+/// opensnoop and execsnoop.
+const LIBBPF_TOOLS: Package = Package::new("libbpf-tools", Probe::Program("opensnoop"));
+const BPFTRACE: Package = Package::new("bpftrace", Probe::Program("bpftrace"));
 const BPFTOOL: Package = Package::new("bpftool", Probe::Program("bpftool"));
 
 impl Scope {
@@ -108,28 +115,37 @@ impl Scope {
     pub(crate) fn needs(self) -> Needs {
         let lints = matches!(self, Self::Quick | Self::Test);
         Needs {
-            toolchains: vec![
-                Toolchain {
-                    name: pins::STABLE,
-                    components: match self {
-                        Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
-                        Self::Dist | Self::Vm => {
-                            dist::TARGETS.iter().map(|target| target.component).collect()
-                        }
-                        Self::Build | Self::Demo => vec![],
+            toolchains: match self {
+                Self::Peers => vec![],
+                _ => vec![
+                    Toolchain {
+                        name: pins::STABLE,
+                        components: match self {
+                            Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
+                            Self::Dist | Self::Vm => {
+                                dist::TARGETS.iter().map(|target| target.component).collect()
+                            }
+                            Self::Build | Self::Demo | Self::Bench | Self::Peers => vec![],
+                        },
                     },
-                },
-                Toolchain {
-                    name: pins::NIGHTLY,
-                    components: if lints { vec!["rust-src", "clippy"] } else { vec!["rust-src"] },
-                },
-            ],
+                    Toolchain {
+                        name: pins::NIGHTLY,
+                        components: if lints { vec!["rust-src", "clippy"] } else { vec!["rust-src"] },
+                    },
+                ],
+            },
             tools: match self {
-                Self::Build | Self::Demo | Self::Dist | Self::Quick | Self::Vm => vec![Tool::BpfLinker],
+                Self::Peers => vec![],
+                Self::Build | Self::Demo | Self::Dist | Self::Bench | Self::Quick | Self::Vm => {
+                    vec![Tool::BpfLinker]
+                }
                 Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny, Tool::Youki],
             },
             packages: match self {
                 Self::Build | Self::Dist | Self::Quick => vec![],
+                // A static program takes what gcc's package has beside the compiler.
+                Self::Bench => vec![RUNC, BUSYBOX, GCC],
+                Self::Peers => vec![LIBBPF_TOOLS, BPFTRACE],
                 Self::Demo => vec![RUNC, BUSYBOX],
                 Self::Vm => vec![RUNC, BUSYBOX, CRUN, GCC, BPFTOOL, QEMU, CPIO],
                 Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],

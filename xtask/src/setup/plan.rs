@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn complete_machine_needs_nothing() {
-        for scope in [Scope::Build, Scope::Demo, Scope::Quick, Scope::Test] {
+        for scope in [Scope::Build, Scope::Demo, Scope::Bench, Scope::Quick, Scope::Test] {
             assert_eq!(lines(scope, &complete()), [""; 0]);
         }
         // A user without any means to become root can build there, too.

@@ -14,8 +14,10 @@
 #![no_main]
 #![allow(
     missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::inline_always,
     clippy::needless_pass_by_value,
-    reason = "a program, not a library; the context is passed by value"
+    reason = "a program, not a library; the context is passed by value; what is not inlined the verifier sees without its bounds"
 )]
 
 use aya_ebpf::{
