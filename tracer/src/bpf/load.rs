@@ -139,6 +139,8 @@ impl Bpf {
             .map_err(explain_maps)?;
 
         let (programs, open_hook) = load_programs(&mut ebpf, options, &types, &btf)?;
+        drop((types, btf));
+        give_memory_back();
 
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
@@ -301,6 +303,15 @@ fn processes_max() -> u32 {
 fn adoptees_max() -> u32 {
     let processes = fs::read_dir("/proc").map_or(0, Iterator::count);
     u32::try_from(2 * processes + 1024).unwrap_or(u32::MAX).min(PROCESSES_MAX)
+}
+
+/// The kernel's types took some tens of megabytes, which glibc would keep for the next who wants them.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches nothing but what the allocator has to itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The programs run within RCU read-side sections or with preemption off; this call returns when all such
