@@ -60,8 +60,7 @@ pub struct Process {
 }
 assert_layout!(Process, size 24, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20);
 
-/// Whose the task is that a program last ran for on a CPU: it is most likely the same one's turn again. Value of the
-/// map `RECENT`.
+/// Whose the task is that a program last ran for on a CPU: it is most likely the same one's turn again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Recent {

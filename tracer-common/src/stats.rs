@@ -1,8 +1,8 @@
 //! Counters of the programs: what they saw, and where an event can be lost.
 
-use crate::{assert_layout, impl_pod};
+use crate::{assert_layout, container::Recent, impl_pod};
 
-/// The programs; their value is the index into the per-program maps `STATS`, `SCRATCH` and `RECENT`.
+/// The programs; their value is the index into the per-program maps `STATE` and `SCRATCH`.
 ///
 /// Each counts for itself, because the kernel never runs a program within itself on one CPU, but may run one
 /// program in the middle of another: so no counter is written from two sides.
@@ -77,9 +77,20 @@ pub struct ProgramStats {
     pub lost_slots_full: u64,
     /// Runtimes that are not believed, and came when `LIFECYCLE` was half full: likewise.
     pub lost_crowded: u64,
-    /// Not a count of events: bytes put into `EVENTS` since this program last woke its reader.
+}
+assert_layout!(ProgramStats, size 64, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
+    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, lost_crowded @ 56);
+
+/// What a program keeps on a CPU, all in one place: a look-up more for each event would be felt. Value of the map `STATE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// Its counters.
+    pub stats: ProgramStats,
+    /// Whose the task is that it ran for last.
+    pub recent: Recent,
+    /// Bytes that it has put into `EVENTS` since it last woke the reader.
     pub since_wake: u64,
 }
-assert_layout!(ProgramStats, size 72, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
-    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, lost_crowded @ 56, since_wake @ 64);
-impl_pod!(ProgramStats);
+assert_layout!(State, size 112, stats @ 0, recent @ 64, since_wake @ 104);
+impl_pod!(ProgramStats, State);

@@ -7,15 +7,16 @@ use aya_ebpf::{
 use tracer_common::{
     container::ContainerKey,
     event::{Header, Kind},
-    stats::{Program, ProgramStats},
+    stats::Program,
 };
 
 use crate::{
     current::Current,
     globals,
     identity::Identity,
-    maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE, STATS},
+    maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE},
     read::bounded,
+    state::{State, count},
     task::Task,
 };
 
@@ -24,45 +25,6 @@ use crate::{
 pub fn now() -> u64 {
     // SAFETY: the helper takes no arguments and always succeeds.
     unsafe { bpf_ktime_get_boot_ns() }
-}
-
-/// A program's counters on this CPU.
-#[derive(Clone, Copy)]
-pub struct Counters(*mut ProgramStats);
-
-impl Counters {
-    #[inline(always)]
-    pub fn of(program: Program) -> Option<Self> {
-        STATS.get_ptr_mut(program as u32).map(Self)
-    }
-
-    #[inline(always)]
-    pub fn add(self, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
-        // SAFETY: the value is this CPU's, and a program never runs within itself there, so that nobody else
-        // writes while the reference lives; user space reads whole words.
-        *field(unsafe { &mut *self.0 }) += 1;
-    }
-
-    /// Takes note of a record of `len` bytes; returns whether so much has come together that the reader is to be woken.
-    #[inline(always)]
-    fn is_time_to_wake(self, len: u32) -> bool {
-        // SAFETY: as above.
-        let since_wake = unsafe { &mut (*self.0).since_wake };
-        *since_wake += u64::from(len);
-        let is_time = *since_wake >= globals::WAKE_BYTES.load();
-        if is_time {
-            *since_wake = 0;
-        }
-        is_time
-    }
-}
-
-/// Adds to a counter of this CPU.
-#[inline(always)]
-pub fn count(program: Program, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
-    if let Some(counters) = Counters::of(program) {
-        counters.add(field);
-    }
 }
 
 /// This CPU's buffer of a program.
@@ -111,14 +73,14 @@ impl Scratch {
     /// The reader is not woken for each: when much has come together, or when it sleeps for want of events.
     /// In between it looks by itself.
     #[inline(always)]
-    pub fn submit_event(&self, counters: Counters, len: u32) {
-        let flags = if counters.is_time_to_wake(len) || reader_sleeps() {
+    pub fn submit_event(&self, state: State, len: u32) {
+        let flags = if state.is_time_to_wake(len) || reader_sleeps() {
             u64::from(BPF_RB_FORCE_WAKEUP)
         } else {
             u64::from(BPF_RB_NO_WAKEUP)
         };
         if EVENTS.output(self.record(len), flags).is_err() {
-            counters.add(|stats| &mut stats.lost_buffer_full);
+            state.count(|stats| &mut stats.lost_buffer_full);
         }
     }
 

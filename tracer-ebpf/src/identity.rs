@@ -1,15 +1,13 @@
 //! Whose an event is, and whether anybody asked for it.
 
-use tracer_common::{
-    container::{ContainerKey, EPOCH_OF_PROGRAMS, EPOCH_OF_USER, Process, REJECTED, Recent},
-    stats::Program,
-};
+use tracer_common::container::{ContainerKey, EPOCH_OF_PROGRAMS, EPOCH_OF_USER, Process, REJECTED, Recent};
 
 use crate::{
     atomic,
     current::Current,
     globals, lifecycle,
-    maps::{EPOCHS, RECENT, VERDICTS},
+    maps::{EPOCHS, VERDICTS},
+    state::State,
     task::Task,
 };
 
@@ -34,19 +32,15 @@ impl Identity {
         Self { container: process.container, pid: process.pid, container_pid: process.container_pid }
     }
 
-    /// Looks the current process up, unless it is the one that this program last did that for on this CPU. One that
+    /// Looks the current process up, unless it is the one that the program last did that for on this CPU. One that
     /// still prepares a container is shown to `prepares` each time, which may make it a member.
     #[inline(always)]
-    pub fn look_up(program: Program, task: Current, prepares: impl FnOnce(&mut Process)) -> Self {
+    pub fn look_up(state: State, task: Current, prepares: impl FnOnce(&mut Process)) -> Self {
         let (address, start_time, epoch) = (task.address(), task.start_time(), epoch());
-        let recent = RECENT.get_ptr_mut(program as u32);
-        if let Some(recent) = recent {
-            // SAFETY: the value is this CPU's and this program's alone, and the program never runs within itself there.
-            let recent = unsafe { &*recent };
-            if recent.task == address && recent.start_time == start_time && recent.epoch == epoch {
-                let Recent { container, pid, container_pid, .. } = *recent;
-                return Self { container, pid, container_pid };
-            }
+        let recent = state.recent();
+        if recent.task == address && recent.start_time == start_time && recent.epoch == epoch {
+            let Recent { container, pid, container_pid, .. } = recent;
+            return Self { container, pid, container_pid };
         }
         let identity = match lifecycle::find_process(task.tgid()) {
             None => Self::HOST,
@@ -56,11 +50,8 @@ impl Identity {
                 return Self::of(process);
             }
         };
-        if let Some(recent) = recent {
-            let Self { container, pid, container_pid } = identity;
-            // SAFETY: as above.
-            unsafe { *recent = Recent { task: address, start_time, epoch, container, pid, container_pid } };
-        }
+        let Self { container, pid, container_pid } = identity;
+        state.set_recent(Recent { task: address, start_time, epoch, container, pid, container_pid });
         identity
     }
 

@@ -25,11 +25,12 @@ use tracer_common::{
 
 use crate::{
     atomic,
-    emit::{Scratch, count, is_crowded, now, submit_lifecycle},
+    emit::{Scratch, is_crowded, now, submit_lifecycle},
     globals,
     identity::{Identity, begin_epoch, verdict},
     maps::{ADOPTEES, FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
     read::{self, Copied},
+    state::count,
     task::Task,
 };
 

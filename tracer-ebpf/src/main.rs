@@ -42,6 +42,7 @@ mod lifecycle;
 mod maps;
 mod probes;
 mod read;
+mod state;
 mod task;
 
 use aya_ebpf::{

@@ -6,8 +6,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Process, Recent, Slot, Verdict},
-    stats::{Program, ProgramStats},
+    container::{Adoptee, Process, Slot, Verdict},
+    stats::{Program, State},
 };
 
 /// Bytes of a program's buffer for putting a record together. More than any record needs: the verifier adds
@@ -38,10 +38,6 @@ pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0)
 /// By index 0: how deep the pid namespace of `tracer` is; 0 while that is not known.
 #[map]
 pub static TRACER_LEVEL: Array<u32> = Array::with_max_entries(1, 0);
-
-/// By [`Program`]: whose the task is that it last ran for on this CPU.
-#[map]
-pub static RECENT: PerCpuArray<Recent> = PerCpuArray::with_max_entries(PROGRAMS, 0);
 
 /// Counts how often a process that runs has become another container's, by who has made it so:
 /// [`tracer_common::container::EPOCH_OF_PROGRAMS`], [`tracer_common::container::EPOCH_OF_USER`].
@@ -81,9 +77,9 @@ pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 #[map]
 pub static RUNTIMES: HashMap<Comm, u8> = HashMap::with_max_entries(64, 0);
 
-/// Counters, by [`Program`].
+/// What each program keeps on each CPU, by [`Program`].
 #[map]
-pub static STATS: PerCpuArray<ProgramStats> = PerCpuArray::with_max_entries(PROGRAMS, 0);
+pub static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(PROGRAMS, 0);
 
 /// Buffers for putting records together, by [`Program`]: one each, since newer kernels let programs preempt
 /// each other.

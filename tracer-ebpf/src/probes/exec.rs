@@ -11,11 +11,12 @@ use tracer_common::{
 use crate::{
     arch::{self, Registers},
     current::Current,
-    emit::{Counters, Scratch, header, now},
+    emit::{Scratch, header, now},
     filter, globals,
     identity::Identity,
     is_tracer, lifecycle,
     read::{self, Copied, KernelAddress, bounded},
+    state::State,
     task::Task,
 };
 
@@ -26,8 +27,8 @@ const FAILED_ARGS_MAX: u32 = 128;
 /// A program was executed; its arguments are the block that the kernel has just laid out.
 #[inline(always)]
 pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
-    let Some(counters) = Counters::of(Program::ProcessExec) else { return };
-    counters.add(|stats| &mut stats.seen);
+    let Some(state) = State::of(Program::ProcessExec) else { return };
+    state.count(|stats| &mut stats.seen);
     let current = Current::task();
     let header = header(Kind::Exec, current, identity);
     if !identity.is_selected()
@@ -35,7 +36,7 @@ pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
         || is_tracer(current)
         || !filter::selects(&header)
     {
-        counters.add(|stats| &mut stats.filtered);
+        state.count(|stats| &mut stats.filtered);
         return;
     }
     let Some(scratch) = Scratch::take(Program::ProcessExec) else { return };
@@ -49,7 +50,7 @@ pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
         },
         None => Copied::FAULT,
     };
-    submit(counters, scratch, header, 0, path, args);
+    submit(state, scratch, header, 0, path, args);
 }
 
 /// A call to execute returned, and so has failed. The argument block is still the old program's: the new
@@ -60,12 +61,12 @@ pub fn on_exit(registers: &Registers, ret: i64) {
         return;
     }
     let Some((call, arguments, task)) = arch::exec_call(registers) else { return };
-    let Some(counters) = Counters::of(Program::ExecExit) else { return };
-    counters.add(|stats| &mut stats.seen);
+    let Some(state) = State::of(Program::ExecExit) else { return };
+    state.count(|stats| &mut stats.seen);
     let identity = lifecycle::identity_of_failed_exec(Task::current());
     let header = header(Kind::Exec, task, &identity);
     if !identity.is_selected() || is_tracer(task) || !filter::selects(&header) {
-        counters.add(|stats| &mut stats.filtered);
+        state.count(|stats| &mut stats.filtered);
         return;
     }
     let Some(scratch) = Scratch::take(Program::ExecExit) else { return };
@@ -74,11 +75,11 @@ pub fn on_exit(registers: &Registers, ret: i64) {
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, path) };
     let args = copy_argv(&scratch, FIXED + path.len, argv, call.compat);
-    submit(counters, scratch, header, ret as i32, path, args);
+    submit(state, scratch, header, ret as i32, path, args);
 }
 
 #[inline(always)]
-fn submit(counters: Counters, mut scratch: Scratch, header: Header, ret: i32, path: Copied, args: Copied) {
+fn submit(state: State, mut scratch: Scratch, header: Header, ret: i32, path: Copied, args: Copied) {
     scratch.write(Exec {
         header: Header { timestamp: now(), ..header },
         ret,
@@ -87,7 +88,7 @@ fn submit(counters: Counters, mut scratch: Scratch, header: Header, ret: i32, pa
         marks: path.marks(PATH_TRUNCATED, PATH_FAULT) | args.marks(ARGS_TRUNCATED, ARGS_FAULT),
         reserved: [0; 7],
     });
-    scratch.submit_event(counters, FIXED + path.len + args.len);
+    scratch.submit_event(state, FIXED + path.len + args.len);
 }
 
 /// Copies an argument vector, string after string, each with its NUL. What was read before a fault stays.

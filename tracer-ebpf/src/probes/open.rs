@@ -8,10 +8,11 @@ use tracer_common::{
 
 use crate::{
     arch::{self, Arguments, OpenCall, Registers},
-    emit::{Counters, Scratch, header, now},
+    emit::{Scratch, header, now},
     filter, globals,
     identity::Identity,
     is_tracer, read,
+    state::State,
 };
 
 const AT_FDCWD: i32 = -100;
@@ -42,16 +43,16 @@ pub fn on_return(
     if !is_its(call) {
         return;
     }
-    let Some(counters) = Counters::of(program) else { return };
-    counters.add(|stats| &mut stats.seen);
-    let identity = Identity::look_up(program, task, prepares);
+    let Some(state) = State::of(program) else { return };
+    state.count(|stats| &mut stats.seen);
+    let identity = Identity::look_up(state, task, prepares);
     if !identity.is_selected() || (globals::FAILED_ONLY.load() != 0 && ret >= 0) || is_tracer(task) {
-        counters.add(|stats| &mut stats.filtered);
+        state.count(|stats| &mut stats.filtered);
         return;
     }
     let mut header = header(Kind::Open, task, &identity);
     if !filter::selects(&header) {
-        counters.add(|stats| &mut stats.filtered);
+        state.count(|stats| &mut stats.filtered);
         return;
     }
     header.timestamp = now();
@@ -69,7 +70,7 @@ pub fn on_return(
         marks: path.marks(PATH_TRUNCATED, PATH_FAULT),
         reserved: 0,
     });
-    scratch.submit_event(counters, FIXED + path.len);
+    scratch.submit_event(state, FIXED + path.len);
 }
 
 /// What was asked for, whichever call asked.

@@ -14,7 +14,7 @@ use tracer_common::{
     container::{RESTORER, RUNTIME},
     event::Kind,
     offsets::FIELDS,
-    stats::ProgramStats,
+    stats::State,
 };
 use tracing::debug;
 
@@ -89,7 +89,7 @@ pub struct Bpf {
     open_hook: Option<OpenHook>,
     links: Vec<Link>,
     kind: Option<Kind>,
-    stats: PerCpuArray<MapData, ProgramStats>,
+    stats: PerCpuArray<MapData, State>,
 }
 
 /// What the rest of `tracer` reads and writes.
@@ -168,7 +168,7 @@ impl Bpf {
                 processes: take(&mut ebpf, "PROCESSES")?,
             },
         };
-        let stats = take(&mut ebpf, "STATS")?;
+        let stats = take(&mut ebpf, "STATE")?;
         Ok((Self { ebpf, programs, open_hook, links: Vec::new(), kind: options.kind, stats }, maps))
     }
 
@@ -220,7 +220,12 @@ impl Bpf {
                 .with_context(|| format!("reading the counters of {}", program.name()))?;
             let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
             let is_hook = self.kind.is_some_and(|kind| hooks::is_hook_of(*program, kind));
-            counters.add(*program, is_hook, per_cpu.iter(), stats::recursion_misses(loaded.fd()?));
+            counters.add(
+                *program,
+                is_hook,
+                per_cpu.iter().map(|state| &state.stats),
+                stats::recursion_misses(loaded.fd()?),
+            );
         }
         Ok(counters)
     }

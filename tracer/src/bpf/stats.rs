@@ -173,7 +173,6 @@ mod tests {
             lost_processes_full: 5,
             lost_slots_full: 6,
             lost_crowded: 7,
-            since_wake: 8,
         };
         let mut counters = Counters::default();
         counters.add(Program::OpenExit, true, [one, one].iter(), 1);
