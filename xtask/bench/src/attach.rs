@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     Empty,
     /// One there that writes a record, and a reader that discards it.
     Floor,
+    /// As `floor`, with the time, ids, comm and path in the record.
+    Filled,
     /// Two on the tracepoints of openat, with a hash map between.
     Tracepoints,
     /// As `empty`, on `fexit/do_sys_openat2`.
@@ -115,6 +117,7 @@ fn attach(ebpf: &mut Ebpf, kind: Kind) -> Result<()> {
     match kind {
         Kind::Empty => sys_exit(ebpf, "empty"),
         Kind::Floor => sys_exit(ebpf, "floor"),
+        Kind::Filled => sys_exit(ebpf, "filled"),
         Kind::Tracepoints => {
             // The exit first, so that nothing is kept that nobody takes out.
             for (name, point) in [("leave", "sys_exit_openat"), ("enter", "sys_enter_openat")] {

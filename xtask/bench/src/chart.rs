@@ -17,9 +17,10 @@ use crate::{
 };
 
 /// The subjects, from top to bottom.
-const SUBJECTS: [Subject; 8] = [
+const SUBJECTS: [Subject; 9] = [
     Subject::Empty,
     Subject::Floor,
+    Subject::Filled,
     Subject::Tracepoints,
     Subject::FloorFexit,
     Subject::TracerJson,

@@ -96,7 +96,9 @@ fn loops(subject: Subject) -> &'static [(Work, Place)] {
             &[(Open, Selected), (Getppid, Selected)]
         }
         Subject::Opensnoop | Subject::Bpftrace => &[(Open, Selected), (Libraries, Selected)],
-        Subject::TracerColumns | Subject::TracerJsonNull | Subject::TracerColumnsNull => &[(Open, Selected)],
+        Subject::Filled | Subject::TracerColumns | Subject::TracerJsonNull | Subject::TracerColumnsNull => {
+            &[(Open, Selected)]
+        }
         Subject::TracerExec | Subject::Execsnoop => &[(Exec, Selected)],
     }
 }

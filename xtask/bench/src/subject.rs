@@ -28,7 +28,9 @@ pub(crate) enum Subject {
     Empty,
     /// One that writes a record.
     Floor,
-    /// The same through two tracepoints.
+    /// The same with something in it: time, ids, comm and path.
+    Filled,
+    /// As `Floor`, through two tracepoints.
     Tracepoints,
     /// An empty program on `fexit/do_sys_openat2`.
     EmptyFexit,
@@ -71,6 +73,7 @@ impl Subject {
         match self {
             Self::Empty => "empty sys_exit",
             Self::Floor => "floor sys_exit",
+            Self::Filled => "filled sys_exit",
             Self::Tracepoints => "floor tracepoints",
             Self::EmptyFexit => "empty fexit",
             Self::FloorFexit => "floor fexit",
@@ -99,13 +102,14 @@ impl Subject {
 
     /// Whether its closing line counts one event for each call of the load.
     pub(crate) const fn writes_records(self) -> bool {
-        self.is_tracer() || matches!(self, Self::Floor | Self::Tracepoints | Self::FloorFexit)
+        self.is_tracer() || matches!(self, Self::Floor | Self::Filled | Self::Tracepoints | Self::FloorFexit)
     }
 
     const fn own_program(self) -> Option<&'static str> {
         match self {
             Self::Empty => Some("empty"),
             Self::Floor => Some("floor"),
+            Self::Filled => Some("filled"),
             Self::Tracepoints => Some("tracepoints"),
             Self::EmptyFexit => Some("empty-fexit"),
             Self::FloorFexit => Some("floor-fexit"),

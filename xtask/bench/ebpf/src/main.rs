@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `empty` | `tp_btf/sys_exit` | what the hook itself costs |
 //! | `floor` | `tp_btf/sys_exit` | a record for each call of the load that opens a file, nothing else |
+//! | `filled` | `tp_btf/sys_exit` | the same with what such a record tells: time, ids, comm, path |
 //! | `enter`, `leave` | `tracepoint/syscalls/sys_{enter,exit}_openat` | the same through two tracepoints and a hash map |
 //! | `empty_fexit` | `fexit/do_sys_openat2` | what the hook itself costs, where the kernel allows it |
 //! | `floor_fexit` | `fexit/do_sys_openat2` | as `floor` |
@@ -23,7 +24,10 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_ktime_get_boot_ns, bpf_probe_read_user_str},
+    },
     macros::{btf_tracepoint, fexit, map, tracepoint},
     maps::{HashMap, PerCpuArray, RingBuf},
     programs::{BtfTracePointContext, FExitContext, TracePointContext},
@@ -52,6 +56,10 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
 #[map]
 static CALLS: HashMap<u64, [u64; 4]> = HashMap::with_max_entries(4096, 0);
 
+/// Where `filled` puts its record together.
+#[map]
+static SCRATCH: PerCpuArray<[u8; RECORD_MAX]> = PerCpuArray::with_max_entries(1, 0);
+
 /// What all records hold: a floor has nothing to tell.
 static RECORD: [u8; RECORD_MAX] = [0; RECORD_MAX];
 
@@ -66,6 +74,16 @@ pub fn empty(_ctx: BtfTracePointContext) -> i32 {
 pub fn floor(ctx: BtfTracePointContext) -> i32 {
     if is_open(&ctx) && is_load() {
         write();
+    }
+    0
+}
+
+/// As for [`empty`].
+#[btf_tracepoint(function = "sys_exit")]
+#[inline(always)]
+pub fn filled(ctx: BtfTracePointContext) -> i32 {
+    if is_open(&ctx) && is_load() {
+        write_filled(&ctx);
     }
     0
 }
@@ -119,8 +137,34 @@ fn is_load() -> bool {
 
 #[inline(always)]
 fn write() {
+    submit(RECORD.as_ptr());
+}
+
+/// With what each way of telling an open has to ask for, and nothing to tell whose it is.
+#[inline(always)]
+fn write_filled(ctx: &BtfTracePointContext) {
+    /// Where the path starts, and how much of it is read at the most.
+    const PATH: usize = 40;
+    const PATH_MAX: u32 = 255;
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
+    let start = scratch.cast::<u8>();
+    // SAFETY: this CPU's value, longer than all of this, and the program never runs within itself there; the helper
+    // checks the path's address.
+    unsafe {
+        start.cast::<u64>().write(bpf_ktime_get_boot_ns());
+        start.add(8).cast::<u64>().write(bpf_get_current_pid_tgid());
+        start.add(16).cast::<u64>().write(bpf_get_current_uid_gid());
+        start.add(24).cast::<[u8; 16]>().write(bpf_get_current_comm().unwrap_or_default());
+        bpf_probe_read_user_str(start.add(PATH).cast(), PATH_MAX, path(ctx) as *const _);
+    }
+    submit(start);
+}
+
+/// Submits a record that starts there, or counts it as lost.
+#[inline(always)]
+fn submit(start: *const u8) {
     // SAFETY: user space sets a size that is within the array.
-    let record = unsafe { core::slice::from_raw_parts(RECORD.as_ptr(), RECORD_SIZE.load() as usize) };
+    let record = unsafe { core::slice::from_raw_parts(start, RECORD_SIZE.load() as usize) };
     if RECORDS.output(record, u64::from(BPF_RB_NO_WAKEUP)).is_err()
         && let Some(lost) = LOST.get_ptr_mut(0)
     {
@@ -144,6 +188,19 @@ fn is_open(ctx: &BtfTracePointContext) -> bool {
     // architecture.
     let number = unsafe { *registers.add(CALL.0) } as u32;
     CALL.1.contains(&u64::from(number))
+}
+
+/// The address of openat's path, its second argument.
+#[inline(always)]
+fn path(ctx: &BtfTracePointContext) -> u64 {
+    /// Where `struct pt_regs` has it (`si`), in words.
+    #[cfg(bpf_target_arch = "x86_64")]
+    const SECOND: usize = 13;
+    #[cfg(bpf_target_arch = "aarch64")]
+    const SECOND: usize = 1;
+    let registers: *const u64 = ctx.arg(0);
+    // SAFETY: as in `is_open`.
+    unsafe { *registers.add(SECOND) }
 }
 
 #[cfg(not(test))]
