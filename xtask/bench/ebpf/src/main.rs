@@ -58,7 +58,17 @@ static CALLS: HashMap<u64, [u64; 4]> = HashMap::with_max_entries(4096, 0);
 
 /// Where `filled` puts its record together.
 #[map]
-static SCRATCH: PerCpuArray<[u8; RECORD_MAX]> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Filled> = PerCpuArray::with_max_entries(1, 0);
+
+/// What any record of an open tells.
+#[repr(C)]
+struct Filled {
+    time: u64,
+    process: u64,
+    user: u64,
+    comm: [u8; 16],
+    path: [u8; RECORD_MAX - 40],
+}
 
 /// What all records hold: a floor has nothing to tell.
 static RECORD: [u8; RECORD_MAX] = [0; RECORD_MAX];
@@ -143,21 +153,19 @@ fn write() {
 /// With what each way of telling an open has to ask for, and nothing to tell whose it is.
 #[inline(always)]
 fn write_filled(ctx: &BtfTracePointContext) {
-    /// Where the path starts, and how much of it is read at the most.
-    const PATH: usize = 40;
+    /// Bytes of a path that are read at the most.
     const PATH_MAX: u32 = 255;
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return };
-    let start = scratch.cast::<u8>();
-    // SAFETY: this CPU's value, longer than all of this, and the program never runs within itself there; the helper
-    // checks the path's address.
+    // SAFETY: this CPU's value, and the program never runs within itself there; the helper checks the path's address.
     unsafe {
-        start.cast::<u64>().write(bpf_ktime_get_boot_ns());
-        start.add(8).cast::<u64>().write(bpf_get_current_pid_tgid());
-        start.add(16).cast::<u64>().write(bpf_get_current_uid_gid());
-        start.add(24).cast::<[u8; 16]>().write(bpf_get_current_comm().unwrap_or_default());
-        bpf_probe_read_user_str(start.add(PATH).cast(), PATH_MAX, path(ctx) as *const _);
+        let record = &mut *scratch;
+        record.time = bpf_ktime_get_boot_ns();
+        record.process = bpf_get_current_pid_tgid();
+        record.user = bpf_get_current_uid_gid();
+        record.comm = bpf_get_current_comm().unwrap_or_default();
+        bpf_probe_read_user_str(record.path.as_mut_ptr().cast(), PATH_MAX, path(ctx) as *const _);
     }
-    submit(start);
+    submit(scratch.cast());
 }
 
 /// Submits a record that starts there, or counts it as lost.
