@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         .test("help_and_version_are_0", BINARY, help)
         .test("no_privilege_is_3", ROOT, no_privilege)
         .test("no_btf_is_3", ROOT, no_btf)
+        .test("hook_is_told_and_may_be_forced", ROOT, hook)
         .test("doctor_finds_nothing_missing_here", ROOT, doctor)
         .test("doctor_says_what_is_missing", ROOT, doctor_missing)
         .run()
@@ -49,6 +50,8 @@ fn wrong_usage() {
         (&["trace", "open", "-l", "app=web,-x"], "\"-x\" at character 9"),
         (&["trace", "open", "-l", "app in web", "-l", "x"], "\"web\" at character 8"),
         (&["trace", "open", "--runtime-endpoint", "tcp://127.0.0.1:1"], "tcp://"),
+        (&["trace", "open", "--hook", "kprobe"], "kprobe"),
+        (&["trace", "exec", "--hook", "fexit"], "--hook"),
         (&["list-containers", "-o", "xml"], "xml"),
         (&["list-containers", "-o", "custom-columns=POD,COMM"], "COMM"),
         (&["list-containers", "-o", "custom-columns=EVENT"], "EVENT"),
@@ -109,6 +112,28 @@ fn no_btf() {
     assert_eq!(output.stdout, "");
     assert!(output.stderr.contains("/sys/kernel/btf/vmlinux"), "names the file: {output:?}");
     assert!(output.stderr.contains("CONFIG_DEBUG_INFO_BTF"), "names the kernel's option: {output:?}");
+}
+
+/// Kernels differ in the hooks that they have.
+fn hook() {
+    const BRIEFLY: [&str; 5] = ["trace", "open", "-v", "--timeout", "1ms"];
+    let told = |output: &Output| {
+        let is_told = |hook: &&str| output.stderr.contains(&format!("opens are hooked at {hook}\n"));
+        ["fexit", "sys-exit"].into_iter().find(is_told)
+    };
+    let best = told(&run(&BRIEFLY).success()).expect("-v tells the hook");
+    let doctor = run(&["doctor"]).success().stdout;
+    assert!(doctor.contains(&format!("hooked at {best}")), "{doctor}");
+    let forced = |hook| run(&[&BRIEFLY[..], &["--hook", hook]].concat());
+    assert_eq!(told(&forced("sys-exit").success()), Some("sys-exit"));
+    let fexit = forced("fexit");
+    if best == "fexit" {
+        assert_eq!(told(&fexit.success()), Some("fexit"));
+    } else {
+        assert_eq!(fexit.status.code(), Some(3), "{fexit:?}");
+        assert!(fexit.stderr.contains("do_sys_openat2"), "says what is refused: {fexit:?}");
+        assert!(fexit.stderr.contains("--hook"), "says what to do: {fexit:?}");
+    }
 }
 
 fn doctor() {

@@ -435,6 +435,13 @@ fn load_open_hook(
             Err(error) if forced.is_none() && hook != Hook::SysExit => {
                 instead_of = Some(format!("{hook}: {error:#}"));
             }
+            Err(error) if hook != Hook::SysExit => {
+                return Err(Unsupported::new(
+                    format!("this kernel does not let opens be hooked at {hook}: {error:#}"),
+                    format!("leave --hook out, or give it {}", Hook::SysExit),
+                )
+                .into());
+            }
             Err(error) => return Err(error),
         }
     }
