@@ -59,7 +59,7 @@ struct Load {
 
 impl Load {
     const OPENS: Self =
-        Self { kind: "open", source: "opens.c", args: &["200000"], calls: 200_000, failing: 200_000 };
+        Self { kind: "open", source: "opens.c", args: &["40000"], calls: 40_000, failing: 40_000 };
     /// Each of the 1,500 fails once and then works.
     const EXECS: Self =
         Self { kind: "exec", source: "execs.c", args: &["many", "1500"], calls: 3_001, failing: 1_500 };
