@@ -25,8 +25,9 @@ use super::{
     report::Step,
 };
 use crate::{
-    dist,
-    process::{clean, quietly},
+    artifact,
+    dist::{self, Target},
+    process::{cargo_stable, clean, quietly},
     setup::{self, Scope},
 };
 
@@ -50,8 +51,8 @@ const BARE: [(&str, &str, &str); 4] = [
     ("empty", "fexit", "empty-fexit"),
     ("floor", "fexit", "floor-fexit"),
 ];
-/// Bytes of tracer's record of the load's opens: what a floor writes as well.
-const RECORD_SIZE: u32 = 128;
+/// Bytes of tracer's record of the load's opens, which a floor writes as well: `Open` of tracer-common and the path.
+const RECORD_SIZE: u32 = 88 + 13;
 
 /// What to measure where.
 #[derive(Debug, clap::Args)]
@@ -65,9 +66,6 @@ pub(crate) struct Options {
     /// Have `trace open` use these hooks, one after the other
     #[arg(long, value_name = "HOOK", value_delimiter = ',', default_values = HOOKS)]
     hook: Vec<String>,
-    /// `tracer-bench` for the guest, for the bare hooks that tracer is compared with
-    #[arg(long, value_name = "FILE")]
-    bench: Option<PathBuf>,
 }
 
 /// Measures and says what came of it.
@@ -111,12 +109,9 @@ impl Options {
             steps.push(format!("step {name} {STEP_LIMIT} sh /measure {how}\n"));
         };
         add("nothing", "none");
-        if self.bench.is_some() {
-            for (what, hook, kind) in BARE {
-                let command =
-                    format!("/usr/bin/tracer-bench attach {kind} --record-size {RECORD_SIZE} --load");
-                add(&name(what, hook), &format!("after {command}"));
-            }
+        for (what, hook, kind) in BARE {
+            let command = format!("tracer-bench attach {kind} --record-size {RECORD_SIZE} --load");
+            add(&name(what, hook), &format!("after {command}"));
         }
         for hook in self.hooks() {
             let option = if hook.is_empty() { String::new() } else { format!(" --hook {hook}") };
@@ -139,9 +134,7 @@ fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
     let image = Image::new(scratch)?;
     image.add(&dist::native_tracer()?, Path::new("/usr/bin/tracer"))?;
     image.program("runc")?;
-    if let Some(bench) = &options.bench {
-        image.add(bench, Path::new("/usr/bin/tracer-bench"))?;
-    }
+    image.add(&bench()?, Path::new("/usr/bin/tracer-bench"))?;
     let load = compile(scratch)?;
     image.add(&load, Path::new("/load"))?;
     let loops = ["/load", "loops", &OPENS.to_string(), &GETPPIDS.to_string()].map(str::to_owned);
@@ -156,6 +149,15 @@ fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
     image.executable("/measure", MEASURE)?;
     image.executable("/steps", &options.steps())?;
     image.pack(file)
+}
+
+/// Builds the bare hooks as a static program.
+fn bench() -> Result<PathBuf> {
+    let mut command = cargo_stable("build");
+    command.args(["--release", "--package", "tracer-bench", "--bin", "tracer-bench"]);
+    let built = artifact::executables(Target::of(std::env::consts::ARCH)?.select(&mut command))?;
+    let bench = built.into_iter().find(|binary| binary.name == "tracer-bench");
+    Ok(bench.context("cargo built no binary named tracer-bench")?.path)
 }
 
 fn compile(scratch: &Path) -> Result<PathBuf> {
@@ -365,20 +367,19 @@ mod tests {
 
     #[test]
     fn every_hook_is_measured_both_ways() {
-        let options = |hook: &[&str], bench: Option<&str>| Options {
+        let options = |hook: &[&str]| Options {
             name: "6.1".to_owned(),
             kernel: None,
             hook: hook.iter().map(ToString::to_string).collect(),
-            bench: bench.map(PathBuf::from),
         };
-        let steps = options(&["fexit"], Some("/b")).steps();
+        let steps = options(&["fexit"]).steps();
         assert_eq!(steps.lines().count(), 7, "{steps}");
         assert!(steps.contains(&format!(
             "step selected:fexit {STEP_LIMIT} sh /measure before tracer trace open --hook fexit -n load -o json\n"
         )));
-        assert!(steps.contains("after /usr/bin/tracer-bench attach floor-fexit --record-size"));
-        let steps = options(&[], None).steps();
-        assert_eq!(steps.lines().count(), 3, "{steps}");
+        assert!(steps.contains("after tracer-bench attach floor-fexit --record-size"));
+        let steps = options(&[]).steps();
+        assert_eq!(steps.lines().count(), 7, "{steps}");
         assert!(steps.contains("step elsewhere ") && !steps.contains("--hook"), "{steps}");
     }
 }

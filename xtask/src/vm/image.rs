@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -28,7 +28,14 @@ impl Image {
     /// One that boots, with busybox and nothing else, made below `scratch`.
     pub(crate) fn new(scratch: &Path) -> Result<Self> {
         let image = Self { tree: scratch.join("tree") };
-        for dir in ["bin", "dev", "etc", "new", "proc", "root", "run", "sys", "tmp"] {
+        // As distributions have it: what is in one place, is found in the other.
+        for (dir, target) in
+            [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("sbin", "usr/sbin")]
+        {
+            fs::create_dir_all(image.tree.join(target))?;
+            symlink(target, image.tree.join(dir))?;
+        }
+        for dir in ["dev", "etc", "new", "proc", "root", "run", "sys", "tmp"] {
             fs::create_dir_all(image.tree.join(dir))?;
         }
         image.executable("/init", INIT)?;
