@@ -140,12 +140,10 @@ impl Session {
             events.buffer_full + events.skipped + self.tally.lost() - self.tally.unasked()
         };
         self.log(&counters);
-        let missed = counters.lifecycle.by_reason();
-        if missed.iter().any(|(_, count)| *count > 0) {
-            say(&format!(
-                "missed of containers:{}",
-                missed.map(|(why, count)| format!(" {why} {count}")).concat()
-            ));
+        let missed = counters.lifecycle.by_reason().into_iter().filter(|(_, count)| *count > 0);
+        let missed: String = missed.map(|(why, count)| format!(" {why} {count}")).collect();
+        if !missed.is_empty() {
+            say(&format!("missed of containers:{missed}"));
         }
         say(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
         result
