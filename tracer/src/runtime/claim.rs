@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use tracer_common::{
@@ -20,6 +23,7 @@ use super::{
     cmdline::{self, Command, CommandLine},
     process::RuntimeProcess,
     processes,
+    readers::{Guest, Readers},
 };
 use crate::containers::{Container, Nested, Unknown};
 
@@ -47,7 +51,12 @@ pub struct Claim {
     whole: bool,
     /// A hold on its process, where that was taken before it is known what to do with it.
     held: Option<RuntimeProcess>,
+    /// What the parent of an `init` was asked for, where that was found out before.
+    parent: Arc<OnceLock<Option<Request>>>,
 }
+
+/// What a runtime was asked for, with a hold on its process.
+type Request = (CommandLine, RuntimeProcess);
 
 /// How far a runtime on the host is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +83,7 @@ impl Claim {
             args: args.to_owned(),
             whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
             held: None,
+            parent: Arc::default(),
         }
     }
 
@@ -99,10 +109,21 @@ impl Claim {
     }
 
     /// Takes hold of its process, which may be gone, with all that it sees of the file system, by the time that its
-    /// files are read. That looks into no file system: if it is root's, it may have any.
-    pub fn hold(&mut self) {
-        if self.is_roots() {
-            self.held = self.process();
+    /// files are read. That looks into no file system: if it is root's, it may have any. What its parent was asked for
+    /// is in that one's memory, where others may have to look.
+    pub fn hold(&mut self, readers: &Arc<Readers>) {
+        if !self.is_roots() || self.held.is_some() {
+            return;
+        }
+        self.held = self.process();
+        if matches!(self.command_line(None), Ok(line) if line.command == Command::Init) {
+            let (parent, readers) = (Arc::clone(&self.parent), Arc::clone(readers));
+            let (guest, ppid) = (Guest::Container(self.key), self.ppid);
+            let (runtime, trust) = (self.runtime.clone(), self.trust);
+            readers.handle().clone().spawn(async move {
+                let look = move || parent.get_or_init(|| parent_request(ppid, &runtime, trust)).is_some();
+                readers.guest(guest, look).await;
+            });
         }
     }
 
@@ -118,7 +139,7 @@ impl Claim {
     pub fn request(&mut self) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
         let process = self.held.take().or_else(|| self.process());
         let line = self.command_line(process.as_ref());
-        if matches!(line, Ok(CommandLine { command: Command::Init, .. }))
+        if matches!(&line, Ok(line) if line.command == Command::Init)
             && let Some((line, parent)) = self.parent()
         {
             return (Ok(line), Some(parent));
@@ -126,12 +147,11 @@ impl Claim {
         (line, process)
     }
 
-    /// What its parent was asked for, if that is a runtime at work which is believed as much.
-    fn parent(&self) -> Option<(CommandLine, RuntimeProcess)> {
-        let parent = RuntimeProcess::open(self.ppid, processes::start_ticks(self.ppid)?).ok()?;
-        let line = parse(&parent.cmdline().ok()?, false, &self.runtime).ok()?;
-        let trusted = parent.trust().is_ok_and(|trust| trust & self.trust == self.trust);
-        (trusted && !matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
+    /// What its parent was asked for: what was found out before, else what can be found out now.
+    fn parent(&mut self) -> Option<Request> {
+        let parent = std::mem::take(&mut self.parent);
+        let found = Arc::try_unwrap(parent).ok().and_then(OnceLock::into_inner).flatten();
+        found.or_else(|| parent_request(self.ppid, &self.runtime, self.trust))
     }
 
     /// The command line, from the runtime itself where it does not fit into a record.
@@ -211,6 +231,14 @@ impl Stray {
     }
 }
 
+/// What the parent of a runtime was asked for, if that is a runtime at work which is believed as much.
+fn parent_request(pid: u32, runtime: &str, trust: u32) -> Option<Request> {
+    let parent = RuntimeProcess::open(pid, processes::start_ticks(pid)?).ok()?;
+    let line = parse(&parent.cmdline().ok()?, false, runtime).ok()?;
+    let trusted = parent.trust().is_ok_and(|parents| parents & trust == trust);
+    (trusted && !matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
+}
+
 /// What the command line of a process with this comm says.
 pub fn parse(block: &[u8], truncated: bool, comm: &str) -> Result<CommandLine, String> {
     cmdline::parse(without_interpreter(block, comm.as_bytes()), truncated).map_err(|error| error.to_string())
@@ -286,6 +314,7 @@ mod tests {
                 args,
                 whole: true,
                 held: None,
+                parent: Arc::default(),
             };
             claim.nested().id
         };

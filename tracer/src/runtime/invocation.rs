@@ -274,7 +274,7 @@ fn tell(invocation: &Invocation, registry: &Registry) {
 /// only if that container may name others; else what it brings about is that container's.
 pub fn learn_inner(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Readers>) {
     registry.announce(claim.key, claim.outer, None);
-    claim.hold();
+    claim.hold(readers);
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
         let Some(around) = known(&registry, claim.outer).await else {

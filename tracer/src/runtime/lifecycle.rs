@@ -147,7 +147,7 @@ impl Learner {
             Standing::Stranger => match &mut self.unsettled {
                 Some(unsettled) => {
                     self.registry.announce(claim.key, ContainerKey::HOST, None);
-                    claim.hold();
+                    claim.hold(&self.readers);
                     let ancestors = processes::ancestors(claim.ppid);
                     unsettled.insert(claim.key, Unsettled { claim, ancestors, bound: None });
                 }
