@@ -141,9 +141,9 @@ impl Session {
         };
         self.log(&counters);
         let missed = counters.lifecycle.by_reason().into_iter().filter(|(_, count)| *count > 0);
-        let missed: String = missed.map(|(why, count)| format!(" {why} {count}")).collect();
+        let missed: Vec<String> = missed.map(|(why, count)| format!("{why} {count}")).collect();
         if !missed.is_empty() {
-            say(&format!("missed of containers:{missed}"));
+            say(&format!("missed of containers: {}", missed.join(" ")));
         }
         say(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
         result
