@@ -1,19 +1,37 @@
-//! What is asked of an event besides its container. What nobody asked for is a branch that the verifier leaves out.
+//! Whether an event is asked for. What nobody asks about is a branch that the verifier leaves out.
 
 use aya_ebpf::{Global, maps::HashMap};
 use tracer_common::{
-    event::Header,
+    event::{Header, Kind},
     filter::{ANY, ONLY},
 };
 
 use crate::{
+    current::Current,
+    emit::{header, now},
     globals,
+    identity::Identity,
+    is_tracer,
     maps::{COMMS, PIDS, UIDS},
+    state::State,
 };
 
-/// Whether an event with this header is asked for.
+/// The header of an event of the current task, if it is asked for; else it is counted as filtered. The container comes
+/// first: what is not selected costs no more than to find that out.
 #[inline(always)]
-pub fn selects(header: &Header) -> bool {
+pub fn admit(state: State, kind: Kind, task: Current, identity: &Identity, failed: bool) -> Option<Header> {
+    if identity.is_selected() && (failed || globals::FAILED_ONLY.load() == 0) && !is_tracer(task) {
+        let header = header(kind, task, identity);
+        if selects(&header) {
+            return Some(Header { timestamp: now(), ..header });
+        }
+    }
+    state.count(|stats| &mut stats.filtered);
+    None
+}
+
+#[inline(always)]
+fn selects(header: &Header) -> bool {
     selects_value(&globals::FILTER_PIDS, &PIDS, &header.pid)
         && selects_value(&globals::FILTER_UIDS, &UIDS, &header.uid)
         && selects_value(&globals::FILTER_COMMS, &COMMS, &header.comm)

@@ -11,10 +11,10 @@ use tracer_common::{
 use crate::{
     arch::{self, Registers},
     current::Current,
-    emit::{Scratch, header, now},
+    emit::Scratch,
     filter, globals,
     identity::Identity,
-    is_tracer, lifecycle,
+    lifecycle,
     read::{self, Copied, KernelAddress, bounded},
     state::State,
     task::Task,
@@ -29,16 +29,8 @@ const FAILED_ARGS_MAX: u32 = 128;
 pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
     let Some(state) = State::of(Program::ProcessExec) else { return };
     state.count(|stats| &mut stats.seen);
-    let current = Current::task();
-    let header = header(Kind::Exec, current, identity);
-    if !identity.is_selected()
-        || globals::FAILED_ONLY.load() != 0
-        || is_tracer(current)
-        || !filter::selects(&header)
-    {
-        state.count(|stats| &mut stats.filtered);
-        return;
-    }
+    let admitted = filter::admit(state, Kind::Exec, Current::task(), identity, false);
+    let Some(header) = admitted else { return };
     let Some(scratch) = Scratch::take(Program::ProcessExec) else { return };
     let filename = bprm.follow(&globals::BPRM_FILENAME);
     // SAFETY: the buffer is longer than both together.
@@ -64,11 +56,7 @@ pub fn on_exit(registers: &Registers, ret: i64) {
     let Some(state) = State::of(Program::ExecExit) else { return };
     state.count(|stats| &mut stats.seen);
     let identity = lifecycle::identity_of_failed_exec(Task::current());
-    let header = header(Kind::Exec, task, &identity);
-    if !identity.is_selected() || is_tracer(task) || !filter::selects(&header) {
-        state.count(|stats| &mut stats.filtered);
-        return;
-    }
+    let Some(header) = filter::admit(state, Kind::Exec, task, &identity, true) else { return };
     let Some(scratch) = Scratch::take(Program::ExecExit) else { return };
     let [first, second, third, _] = arguments.0;
     let (path, argv) = if call.at { (second, third) } else { (first, second) };
@@ -81,7 +69,7 @@ pub fn on_exit(registers: &Registers, ret: i64) {
 #[inline(always)]
 fn submit(state: State, mut scratch: Scratch, header: Header, ret: i32, path: Copied, args: Copied) {
     scratch.write(Exec {
-        header: Header { timestamp: now(), ..header },
+        header,
         ret,
         path_len: path.len as u16,
         args_len: args.len as u16,

@@ -8,10 +8,10 @@ use tracer_common::{
 
 use crate::{
     arch::{self, Arguments, OpenCall, Registers},
-    emit::{Scratch, header, now},
-    filter, globals,
+    emit::Scratch,
+    filter,
     identity::Identity,
-    is_tracer, read,
+    read,
     state::State,
 };
 
@@ -46,16 +46,7 @@ pub fn on_return(
     let Some(state) = State::of(program) else { return };
     state.count(|stats| &mut stats.seen);
     let identity = Identity::look_up(state, task, prepares);
-    if !identity.is_selected() || (globals::FAILED_ONLY.load() != 0 && ret >= 0) || is_tracer(task) {
-        state.count(|stats| &mut stats.filtered);
-        return;
-    }
-    let mut header = header(Kind::Open, task, &identity);
-    if !filter::selects(&header) {
-        state.count(|stats| &mut stats.filtered);
-        return;
-    }
-    header.timestamp = now();
+    let Some(header) = filter::admit(state, Kind::Open, task, &identity, ret < 0) else { return };
     let Some(mut scratch) = Scratch::take(program) else { return };
     let Request { dirfd, path, flags, mode } = request(call, arguments);
     // SAFETY: the buffer is longer than both together.

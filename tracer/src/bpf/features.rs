@@ -3,9 +3,10 @@
 use std::{fs, path::Path};
 
 use aya::maps::MapType;
+use tracer_common::event::Kind;
 
 use super::{
-    Bpf, OpenHook, Options,
+    Bpf, EventFilter, OpenHook, Options,
     btf::{KERNEL_BTF, KernelTypes},
 };
 use crate::error::Unsupported;
@@ -181,7 +182,17 @@ fn hooks() -> Outcome {
 
 /// Where opens would be hooked: found out by loading the programs, as tracing does.
 fn opens() -> Outcome {
-    match Bpf::load(&Options::for_trial()).map(|(bpf, _)| bpf.into_open_hook()) {
+    let trial = Options {
+        kind: Some(Kind::Open),
+        buffer_size: 4096,
+        host: false,
+        failed: false,
+        filter: &EventFilter::default(),
+        hook: None,
+        runtimes: &[],
+        log: false,
+    };
+    match Bpf::load(&trial).map(|(bpf, _)| bpf.into_open_hook()) {
         Ok(Some(OpenHook { hook, instead_of: None })) => Outcome::Fine(format!("hooked at {hook}")),
         Ok(Some(OpenHook { hook, instead_of: Some(reason) })) => {
             Outcome::Note(format!("hooked at {hook}, which every system call passes: not at {reason}"))

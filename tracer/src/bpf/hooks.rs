@@ -79,7 +79,7 @@ impl Hooked {
 }
 
 /// Exits and forks before executions: what starts to be followed must not slip away.
-pub(super) const LIFECYCLE: &[Hooked] = &[
+pub(super) const LIFECYCLE: [Hooked; 3] = [
     Hooked::new(Program::ProcessExit, "sched_process_exit"),
     Hooked::new(Program::ProcessFork, "sched_process_fork"),
     Hooked::new(Program::ProcessExec, "sched_process_exec"),

@@ -1,6 +1,6 @@
 //! Loading the programs, attaching them, and taking them away again.
 
-use std::{fs, path::Path, sync::LazyLock, thread};
+use std::{fs, path::Path, thread};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
@@ -61,23 +61,6 @@ pub struct Options<'a> {
     pub runtimes: &'a [String],
     /// Whether the programs' own log is wanted.
     pub log: bool,
-}
-
-impl Options<'_> {
-    /// To find out whether opens can be traced, and how.
-    pub(super) fn for_trial() -> Self {
-        static NO_FILTER: LazyLock<EventFilter> = LazyLock::new(EventFilter::default);
-        Self {
-            kind: Some(Kind::Open),
-            buffer_size: 4096,
-            host: false,
-            failed: false,
-            filter: &NO_FILTER,
-            hook: None,
-            runtimes: &[],
-            log: false,
-        }
-    }
 }
 
 /// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
@@ -388,7 +371,7 @@ fn load_programs(
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     thread::scope(|scope| {
-        let lifecycle = start_loading(scope, &mut programs, LIFECYCLE, btf);
+        let lifecycle = start_loading(scope, &mut programs, &LIFECYCLE, btf);
         let mut load = |hooked: &[Hooked]| finish_loading(start_loading(scope, &mut programs, hooked, btf)?);
         let (last, open_hook) = match options.kind {
             Some(Kind::Open) => load_open_hook(options.hook, types, load)?,
@@ -398,19 +381,16 @@ fn load_programs(
             }
         };
         finish_loading(lifecycle?)?;
-        Ok((attach_order(options.kind, last), open_hook))
+        Ok((attach_order(options.kind, &last), open_hook))
     })
 }
 
-/// Executions are seen by one of the programs that follow containers: there it comes last.
-fn attach_order(kind: Option<Kind>, hooks: Vec<Hooked>) -> Vec<Hooked> {
+/// Executions are seen by one of the programs that follow containers: where they are traced it comes last.
+fn attach_order(kind: Option<Kind>, hooks: &[Hooked]) -> Vec<Hooked> {
+    let [exit, fork, exec] = LIFECYCLE;
     match kind {
-        Some(Kind::Open) => [LIFECYCLE, &hooks].concat(),
-        Some(Kind::Exec) | None => {
-            let (exec, others) =
-                LIFECYCLE.split_last().map_or((None, LIFECYCLE), |(exec, others)| (Some(*exec), others));
-            others.iter().copied().chain(hooks).chain(exec).collect()
-        }
+        Some(Kind::Open) => [&[exit, fork, exec], hooks].concat(),
+        Some(Kind::Exec) | None => [&[exit, fork], hooks, &[exec]].concat(),
     }
 }
 
@@ -421,31 +401,28 @@ fn load_open_hook(
     types: &KernelTypes,
     mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
+    let mut load_at = |hook: Hook| {
+        let needed = hook.programs().iter().filter(|hooked| hooked.is_needed(types));
+        let hooked: Vec<Hooked> = needed.copied().collect();
+        load(&hooked).map(|()| hooked)
+    };
     let mut instead_of = None;
-    for hook in Hook::ALL {
-        if forced.is_some_and(|forced| forced != hook) {
-            continue;
-        }
-        let hooked: Vec<Hooked> =
-            hook.programs().iter().filter(|hooked| hooked.is_needed(types)).copied().collect();
-        match load(&hooked) {
-            Ok(()) => {
-                return Ok((hooked, Some(OpenHook { hook, instead_of })));
-            }
-            Err(error) if forced.is_none() && hook != Hook::SysExit => {
-                instead_of = Some(format!("{hook}: {error:#}"));
-            }
-            Err(error) if hook != Hook::SysExit => {
+    if forced != Some(Hook::SysExit) {
+        let hook = Hook::Fexit;
+        match load_at(hook) {
+            Ok(hooked) => return Ok((hooked, Some(OpenHook { hook, instead_of }))),
+            Err(error) if forced.is_none() => instead_of = Some(format!("{hook}: {error:#}")),
+            Err(error) => {
                 return Err(Unsupported::new(
                     format!("this kernel does not let opens be hooked at {hook}: {error:#}"),
                     format!("leave --hook out, or give it {}", Hook::SysExit),
                 )
                 .into());
             }
-            Err(error) => return Err(error),
         }
     }
-    Err(anyhow!("there is no way to hook opens"))
+    let hook = Hook::SysExit;
+    Ok((load_at(hook)?, Some(OpenHook { hook, instead_of })))
 }
 
 type Programs<'e> = std::collections::HashMap<&'e str, &'e mut aya::programs::Program>;
