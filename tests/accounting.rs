@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use harness::need::RUNC_GCC;
 use harness::scratch::unique;
-use harness::{Bundle, Dialect, Finished, Launch, Pod, Runtime, Suite, Tracer, program};
+use harness::{Bundle, Dialect, Finished, Launch, Pod, Runtime, Suite, Tracer, program, wait};
 use rustix::process::Signal;
 
+/// What a load that goes on and on says when it has made its calls once more.
+const ROUND: &str = "once more";
 /// The least there is.
 const BUFFER: [&str; 2] = ["--buffer-size", "4KiB"];
 
@@ -78,9 +80,10 @@ impl Load {
         self.bundle(&[&[self.program().as_str()], self.args].concat())
     }
 
-    /// A container that makes them again and again, until its runtime is dropped.
+    /// A container that makes them again and again, and says so each time, until its runtime is dropped.
     fn endless(&self) -> Bundle {
-        let command = format!("while :; do {} {}; done", self.program(), self.args.join(" "));
+        let (program, args) = (self.program(), self.args.join(" "));
+        let command = format!("while :; do {program} {args} > /dev/null; echo {ROUND}; done");
         self.bundle(&["/bin/sh", "-c", &command])
     }
 
@@ -112,7 +115,8 @@ fn own(done: &Finished, bundle: &Bundle) -> u64 {
 }
 
 /// To the last event: what is shown and what is lost are the calls of the load. What else runs on the machine in
-/// containers may be lost as well before it is known whose it is; then it is tried again.
+/// containers may be lost as well before it is known whose it is; then it is tried again. The reader would keep up with
+/// executions, even here: it is stopped in between.
 fn exactly(load: &Load) {
     const ROUNDS: usize = 5;
     let _alone = alone();
@@ -120,7 +124,12 @@ fn exactly(load: &Load) {
     for _ in 0..ROUNDS {
         let bundle = load.once();
         let tracer = Tracer::start(&load.arguments(&["-n", &namespace(&bundle)]));
-        Runtime::runc().run(&bundle).success();
+        let runtime = Runtime::runc();
+        runtime.run_detached(&bundle);
+        tracer.wait_for("the load's first event", |event| bundle.owns(event));
+        tracer.pause();
+        runtime.wait_stopped(&bundle);
+        tracer.resume();
         let done = tracer.stop();
         let summary = done.summary();
         assert!(summary.lost > 0, "nothing was lost: this run has shown nothing ({summary:?})");
@@ -168,7 +177,13 @@ fn under_load(load: &Load, further: &[&str]) -> (Tracer, Runtime, Bundle) {
 
 fn sigint(load: &Load) {
     let _alone = alone();
-    let (tracer, _runtime, _bundle) = under_load(load, &[]);
+    let (tracer, _runtime, bundle) = under_load(load, &[]);
+    tracer.wait_for("the load's first event", |event| bundle.owns(event));
+    let rounds = || Runtime::stdout_of(&bundle).matches(ROUND).count();
+    let before = rounds();
+    tracer.pause();
+    wait::until("a whole round", || (rounds() > before + 1).then_some(()));
+    tracer.resume();
     // Told while it goes on.
     tracer.wait_for("a loss", |event| event["event"] == "lost");
     let done = tracer.stop();
