@@ -78,16 +78,18 @@ fn compiled(source: &str) -> Vec<u8> {
     fs::read(program::compile(source)).unwrap()
 }
 
+fn pivot(script: &str) -> String {
+    format!("mount --bind /jail /jail && cd /jail && pivot_root . old && exec /bin/sh -c '{script}'\n")
+}
+
 /// Another root directory in `/jail`, and in `/pivot` a script that makes it the root of the mount namespace that it
 /// runs in and executes `script` there: a container's entrypoint, as far as anyone can tell.
 fn with_jail(bundle: Bundle, script: &str) -> Bundle {
-    let pivot =
-        format!("mount --bind /jail /jail && cd /jail && pivot_root . old && exec /bin/sh -c '{script}'\n");
     let links = ["mount", "pivot_root"];
     let bundle = bundle
         .with_executable("/jail/bin/sh", busybox())
         .with_file("/jail/old/empty", "")
-        .with_file("/pivot", pivot);
+        .with_file("/pivot", pivot(script));
     for link in links {
         symlink("busybox", bundle.inside(Path::new("/bin")).join(link)).unwrap();
     }
@@ -176,10 +178,15 @@ fn node(mark: &str, before: &str, bundle: &str) -> Bundle {
         "{before}; WRAPPED='{}' /bin/runc run --bundle '{bundle}' inner & true < {mark}/outer; {WAIT}",
         wrapped(&PIVOT)
     );
-    with_jail(nested::privileged(None, &script, &[]), &format!("true < {mark}/inner; read x < /stay"))
+    with_jail(nested::privileged(None, &script, &[]), &inner(mark))
         .with_executable("/bin/runc", compiled("wrapper.c"))
         .with_fifo("/jail/stay")
         .with_fifo("/end")
+}
+
+/// What a node's container does.
+fn inner(mark: &str) -> String {
+    format!("true < {mark}/inner; read x < /stay")
 }
 
 /// A pod whose container opens `/MARK/1` to `/MARK/3` and ends.
@@ -232,11 +239,16 @@ fn hanging() {
 /// The node's `config.json` is a fifo that nobody writes to.
 fn fifo() {
     let mark = format!("/{}", unique("fifo"));
-    let node = node(&mark, "mkdir /bundle; mkfifo /bundle/config.json", "/bundle");
+    // The impostor is not another process than its container, as real runtimes are: it waits until it is looked at.
+    let node = node(&mark, "mkdir /bundle; mkfifo /bundle/config.json", "/bundle")
+        .with_file("/pivot", format!("read x < /looked-at\n{}", pivot(&inner(&mark))))
+        .with_fifo("/looked-at");
     let (bystander, other) = bystander("bystander");
     let runtime = Runtime::runc();
     let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
     runtime.run_detached(&node);
+    wait::until("the fifo is looked at", || tracer.log().contains("fifo").then_some(()));
+    node.release("/looked-at");
     let event = tracer.wait_open(&format!("{mark}/inner"));
     assert_eq!(event["k8s"], Value::Null, "in {event}");
     assert_eq!(event["container"]["id"], "inner", "in {event}");
@@ -246,7 +258,6 @@ fn fifo() {
     tracer.wait_open(&format!("{other}/3"));
     let pid = tracer.pid();
     let done = tracer.stop();
-    assert!(done.log().contains("fifo"), "{}", done.log());
     // What has read it for the tracer is not shown either.
     assert!(done.events().iter().all(|event| event["process"]["ppid"] != pid), "an event of its own");
     assert_whole(&done.events(), &bystander, &other);
