@@ -21,6 +21,7 @@ use harness::need::{RUNC, RUNC_GCC};
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT, Output};
 use harness::{Bundle, Pod, Runtime, Suite, Tracer, bundle, program};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
 
 /// The size from which on a `config.json` is refused.
@@ -31,9 +32,15 @@ fn main() -> ExitCode {
         .test("config_of_another_owner", RUNC, another_owner)
         .test("config_is_a_symlink", RUNC, config_symlink)
         .test("config_is_a_fifo", RUNC, config_fifo)
-        .test("config_is_too_large", RUNC, too_large)
+        .test("config_is_a_device", RUNC_GCC, device)
+        .test("config_is_too_large", RUNC, || too_large(TOO_LARGE + 1))
+        .test("config_of_a_gibibyte", RUNC, || too_large(1 << 30))
         .test("config_is_nested_too_deeply", RUNC, nested_deeply)
         .test("config_is_malformed", RUNC_GCC, malformed)
+        .test("config_with_a_nul", RUNC_GCC, || spoilt(b"\0"))
+        .test("config_that_is_not_utf8", RUNC_GCC, || spoilt(b"\xff\xfe"))
+        .test("config_with_annotations_twice", RUNC_GCC, annotations_twice)
+        .test("config_with_a_name_twice", RUNC, name_twice)
         .test("config_is_empty", RUNC_GCC, || stand_in(|bundle| fs::write(bundle.config_path(), "").unwrap()))
         .test("config_is_a_directory", RUNC_GCC, directory)
         .test("config_is_missing", RUNC_GCC, missing)
@@ -175,10 +182,10 @@ fn config_fifo() {
 }
 
 /// runc stops reading where the JSON ends; behind it lies a hole of the file.
-fn too_large() {
+fn too_large(len: u64) {
     real(&["large", "big", "size", "16"], |bundle| {
         let file = File::options().write(true).open(bundle.config_path()).unwrap();
-        file.set_len(TOO_LARGE + 1).unwrap();
+        file.set_len(len).unwrap();
     });
 }
 
@@ -265,6 +272,53 @@ fn malformed() {
         let text = fs::read_to_string(bundle.config_path()).unwrap();
         // Cut off behind the annotations: what could be read of them is not to be believed either.
         fs::write(bundle.config_path(), &text[..text.len() - 1]).unwrap();
+    });
+}
+
+/// In the middle of a string, where a careless reader would stop, or put something else in its place.
+fn spoilt(bytes: &[u8]) {
+    stand_in(|bundle| {
+        let mut text = fs::read(bundle.config_path()).unwrap();
+        let name = bundle.pod.as_ref().unwrap().name.as_bytes();
+        let at = text.windows(name.len()).position(|window| window == name).expect("it names its pod");
+        text.splice(at..at, bytes.iter().copied());
+        fs::write(bundle.config_path(), text).unwrap();
+    });
+}
+
+/// Readers differ in which of the two they take, so neither is believed.
+fn annotations_twice() {
+    stand_in(|bundle| {
+        let text = fs::read_to_string(bundle.config_path()).unwrap();
+        let twice = format!(r#"{{"annotations":{},{}"#, bundle.config["annotations"], &text[1..]);
+        fs::write(bundle.config_path(), twice).unwrap();
+    });
+}
+
+/// The last one counts, as for runc.
+fn name_twice() {
+    let (mark, script) = marked();
+    let bundle = Bundle::script(&Pod::new("twice", "app"), &script);
+    let text = fs::read_to_string(bundle.config_path()).unwrap();
+    let twice =
+        text.replacen(r#""annotations":{"#, r#""annotations":{"io.kubernetes.cri.sandbox-name":"first","#, 1);
+    assert_ne!(twice, text);
+    fs::write(bundle.config_path(), twice).unwrap();
+    let runtime = Runtime::runc();
+    let (own, _) = trace(&bundle, &mark, || {
+        runtime.run(&bundle);
+    });
+    for event in &own {
+        bundle.assert_names(event);
+    }
+}
+
+/// One that never ends.
+fn device() {
+    stand_in(|bundle| {
+        fs::remove_file(bundle.config_path()).unwrap();
+        let (mode, zero) = (Mode::from_raw_mode(0o644), makedev(1, 5));
+        mknodat(CWD, bundle.config_path(), FileType::CharacterDevice, mode, zero).unwrap();
     });
 }
 

@@ -15,6 +15,11 @@ fn all() -> Result<CpuSet> {
     Ok(*ALL.get_or_init(|| set))
 }
 
+/// How many there are.
+pub(crate) fn count() -> Result<usize> {
+    Ok(all()?.count() as usize)
+}
+
 /// The load's CPU: the first.
 pub(crate) fn of_load() -> Result<usize> {
     let all = all()?;

@@ -1,9 +1,11 @@
 //! The machine that was measured on: times mean nothing without it.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{fs, path::Path, process::Command};
 
 use harness::need;
 use serde::Serialize;
+
+use crate::cpu;
 
 /// What differs from machine to machine.
 #[derive(Debug, Clone, Serialize)]
@@ -38,7 +40,7 @@ impl Machine {
         }
         Self {
             cpu: cpu_model(&read("/proc/cpuinfo")).unwrap_or("unknown").into(),
-            cpus: thread::available_parallelism().map_or(1, usize::from),
+            cpus: cpu::count().unwrap_or(1),
             memory_mib: memory(&read("/proc/meminfo")).unwrap_or(0),
             kernel,
             versions,
