@@ -10,7 +10,7 @@ use harness::bundle::make_fifo;
 use harness::need::{RUNC, RUNC_GCC};
 use harness::scratch::unique;
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Dialect, Pod, Runtime, Suite, Tracer, program};
+use harness::{Bundle, Dialect, Finished, Pod, Runtime, Suite, Tracer, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -81,6 +81,13 @@ impl Quiet {
         let all: Vec<usize> = (1..=Self::OPENS + 1).collect();
         assert_eq!(self.told(events), all, "each of its opens, once and in order");
     }
+
+    /// What is missing of them is counted.
+    #[track_caller]
+    fn assert_counted(&self, events: &[Value], done: &Finished) {
+        let (told, lost) = (self.told(events).len() as u64, done.summary().lost);
+        assert!(told + lost > Self::OPENS as u64, "{told} told, {lost} lost");
+    }
 }
 
 /// It has all the processes that its cgroup lets it have, and forks on.
@@ -114,8 +121,7 @@ fn fork_bomb() {
     for event in of_bomb {
         bomb.assert_names(event);
     }
-    let lost = done.summary().lost as usize;
-    assert!(quiet.told(&events).len() + lost > Quiet::OPENS, "{:?}", done.summary());
+    quiet.assert_counted(&events, &done);
 }
 
 /// Two programs that open files as fast as they can. Who asks for everything gets more than the least buffer holds.
@@ -140,9 +146,9 @@ fn storm() {
     done.assert_nothing_dropped();
     quiet.assert_complete(&done.events());
     let done = all.stop();
-    let summary = done.summary();
-    assert!(quiet.told(&done.events()).len() + summary.lost as usize > Quiet::OPENS, "{summary:?}");
-    for event in done.events().iter().filter(|event| event["open"]["path"].to_string().contains("/many/")) {
+    let events = done.events();
+    quiet.assert_counted(&events, &done);
+    for event in events.iter().filter(|event| event["open"]["path"].to_string().contains("/many/")) {
         storm.assert_names(event);
     }
 }

@@ -170,7 +170,8 @@ fn benchmark(state: &mut State) -> Result<()> {
     succeed(&mut bench::command(tracer, &["--smoke".into()])?)
 }
 
-fn integration_test(test: &Path, tracer: &Path, criu: Option<&Path>) -> Result<Command> {
+/// A program of the integration tests, to be run as root on that tracer.
+pub(crate) fn integration_test(test: &Path, tracer: &Path, criu: Option<&Path>) -> Result<Command> {
     let package = root().join("tests");
     let mut variables = vec![
         ("TRACER_BIN", OsString::from(tracer)),

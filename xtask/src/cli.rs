@@ -28,6 +28,7 @@ Examples:
   cargo xtask bench --quick              Measure what tracing costs
   cargo xtask build --release            Build target/release/tracer
   cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
+  cargo xtask soak --minutes 5           Look for what grows in five minutes of everything
   cargo xtask dist                       Build binaries that run on any Linux";
 
 /// The commands.
@@ -81,6 +82,14 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCH ARGS")]
         bench: Vec<String>,
     },
+
+    /// Trace everything at once for so long, and show that what tracer holds on to does not grow
+    Soak {
+        /// For how long
+        #[arg(long, default_value_t = 60.0, value_parser = minutes)]
+        minutes: f64,
+    },
+
     /// Run the integration tests on other kernels, in QEMU
     Vm {
         #[command(flatten)]
@@ -92,6 +101,11 @@ pub(crate) enum Task {
 
     /// Print the pinned versions as NAME=value lines
     Pins,
+}
+
+fn minutes(word: &str) -> Result<f64, String> {
+    let minutes: f64 = word.parse().map_err(|error| format!("{error}"))?;
+    if minutes.is_finite() && minutes > 0.0 { Ok(minutes) } else { Err("not a length of time".to_owned()) }
 }
 
 #[cfg(test)]
@@ -121,7 +135,12 @@ mod tests {
 
     #[test]
     fn unknown_usage_exits_2() {
-        for args in [&["xtask", "fly"][..], &["xtask", "build", "--fast"], &["xtask", "run", "trace"]] {
+        for args in [
+            &["xtask", "fly"][..],
+            &["xtask", "build", "--fast"],
+            &["xtask", "run", "trace"],
+            &["xtask", "soak", "--minutes", "-1"],
+        ] {
             let error = Cli::try_parse_from(args).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{args:?}");
         }

@@ -16,6 +16,7 @@ mod elf;
 mod pins;
 mod process;
 mod setup;
+mod soak;
 mod tally;
 mod vm;
 
@@ -60,6 +61,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Dist)?;
             print!("{}", dist::run(&arch)?);
         }
+        Task::Soak { minutes } => return soak::run(minutes),
         Task::Vm { options } => return vm::run(&options),
         Task::Demo { tracer } => return demo::run(tracer),
         Task::Pins => println!("{}", pins_as_variables()),

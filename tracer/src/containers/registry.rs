@@ -574,6 +574,12 @@ impl Registry {
         state.entries.iter().filter_map(known).collect()
     }
 
+    /// How many keys stand for something: containers, what joined them, and runtimes at work.
+    #[must_use]
+    pub fn keys_in_use(&self) -> usize {
+        self.lock().entries.len()
+    }
+
     /// The keys of which it is not known that they have begun.
     #[must_use]
     pub fn not_begun(&self) -> HashSet<ContainerKey> {

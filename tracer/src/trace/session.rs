@@ -196,5 +196,6 @@ impl Session {
         let lost = self.tally.lost_by_reason().map(|(reason, count)| format!(" {reason} {count}")).concat();
         let (emitted, filtered) = (self.tally.emitted(), self.tally.filtered());
         debug!("in user space: emitted {emitted} filtered {filtered}{lost}");
+        debug!("keys in use at the end: {}", self.observer.registry.keys_in_use());
     }
 }
