@@ -315,11 +315,13 @@ fn name_twice() {
 
 /// One that never ends.
 fn device() {
-    stand_in(|bundle| {
+    let (bad, _, own, log) = stand_in_at(|bundle| {
         fs::remove_file(bundle.config_path()).unwrap();
         let (mode, zero) = (Mode::from_raw_mode(0o644), makedev(1, 5));
         mknodat(CWD, bundle.config_path(), FileType::CharacterDevice, mode, zero).unwrap();
+        bundle.path().to_owned()
     });
+    assert_refused(&own, &log, &bad.config_path(), &["device"]);
 }
 
 fn directory() {
