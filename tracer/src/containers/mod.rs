@@ -4,8 +4,10 @@ mod container;
 mod labels;
 mod registry;
 mod selection;
+mod state;
 
 pub use container::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown};
 pub use labels::LabelSelector;
-pub use registry::{Attribution, ContainerName, First, Gaps, Known, Listed, Lookup, Registry, RegistryMaps};
+pub use registry::{Attribution, ContainerName, First, Gaps, Known, Listed, Lookup, Registry};
 pub use selection::{Choice, Pattern, Selection};
+pub use state::RegistryMaps;
