@@ -20,7 +20,8 @@ fn main() -> ExitCode {
         .test("a_storm_of_opens_beside_another_container", RUNC_GCC, storm)
         .test("a_pod_with_five_thousand_mount_namespaces", RUNC_GCC, mount_namespaces)
         .test("names_that_kubernetes_would_refuse", RUNC, refused_names)
-        .test("an_empty_name_is_none", RUNC, empty_name);
+        .test("an_empty_name_is_none", RUNC, empty_name)
+        .test("a_comm_that_a_terminal_would_obey", RUNC_GCC, comm);
     for (hook, victim) in
         [("createRuntime", Victim::Run), ("createContainer", Victim::Run), ("startContainer", Victim::Init)]
     {
@@ -271,11 +272,7 @@ fn refused_names() {
         let watcher = Tracer::start(&["trace", "open", "--host", "--pid", &pids, "-o", "json"]);
         Runtime::runc().run(&bundle);
         bundle.assert_names(&json.wait_open(&format!("{mark}/1")));
-        let line = columns.wait_line("the open", |line| line.contains(&mark));
-        assert!(
-            !line.chars().any(|c| c.is_control() || ('\u{202a}'..='\u{2069}').contains(&c)),
-            "something that a terminal obeys: {line:?}"
-        );
+        assert_obeyed_by_none(&columns.wait_line("the open", |line| line.contains(&mark)));
         let opened = watcher.stop().events();
         let config = bundle.config_path();
         assert!(opened.iter().any(|event| event["open"]["path"] == *config.to_str().unwrap()));
@@ -299,4 +296,28 @@ fn empty_name() {
     let config = bundle.config_path();
     let said = log.lines().any(|line| line.contains(config.to_str().unwrap()) && line.contains("empty"));
     assert!(said, "{log}");
+}
+
+/// A program is called what its file is called.
+fn comm() {
+    let name = "\u{1b}[31m\n\t\u{9b}\u{202e}x";
+    let path = format!("/bin/{name}");
+    let pod = Pod::new("comm", "app");
+    let end = format!("/{}", unique("comm"));
+    let bundle = Bundle::pod(Dialect::Containerd, &pod, &[&path, "1", &end])
+        .with_executable(&path, fs::read(program::compile("opens.c")).unwrap());
+    let json = Tracer::open(&pod.namespace);
+    let columns = Tracer::start(&["trace", "open", "-n", &pod.namespace]);
+    Runtime::runc().run(&bundle);
+    let event = json.wait_open(&end);
+    bundle.assert_names(&event);
+    assert_eq!(event["process"]["comm"], name, "escaped, not changed");
+    assert_obeyed_by_none(&columns.wait_line("the open", |line| line.contains(&end)));
+}
+
+/// Fails if a terminal would act on something in the line.
+#[track_caller]
+fn assert_obeyed_by_none(line: &str) {
+    let obeyed = line.chars().find(|c| c.is_control() || ('\u{202a}'..='\u{2069}').contains(c));
+    assert_eq!(obeyed, None, "in {line:?}");
 }
