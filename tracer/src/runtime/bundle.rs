@@ -7,11 +7,14 @@ use std::{
 };
 
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 use tracer_annotations::{Engine, PodContainer, Role};
 
 use super::files::{self, FileError};
-use crate::containers::{ContainerType, Pod};
+use crate::{
+    containers::{ContainerType, Pod},
+    json::is_object,
+};
 
 /// Why a bundle does not name its container.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +66,17 @@ pub struct Bundle {
 /// `owner`.
 pub fn read(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Bundle, BundleError> {
     let file = |source| BundleError::File { path: config.to_owned(), source };
-    let bytes = files::read_below(root, config, owner).map_err(file)?;
-    let config_json =
-        parse(&bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
-    interpret(config_json, config)
-        .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
+    Bundle::parse(&files::read_below(root, config, owner).map_err(file)?, config)
+}
+
+impl Bundle {
+    /// From what the `config.json` at the path `config` holds.
+    pub fn parse(bytes: &[u8], config: &Path) -> Result<Self, BundleError> {
+        let config_json =
+            parse(bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
+        interpret(config_json, config)
+            .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
+    }
 }
 
 /// What is needed of a `config.json`.
@@ -84,6 +93,9 @@ fn parse(bytes: &[u8]) -> Result<ConfigJson, serde_json::Error> {
     #[derive(Deserialize)]
     struct Minimal {
         annotations: Option<HashMap<String, String>>,
+    }
+    if !is_object(bytes) {
+        return Err(serde_json::Error::custom("not a JSON object"));
     }
     match serde_json::from_slice::<Spec>(bytes) {
         Ok(spec) => Ok(ConfigJson {
@@ -256,6 +268,13 @@ mod tests {
         assert!(!privileged(all, r#"{"type":"mount"},{"type":"user"}"#));
         assert!(!privileged(r#""CAP_SYS_ADMIN","CAP_SYS_PTRACE""#, r#"{"type":"mount"}"#));
         assert!(!parse(b"{}").unwrap().privileged);
+    }
+
+    #[test]
+    fn a_list_is_no_configuration() {
+        for json in [r#"[{"io.container.manager":"libpod"}]"#, "[null]", "[]", "7", ""] {
+            assert!(parse(json.as_bytes()).is_err(), "{json}");
+        }
     }
 
     #[test]
