@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{dist, vm};
+use crate::{dist, fuzz, vm};
 
 /// Builds, runs, tests and demonstrates tracer.
 ///
@@ -28,6 +28,7 @@ Examples:
   cargo xtask bench --quick              Measure what tracing costs
   cargo xtask build --release            Build target/release/tracer
   cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
+  cargo xtask fuzz --seconds 60          Try hostile input on all that reads some
   cargo xtask dist                       Build binaries that run on any Linux";
 
 /// The commands.
@@ -81,6 +82,12 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCH ARGS")]
         bench: Vec<String>,
     },
+    /// Feed made-up input to all that reads what others have written (cargo-fuzz), and tell what it found
+    Fuzz {
+        #[command(flatten)]
+        options: fuzz::Options,
+    },
+
     /// Run the integration tests on other kernels, in QEMU
     Vm {
         #[command(flatten)]

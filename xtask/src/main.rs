@@ -13,6 +13,7 @@ mod cli;
 mod demo;
 mod dist;
 mod elf;
+mod fuzz;
 mod pins;
 mod process;
 mod setup;
@@ -60,6 +61,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Dist)?;
             print!("{}", dist::run(&arch)?);
         }
+        Task::Fuzz { options } => return fuzz::run(&options),
         Task::Vm { options } => return vm::run(&options),
         Task::Demo { tracer } => return demo::run(tracer),
         Task::Pins => println!("{}", pins_as_variables()),
@@ -75,6 +77,7 @@ fn pins_as_variables() -> String {
         ("BPF_LINKER", pins::BPF_LINKER),
         ("LLVM", pins::LLVM),
         ("CARGO_DENY", pins::CARGO_DENY),
+        ("CARGO_FUZZ", pins::CARGO_FUZZ),
         ("YOUKI", pins::YOUKI),
         ("CRIU", pins::CRIU),
         ("CRIU_SUITE", pins::CRIU_SUITE),
