@@ -11,6 +11,7 @@ pub mod containers;
 pub mod cri;
 pub mod engines;
 pub mod error;
+mod json;
 pub mod list;
 pub mod observe;
 pub mod render;

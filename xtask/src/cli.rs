@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{dist, vm};
+use crate::{dist, fuzz, vm};
 
 /// Builds, runs, tests and demonstrates tracer.
 ///
@@ -29,6 +29,7 @@ Examples:
   cargo xtask build --release            Build target/release/tracer
   cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
   cargo xtask soak --minutes 5           Look for what grows in five minutes of everything
+  cargo xtask fuzz --seconds 60          Try hostile input on all that reads some
   cargo xtask dist                       Build binaries that run on any Linux";
 
 /// The commands.
@@ -88,6 +89,12 @@ pub(crate) enum Task {
         /// For how long
         #[arg(long, default_value_t = 60.0, value_parser = minutes)]
         minutes: f64,
+    },
+
+    /// Feed made-up input to all that reads what others have written (cargo-fuzz), and tell what it found
+    Fuzz {
+        #[command(flatten)]
+        options: fuzz::Options,
     },
 
     /// Run the integration tests on other kernels, in QEMU

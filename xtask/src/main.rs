@@ -13,6 +13,7 @@ mod cli;
 mod demo;
 mod dist;
 mod elf;
+mod fuzz;
 mod pins;
 mod process;
 mod setup;
@@ -62,6 +63,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             print!("{}", dist::run(&arch)?);
         }
         Task::Soak { minutes } => return soak::run(minutes),
+        Task::Fuzz { options } => return fuzz::run(&options),
         Task::Vm { options } => return vm::run(&options),
         Task::Demo { tracer } => return demo::run(tracer),
         Task::Pins => println!("{}", pins_as_variables()),
@@ -77,6 +79,7 @@ fn pins_as_variables() -> String {
         ("BPF_LINKER", pins::BPF_LINKER),
         ("LLVM", pins::LLVM),
         ("CARGO_DENY", pins::CARGO_DENY),
+        ("CARGO_FUZZ", pins::CARGO_FUZZ),
         ("YOUKI", pins::YOUKI),
         ("CRIU", pins::CRIU),
         ("CRIU_SUITE", pins::CRIU_SUITE),

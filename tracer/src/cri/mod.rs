@@ -14,4 +14,4 @@ mod witnessed;
 pub use client::{Client, Ended, Engine, Error};
 pub use endpoint::{NONE, SOCKETS, endpoints};
 pub use socket::SocketError;
-pub use witnessed::{PodLabels, Witnessed};
+pub use witnessed::{Info, PodLabels, Witnessed};

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::proto;
-use crate::containers::{ContainerType, Isolation, Pod};
+use crate::{
+    containers::{ContainerType, Isolation, Pod},
+    json::is_object,
+};
 
 /// A container as its engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,19 +179,21 @@ impl Witnessed {
 
 /// What is read of the JSON that containerd and CRI-O put into a verbose status under the key `info`.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
-pub(super) struct Info {
-    /// 0, or absent, if there is no process.
+pub struct Info {
+    /// The first process; 0, or absent, if there is none.
     #[serde(default, deserialize_with = "pid")]
-    pid: Option<u32>,
-    /// Only of sandboxes.
+    pub pid: Option<u32>,
+    /// The image, only of sandboxes.
     #[serde(default)]
-    image: Option<String>,
+    pub image: Option<String>,
 }
 
 impl Info {
     /// Of an engine that says nothing, or something else, nothing is known.
-    pub(super) fn parse(info: &BTreeMap<String, String>) -> Self {
-        info.get("info").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    #[must_use]
+    pub fn parse(info: &BTreeMap<String, String>) -> Self {
+        let objects = info.get("info").filter(|json| is_object(json.as_bytes()));
+        objects.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 }
 
@@ -260,7 +265,9 @@ mod tests {
 
     #[test]
     fn an_engine_that_tells_neither_is_believed_nothing() {
-        for json in ["", "[]", "null", "{", "{}", r#"{"pid":-1}"#, r#"{"pid":"1"}"#, r#"{"pid":null}"#] {
+        for json in
+            ["", "[]", r#"[1,"a"]"#, "null", "{", "{}", r#"{"pid":-1}"#, r#"{"pid":"1"}"#, r#"{"pid":null}"#]
+        {
             assert_eq!(info("info", json), Info::default(), "{json}");
         }
         assert_eq!(info("other", SANDBOX), Info::default());

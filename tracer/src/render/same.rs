@@ -1,4 +1,4 @@
-//! What is written fast is what the plain ways write: serde for JSON, cell by cell for columns.
+//! What is written fast is what the plain ways write, serde for JSON and cell by cell for columns, and safe to show.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use tracer_common::{
@@ -7,7 +7,9 @@ use tracer_common::{
     event::{Exec, Header, Kind, Open},
 };
 
-use super::{EventRenderer, Events, Format, Kept, Renderer, Row, Table};
+use unicode_width::UnicodeWidthChar;
+
+use super::{EventRenderer, Events, Format, Kept, Renderer, Row, Table, sanitize::is_safe};
 use crate::{
     containers::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown},
     trace::{Event, TRACERS, Tracer},
@@ -157,6 +159,17 @@ fn shown(
     (String::from_utf8(by_fast).unwrap(), String::from_utf8(by_plain).unwrap())
 }
 
+/// Checks lines that may be shown on a terminal of this width.
+fn check_shown(text: &str, lines: usize, terminal: Option<usize>) -> Result<(), TestCaseError> {
+    prop_assert!(is_safe(text), "{:?}", text);
+    prop_assert_eq!(text.matches('\n').count(), lines);
+    for line in text.lines() {
+        let width: usize = line.chars().filter_map(UnicodeWidthChar::width).sum();
+        prop_assert!(terminal.is_none_or(|terminal| width <= terminal), "{} wide: {:?}", width, line);
+    }
+    Ok(())
+}
+
 fn outputs() -> impl Strategy<Value = &'static str> {
     select(vec![
         "json",
@@ -189,5 +202,22 @@ proptest! {
     ) {
         let (fast, plain) = shown(output, terminal, TRACERS[1], &containers, &records);
         prop_assert_eq!(fast, plain);
+    }
+
+    #[test]
+    fn no_name_path_or_argument_leads_out_of_its_line_or_off_the_terminal(
+        output in select(vec!["columns", "wide", "json"]),
+        // Every table has room on the narrowest.
+        terminal in prop::option::of(140..300_usize),
+        containers in vec(any_container(), 2),
+        opens in any_records(any_open()),
+        executions in any_records(any_exec()),
+    ) {
+        for (tracer, records) in TRACERS.into_iter().zip([opens, executions]) {
+            let (text, _) = shown(output, terminal, tracer, &containers, &records);
+            let is_table = output != "json";
+            let lines = records.len() + usize::from(is_table);
+            check_shown(&text, lines, terminal.filter(|_| is_table))?;
+        }
     }
 }

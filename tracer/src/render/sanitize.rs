@@ -5,9 +5,15 @@ use std::io::Write as _;
 use unicode_width::UnicodeWidthChar as _;
 
 /// Whether a terminal would act on a character, or not show it in a place of its own: control characters, and
-/// those without a width (combining and joining ones, marks of direction).
+/// those without a width (combining and joining ones, marks of direction). Or whether a reader may take it for the end
+/// of a line.
 fn is_unsafe(c: char) -> bool {
-    c.width().is_none_or(|width| width == 0)
+    matches!(c, '\u{2028}' | '\u{2029}') || c.width().is_none_or(|width| width == 0)
+}
+
+/// Whether all of a text may be shown as it is, in as many lines as it has.
+pub(super) fn is_safe(text: &str) -> bool {
+    !text.chars().any(|c| c != '\n' && is_unsafe(c))
 }
 
 /// Whether these bytes stand for themselves wherever they are shown, each in a place of its own: printable ASCII without
@@ -96,11 +102,29 @@ pub(super) fn escape_json(out: &mut Vec<u8>, start: usize) {
     }
 }
 
+/// Escapes likewise in YAML that is written as JSON: it has another form for what is beyond 16 bits, and two characters
+/// that it takes only so.
+pub(super) fn escape_yaml(out: &mut Vec<u8>, start: usize) {
+    let text = String::from_utf8_lossy(&out[start..]).into_owned();
+    out.truncate(start);
+    for c in text.chars() {
+        let is_refused = matches!(c, '\u{fffe}' | '\u{ffff}');
+        if c == '\n' || !is_unsafe(c) && !is_refused {
+            push_char(c, out);
+        } else if c > '\u{ffff}' {
+            // Writing to a vector cannot fail.
+            let _ = write!(out, "\\U{:08x}", u32::from(c));
+        } else {
+            push_json_escape(c, out);
+        }
+    }
+}
+
 /// Appends `bytes` with everything escaped that a terminal would not show as itself, once and in its place.
 ///
 /// Control characters become `\n`, `\t`, `\r` or `\xNN`, bytes that are not UTF-8 `\xNN`, characters without a
-/// width of their own (combining and joining ones, marks of direction) `\u{…}`, and the backslash is doubled,
-/// so that an escape is told from the text that looks like one.
+/// width of their own (combining and joining ones, marks of direction) and separators of lines `\u{…}`, and the
+/// backslash is doubled, so that an escape is told from the text that looks like one.
 pub(super) fn write(bytes: &[u8], out: &mut String) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -158,6 +182,7 @@ mod tests {
         assert_eq!(sanitized(b"a\xffb"), r"a\xffb");
         assert_eq!(sanitized("\u{9b}2J".as_bytes()), r"\u{9b}2J");
         assert_eq!(sanitized("a\u{202e}b\u{200b}c\u{301}".as_bytes()), r"a\u{202e}b\u{200b}c\u{301}");
+        assert_eq!(sanitized("a\u{2028}b\u{2029}".as_bytes()), r"a\u{2028}b\u{2029}");
         assert_eq!(sanitized("日本ü".as_bytes()), "日本ü");
         assert_eq!(sanitized(br"\n"), r"\\n");
     }
@@ -180,8 +205,17 @@ mod tests {
             "[ -~]{0,40}".prop_map(String::into_bytes),
             any::<String>().prop_map(String::into_bytes),
             prop::collection::vec(any::<u8>(), 0..3),
-            prop::sample::select(vec!["\u{7f}", "\u{9b}", "\u{202e}", "\u{301}", "\u{e0001}", "\0", "\u{b}"])
-                .prop_map(|text| text.as_bytes().to_vec()),
+            prop::sample::select(vec![
+                "\u{7f}",
+                "\u{9b}",
+                "\u{2028}",
+                "\u{202e}",
+                "\u{301}",
+                "\u{e0001}",
+                "\0",
+                "\u{b}"
+            ])
+            .prop_map(|text| text.as_bytes().to_vec()),
         ];
         prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
     }

@@ -7,11 +7,15 @@ use std::{
 };
 
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
+use serde_json::Value;
 use tracer_annotations::{Engine, PodContainer, Role};
 
 use super::files::{self, FileError};
-use crate::containers::{ContainerType, Pod};
+use crate::{
+    containers::{ContainerType, Pod},
+    json::is_object,
+};
 
 /// Why a bundle does not name its container.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +67,17 @@ pub struct Bundle {
 /// `owner`.
 pub fn read(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Bundle, BundleError> {
     let file = |source| BundleError::File { path: config.to_owned(), source };
-    let bytes = files::read_below(root, config, owner).map_err(file)?;
-    let config_json =
-        parse(&bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
-    interpret(config_json, config)
-        .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
+    Bundle::parse(&files::read_below(root, config, owner).map_err(file)?, config)
+}
+
+impl Bundle {
+    /// From what the `config.json` at the path `config` holds.
+    pub fn parse(bytes: &[u8], config: &Path) -> Result<Self, BundleError> {
+        let config_json =
+            parse(bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
+        interpret(config_json, config)
+            .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
+    }
 }
 
 /// What is needed of a `config.json`.
@@ -85,9 +95,12 @@ fn parse(bytes: &[u8]) -> Result<ConfigJson, serde_json::Error> {
     struct Minimal {
         annotations: Option<HashMap<String, String>>,
     }
+    if !is_object(bytes) {
+        return Err(serde_json::Error::custom("not a JSON object"));
+    }
     match serde_json::from_slice::<Spec>(bytes) {
         Ok(spec) => Ok(ConfigJson {
-            privileged: is_privileged(&spec),
+            privileged: is_privileged(&spec, bytes),
             annotations: spec.annotations().clone().unwrap_or_default(),
         }),
         Err(refused) => {
@@ -98,22 +111,33 @@ fn parse(bytes: &[u8]) -> Result<ConfigJson, serde_json::Error> {
     }
 }
 
-/// Whether nothing keeps the container's root from being the host's: no user namespace of its own, and the
-/// capabilities with which each of the other walls comes down.
-fn is_privileged(spec: &Spec) -> bool {
-    const NEEDED: [Capability; 5] = [
-        Capability::SysAdmin,
-        Capability::SysModule,
-        Capability::SysPtrace,
-        Capability::SysRawio,
-        Capability::DacReadSearch,
-    ];
+/// The capabilities with which each of the walls around a container comes down.
+const PRIVILEGES: [(Capability, &str); 5] = [
+    (Capability::SysAdmin, "CAP_SYS_ADMIN"),
+    (Capability::SysModule, "CAP_SYS_MODULE"),
+    (Capability::SysPtrace, "CAP_SYS_PTRACE"),
+    (Capability::SysRawio, "CAP_SYS_RAWIO"),
+    (Capability::DacReadSearch, "CAP_DAC_READ_SEARCH"),
+];
+
+/// Whether nothing keeps the container's root from being the host's: no user namespace of its own, and the capabilities
+/// for all else.
+fn is_privileged(spec: &Spec, bytes: &[u8]) -> bool {
     let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
     let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
     let namespaces =
         spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    bounding.is_some_and(|bounding| NEEDED.iter().all(|needed| bounding.contains(needed)))
+    bounding.is_some_and(|bounding| PRIVILEGES.iter().all(|(needed, _)| bounding.contains(needed)))
         && namespaces.iter().all(|namespace| namespace.typ() != LinuxNamespaceType::User)
+        && grants_by_name(bytes)
+}
+
+/// Whether the capabilities are spelled as engines do. oci-spec takes `sys_admin` as well, which runc grants nothing for.
+fn grants_by_name(bytes: &[u8]) -> bool {
+    let config: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let bounding = config["process"]["capabilities"]["bounding"].as_array();
+    let grants = |name: &str| bounding.is_some_and(|bounding| bounding.iter().any(|granted| granted == name));
+    PRIVILEGES.iter().all(|(_, name)| grants(name))
 }
 
 fn interpret(config_json: ConfigJson, config: &Path) -> Result<Bundle, tracer_annotations::Error> {
@@ -255,7 +279,15 @@ mod tests {
         assert!(privileged(all, r#"{"type":"mount"}"#));
         assert!(!privileged(all, r#"{"type":"mount"},{"type":"user"}"#));
         assert!(!privileged(r#""CAP_SYS_ADMIN","CAP_SYS_PTRACE""#, r#"{"type":"mount"}"#));
+        assert!(!privileged(&all.replace("CAP_SYS_RAWIO", "CAP_SYs_RAWIO"), r#"{"type":"mount"}"#));
         assert!(!parse(b"{}").unwrap().privileged);
+    }
+
+    #[test]
+    fn a_list_is_no_configuration() {
+        for json in [r#"[{"io.container.manager":"libpod"}]"#, "[null]", "[]", "7", ""] {
+            assert!(parse(json.as_bytes()).is_err(), "{json}");
+        }
     }
 
     #[test]

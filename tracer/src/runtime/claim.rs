@@ -88,6 +88,7 @@ impl Claim {
     }
 
     /// The same claim, made in a container.
+    #[must_use]
     pub fn within(self, outer: ContainerKey) -> Self {
         Self { outer, ..self }
     }

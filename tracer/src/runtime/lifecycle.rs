@@ -2,17 +2,13 @@
 
 use std::{
     collections::HashMap,
-    mem::size_of,
     os::fd::{AsFd as _, OwnedFd},
     sync::Arc,
 };
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use tracer_common::{
-    container::ContainerKey,
-    lifecycle::{Bound, Kind, Record, Runtime},
-};
+use tracer_common::container::ContainerKey;
 use tracing::warn;
 
 use super::{
@@ -21,8 +17,9 @@ use super::{
     invocation::{Invocation, learn, learn_inner, learn_rootless},
     processes,
     readers::Readers,
+    told::Told,
 };
-use crate::{containers::Registry, wire};
+use crate::containers::Registry;
 
 /// The reader of the ring. Whoever drains it does so for all: the registry is up to date afterwards.
 pub struct Lifecycle {
@@ -100,21 +97,13 @@ impl Lifecycle {
 
 impl Learner {
     fn handle(&mut self, bytes: &[u8]) -> Option<()> {
-        let record: Record = wire::read(bytes)?;
-        let key = record.container;
-        match Kind::try_from(record.kind).ok()? {
-            Kind::Runtime => {
-                let runtime: Runtime = wire::read(bytes)?;
-                let args = bytes.get(size_of::<Runtime>()..)?.get(..usize::from(runtime.args_len))?;
-                self.follow(Claim::new(&runtime, args));
+        match Told::decode(bytes)? {
+            Told::Runtime(runtime, args) => self.follow(Claim::new(&runtime, args)),
+            Told::Bound(bound, cgroup) => {
+                let (record, cgroup) = (bound.record, String::from_utf8_lossy(cgroup));
+                self.begin(record.container, &cgroup, record.pid, bound.container_pid, record.timestamp);
             }
-            Kind::Bound => {
-                let bound: Bound = wire::read(bytes)?;
-                let cgroup = bytes.get(size_of::<Bound>()..)?.get(..bound.cgroup_len as usize)?;
-                let cgroup = String::from_utf8_lossy(cgroup);
-                self.begin(key, &cgroup, record.pid, bound.container_pid, record.timestamp);
-            }
-            Kind::Ended => self.end(key, record.timestamp),
+            Told::Ended(record) => self.end(record.container, record.timestamp),
         }
         Some(())
     }

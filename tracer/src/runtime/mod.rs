@@ -1,6 +1,6 @@
 //! From a container runtime's invocation to the container it is about.
 
-mod bundle;
+pub mod bundle;
 mod cgroup;
 mod claim;
 pub mod cmdline;
@@ -15,11 +15,14 @@ mod readers;
 pub mod recovery;
 pub mod running;
 mod state;
+mod told;
 mod watcher;
 
+pub use claim::{Claim, Standing, Stray};
 pub use lifecycle::Lifecycle;
 pub use process::{INITIAL_PID_NS, Root};
 pub use readers::Readers;
+pub use told::Told;
 
 /// File names of container runtimes; what wraps runc hands on its command line.
 pub const RUNTIMES: &[&str] = &[

@@ -21,6 +21,8 @@ pub(crate) enum Scope {
     Test,
     /// Running the integration tests in virtual machines.
     Vm,
+    /// Building the fuzz targets.
+    Fuzz,
 }
 
 /// What must be there.
@@ -43,6 +45,7 @@ pub(crate) struct Toolchain {
 pub(crate) enum Tool {
     BpfLinker,
     CargoDeny,
+    CargoFuzz,
     Youki,
 }
 
@@ -52,6 +55,7 @@ impl Tool {
         match self {
             Self::BpfLinker => "bpf-linker",
             Self::CargoDeny => "cargo-deny",
+            Self::CargoFuzz => "cargo-fuzz",
             Self::Youki => "youki",
         }
     }
@@ -61,6 +65,7 @@ impl Tool {
         match self {
             Self::BpfLinker => pins::BPF_LINKER,
             Self::CargoDeny => pins::CARGO_DENY,
+            Self::CargoFuzz => pins::CARGO_FUZZ,
             Self::Youki => pins::YOUKI,
         }
     }
@@ -103,6 +108,8 @@ const DOCKER: Package = Package::new("docker.io", Probe::Program("dockerd")).sta
 const PODMAN: Package = Package::new("podman", Probe::Program("podman")).starting("podman.socket");
 /// Compiles the tests' own programs; Rust itself is content with any `cc`.
 const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
+/// Compiles libFuzzer.
+const GXX: Package = Package::new("g++", Probe::Program("c++"));
 const QEMU: Package = Package::new("qemu-system-x86", Probe::Program("qemu-system-x86_64"));
 const CPIO: Package = Package::new("cpio", Probe::Program("cpio"));
 /// opensnoop and execsnoop.
@@ -125,7 +132,7 @@ impl Scope {
                             Self::Dist | Self::Vm => {
                                 dist::TARGETS.iter().map(|target| target.component).collect()
                             }
-                            Self::Build | Self::Demo | Self::Bench | Self::Peers => vec![],
+                            Self::Build | Self::Demo | Self::Bench | Self::Peers | Self::Fuzz => vec![],
                         },
                     },
                     Toolchain {
@@ -139,6 +146,7 @@ impl Scope {
                 Self::Build | Self::Demo | Self::Dist | Self::Bench | Self::Quick | Self::Vm => {
                     vec![Tool::BpfLinker]
                 }
+                Self::Fuzz => vec![Tool::BpfLinker, Tool::CargoFuzz],
                 Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny, Tool::Youki],
             },
             packages: match self {
@@ -147,6 +155,7 @@ impl Scope {
                 Self::Bench => vec![RUNC, BUSYBOX, GCC],
                 Self::Peers => vec![LIBBPF_TOOLS, BPFTRACE],
                 Self::Demo => vec![RUNC, BUSYBOX],
+                Self::Fuzz => vec![GXX],
                 Self::Vm => vec![RUNC, BUSYBOX, CRUN, GCC, BPFTOOL, QEMU, CPIO],
                 Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],
             },

@@ -1,0 +1,31 @@
+//! What the fuzz targets share. What they check is in `tracer/tests/properties`, where tests replay it as well.
+
+use std::{env, fs, path::PathBuf};
+
+#[path = "../../tests/properties/mod.rs"]
+pub mod properties;
+
+pub use properties::Target;
+
+/// Names the directory that the seeds of a target are written to before it begins.
+pub const SEEDS: &str = "TRACER_FUZZ_SEEDS";
+
+/// Writes a target's seeds to where the environment says, if it does.
+pub fn plant(target: &Target) {
+    let Some(dir) = env::var_os(SEEDS).map(PathBuf::from) else { return };
+    for (seed, number) in (target.seeds)().iter().zip(0..) {
+        let file = dir.join(format!("seed-{number:03}"));
+        fs::write(&file, seed).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+}
+
+/// The body of a target's program.
+#[macro_export]
+macro_rules! fuzz {
+    ($target:ident) => {
+        libfuzzer_sys::fuzz_target!(
+            init: $crate::plant(&$crate::properties::$target::TARGET),
+            |input: &[u8]| ($crate::properties::$target::TARGET.check)(input)
+        );
+    };
+}
