@@ -14,6 +14,7 @@ pub mod error;
 mod json;
 pub mod list;
 pub mod observe;
+pub mod privileges;
 pub mod render;
 pub mod runtime;
 pub mod stdout;

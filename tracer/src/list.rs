@@ -63,6 +63,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let engines_patience =
         if config.scope.selection.labels.is_empty() { ENGINES_PATIENCE } else { LABELS_PATIENCE };
     let (observer, _events) = Observer::load(&options, config.scope, &runtime)?;
+    stdout::prepare();
     let list = List {
         renderer: config.renderer,
         node: config.node,

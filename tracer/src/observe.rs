@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya_log::EbpfLogger;
+use rustix::thread::CapabilitySet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{Builder, Runtime},
@@ -21,6 +22,7 @@ use crate::{
     bpf::{self, Bpf, EventRing, LifecycleCounters, OpenHook},
     containers::{Gaps, Registry, Selection},
     engines::{Done, Engines},
+    privileges,
     runtime::{Lifecycle, Readers, recovery, running},
 };
 
@@ -66,6 +68,8 @@ pub struct Observer {
     pub registry: Arc<Registry>,
     /// What the programs tell of containers.
     pub lifecycle: Arc<Mutex<Lifecycle>>,
+    /// The capabilities that are kept once the programs are attached; threads that start before keep no more.
+    pub kept: CapabilitySet,
     readers: Arc<Readers>,
     runtimes: Vec<String>,
     sockets: Vec<PathBuf>,
@@ -105,10 +109,15 @@ impl Observer {
         let lifecycle = Arc::new(Mutex::new(lifecycle));
         let (phase, phases) = watch::channel(Phase::Running);
         let for_thread = Arc::clone(&lifecycle);
-        spawn("lifecycle", move || read_lifecycle(&for_thread, phases))?;
+        let kept =
+            privileges::lasting(|| bpf.counters().is_ok()).context("finding out what is to be kept")?;
+        spawn("lifecycle", move || {
+            privileges::keep_only(kept)?;
+            read_lifecycle(&for_thread, phases)
+        })?;
         let bpf = Arc::new(Mutex::new(bpf));
         let Scope { runtimes, sockets, listen, .. } = scope;
-        Ok((Self { bpf, registry, lifecycle, readers, runtimes, sockets, listen, phase }, maps.events))
+        Ok((Self { bpf, registry, lifecycle, kept, readers, runtimes, sockets, listen, phase }, maps.events))
     }
 
     /// How far the end has come.
@@ -116,10 +125,12 @@ impl Observer {
         self.phase.subscribe()
     }
 
-    /// Attaches the programs, and makes the containers known that run already. No engine is waited for: the result
-    /// tells when they have been asked, too.
+    /// Attaches the programs, gives up what is not needed any more, and makes the containers known that run already.
+    /// No engine is waited for: the result tells when they have been asked, too.
     pub async fn start(&self) -> anyhow::Result<Done> {
         lock(&self.bpf).attach()?;
+        privileges::keep_only(self.kept)?;
+        debug!("capabilities that are kept: {:?}", self.kept);
         let (found, is_found) = Done::pending();
         let asked = self.ask_engines(is_found);
         self.find_running().await;

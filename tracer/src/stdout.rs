@@ -27,10 +27,10 @@ static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 /// Writes to standard output without a buffer between, also where somebody has made it non-blocking. Returns how
 /// many bytes were written, all of them unless there is an error.
 pub fn write(bytes: &[u8]) -> (usize, io::Result<()>) {
-    let stdout = descriptor();
+    let output = output();
     let mut written = 0;
     while written < bytes.len() {
-        let result = match rustix::io::write(stdout, &bytes[written..]) {
+        let result = match output.write(&bytes[written..]) {
             Ok(count) => {
                 written += count;
                 TAKEN.fetch_add(count as u64, Ordering::Relaxed);
@@ -38,10 +38,7 @@ pub fn write(bytes: &[u8]) -> (usize, io::Result<()>) {
             }
             Err(Errno::INTR) => Ok(()),
             Err(Errno::AGAIN) if GIVEN_UP.load(Ordering::Relaxed) => Err(Errno::TIMEDOUT),
-            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&LOOK)) {
-                Ok(_) | Err(Errno::INTR) => Ok(()),
-                Err(error) => Err(error),
-            },
+            Err(Errno::AGAIN) => output.has_room(&LOOK).map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = result {
@@ -61,30 +58,67 @@ pub fn give_up() {
     GIVEN_UP.store(true, Ordering::Relaxed);
 }
 
-/// A pipe is opened anew, not to wait in writing to it: who waits there can neither stop nor tell how much was taken.
-/// Standard output itself may be others' too, who expect it to be as it is.
-fn descriptor() -> BorrowedFd<'static> {
-    static PIPE: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    PIPE.get_or_init(reopen).as_ref().map_or_else(rustix::stdio::stdout, |pipe| pipe.as_fd())
+/// How standard output is written to. Who waits in writing can neither stop nor tell how much was taken, so nobody waits
+/// where that can be helped. Standard output itself may be others' too, who expect it to be as it is.
+enum Output {
+    /// A pipe, opened anew: it says when it is full.
+    Anew(OwnedFd),
+    /// A pipe that may not be opened: it is somebody else's. What it has room for does not make anybody wait, unless
+    /// others write to it as well.
+    Pipe,
+    /// What is no pipe.
+    Other,
 }
 
-/// None for what is no pipe, and where that is not permitted or nobody reads.
-fn reopen() -> Option<OwnedFd> {
-    let stdout = rustix::stdio::stdout();
-    let mode = rustix::fs::fstat(stdout).ok()?.st_mode;
-    if FileType::from_raw_mode(mode) != FileType::Fifo {
-        return None;
+impl Output {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        if let Self::Anew(pipe) = self { pipe.as_fd() } else { rustix::stdio::stdout() }
     }
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::open("/proc/self/fd/1", flags, Mode::empty()).ok()
+
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Pipe if self.has_room(&Timespec::default())? => {
+                rustix::io::write(self.descriptor(), &bytes[..bytes.len().min(PIPE_BUF)])
+            }
+            Self::Pipe => Err(Errno::AGAIN),
+            Self::Anew(_) | Self::Other => rustix::io::write(self.descriptor(), bytes),
+        }
+    }
+
+    /// Whether there is room, or never will be, or becomes so in this time.
+    fn has_room(&self, time: &Timespec) -> Result<bool, Errno> {
+        match poll(&mut [PollFd::new(&self.descriptor(), PollFlags::OUT)], Some(time)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn output() -> &'static Output {
+    static OUTPUT: OnceLock<Output> = OnceLock::new();
+    OUTPUT.get_or_init(|| {
+        let stdout = rustix::stdio::stdout();
+        let is_pipe = rustix::fs::fstat(stdout)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        if !is_pipe {
+            return Output::Other;
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::open("/proc/self/fd/1", flags, Mode::empty()).map_or(Output::Pipe, Output::Anew)
+    })
 }
 
 /// What a pipe is made to hold: as much as anybody may ask for, unless the administrator has changed that
 /// (/proc/sys/fs/pipe-max-size). A reader that is not scheduled for a moment then holds up nothing.
 const PIPE_SIZE: usize = 1 << 20;
+/// What a pipe that has room takes without waiting (pipe(7)).
+const PIPE_BUF: usize = 4096;
 
-/// Makes standard output hold more, if it is a pipe that may.
-pub fn enlarge() {
+/// Takes hold of standard output, as long as that is permitted: somebody else's pipe takes more than is kept. Makes it
+/// hold more, if it is a pipe that may.
+pub fn prepare() {
+    output();
     let stdout = rustix::stdio::stdout();
     if fcntl_getpipe_size(stdout).is_ok_and(|size| size < PIPE_SIZE) {
         // Refused where this user has many pipes: then it stays as it is.

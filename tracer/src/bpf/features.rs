@@ -1,28 +1,31 @@
 //! What this kernel and this user allow, and what to do about what they do not.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::MapType;
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    process::{Resource, getrlimit},
+    thread::CapabilitySet,
+};
 use tracer_common::event::Kind;
+use tracing::warn;
 
 use super::{
     Bpf, EventFilter, OpenHook, Options,
     btf::{KERNEL_BTF, KernelTypes},
 };
-use crate::error::Unsupported;
+use crate::{cri, error::Unsupported, privileges, runtime};
 
 /// The oldest kernel that has what the programs need: the ring buffer.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
-
-/// Capabilities without which nothing works: number (include/uapi/linux/capability.h), name, what for.
-const CAPABILITIES: [(u32, &str, &str); 4] = [
-    (39, "CAP_BPF", "to load BPF programs"),
-    (38, "CAP_PERFMON", "to attach them and to read kernel memory"),
-    (19, "CAP_SYS_PTRACE", "to find the bundles of container runtimes through /proc"),
-    (2, "CAP_DAC_READ_SEARCH", "to read them, unless the user is root"),
-];
-/// Before 5.8 it was the one for BPF, and it still includes CAP_BPF and CAP_PERFMON.
-const CAP_SYS_ADMIN: u32 = 21;
+/// The first one on which BPF maps do not count against the limit of locked memory.
+const UNLIMITED_KERNEL: (u32, u32) = (5, 11);
+/// In which modes the kernel is locked down, the one that holds in brackets.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// What to do about what should not be.
 const REPORT: &str = "please report it with the output of `tracer doctor`";
@@ -57,6 +60,8 @@ pub fn check_all() -> Vec<Check> {
         checks.push(Check { name: "hooks", outcome: hooks() });
         checks.push(Check { name: "opens", outcome: opens() });
     }
+    checks.push(Check { name: "processes", outcome: processes() });
+    checks.push(Check { name: "engines", outcome: engines() });
     checks.push(Check { name: "tracefs", outcome: tracefs() });
     checks.push(Check { name: "io_uring", outcome: io_uring() });
     checks
@@ -72,7 +77,8 @@ fn check_prerequisites() -> Vec<Check> {
     ]
 }
 
-/// An error, for exit code 3, with every prerequisite that is missing.
+/// An error, for exit code 3, with every prerequisite that is missing. What tracing works without, but not well, is
+/// logged.
 pub fn require() -> Result<(), Unsupported> {
     let missing: Vec<(String, String)> = check_prerequisites()
         .into_iter()
@@ -81,7 +87,12 @@ pub fn require() -> Result<(), Unsupported> {
             Outcome::Fine(_) | Outcome::Note(_) => None,
         })
         .collect();
-    let Some(((first, remedy), rest)) = missing.split_first() else { return Ok(()) };
+    let Some(((first, remedy), rest)) = missing.split_first() else {
+        if let Outcome::Note(problem) = processes() {
+            warn!("{problem}");
+        }
+        return Ok(());
+    };
     let mut remedy = remedy.clone();
     for (problem, its_remedy) in rest {
         remedy = format!("{remedy}; also {problem}: {its_remedy}");
@@ -106,41 +117,29 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 }
 
 fn capabilities() -> Outcome {
-    match fs::read_to_string("/proc/self/status") {
-        Ok(status) => judge_capabilities(
-            effective_capabilities(&status).unwrap_or(0),
-            rustix::process::geteuid().is_root(),
+    match privileges::effective() {
+        Ok(effective) => judge_capabilities(effective, rustix::process::geteuid().is_root()),
+        Err(error) => Outcome::Missing(
+            format!("the kernel does not tell this process's capabilities: {error}"),
+            "permit capget(2), which a seccomp filter may forbid".into(),
         ),
-        Err(error) => {
-            Outcome::Missing(format!("cannot read /proc/self/status: {error}"), "mount /proc".into())
-        }
     }
 }
 
-fn effective_capabilities(status: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
-fn judge_capabilities(effective: u64, root: bool) -> Outcome {
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    let implied = |name: &str| match name {
-        "CAP_BPF" | "CAP_PERFMON" => has(CAP_SYS_ADMIN),
-        // The files are root's.
-        "CAP_DAC_READ_SEARCH" => root,
-        _ => false,
-    };
-    let missing: Vec<String> = CAPABILITIES
-        .iter()
-        .filter(|(number, name, _)| !has(*number) && !implied(name))
-        .map(|(_, name, purpose)| format!("{name} ({purpose})"))
+fn judge_capabilities(effective: CapabilitySet, root: bool) -> Outcome {
+    let missing: Vec<String> = privileges::missing(effective, root)
+        .map(|needed| format!("{} ({})", needed.name, needed.purpose))
         .collect();
     if missing.is_empty() {
-        return Outcome::Fine(CAPABILITIES.map(|(_, name, _)| name).join(", "));
+        let kept = |kept: bool| {
+            let names = privileges::NEEDED.iter().filter(|needed| needed.kept == kept);
+            names.map(|needed| needed.name).collect::<Vec<_>>().join(", ")
+        };
+        return Outcome::Fine(format!("{}; kept while tracing: {}", kept(false), kept(true)));
     }
     Outcome::Missing(
         format!("not permitted: this process lacks {}", missing.join(", ")),
-        "run tracer as root (sudo), or grant it these capabilities".into(),
+        "run tracer as root (sudo), or grant it what it lacks".into(),
     )
 }
 
@@ -203,14 +202,93 @@ fn opens() -> Outcome {
 }
 
 fn lockdown() -> Outcome {
-    match fs::read_to_string("/sys/kernel/security/lockdown") {
-        Ok(modes) if modes.contains("[confidentiality]") => Outcome::Missing(
+    judge_lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref())
+}
+
+/// Without securityfs, and on kernels without lockdown, nothing tells; what confidentiality forbids is then found out by
+/// loading the programs.
+fn judge_lockdown(modes: Option<&str>) -> Outcome {
+    match modes {
+        Some(modes) if modes.contains("[confidentiality]") => Outcome::Missing(
             "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory".into(),
             "boot with lockdown=integrity or none".into(),
         ),
-        Ok(modes) => Outcome::Fine(modes.trim().to_owned()),
-        Err(_) => Outcome::Fine("none".into()),
+        Some(modes) if modes.contains("[integrity]") => {
+            Outcome::Fine("integrity, which permits all that tracer does".into())
+        }
+        Some(modes) => Outcome::Fine(modes.trim().to_owned()),
+        None => Outcome::Fine(format!("not told: there is no {LOCKDOWN}")),
     }
+}
+
+/// Whether processes may be looked into, which takes more than a capability where a security module has a say. Tried
+/// with two that nobody has confined: init, and the kernel's own first one, for inits that are guarded.
+fn processes() -> Outcome {
+    let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"]
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok());
+    let looked = runtime::look_into(1).or_else(|error| runtime::look_into(2).map_err(|_| error));
+    judge_processes(looked.err(), label.as_deref())
+}
+
+fn judge_processes(error: Option<std::io::Error>, label: Option<&str>) -> Outcome {
+    let Some(error) = error else { return Outcome::Fine("/proc/PID/root can be opened".into()) };
+    let who = match label.and_then(apparmor_profile) {
+        Some(profile) => format!("the AppArmor profile {profile}, which confines tracer: run it unconfined"),
+        None => "a security module, or a sandbox that tracer runs in".to_owned(),
+    };
+    Outcome::Note(format!(
+        "/proc/1/root cannot be opened ({error}): containers that run already pass for the host's, and pods stay \
+         unknown whose runtime runs in a container or names its bundle by a relative path. What forbids it is {who}"
+    ))
+}
+
+/// The profile that confines a process, from `PROFILE (MODE)`; one that only complains forbids nothing.
+fn apparmor_profile(label: &str) -> Option<&str> {
+    label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")
+}
+
+fn engines() -> Outcome {
+    let sockets = cri::endpoints(None).unwrap_or_default();
+    let refused = |path: &PathBuf| {
+        // What connecting takes.
+        let access = accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS);
+        access.err().map(|error| (path.clone(), error.into()))
+    };
+    let refused: Vec<_> = sockets.iter().filter_map(refused).collect();
+    judge_engines(&sockets, &refused)
+}
+
+fn judge_engines(sockets: &[PathBuf], refused: &[(PathBuf, std::io::Error)]) -> Outcome {
+    if sockets.is_empty() {
+        return Outcome::Fine("none found (needed for -l only)".into());
+    }
+    if refused.is_empty() {
+        let paths: Vec<String> = sockets.iter().map(|path| path.display().to_string()).collect();
+        return Outcome::Fine(paths.join(", "));
+    }
+    let refused: Vec<String> =
+        refused.iter().map(|(path, error)| format!("{} ({error})", path.display())).collect();
+    Outcome::Note(format!(
+        "may not be asked: {}. Labels, and what only an engine knows, stay unknown: run tracer as root, or in the \
+         socket's group",
+        refused.join(", ")
+    ))
+}
+
+/// Why the kernel may have refused memory for maps, if it counts them against a limit that is not lifted.
+pub(super) fn memory_limit() -> Option<String> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    judge_memory_limit(parse_release(&release), getrlimit(Resource::Memlock).current)
+}
+
+fn judge_memory_limit(version: Option<(u32, u32)>, limit: Option<u64>) -> Option<String> {
+    let limit = limit.filter(|_| version.is_some_and(|version| version < UNLIMITED_KERNEL))?;
+    Some(format!(
+        "before Linux {}.{} BPF maps count against the limit of locked memory, which is {limit} bytes: raise it \
+         (`ulimit -l unlimited`), or grant CAP_SYS_RESOURCE, with which tracer does so itself",
+        UNLIMITED_KERNEL.0, UNLIMITED_KERNEL.1
+    ))
 }
 
 fn tracefs() -> Outcome {
@@ -244,16 +322,70 @@ mod tests {
 
     #[test]
     fn the_missing_capability_is_named_and_only_that() {
-        let all: u64 = CAPABILITIES.iter().map(|(number, ..)| 1 << number).sum();
+        let all: CapabilitySet = privileges::NEEDED.iter().map(|needed| needed.set).collect();
         assert!(matches!(judge_capabilities(all, false), Outcome::Fine(_)));
-        for (number, name, _) in CAPABILITIES {
-            let Outcome::Missing(problem, _) = judge_capabilities(all & !(1 << number), false) else {
-                panic!("{name} is not missed")
+        for needed in privileges::NEEDED {
+            let Outcome::Missing(problem, remedy) = judge_capabilities(all - needed.set, false) else {
+                panic!("{} is not missed", needed.name)
             };
-            assert!(problem.contains(name), "{problem}");
-            assert_eq!(problem.matches("CAP_").count(), 1, "{problem}");
+            assert!(problem.contains(needed.name), "{problem}");
+            assert_eq!((problem + &remedy).matches("CAP_").count(), 1);
         }
-        assert!(matches!(judge_capabilities(1 << CAP_SYS_ADMIN | 1 << 19, true), Outcome::Fine(_)));
+    }
+
+    #[test]
+    fn lockdown_is_read_from_its_brackets() {
+        let judged = |modes: &str| judge_lockdown(Some(modes));
+        assert_eq!(
+            judged("[none] integrity confidentiality\n"),
+            Outcome::Fine("[none] integrity confidentiality".into())
+        );
+        let Outcome::Fine(integrity) = judged("none [integrity] confidentiality\n") else { panic!() };
+        assert!(integrity.starts_with("integrity"), "{integrity}");
+        let Outcome::Missing(problem, remedy) = judged("none integrity [confidentiality]\n") else {
+            panic!()
+        };
+        assert!(problem.contains("confidentiality") && remedy.contains("lockdown=integrity"), "{problem}");
+        assert!(matches!(judge_lockdown(None), Outcome::Fine(_)));
+    }
+
+    #[test]
+    fn who_forbids_to_look_into_processes_is_named() {
+        assert!(matches!(judge_processes(None, Some("docker-default (enforce)")), Outcome::Fine(_)));
+        let denied = |label| {
+            let error = std::io::Error::from_raw_os_error(libc::EACCES);
+            let Outcome::Note(problem) = judge_processes(Some(error), label) else { panic!("{label:?}") };
+            assert!(problem.contains("/proc/1/root") && problem.contains("pods stay unknown"), "{problem}");
+            problem
+        };
+        assert!(
+            denied(Some("cri-containerd.apparmor.d (enforce)\n"))
+                .contains("AppArmor profile cri-containerd.apparmor.d,")
+        );
+        for label in [None, Some("unconfined\n"), Some("x (complain)\n"), Some("system_u:system_r:t:s0\0")] {
+            assert!(!denied(label).contains("AppArmor"), "{label:?}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_may_not_be_asked_is_named() {
+        let sockets = [PathBuf::from("/run/a.sock"), PathBuf::from("/run/b.sock")];
+        assert!(matches!(judge_engines(&[], &[]), Outcome::Fine(_)));
+        assert_eq!(judge_engines(&sockets, &[]), Outcome::Fine("/run/a.sock, /run/b.sock".into()));
+        let denied = std::io::Error::from_raw_os_error(libc::EACCES);
+        let Outcome::Note(problem) = judge_engines(&sockets, &[(sockets[1].clone(), denied)]) else {
+            panic!()
+        };
+        assert!(problem.contains("/run/b.sock (") && !problem.contains("/run/a.sock"), "{problem}");
+    }
+
+    #[test]
+    fn locked_memory_is_a_reason_on_old_kernels_only() {
+        let told = judge_memory_limit(Some((5, 10)), Some(65_536)).unwrap();
+        assert!(told.contains("65536 bytes") && told.contains("CAP_SYS_RESOURCE"), "{told}");
+        for (version, limit) in [(Some((5, 10)), None), (Some((5, 11)), Some(1)), (None, Some(1))] {
+            assert_eq!(judge_memory_limit(version, limit), None);
+        }
     }
 
     #[test]

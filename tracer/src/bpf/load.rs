@@ -21,6 +21,7 @@ use tracing::debug;
 use super::{
     EventFilter, EventRing, Hook,
     btf::{KERNEL_BTF, KernelTypes},
+    features,
     filter::KernelFilter,
     hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
     offsets,
@@ -321,6 +322,9 @@ fn explain_maps(error: EbpfError) -> anyhow::Error {
         cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(libc::EPERM))
     };
     if error.chain().any(is_eperm) {
+        if let Some(reason) = features::memory_limit() {
+            return Unsupported::new("not permitted: the kernel refuses BPF maps", reason).into();
+        }
         return Unsupported::new(
             "not permitted: the kernel refuses BPF maps",
             "run tracer as root of the host: capabilities within a user namespace do not count, and a security \

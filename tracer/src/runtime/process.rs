@@ -195,12 +195,17 @@ fn which(directory: &OwnedFd) -> std::io::Result<(u32, u32, u64)> {
     Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
 }
 
+/// Opens the root directory of a process, as it is done with every runtime's.
+pub fn look_into(pid: u32) -> std::io::Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, format!("/proc/{pid}/root"), directory, Mode::empty())?)
+}
+
 /// The host's root directory. Where init's may not be looked at it is our own: whoever may not do that on a host,
 /// for want of a capability that init has, is on that host at least.
 pub fn host_root() -> std::io::Result<OwnedFd> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = |path| rustix::fs::openat(CWD, path, directory, Mode::empty());
-    Ok(open("/proc/1/root").or_else(|_| open("/"))?)
+    look_into(1).or_else(|_| Ok(rustix::fs::openat(CWD, "/", directory, Mode::empty())?))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::{
     bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
     observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
+    privileges,
     render::EventRenderer,
     stdout,
 };
@@ -86,7 +87,7 @@ impl Session {
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
-        stdout::enlarge();
+        stdout::prepare();
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
@@ -100,9 +101,11 @@ impl Session {
             stop,
         );
         let stream = Stream::new(events, &observer, sink);
-        let phases = observer.phases();
+        let (phases, kept) = (observer.phases(), observer.kept);
         spawn("events", move || {
-            let result = local_runtime().and_then(|runtime| runtime.block_on(stream.run(phases)));
+            let result = privileges::keep_only(kept)
+                .and_then(|()| local_runtime())
+                .and_then(|runtime| runtime.block_on(stream.run(phases)));
             // The session is gone only if it has given up waiting.
             let _ = finish.send(result);
             Ok(())
