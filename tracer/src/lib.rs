@@ -17,6 +17,7 @@ pub mod observe;
 pub mod privileges;
 pub mod render;
 pub mod runtime;
+pub mod stderr;
 pub mod stdout;
 pub mod trace;
 pub mod wire;

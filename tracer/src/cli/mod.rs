@@ -4,10 +4,7 @@ mod args;
 mod config;
 mod doctor;
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-};
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -16,7 +13,7 @@ use crate::{
     error::{Unsupported, Usage},
     list,
     runtime::helper,
-    trace,
+    stderr, trace,
 };
 use args::{Args, Command};
 
@@ -35,14 +32,14 @@ pub fn main() -> ExitCode {
     }
     // clap ends the process itself on wrong usage, with the same code as below.
     let args = Args::parse();
+    stderr::start();
     start_log(&args);
-    match run(args) {
-        Ok(code) => code,
-        Err(error) => {
-            say(&format!("{error:#}"));
-            ExitCode::from(exit_code(&error))
-        }
-    }
+    let code = run(args).unwrap_or_else(|error| {
+        say(&format!("{error:#}"));
+        ExitCode::from(exit_code(&error))
+    });
+    stderr::finish();
+    code
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -62,9 +59,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A line on standard error that is part of the contract, not of the log. Where nobody can read it, nobody misses it.
+/// A line on standard error that is part of the contract, not of the log.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "tracer: {line}");
+    stderr::say(format!("tracer: {line}\n").into_bytes());
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -89,10 +86,9 @@ fn start_log(args: &Args) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| stderr::Log)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        // Nobody is left to tell that standard error is closed, and telling panics.
         .log_internal_errors(false)
         .without_time()
         .init();
