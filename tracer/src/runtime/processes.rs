@@ -4,6 +4,8 @@ use std::{collections::HashMap, fs, path::Path};
 
 use tracer_common::container::NANOSECONDS_PER_TICK;
 
+use crate::clock;
+
 /// One process.
 #[derive(Clone, Debug)]
 pub struct Process {
@@ -61,7 +63,7 @@ pub struct Stat {
     pub comm: String,
     /// Field 4.
     pub ppid: u32,
-    /// Field 22.
+    /// Field 22, as the programs tell it.
     pub start_ticks: u64,
 }
 
@@ -75,7 +77,7 @@ impl Stat {
         let rest = String::from_utf8_lossy(stat.get(end + 1..)?);
         let mut fields = rest.split_ascii_whitespace();
         let ppid = fields.nth(1)?.parse().ok()?;
-        let start_ticks = fields.nth(17)?.parse().ok()?;
+        let start_ticks = clock::ticks(fields.nth(17)?.parse().ok()?);
         Some(Self { comm, ppid, start_ticks })
     }
 }
