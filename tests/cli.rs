@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use harness::scratch;
 use harness::wait::Output;
-use harness::{Launch, Need, Suite};
+use harness::{Launch, Need, Suite, tracer};
 
 const BINARY: &[Need] = &[Need::Tracer];
 const ROOT: &[Need] = &[Need::Root, Need::Btf, Need::Tracer];
@@ -83,16 +80,8 @@ fn help() {
     assert!(version.starts_with("tracer 0."), "{version}");
 }
 
-/// The binary under test where everyone may execute it.
-fn copy() -> (scratch::Dir, PathBuf) {
-    let dir = scratch::Dir::new("bin");
-    let path = dir.path().join("tracer");
-    fs::copy(harness::tracer::binary(), &path).unwrap();
-    (dir, path)
-}
-
 fn no_privilege() {
-    let (_dir, path) = copy();
+    let (_dir, path) = tracer::copy();
     for kind in ["open", "exec"] {
         let output = Launch::new(&["trace", kind]).binary(path.clone()).uid(NOBODY).output();
         assert_eq!(output.status.code(), Some(3), "{output:?}");
@@ -146,7 +135,7 @@ fn doctor() {
 fn doctor_missing() {
     let hidden = Launch::new(&["doctor"]).prelude(HIDE_BTF).output();
     assert!(hidden.stdout.contains("CONFIG_DEBUG_INFO_BTF"), "{hidden:?}");
-    let (_dir, path) = copy();
+    let (_dir, path) = tracer::copy();
     let nobody = Launch::new(&["doctor"]).binary(path).uid(NOBODY).output();
     assert!(nobody.stdout.contains("CAP_BPF"), "{nobody:?}");
     assert!(nobody.stdout.contains("sudo"), "says how to get it: {nobody:?}");

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use harness::bpf::Held;
 use harness::need::{RUNC, RUNC_GCC};
 use harness::scratch::unique;
-use harness::wait::{self, LIMIT};
 use harness::{Bundle, Dialect, Launch, Need, Pod, Runtime, Suite, Tracer, program};
 use rustix::process::Signal;
 
@@ -102,49 +100,13 @@ fn closed_pipe() {
     assert_eq!(complaint, None, "a closed pipe is no error");
 }
 
-/// The ids of the BPF programs and links that a process holds.
-fn held_by(pid: u32) -> (BTreeSet<u32>, BTreeSet<u32>) {
-    let (mut programs, mut links) = (BTreeSet::new(), BTreeSet::new());
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
-        // Closed since it was listed.
-        let Ok(info) = fs::read_to_string(entry.path()) else { continue };
-        for line in info.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
-            match key {
-                "prog_id" => programs.insert(value.trim().parse().unwrap()),
-                "link_id" => links.insert(value.trim().parse().unwrap()),
-                _ => false,
-            };
-        }
-    }
-    (programs, links)
-}
-
-/// Whether bpftool finds a program or link of this id. Ids are never used again.
-fn exists(kind: &str, id: u32) -> bool {
-    let bpftool = harness::need::find("bpftool").unwrap();
-    let mut command = Command::new(bpftool);
-    wait::output(command.args([kind, "show", "id", &id.to_string()]), LIMIT).status.success()
-}
-
 #[track_caller]
-fn assert_gone(programs: &BTreeSet<u32>, links: &BTreeSet<u32>) {
-    // The kernel frees them a little later than the process's descriptors.
-    for (kind, ids) in [("prog", programs), ("link", links)] {
-        for id in ids {
-            wait::until(&format!("the end of BPF {kind} {id}"), || (!exists(kind, *id)).then_some(()));
-        }
-    }
-}
-
-#[track_caller]
-fn assert_attached(tracer: &Tracer) -> (BTreeSet<u32>, BTreeSet<u32>) {
-    let (programs, links) = held_by(tracer.pid());
-    assert!(!programs.is_empty(), "a tracer at work holds its programs");
-    assert!(!links.is_empty(), "a tracer at work holds its links");
-    assert!(programs.iter().all(|id| exists("prog", *id)));
-    assert!(links.iter().all(|id| exists("link", *id)));
-    (programs, links)
+fn assert_attached(tracer: &Tracer) -> Held {
+    let held = Held::by(tracer.pid());
+    assert!(!held.programs.is_empty(), "a tracer at work holds its programs");
+    assert!(!held.links.is_empty(), "a tracer at work holds its links");
+    held.assert_there();
+    held
 }
 
 fn sigkill() {
@@ -155,11 +117,11 @@ fn sigkill() {
     let tracer = Tracer::open(&pod.namespace);
     runtime.run_detached(&bundle);
     tracer.wait_open("/before");
-    let (programs, links) = assert_attached(&tracer);
+    let held = assert_attached(&tracer);
     tracer.signal(Signal::KILL);
     let done = tracer.wait_end();
     assert_eq!(done.status.signal(), Some(9));
-    assert_gone(&programs, &links);
+    held.wait_gone();
     // The container and its runtime are as they were: it goes on, can be entered, and ends.
     assert_eq!(runtime.exec(&bundle, &["/bin/echo", "entered"]).success().stdout, "entered\n");
     bundle.release("/go");
@@ -172,7 +134,7 @@ fn sigkill() {
 
 fn no_program_left() {
     let tracer = Tracer::open(&unique("t"));
-    let (programs, links) = assert_attached(&tracer);
+    let held = assert_attached(&tracer);
     tracer.stop();
-    assert_gone(&programs, &links);
+    held.wait_gone();
 }

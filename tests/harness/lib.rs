@@ -8,6 +8,7 @@
 //! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the prepared one or that on the `PATH` |
 //! | `TRACER_TEST_HOOK` | the `--hook` that every `tracer trace open` of the tests gets |
 //! | `TRACER_TEST_PROGRAMS` | a directory with the C [programs](program) compiled: no compiler is needed |
+//! | `TRACER_TEST_SLOW=1` | what takes long, or takes a CPU away meanwhile, is tested as well: `cargo xtask faults` |
 //! | `TRACER_TEST_SLOWNESS` | by what factor deadlines are longer, for emulated machines |
 //!
 //! | module | what it is for |
@@ -19,6 +20,7 @@
 //! | [`nested`] | a privileged container that runs such runtimes itself |
 //! | [`containerd`] | an own containerd and its CRI over the socket |
 //! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
+//! | [`bpf`] | the BPF programs, maps and links that a process holds |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
@@ -31,6 +33,7 @@
     reason = "a harness fails a test by panicking with what went wrong; what checks itself may hand itself on"
 )]
 
+pub mod bpf;
 pub mod bundle;
 #[path = "../../xtask/src/cache.rs"]
 mod cache;

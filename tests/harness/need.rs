@@ -34,8 +34,12 @@ pub enum Need {
     Gcc,
     /// A kernel that answers `int $0x80`.
     Ia32,
+    /// A kernel with Landlock.
+    Landlock,
     /// bpftool.
     Bpftool,
+    /// setpriv, of util-linux.
+    Setpriv,
 }
 
 /// What tracing a container of runc takes.
@@ -57,9 +61,9 @@ pub const PODMAN: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox
 
 impl Need {
     /// Whether a machine on which everything can be installed must have it. No distribution promises a criu that
-    /// knows its kernel.
+    /// knows its kernel, nor a kernel with Landlock.
     pub fn can_be_installed(self) -> bool {
-        self != Self::Criu
+        !matches!(self, Self::Criu | Self::Landlock)
     }
 
     /// Why it is missing here and what to do about it; `None` when it is there.
@@ -88,7 +92,9 @@ impl Need {
             Self::Gcc if crate::program::compiled_before().is_some() => None,
             Self::Gcc => tool("gcc", "gcc libc6-dev"),
             Self::Ia32 => ia32(),
+            Self::Landlock => landlock(),
             Self::Bpftool => tool("bpftool", "bpftool"),
+            Self::Setpriv => tool("setpriv", "util-linux"),
         }
     }
 }
@@ -121,6 +127,11 @@ fn criu_problem() -> Option<String> {
         let first = said.lines().next().unwrap_or_default();
         format!("{} does not work with this kernel (TRACER_TEST_CRIU names another): {first}", criu.display())
     })
+}
+
+fn landlock() -> Option<String> {
+    let status = std::process::Command::new(crate::program::compile("landlocked.c")).output().ok()?.status;
+    (!status.success()).then(|| "this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)".into())
 }
 
 fn ia32() -> Option<String> {

@@ -28,6 +28,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("execs.c", "execs", STATIC),
     ("hanging.c", "hanging", STATIC),
     ("impostor.c", "impostor", STATIC),
+    ("landlocked.c", "landlocked", STATIC),
     ("opens.c", "opens", STATIC),
     ("tree.c", "tree", STATIC),
     ("wrapper.c", "wrapper", STATIC),

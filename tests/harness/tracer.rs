@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::shape;
 use crate::wait::{self, LIMIT, Output};
+use crate::{scratch, shape};
 
 /// Where the binary under test is: `TRACER_BIN`, or the release build of this workspace.
 pub fn binary() -> PathBuf {
@@ -140,8 +140,10 @@ pub struct Launch {
     arguments: Vec<OsString>,
     prelude: Option<String>,
     uid: Option<u32>,
+    wrapper: Vec<OsString>,
     binary: PathBuf,
     hold: bool,
+    stall: bool,
     close_after: Option<usize>,
     pace: Duration,
 }
@@ -153,8 +155,10 @@ impl Launch {
             arguments: arguments.iter().cloned().map(Into::into).collect(),
             prelude: None,
             uid: None,
+            wrapper: Vec::new(),
             binary: binary(),
             hold: false,
+            stall: false,
             close_after: None,
             pace: Duration::ZERO,
         }
@@ -174,6 +178,33 @@ impl Launch {
         self
     }
 
+    /// As this user and group, with these capabilities (`bpf`, `sys_ptrace`) and supplementary groups.
+    #[must_use]
+    pub fn user(self, uid: u32, capabilities: &[&str], groups: &[u32]) -> Self {
+        let only = capabilities.iter().fold("-all".to_owned(), |list, name| list + ",+" + name);
+        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+        let mut setpriv = vec![
+            "setpriv".to_owned(),
+            format!("--reuid={uid}"),
+            format!("--regid={uid}"),
+            format!("--inh-caps={only}"),
+            format!("--ambient-caps={only}"),
+            format!("--bounding-set={only}"),
+        ];
+        setpriv.push(match &groups[..] {
+            [] => "--clear-groups".to_owned(),
+            groups => format!("--groups={}", groups.join(",")),
+        });
+        self.wrapper(&setpriv)
+    }
+
+    /// By a command that executes what is behind it.
+    #[must_use]
+    pub fn wrapper<S: Into<OsString> + Clone>(mut self, command: &[S]) -> Self {
+        self.wrapper = command.iter().cloned().map(Into::into).collect();
+        self
+    }
+
     /// From this file.
     #[must_use]
     pub fn binary(mut self, path: PathBuf) -> Self {
@@ -185,6 +216,13 @@ impl Launch {
     #[must_use]
     pub fn hold_stdout(mut self) -> Self {
         self.hold = true;
+        self
+    }
+
+    /// Nobody reads its stderr behind `tracer: ready` until [`Tracer::read_stderr_on`].
+    #[must_use]
+    pub fn stall_stderr(mut self) -> Self {
+        self.stall = true;
         self
     }
 
@@ -203,16 +241,15 @@ impl Launch {
     }
 
     fn command(&self) -> Command {
-        let mut command = match &self.prelude {
-            None => Command::new(&self.binary),
-            Some(shell) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-                command.arg(format!("{shell} && exec \"$0\" \"$@\"")).arg(&self.binary);
-                command
-            }
-        };
-        command.args(&self.arguments);
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(shell) = &self.prelude {
+            words.extend(["unshare", "--mount", "--propagation", "private", "sh", "-c"].map(Into::into));
+            words.push(format!("{shell} && exec \"$0\" \"$@\"").into());
+        }
+        words.extend(self.wrapper.iter().cloned());
+        words.push(self.binary.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(&self.arguments);
         if let (true, Some(hook)) = (self.traces_opens(), std::env::var_os("TRACER_TEST_HOOK")) {
             command.arg("--hook").arg(hook);
         }
@@ -263,17 +300,36 @@ impl Launch {
         });
         let pipe = child.stderr.take().expect("piped");
         let lines = Arc::clone(&stderr);
+        let (stderr_gate, stderr_opened) = mpsc::channel();
+        let stall = self.stall;
         std::thread::spawn(move || {
-            lines.collect(BufReader::new(pipe), None);
+            let mut pipe = BufReader::new(pipe);
+            if stall {
+                lines.collect_until(&mut pipe, |line| line.starts_with(READY));
+                let _ = stderr_opened.recv();
+            }
+            lines.collect(pipe, None);
             lines.close();
         });
-        let mut tracer = Tracer { child, stdout, stderr, gate: Some(gate), status: None };
+        let mut tracer =
+            Tracer { child, stdout, stderr, gate: Some(gate), stderr_gate: Some(stderr_gate), status: None };
         if !self.hold {
             tracer.read_on();
         }
         tracer.wait_ready();
         tracer
     }
+}
+
+/// How the line begins that says that everything is attached.
+const READY: &str = "tracer: ready";
+
+/// The binary under test where everyone may execute it.
+pub fn copy() -> (scratch::Dir, PathBuf) {
+    let dir = scratch::Dir::new("bin");
+    let path = dir.path().join("tracer");
+    fs::copy(binary(), &path).expect("our own directory");
+    (dir, path)
 }
 
 /// What a slow reader takes at a time, in bytes.
@@ -300,6 +356,7 @@ pub struct Tracer {
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     gate: Option<Sender<()>>,
+    stderr_gate: Option<Sender<()>>,
     status: Option<ExitStatus>,
 }
 
@@ -334,9 +391,16 @@ impl Tracer {
         }
     }
 
+    /// Lets the reader of stderr go on, after [`Launch::stall_stderr`].
+    pub fn read_stderr_on(&mut self) {
+        if let Some(gate) = self.stderr_gate.take() {
+            let _ = gate.send(());
+        }
+    }
+
     #[track_caller]
     fn wait_ready(&self) {
-        let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with("tracer: ready"));
+        let ready = |lines: &[String]| lines.iter().any(|line| line.starts_with(READY));
         let found = self.stderr.wait(LIMIT, |lines| ready(lines).then_some(()));
         assert!(found.is_some(), "no line `tracer: ready`; stderr:\n{}", self.log());
     }
@@ -458,6 +522,7 @@ impl Tracer {
         };
         self.status = Some(status);
         self.read_on();
+        self.read_stderr_on();
         // The pipes end with the process, unless it handed them on: which is a failure.
         let stdout = self.stdout.wait_closed("stdout");
         let stderr = self.stderr.wait_closed("stderr");
@@ -518,16 +583,25 @@ impl Lines {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn collect(&self, mut reader: impl BufRead, limit: Option<usize>) {
+    fn collect(&self, reader: impl BufRead, limit: Option<usize>) {
+        let mut left = limit;
+        if left != Some(0) {
+            self.collect_until(reader, |_| {
+                left = left.map(|left| left - 1);
+                left == Some(0)
+            });
+        }
+    }
+
+    /// Collects lines to the end, or the one of which `is_last` says so.
+    fn collect_until(&self, mut reader: impl BufRead, mut is_last: impl FnMut(&str) -> bool) {
         let mut bytes = Vec::new();
-        let mut count = 0;
-        while limit.is_none_or(|limit| count < limit) {
+        loop {
             bytes.clear();
             // An error is an end: the process is gone.
             if !matches!(reader.read_until(b'\n', &mut bytes), Ok(length) if length > 0) {
                 return;
             }
-            count += 1;
             let mut line = String::from_utf8(bytes.clone())
                 .unwrap_or_else(|error| format!("NOT UTF-8 ({error}): {}", bytes.escape_ascii()));
             if line.ends_with('\n') {
@@ -535,8 +609,12 @@ impl Lines {
             } else {
                 line.push_str(" [NO NEWLINE AT THE END]");
             }
+            let over = is_last(&line);
             self.get().lines.push(line);
             self.changed.notify_all();
+            if over {
+                return;
+            }
         }
     }
 

@@ -1,0 +1,71 @@
+//! What a process holds in the kernel.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use crate::wait::{self, LIMIT};
+
+/// The ids of the BPF programs, maps and links that a process holds. Ids are never used again.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Of programs.
+    pub programs: BTreeSet<u32>,
+    /// Of maps.
+    pub maps: BTreeSet<u32>,
+    /// Of links.
+    pub links: BTreeSet<u32>,
+}
+
+impl Held {
+    /// What it holds now; nothing if it is gone.
+    pub fn by(pid: u32) -> Self {
+        let mut held = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
+            // Closed since it was listed.
+            let Ok(info) = fs::read_to_string(entry.path()) else { continue };
+            for line in info.lines() {
+                let Some((key, value)) = line.split_once(':') else { continue };
+                let ids = match key {
+                    "prog_id" => &mut held.programs,
+                    "map_id" => &mut held.maps,
+                    "link_id" => &mut held.links,
+                    _ => continue,
+                };
+                ids.extend(value.trim().parse::<u32>());
+            }
+        }
+        held
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let of = |kind, ids: &BTreeSet<u32>| ids.iter().map(|id| (kind, *id)).collect::<Vec<_>>();
+        [of("prog", &self.programs), of("map", &self.maps), of("link", &self.links)].into_iter().flatten()
+    }
+
+    /// Fails unless bpftool finds all of it.
+    ///
+    /// # Panics
+    /// With what it does not find.
+    #[track_caller]
+    pub fn assert_there(&self) {
+        for (kind, id) in self.all() {
+            assert!(exists(kind, id), "bpftool finds no {kind} {id}");
+        }
+    }
+
+    /// Waits until nothing of it is left: the kernel frees it a little later than the process's descriptors.
+    #[track_caller]
+    pub fn wait_gone(&self) {
+        for (kind, id) in self.all() {
+            wait::until(&format!("the end of BPF {kind} {id}"), || (!exists(kind, id)).then_some(()));
+        }
+    }
+}
+
+/// Whether bpftool finds it.
+fn exists(kind: &str, id: u32) -> bool {
+    let bpftool = crate::need::find("bpftool").expect("Need::Bpftool");
+    let mut command = Command::new(bpftool);
+    wait::output(command.args([kind, "show", "id", &id.to_string()]), LIMIT).status.success()
+}
