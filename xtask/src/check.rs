@@ -151,10 +151,11 @@ fn integration_tests(state: &mut State) -> Result<()> {
     tests.retain(|binary| binary.test);
     tests.sort_by(|a, b| a.name.cmp(&b.name));
     ensure!(!tests.is_empty(), "the package integration-tests has no tests");
+    let criu = state.criu.as_ref().map(|criu| ("TRACER_TEST_CRIU", criu.into()));
     let mut failed = Vec::new();
     for test in tests {
         eprintln!("xtask: running {}", test.name);
-        let mut command = integration_test(&test.path, tracer, state.criu.as_deref())?;
+        let mut command = integration_test(&test.path, tracer, criu.clone())?;
         if let Err(error) = state.tally.run(&mut command, io::stdout()) {
             eprintln!("error: {error:#}");
             failed.push(test.name);
@@ -171,7 +172,11 @@ fn benchmark(state: &mut State) -> Result<()> {
 }
 
 /// A program of the integration tests, to be run as root on that tracer.
-pub(crate) fn integration_test(test: &Path, tracer: &Path, criu: Option<&Path>) -> Result<Command> {
+pub(crate) fn integration_test(
+    test: &Path,
+    tracer: &Path,
+    further: impl IntoIterator<Item = (&'static str, OsString)>,
+) -> Result<Command> {
     let package = root().join("tests");
     let mut variables = vec![
         ("TRACER_BIN", OsString::from(tracer)),
@@ -181,7 +186,7 @@ pub(crate) fn integration_test(test: &Path, tracer: &Path, criu: Option<&Path>) 
     if must_run_all(env::var_os("CI"), setup::can_install_everything()) {
         variables.push(("TRACER_REQUIRE_ALL", OsString::from("1")));
     }
-    variables.extend(criu.map(|criu| ("TRACER_TEST_CRIU", OsString::from(criu))));
+    variables.extend(further);
     variables.extend(build::inherited(&["CI", "RUST_BACKTRACE", "RUST_LOG", "TMPDIR", "TRACER_REQUIRE_ALL"]));
     let mut command = process::as_root(test, &variables)?;
     command.current_dir(package);

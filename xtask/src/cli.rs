@@ -84,6 +84,9 @@ pub(crate) enum Task {
         bench: Vec<String>,
     },
 
+    /// Run tests/faults.rs with what takes long, or takes a CPU away meanwhile
+    Faults,
+
     /// Trace everything at once for so long, and show that what tracer holds on to does not grow
     Soak {
         /// For how long

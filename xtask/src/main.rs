@@ -13,6 +13,7 @@ mod cli;
 mod demo;
 mod dist;
 mod elf;
+mod faults;
 mod fuzz;
 mod pins;
 mod process;
@@ -62,6 +63,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Dist)?;
             print!("{}", dist::run(&arch)?);
         }
+        Task::Faults => return faults::run(),
         Task::Soak { minutes } => return soak::run(minutes),
         Task::Fuzz { options } => return fuzz::run(&options),
         Task::Vm { options } => return vm::run(&options),
