@@ -10,6 +10,7 @@ pub mod event;
 pub mod filter;
 pub mod lifecycle;
 pub mod offsets;
+pub mod preemption;
 pub mod stats;
 
 /// Length of a task's comm, its NUL included (`TASK_COMM_LEN`, include/linux/sched.h).

@@ -6,12 +6,14 @@
 //! | `process_fork` | `tp_btf/sched_process_fork` | follows the processes that a runtime starts |
 //! | `process_exit` | `tp_btf/sched_process_exit` | forgets them, and a container with its last one |
 //! | `open_exit` | `tp_btf/sys_exit` | traces open, openat, openat2, creat; binds what criu has restored |
+//! | `open_exit_event` | `raw_syscalls/sys_exit` | the same where the kernel may preempt `open_exit` |
 //! | `open_return` | `fexit/do_sys_openat2` | the same in place of `open_exit`, at no cost for other calls |
 //! | `openat2_return` | `fexit/__x64_sys_openat2` | openat2, of which `do_sys_openat2` does not get to see all |
 //! | `openat2_compat_return` | `fexit/__ia32_sys_openat2` | openat2 of 32-bit programs |
 //! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat; binds what criu has restored |
+//! | `exec_exit_event` | `raw_syscalls/sys_exit` | the same where the kernel may preempt `exec_exit` |
 //!
-//! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before), those at `fexit` 5.15. The hooks are thin, what they do is in the
+//! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before), those at `fexit` and at events 5.15. The hooks are thin, what they do is in the
 //! modules. Nothing here waits, and nothing is changed but the maps.
 //!
 //! They are inlined into what the macros make the entry point: a call within a program costs more than what most system
@@ -40,24 +42,27 @@ mod globals;
 mod identity;
 mod lifecycle;
 mod maps;
+mod preemption;
 mod probes;
 mod read;
 mod state;
 mod task;
 
 use aya_ebpf::{
+    EbpfContext,
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     },
-    macros::{btf_tracepoint, fexit},
-    programs::{BtfTracePointContext, FExitContext},
+    macros::{btf_tracepoint, fexit, tracepoint},
+    programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
 use tracer_common::stats::Program;
 
 use crate::{
     arch::{OpenCall, Registers},
     current::Current,
+    preemption::undisturbed,
     probes::{exec, open},
     read::KernelAddress,
     task::{Task, find_tracer_level},
@@ -67,12 +72,14 @@ use crate::{
 #[btf_tracepoint(function = "sched_process_exec")]
 #[inline(always)]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    find_tracer_level();
-    let task = Task(KernelAddress(ctx.arg(0)));
-    let identity = lifecycle::on_exec(&ctx, task);
-    if globals::TRACE_EXEC.load() != 0 {
-        exec::on_exec(&identity, task, KernelAddress(ctx.arg(2)));
-    }
+    undisturbed(|| {
+        find_tracer_level();
+        let task = Task(KernelAddress(ctx.arg(0)));
+        let identity = lifecycle::on_exec(&ctx, task);
+        if globals::TRACE_EXEC.load() != 0 {
+            exec::on_exec(&identity, task, KernelAddress(ctx.arg(2)));
+        }
+    });
     0
 }
 
@@ -81,8 +88,10 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_fork")]
 #[inline(always)]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    find_tracer_level();
-    lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
+    undisturbed(|| {
+        find_tracer_level();
+        lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
+    });
     0
 }
 
@@ -90,8 +99,10 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 #[inline(always)]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
-    find_tracer_level();
-    lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
+    undisturbed(|| {
+        find_tracer_level();
+        lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
+    });
     0
 }
 
@@ -100,13 +111,31 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    let registers = registers(&ctx);
-    if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(&ctx, Program::OpenExit, current_tgid());
-    } else {
-        open::on_return(Program::OpenExit, registers, ctx.arg(1), |_| true, |_| ());
+    trace_open(&ctx, registers(&ctx), ctx.arg(1));
+    0
+}
+
+/// The same where the kernel may preempt programs at that tracepoint: it does not at the event made of it. Of the number of
+/// a call and what it returned, which is all that an event has (`TP_STRUCT__entry` of `sys_exit`,
+/// include/trace/events/syscalls.h), the number tells most calls from an open.
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+#[inline(always)]
+pub fn open_exit_event(ctx: TracePointContext) -> u32 {
+    let Returned { number, ret } = returned(&ctx);
+    if number == NO_CALL || arch::may_open(number) {
+        find_tracer_level();
+        trace_open(&ctx, current_registers(), ret);
     }
     0
+}
+
+#[inline(always)]
+fn trace_open(ctx: &impl EbpfContext, registers: &Registers, ret: i64) {
+    if arch::is_sigreturn(registers) {
+        lifecycle::on_sigreturn(ctx, Program::OpenExit, current_tgid());
+    } else {
+        open::on_return(Program::OpenExit, registers, ret, |_| true, |_| ());
+    }
 }
 
 /// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`, fs/open.c: where all open calls
@@ -114,39 +143,36 @@ pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
 #[fexit(function = "do_sys_openat2")]
 #[inline(always)]
 pub fn open_return(ctx: FExitContext) -> i32 {
-    find_tracer_level();
-    let prepares = |process: &mut _| lifecycle::bind_restored(&ctx, Program::OpenReturn, process);
-    let ret: i32 = ctx.arg(3);
-    open::on_return(
-        Program::OpenReturn,
-        current_registers(),
-        i64::from(ret),
-        |call| call != OpenCall::Openat2,
-        prepares,
-    );
-    0
+    let program = Program::OpenReturn;
+    on_open_return(&ctx, program, ctx.arg(3), |call| call != OpenCall::Openat2)
 }
 
 /// `long __x64_sys_openat2(const struct pt_regs *regs)`, and its like on other architectures.
 #[fexit(function = "__x64_sys_openat2")]
 #[inline(always)]
 pub fn openat2_return(ctx: FExitContext) -> i32 {
-    on_openat2_return(&ctx, Program::Openat2Return)
+    on_open_return(&ctx, Program::Openat2Return, ctx.arg(1), |call| call == OpenCall::Openat2)
 }
 
 /// As [`openat2_return`], where 32-bit programs have an entry of their own.
 #[fexit(function = "__ia32_sys_openat2")]
 #[inline(always)]
 pub fn openat2_compat_return(ctx: FExitContext) -> i32 {
-    on_openat2_return(&ctx, Program::Openat2CompatReturn)
+    on_open_return(&ctx, Program::Openat2CompatReturn, ctx.arg(1), |call| call == OpenCall::Openat2)
 }
 
 #[inline(always)]
-fn on_openat2_return(ctx: &FExitContext, program: Program) -> i32 {
-    find_tracer_level();
-    let prepares = |process: &mut _| lifecycle::bind_restored(ctx, program, process);
-    let ret: i32 = ctx.arg(1);
-    open::on_return(program, current_registers(), i64::from(ret), |call| call == OpenCall::Openat2, prepares);
+fn on_open_return(
+    ctx: &FExitContext,
+    program: Program,
+    ret: i32,
+    is_its: impl FnOnce(OpenCall) -> bool,
+) -> i32 {
+    undisturbed(|| {
+        find_tracer_level();
+        let prepares = |process: &mut _| lifecycle::bind_restored(ctx, program, process);
+        open::on_return(program, current_registers(), i64::from(ret), is_its, prepares);
+    });
     0
 }
 
@@ -155,13 +181,48 @@ fn on_openat2_return(ctx: &FExitContext, program: Program) -> i32 {
 #[inline(always)]
 pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    let registers = registers(&ctx);
-    if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(&ctx, Program::ExecExit, current_tgid());
-    } else if globals::TRACE_EXEC.load() != 0 {
-        exec::on_exit(registers, ctx.arg(1));
+    trace_exec(&ctx, registers(&ctx), ctx.arg(1));
+    0
+}
+
+/// As [`open_exit_event`].
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+#[inline(always)]
+pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
+    let Returned { number, ret } = returned(&ctx);
+    if number == NO_CALL || (ret < 0 && arch::may_execute(number)) {
+        find_tracer_level();
+        trace_exec(&ctx, current_registers(), ret);
     }
     0
+}
+
+#[inline(always)]
+fn trace_exec(ctx: &impl EbpfContext, registers: &Registers, ret: i64) {
+    if arch::is_sigreturn(registers) {
+        lifecycle::on_sigreturn(ctx, Program::ExecExit, current_tgid());
+    } else if globals::TRACE_EXEC.load() != 0 {
+        exec::on_exit(registers, ret);
+    }
+}
+
+/// What an event of `raw_syscalls/sys_exit` says.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Returned {
+    number: i64,
+    ret: i64,
+}
+
+/// The number of what is no call: a signal's handler has returned.
+const NO_CALL: i64 = -1;
+
+#[inline(always)]
+fn returned(ctx: &TracePointContext) -> Returned {
+    /// What all events begin with, `struct trace_entry`.
+    const ENTRY: usize = 8;
+    // SAFETY: plain loads from the context, which is longer.
+    unsafe { *ctx.as_ptr().byte_add(ENTRY).cast::<Returned>() }
 }
 
 /// The registers that a system call was made with. Plain loads: the verifier knows the type.

@@ -25,11 +25,33 @@ pub fn is_sigreturn(registers: &Registers) -> bool {
     registers.syscallno == -1
 }
 
+/// Whether a call of that number, as tracepoints tell it, may be an open: for those that look at it only then.
+#[inline(always)]
+pub fn may_open(number: i64) -> bool {
+    is_open(number as i32)
+}
+
+/// The same of executions.
+#[inline(always)]
+pub fn may_execute(number: i64) -> bool {
+    is_exec(number as i32)
+}
+
+#[inline(always)]
+fn is_open(number: i32) -> bool {
+    matches!(number, 5 | 8 | 56 | 322 | 437)
+}
+
+#[inline(always)]
+fn is_exec(number: i32) -> bool {
+    matches!(number, 11 | 221 | 281 | 387)
+}
+
 /// Which of the open calls this is, and the task that makes it.
 #[inline(always)]
 pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
     let number = registers.syscallno;
-    if !matches!(number, 5 | 8 | 56 | 322 | 437) {
+    if !is_open(number) {
         return None;
     }
     let task = Current::task();
@@ -48,7 +70,7 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)
 #[inline(always)]
 pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
     let number = registers.syscallno;
-    if !matches!(number, 11 | 221 | 281 | 387) {
+    if !is_exec(number) {
         return None;
     }
     let task = Current::task();

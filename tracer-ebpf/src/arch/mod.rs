@@ -9,9 +9,9 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(bpf_target_arch = "aarch64")]
-pub use aarch64::{Registers, exec_call, is_sigreturn, open_call};
+pub use aarch64::{Registers, exec_call, is_sigreturn, may_execute, may_open, open_call};
 #[cfg(bpf_target_arch = "x86_64")]
-pub use x86_64::{Registers, exec_call, is_sigreturn, open_call};
+pub use x86_64::{Registers, exec_call, is_sigreturn, may_execute, may_open, open_call};
 
 /// A call that opens a file.
 #[derive(Clone, Copy, PartialEq, Eq)]

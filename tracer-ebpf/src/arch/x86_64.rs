@@ -33,12 +33,34 @@ pub fn is_sigreturn(registers: &Registers) -> bool {
     registers.orig_ax == u64::MAX
 }
 
+/// Whether a call of that number, as tracepoints tell it, may be an open: for those that look at it only then.
+#[inline(always)]
+pub fn may_open(number: i64) -> bool {
+    is_open(number as u64 & !X32)
+}
+
+/// The same of executions.
+#[inline(always)]
+pub fn may_execute(number: i64) -> bool {
+    is_exec(number as u64 & !X32)
+}
+
+#[inline(always)]
+fn is_open(number: u64) -> bool {
+    matches!(number, 2 | 5 | 8 | 85 | 257 | 295 | 437)
+}
+
+#[inline(always)]
+fn is_exec(number: u64) -> bool {
+    matches!(number, 11 | 59 | 322 | 358 | 520 | 545)
+}
+
 /// Which of the open calls this is, and the task that makes it. The numbers come first: they tell most calls from an open without asking
 /// which table they belong to.
 #[inline(always)]
 pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
     let number = number(registers);
-    if !matches!(number, 2 | 5 | 8 | 85 | 257 | 295 | 437) {
+    if !is_open(number) {
         return None;
     }
     let task = Current::task();
@@ -57,7 +79,7 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)
 #[inline(always)]
 pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
     let number = number(registers);
-    if !matches!(number, 11 | 59 | 322 | 358 | 520 | 545) {
+    if !is_exec(number) {
         return None;
     }
     let task = Current::task();

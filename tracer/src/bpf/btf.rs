@@ -100,7 +100,15 @@ impl KernelTypes {
     /// Whether there is a function of this name that programs can be attached to.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
-        self.find(kind::FUNC, name).is_some()
+        self.function(name).is_some()
+    }
+
+    /// The number of the function of this name.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let is_it = |found: Type<'_>| found.kind() == kind::FUNC && self.is_called(found.words[0], name);
+        let index = self.types().position(is_it)?;
+        u32::try_from(index + 1).ok()
     }
 
     /// Whether there is a type definition of this name.
@@ -126,8 +134,13 @@ impl KernelTypes {
     }
 
     fn find(&self, kind: u32, name: &str) -> Option<Type<'_>> {
-        let types = self.starts.iter().filter_map(|start| Some(Type { words: self.words.get(*start..)? }));
-        types.filter(|found| found.kind() == kind).find(|found| self.is_called(found.words[0], name))
+        self.types().find(|found| found.kind() == kind && self.is_called(found.words[0], name))
+    }
+
+    /// In the order of their numbers.
+    fn types(&self) -> impl Iterator<Item = Type<'_>> {
+        // Each start is one that parsing has found in the words.
+        self.starts.iter().map(|start| Type { words: self.words.get(*start..).unwrap_or_default() })
     }
 
     fn is_called(&self, offset: u32, name: &str) -> bool {

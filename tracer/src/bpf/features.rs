@@ -111,6 +111,11 @@ fn kernel() -> Outcome {
     }
 }
 
+/// Major and minor version of the kernel that runs.
+pub(super) fn kernel_release() -> Option<(u32, u32)> {
+    parse_release(&rustix::system::uname().release().to_string_lossy())
+}
+
 fn parse_release(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

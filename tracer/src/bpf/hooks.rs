@@ -1,6 +1,6 @@
 //! Which program is attached to what, and where opens are hooked.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, fs, str::FromStr};
 
 use aya::{
     Btf,
@@ -65,11 +65,18 @@ pub(super) struct Hooked {
     pub(super) target: &'static str,
     /// A function without which there is nothing to attach to: it is needed only where the kernel has this.
     only_with: Option<&'static str>,
+    /// The name of the program in the object that stands in for it at an event of the kernel's tracing.
+    at_event: Option<&'static str>,
 }
 
 impl Hooked {
     const fn new(program: Program, target: &'static str) -> Self {
-        Self { program, target, only_with: None }
+        Self { program, target, only_with: None, at_event: None }
+    }
+
+    /// What the program is called that is loaded for it.
+    pub(super) fn name(&self) -> &'static str {
+        self.at_event.unwrap_or(self.program.name())
     }
 
     /// Whether this kernel has calls for it to see.
@@ -90,6 +97,28 @@ pub(super) const EXEC: &[Hooked] = &[Hooked::new(Program::ExecExit, "sys_exit")]
 
 const OPEN_AT_SYS_EXIT: &[Hooked] = &[Hooked::new(Program::OpenExit, "sys_exit")];
 
+/// The event that is made of the return of each system call: its category and name.
+const SYS_EXIT: (&str, &str) = ("raw_syscalls", "sys_exit");
+
+/// The same hook where the kernel does not preempt what it runs, for kernels that preempt programs at the tracepoint
+/// itself. Costs every system call more, so it is for those only, and takes tracefs.
+pub(super) fn at_event(hooked: Hooked) -> Hooked {
+    let at_event = match hooked.program {
+        Program::OpenExit => "open_exit_event",
+        Program::ExecExit => "exec_exit_event",
+        _ => return hooked,
+    };
+    Hooked { at_event: Some(at_event), ..hooked }
+}
+
+/// Whether tracefs is there, with that event.
+pub(super) fn has_event() -> bool {
+    let (category, name) = SYS_EXIT;
+    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
+        .iter()
+        .any(|tracefs| fs::exists(format!("{tracefs}/events/{category}/{name}/id")).unwrap_or(false))
+}
+
 #[cfg(target_arch = "x86_64")]
 const OPEN_AT_FEXIT: &[Hooked] = &[
     Hooked::new(Program::OpenReturn, "do_sys_openat2"),
@@ -99,6 +128,7 @@ const OPEN_AT_FEXIT: &[Hooked] = &[
         target: "__ia32_sys_openat2",
         // Of IA32_EMULATION, as the entry for openat2 is.
         only_with: Some("__ia32_compat_sys_open"),
+        at_event: None,
     },
 ];
 
@@ -125,6 +155,7 @@ pub(super) fn load(program: &mut aya_programs::Program, target: &str, btf: &Btf)
     match program {
         aya_programs::Program::FExit(program) => program.load(target, btf),
         aya_programs::Program::BtfTracePoint(program) => program.load(target, btf),
+        aya_programs::Program::TracePoint(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -137,6 +168,11 @@ pub(super) fn attach(program: &mut aya_programs::Program) -> Result<Link, Progra
     Ok(match program {
         aya_programs::Program::FExit(program) => {
             let link = program.attach()?;
+            Box::new(program.take_link(link)?)
+        }
+        aya_programs::Program::TracePoint(program) => {
+            let (category, name) = SYS_EXIT;
+            let link = program.attach(category, name)?;
             Box::new(program.take_link(link)?)
         }
         aya_programs::Program::BtfTracePoint(program) => {
@@ -157,6 +193,17 @@ mod tests {
             assert_eq!(hook.name().parse(), Ok(hook));
         }
         assert!("kprobe".parse::<Hook>().unwrap_err().contains("\"kprobe\""));
+    }
+
+    #[test]
+    fn only_what_sees_every_call_has_an_event_in_its_place() {
+        let names =
+            |hooked: &[Hooked]| hooked.iter().map(|hooked| at_event(*hooked).name()).collect::<Vec<_>>();
+        assert_eq!(names(OPEN_AT_SYS_EXIT), ["open_exit_event"]);
+        assert_eq!(names(EXEC), ["exec_exit_event"]);
+        for others in [OPEN_AT_FEXIT, &LIFECYCLE] {
+            assert_eq!(names(others), others.iter().map(Hooked::name).collect::<Vec<_>>());
+        }
     }
 
     #[test]

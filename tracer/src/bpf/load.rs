@@ -25,6 +25,7 @@ use super::{
     filter::KernelFilter,
     hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
     offsets,
+    preemption::{self, Functions, Object},
     stats::{self, Counters},
 };
 use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_NS};
@@ -92,6 +93,7 @@ impl Bpf {
         let (types, btf) = kernel_types()?;
         let globals = Globals::new(options, &types)?;
         let filter = KernelFilter::new(options.filter);
+        let object = Object::new(OBJECT, Functions::of_kernel(&types).as_ref())?;
         lift_memlock_limit();
         let mut loader = EbpfLoader::new();
         for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
@@ -119,7 +121,7 @@ impl Bpf {
             .map_max_entries("PIDS", filter.pids.max_entries())
             .map_max_entries("UIDS", filter.uids.max_entries())
             .map_max_entries("COMMS", filter.comms.max_entries())
-            .load(OBJECT)
+            .load(object.bytes())
             .map_err(explain_maps)?;
 
         let (programs, open_hook) = load_programs(&mut ebpf, options, &types, &btf)?;
@@ -163,8 +165,8 @@ impl Bpf {
 
     /// Attaches every program. On an error those that were attached go with `self`.
     pub fn attach(&mut self) -> anyhow::Result<()> {
-        for Hooked { program, target, .. } in &self.programs {
-            let name = program.name();
+        for hooked in &self.programs {
+            let (name, target) = (hooked.name(), hooked.target);
             let loaded =
                 self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
             let link = hooks::attach(loaded)
@@ -197,12 +199,13 @@ impl Bpf {
     /// Adds the counters up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         let mut counters = Counters::default();
-        for Hooked { program, .. } in &self.programs {
+        for hooked in &self.programs {
+            let Hooked { program, .. } = hooked;
             let per_cpu = self
                 .stats
                 .get(&(*program as u32), 0)
                 .with_context(|| format!("reading the counters of {}", program.name()))?;
-            let loaded = self.ebpf.program(program.name()).context("a program is gone")?;
+            let loaded = self.ebpf.program(hooked.name()).context("a program is gone")?;
             let is_hook = self.kind.is_some_and(|kind| hooks::is_hook_of(*program, kind));
             counters.add(
                 *program,
@@ -373,13 +376,21 @@ fn load_programs(
     types: &KernelTypes,
     btf: &Btf,
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
+    let at_events = preemption::of_programs() && hooks::has_event();
+    let of_kernel = |hooked: Hooked| if at_events { hooks::at_event(hooked) } else { hooked };
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     thread::scope(|scope| {
         let lifecycle = start_loading(scope, &mut programs, &LIFECYCLE, btf);
         let mut load = |hooked: &[Hooked]| finish_loading(start_loading(scope, &mut programs, hooked, btf)?);
         let (last, open_hook) = match options.kind {
-            Some(Kind::Open) => load_open_hook(options.hook, types, load)?,
-            Some(Kind::Exec) | None => {
+            Some(Kind::Open) => load_open_hook(options.hook, types, of_kernel, load)?,
+            Some(Kind::Exec) => {
+                let exec: Vec<Hooked> = EXEC.iter().copied().map(of_kernel).collect();
+                load(&exec)?;
+                (exec, None)
+            }
+            // No call is traced.
+            None => {
                 load(EXEC)?;
                 (EXEC.to_vec(), None)
             }
@@ -403,11 +414,12 @@ fn attach_order(kind: Option<Kind>, hooks: &[Hooked]) -> Vec<Hooked> {
 fn load_open_hook(
     forced: Option<Hook>,
     types: &KernelTypes,
+    of_kernel: impl Fn(Hooked) -> Hooked,
     mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
     let mut load_at = |hook: Hook| {
         let needed = hook.programs().iter().filter(|hooked| hooked.is_needed(types));
-        let hooked: Vec<Hooked> = needed.copied().collect();
+        let hooked: Vec<Hooked> = needed.copied().map(&of_kernel).collect();
         load(&hooked).map(|()| hooked)
     };
     let mut instead_of = None;
@@ -439,8 +451,8 @@ fn start_loading<'scope, 'env: 'scope>(
     hooked: &[Hooked],
     btf: &'env Btf,
 ) -> anyhow::Result<Loading<'scope>> {
-    let start = |&Hooked { program, target, .. }: &Hooked| {
-        let name = program.name();
+    let start = |hooked: &Hooked| {
+        let (name, target) = (hooked.name(), hooked.target);
         let program = programs.remove(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
         Ok(scope
             .spawn(move || hooks::load(program, target, btf).map_err(|error| explain(error, name, target))))

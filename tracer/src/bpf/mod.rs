@@ -7,6 +7,7 @@ mod filter;
 mod hooks;
 mod load;
 mod offsets;
+mod preemption;
 mod ring;
 mod stats;
 
