@@ -39,12 +39,16 @@ pub(crate) fn compiled_before() -> Option<PathBuf> {
     std::env::var_os("TRACER_TEST_PROGRAMS").map(PathBuf::from)
 }
 
-/// Compiles every program into `dir`, for a `TRACER_TEST_PROGRAMS` elsewhere.
+/// Compiles every program into `dir`, for a `TRACER_TEST_PROGRAMS` elsewhere; for another architecture, too, with the
+/// compiler that `TRACER_TEST_CC` names.
 ///
 /// # Panics
 /// With what the compiler said.
 pub fn compile_all(dir: &Path) {
-    for (source, name, flags) in ALL {
+    let target = wait::output(compiler().arg("-dumpmachine"), wait::LIMIT).success();
+    // What makes system calls in two ways does so by the instructions of x86.
+    let is_for_target = |source: &str| source != "compat.c" || target.stdout.starts_with("x86_64");
+    for (source, name, flags) in ALL.iter().filter(|(source, ..)| is_for_target(source)) {
         build(source, &dir.join(name), flags);
     }
 }
@@ -78,10 +82,15 @@ pub fn compile_flags(source: &str, name: &str, flags: &[&str]) -> PathBuf {
     target
 }
 
+/// gcc, or what goes by its options.
+fn compiler() -> Command {
+    Command::new(std::env::var_os("TRACER_TEST_CC").unwrap_or_else(|| "gcc".into()))
+}
+
 #[track_caller]
 fn build(source: &str, target: &Path, flags: &[&str]) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(source);
-    let mut gcc = Command::new("gcc");
+    let mut gcc = compiler();
     gcc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(target).arg(source).args(flags);
     wait::output(&mut gcc, wait::LIMIT).success();
 }

@@ -119,9 +119,9 @@ fn build(target: &Target) -> Result<Vec<(&'static str, PathBuf)>> {
         .collect()
 }
 
-/// The static tracer for this machine's architecture, as distributed.
-pub(crate) fn native_tracer() -> Result<PathBuf> {
-    let built = build(Target::of(ARCH)?)?;
+/// The static tracer for that architecture, as distributed.
+pub(crate) fn tracer(arch: &str) -> Result<PathBuf> {
+    let built = build(Target::of(arch)?)?;
     let (_, path) =
         built.into_iter().find(|(name, _)| *name == "tracer").context("tracer is not distributed")?;
     ensure!(elf::is_static(&fs::read(Path::new(&path))?), "{} needs a dynamic loader", path.display());

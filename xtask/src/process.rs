@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
 
 use crate::pins;
 
@@ -96,6 +97,23 @@ pub(crate) fn as_root(program: &Path, variables: &[(&str, OsString)]) -> Result<
     Ok(command)
 }
 
+/// Has the kernel kill the command when this process ends, however it does.
+pub(crate) fn end_with_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    let parent = rustix::process::getpid();
+    let bind = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have ended before.
+        if rustix::process::getppid() == Some(parent) {
+            Ok(())
+        } else {
+            Err(std::io::Error::other("too late"))
+        }
+    };
+    // SAFETY: runs after the fork, and only makes system calls.
+    unsafe { command.pre_exec(bind) };
+}
+
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -171,6 +189,32 @@ mod tests {
         assert_eq!(shell("echo well; echo warning >&2").unwrap(), "well\n");
         let error = shell("echo first >&2; echo last >&2; echo >&2; exit 3").unwrap_err().to_string();
         assert!(error.ends_with("failed (exit status: 3): last"), "{error}");
+    }
+
+    /// A shell starts one that is to end with it, and is killed.
+    #[test]
+    fn what_is_bound_to_its_parent_ends_with_it() {
+        if let Ok(file) = env::var("XTASK_TEST_PARENT") {
+            let mut sleep = Command::new("sleep");
+            end_with_parent(sleep.arg("1000"));
+            let child = sleep.spawn().unwrap();
+            std::fs::write(file, child.id().to_string()).unwrap();
+            std::process::abort();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut this = Command::new(env::current_exe().unwrap());
+        this.args(["--exact", "process::tests::what_is_bound_to_its_parent_ends_with_it"]);
+        let status = this.env("XTASK_TEST_PARENT", file.path()).output().unwrap().status;
+        assert!(!status.success());
+        let child = std::fs::read_to_string(file.path()).unwrap();
+        // Nobody but init is left to reap it.
+        let runs = || {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, state)| !state.trim_start().starts_with(['Z', 'X']))
+        };
+        while runs() {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

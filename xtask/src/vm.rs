@@ -1,19 +1,22 @@
 //! tracer on other kernels: guests in QEMU that run the integration tests.
 //!
-//! A guest has the static tracer, the tests linked statically, their C programs, and this machine's container runtimes
-//! with their libraries. It boots in some seconds and runs steps, whose output comes back over a serial line
+//! A guest has the static tracer, the tests linked statically, their C programs, and container runtimes with their
+//! libraries: this machine's or, where it is of another architecture, Debian's. It boots in some seconds and runs steps, whose output comes back over a serial line
 //! ([`report`]). Emulation makes everything some twenty times slower: the tests' deadlines are longer for it.
 
+mod arch;
 mod guest;
 mod icount;
 mod image;
 mod kernel;
+mod packages;
 mod report;
 
 use std::{
+    env::consts::ARCH,
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -22,21 +25,29 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     artifact,
     dist::{self, Target},
-    process::{self, cargo_stable},
+    process::{self, cargo_stable, clean},
     setup::{self, Scope},
     tally::Tally,
 };
+use arch::Arch;
 use guest::Guest;
 use image::Image;
 use kernel::{Cgroups, KERNELS, Kernel};
-use report::{Report, Step};
+use report::{Report, Status, Step};
 
 /// The test binaries that are run unless told: those for which runc and crun suffice, and which say something about
 /// the kernel.
-const SUITES: [&str; 5] = ["open", "exec", "identity", "lifecycle", "list"];
+const SUITES: [&str; 6] = ["open", "exec", "identity", "lifecycle", "list", "accounting"];
 
 /// The values of `trace open --hook`, each of which is tested.
 const HOOKS: [&str; 2] = ["sys-exit", "fexit"];
+
+/// Tests of those that are left out, by parts of their names: they say nothing about the kernel that others do not, and
+/// take minutes in emulation.
+const LEFT_OUT: [(&str, &[&str]); 2] = [
+    ("accounting", &["another_namespace", "uid", "comm", "pid", "max_events", "timeout"]),
+    ("list", &["watch_a_hundred", "watch_many"]),
+];
 
 /// By what factor the tests' deadlines are longer in a guest.
 const SLOWNESS: u32 = 10;
@@ -66,6 +77,9 @@ pub(crate) struct Options {
     /// Only tests whose names contain this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Run this in the guest's shell, and show what it says, in place of the tests
+    #[arg(long, value_name = "COMMAND")]
+    run: Vec<String>,
     /// Have `trace open` use these hooks, one after the other
     #[arg(long, value_name = "HOOK", value_delimiter = ',', default_values = HOOKS)]
     hook: Vec<String>,
@@ -81,8 +95,11 @@ enum Instead {
 /// A kernel to boot.
 struct Boot {
     name: String,
+    arch: &'static Arch,
     file: PathBuf,
     cgroups: Cgroups,
+    /// The hooks that it may lack; none is known of a kernel that was named by its file, which may lack any.
+    lacks: &'static [&'static str],
 }
 
 /// Runs the tests on each kernel and prints what came of them.
@@ -91,16 +108,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         print!("{}", icount::run(options)?);
         return Ok(ExitCode::SUCCESS);
     }
+    // What they are unpacked with, whatever is in them.
     setup::ensure(Scope::Vm)?;
     let boots = options.boots()?;
     let scratch = tempfile::tempdir()?;
-    let image = scratch.path().join("image");
-    make_image(options, scratch.path(), &image)?;
     let logs = logs();
     let mut rows = Vec::new();
     for boot in &boots {
+        let image = scratch.path().join(boot.arch.name);
+        if !image.exists() {
+            setup::ensure(boot.arch.scope())?;
+            make_image(options, boot.arch, &image)?;
+        }
         let guest = Guest {
             name: &boot.name,
+            arch: boot.arch,
             kernel: &boot.file,
             image: &image,
             cgroups: boot.cgroups,
@@ -110,11 +132,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         };
         let began = Instant::now();
         let report = guest.run();
-        rows.extend(judge(&boot.name, report, began.elapsed()));
+        rows.extend(judge(boot, report, began.elapsed()));
     }
-    print!("\n{}", table(&rows));
+    print!("\n{}\n{}", table(&rows), summary(&boots, &rows));
     println!("\nlogs: {}", logs.display());
-    Ok(if rows.iter().all(|row| row.passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if rows.iter().all(Row::passed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the guests' output goes.
@@ -132,12 +154,19 @@ impl Options {
         let mut boots = Vec::new();
         for kernel in named {
             let file = kernel.file(self.update)?;
-            boots.push(Boot { name: kernel.name.to_owned(), file, cgroups: kernel.cgroups });
+            let Kernel { name, cgroups, lacks, .. } = *kernel;
+            boots.push(Boot { name: name.to_owned(), arch: kernel.arch()?, file, cgroups, lacks });
         }
         for file in &self.kernel {
             ensure!(file.is_file(), "there is no kernel {}", file.display());
             let name = file.file_name().map_or_else(|| "kernel".into(), |name| name.to_string_lossy());
-            boots.push(Boot { name: name.into_owned(), file: file.clone(), cgroups: Cgroups::V2 });
+            boots.push(Boot {
+                name: name.into_owned(),
+                arch: Arch::of(ARCH)?,
+                file: file.clone(),
+                cgroups: Cgroups::V2,
+                lacks: &HOOKS,
+            });
         }
         Ok(boots)
     }
@@ -145,8 +174,18 @@ impl Options {
     /// The steps of a guest, for its shell.
     fn steps(&self) -> String {
         let filter = self.filter.as_deref().map_or_else(String::new, |text| format!(" {}", quoted(text)));
-        let mut steps =
-            vec!["step kernel 60 uname -r".to_owned(), "step doctor 300 tracer doctor".to_owned()];
+        let mut steps = vec![
+            "step kernel 60 uname -r".to_owned(),
+            "step doctor 300 tracer doctor".to_owned(),
+            "step no-btf 60 without_btf".to_owned(),
+        ];
+        if !self.run.is_empty() {
+            let commands = self.run.iter().enumerate();
+            steps.extend(
+                commands.map(|(n, command)| format!("step run-{n} {STEP_LIMIT} sh -c {}", quoted(command))),
+            );
+            return steps.join("\n") + "\n";
+        }
         let environment = format!(
             "TRACER_BIN=/usr/bin/tracer TRACER_TEST_PROGRAMS=/programs TRACER_TEST_SLOWNESS={SLOWNESS}"
         );
@@ -163,12 +202,23 @@ impl Options {
                     || (test.clone(), String::new()),
                     |hook| (format!("{test}:{hook}"), format!(" TRACER_TEST_HOOK={hook}")),
                 );
-                let run = format!("/tests/{test} --color=never --test-threads=1{filter}");
-                steps.push(format!("step {name} {STEP_LIMIT} env {environment}{variable} {run}"));
+                let run = format!(
+                    "/tests/{test} --color=never --test-threads=1{filter}{}",
+                    left_out(test, &filter)
+                );
+                let step = hook.map_or_else(|| "step".to_owned(), |hook| format!("step_at {hook}"));
+                steps.push(format!("{step} {name} {STEP_LIMIT} env {environment}{variable} {run}"));
             }
         }
         steps.join("\n") + "\n"
     }
+}
+
+/// Who asks for tests by name gets those.
+fn left_out(test: &str, filter: &str) -> String {
+    let parts =
+        LEFT_OUT.iter().filter(|(name, _)| *name == test && filter.is_empty()).flat_map(|(_, parts)| *parts);
+    parts.map(|part| format!(" --skip {part}")).collect()
 }
 
 /// The word, for a shell.
@@ -176,42 +226,62 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Builds what the guests run and packs it.
-fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
-    eprintln!("xtask: building what the guests run …");
-    let tracer = dist::native_tracer()?;
-    let built = tests()?;
-    let image = Image::new(scratch)?;
-    image.add(&tracer, Path::new("/usr/bin/tracer"))?;
-    // The last ones because the tests ask more of them than busybox's can.
-    for program in ["runc", "crun", "unshare", "bpftool", "date", "sh", "sleep"] {
-        image.program(program)?;
-    }
+/// What guests have programs of, beside busybox's: the last ones because the tests ask more of them than those can.
+const PROGRAMS: [&str; 7] = ["runc", "crun", "unshare", "bpftool", "date", "sh", "sleep"];
+
+/// Builds what the guests of an architecture run and packs it.
+fn make_image(options: &Options, arch: &Arch, file: &Path) -> Result<()> {
+    eprintln!("xtask: building what guests of {} run …", arch.name);
+    let scratch = tempfile::tempdir()?;
+    let image = Image::new(scratch.path(), arch, &PROGRAMS)?;
+    image.add(&dist::tracer(arch.name)?, Path::new("/usr/bin/tracer"))?;
+    let built = tests(arch)?;
     for name in &options.tests {
         let test = built.iter().find(|binary| binary.test && &binary.name == name);
         let test = test.with_context(|| format!("there is no integration test {name}"))?;
         image.add(&test.path, &Path::new("/tests").join(name))?;
     }
-    let compiler = built.iter().find(|binary| binary.name == "compile-programs");
-    let compiler = compiler.context("cargo built no binary named compile-programs")?;
-    let programs = scratch.join("programs");
-    image::fill(&compiler.path, &programs)?;
+    let programs = scratch.path().join("programs");
+    image::fill(&mut compiler_of_programs(arch, built)?, &programs)?;
     for program in fs::read_dir(&programs)? {
         let program = program?;
-        image.add(&program.path(), &Path::new("/programs").join(program.file_name()))?;
+        // Their libraries are in the image: those that programs are linked with here, or all of the packages'.
+        let at = Path::new("/programs").join(program.file_name());
+        if arch.is_native() { image.add(&program.path(), &at)? } else { image.copy(&program.path(), &at)? }
     }
     image.executable("/steps", &options.steps())?;
     image.pack(file)
 }
 
-/// Builds the integration tests as static programs, small and somewhat optimised: emulation is slow.
-fn tests() -> Result<Vec<artifact::Executable>> {
-    let mut command = cargo_stable("test");
-    command.args(["--package", "integration-tests", "--no-run"]);
+/// Builds the integration tests.
+fn tests(arch: &Arch) -> Result<Vec<artifact::Executable>> {
+    artifact::executables(cargo_of_tests("test", arch.name)?.arg("--no-run"))
+}
+
+/// What compiles the tests' C programs for that architecture into a directory, on this machine. It is built with the tests.
+fn compiler_of_programs(arch: &Arch, mut built: Vec<artifact::Executable>) -> Result<Command> {
+    const NAME: &str = "compile-programs";
+    if !arch.is_native() {
+        built = artifact::executables(cargo_of_tests("build", ARCH)?.args(["--bin", NAME]))?;
+    }
+    let found = built.iter().find(|binary| binary.name == NAME);
+    let found = found.with_context(|| format!("cargo built no binary named {NAME}"))?;
+    let mut compiler = clean(found.path.as_os_str());
+    if !arch.is_native() {
+        compiler.env("TRACER_TEST_CC", arch.compiler);
+    }
+    Ok(compiler)
+}
+
+/// `cargo COMMAND` for the integration tests: static programs, small and somewhat optimised, since emulation is slow.
+fn cargo_of_tests(subcommand: &str, arch: &str) -> Result<Command> {
+    let mut command = cargo_stable(subcommand);
+    command.args(["--package", "integration-tests"]);
     for setting in ["debug=false", "strip=true", "opt-level=1"] {
         command.arg("--config").arg(format!("profile.dev.{setting}"));
     }
-    artifact::executables(Target::of(std::env::consts::ARCH)?.select(&mut command))
+    Target::of(arch)?.select(&mut command);
+    Ok(command)
 }
 
 /// A line of the table.
@@ -219,18 +289,46 @@ fn tests() -> Result<Vec<artifact::Executable>> {
 struct Row {
     kernel: String,
     step: String,
-    passed: bool,
+    result: Outcome,
     what: String,
+    tally: Tally,
     time: Duration,
 }
 
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    /// The kernel does not have what it is about, and need not.
+    Absent,
+    Failed,
+}
+
+impl Row {
+    fn passed(&self) -> bool {
+        self.result != Outcome::Failed
+    }
+
+    /// Whether what it says is what it was run for.
+    fn is_shown(&self) -> bool {
+        self.step.starts_with("run-")
+    }
+
+    /// The hook that its tests were run with.
+    fn hook(&self) -> Option<&str> {
+        self.step.split_once(':').map(|(_, hook)| hook)
+    }
+}
+
 /// What came of a guest: a line for each step, after the output of those that failed.
-fn judge(kernel: &str, report: Result<Report>, time: Duration) -> Vec<Row> {
+fn judge(boot: &Boot, report: Result<Report>, time: Duration) -> Vec<Row> {
+    let kernel = boot.name.as_str();
     let failed = |what: &str| Row {
         kernel: kernel.to_owned(),
         step: "guest".to_owned(),
-        passed: false,
+        result: Outcome::Failed,
         what: what.to_owned(),
+        tally: Tally::default(),
         time,
     };
     let report = match report {
@@ -240,8 +338,8 @@ fn judge(kernel: &str, report: Result<Report>, time: Duration) -> Vec<Row> {
             return vec![failed("did not come to its end")];
         }
     };
-    let mut rows: Vec<Row> = report.steps.iter().map(|step| row(kernel, step)).collect();
-    for (step, _) in report.steps.iter().zip(&rows).filter(|(_, row)| !row.passed) {
+    let mut rows: Vec<Row> = report.steps.iter().map(|step| row(boot, step)).collect();
+    for (step, _) in report.steps.iter().zip(&rows).filter(|(_, row)| !row.passed() || row.is_shown()) {
         println!("\n{kernel}: {}\n    {}", step.name, step.output.join("\n    "));
     }
     if !report.done {
@@ -251,22 +349,34 @@ fn judge(kernel: &str, report: Result<Report>, time: Duration) -> Vec<Row> {
     rows
 }
 
-fn row(kernel: &str, step: &Step) -> Row {
+fn row(boot: &Boot, step: &Step) -> Row {
     let mut tally = Tally::default();
     let tested = step.output.iter().filter(|line| tally.add(line)).count() > 0;
-    let what = match step.status {
-        None => "the guest ended".to_owned(),
-        Some(_) if tested => tally.to_string(),
-        Some(0) => step.output.last().filter(|_| step.output.len() == 1).cloned().unwrap_or_default(),
-        Some(status) => format!("exit status {status}"),
+    let hook = step.name.split_once(':').map(|(_, hook)| hook);
+    let may_lack = hook.is_some_and(|hook| boot.lacks.contains(&hook));
+    let (result, what) = match step.status {
+        None => (Outcome::Failed, "the guest ended".to_owned()),
+        Some(Status::Absent) if may_lack => (Outcome::Absent, "this kernel has no such hook".to_owned()),
+        Some(Status::Absent) => (Outcome::Failed, "the kernel refuses a hook that it has".to_owned()),
+        Some(Status::Exit(status)) => {
+            let what = match status {
+                _ if tested => tally.to_string(),
+                0 => step.output.last().filter(|_| step.output.len() == 1).cloned().unwrap_or_default(),
+                status => format!("exit status {status}"),
+            };
+            (if status == 0 { Outcome::Passed } else { Outcome::Failed }, what)
+        }
     };
-    let passed = step.status == Some(0);
-    Row { kernel: kernel.to_owned(), step: step.name.clone(), passed, what, time: step.time }
+    Row { kernel: boot.name.clone(), step: step.name.clone(), result, what, tally, time: step.time }
 }
 
 fn table(rows: &[Row]) -> String {
     let line = |row: &Row| {
-        let result = if row.passed { "ok" } else { "FAILED" };
+        let result = match row.result {
+            Outcome::Passed => "ok",
+            Outcome::Absent => "-",
+            Outcome::Failed => "FAILED",
+        };
         let line = format!(
             "{:<8}{:<20}{result:<8}{:>8.1} s  {}",
             row.kernel,
@@ -277,6 +387,33 @@ fn table(rows: &[Row]) -> String {
         format!("{}\n", line.trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// A line for each kernel, as documents have it.
+fn summary(boots: &[Boot], rows: &[Row]) -> String {
+    let mut table =
+        "| kernel | architecture | cgroups | hooks of opens | tests | minutes |\n|---|---|---|---|---|---|\n"
+            .to_owned();
+    for boot in boots {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.kernel == boot.name).collect();
+        let release =
+            rows.iter().find(|row| row.step == "kernel").map_or(boot.name.as_str(), |row| &row.what);
+        let mut hooks: Vec<&str> =
+            rows.iter().filter(|row| row.result == Outcome::Passed).filter_map(|row| row.hook()).collect();
+        hooks.dedup();
+        let mut tally = Tally::default();
+        rows.iter().for_each(|row| tally += row.tally);
+        let result = if rows.iter().all(|row| row.passed()) { "" } else { "**failed**: " };
+        let minutes = rows.iter().map(|row| row.time).sum::<Duration>().as_secs_f64() / 60.0;
+        let cgroups = boot.cgroups.name();
+        let line = format!(
+            "| {release} | {} | {cgroups} | {} | {result}{tally} | {minutes:.0} |\n",
+            boot.arch.name,
+            hooks.join(", ")
+        );
+        table.push_str(&line);
+    }
+    table
 }
 
 #[cfg(test)]
@@ -294,7 +431,7 @@ mod tests {
         Cli::parse_from(["vm"].iter().chain(args)).options
     }
 
-    fn step(name: &str, status: Option<i32>, output: &[&str]) -> Step {
+    fn step(name: &str, status: Option<Status>, output: &[&str]) -> Step {
         let output = output.iter().map(ToString::to_string).collect();
         Step { name: name.to_owned(), status, output, time: Duration::from_millis(1500) }
     }
@@ -306,9 +443,10 @@ mod tests {
         let lines: Vec<&str> = steps.lines().filter(|line| line.contains("/tests/")).collect();
         let [sys_exit, fexit, exec] = lines[..] else { panic!("{steps}") };
         assert!(
-            sys_exit.starts_with("step open:sys-exit ") && sys_exit.contains(" TRACER_TEST_HOOK=sys-exit ")
+            sys_exit.starts_with("step_at sys-exit open:sys-exit ")
+                && sys_exit.contains(" TRACER_TEST_HOOK=sys-exit ")
         );
-        assert!(fexit.starts_with("step open:fexit ") && fexit.contains(" TRACER_TEST_HOOK=fexit "));
+        assert!(fexit.starts_with("step_at fexit open:fexit ") && fexit.contains(" TRACER_TEST_HOOK=fexit "));
         assert!(exec.starts_with("step exec ") && !exec.contains("HOOK"));
         assert!(fexit.ends_with(r" /tests/open --color=never --test-threads=1 'it'\''s'"), "{fexit}");
     }
@@ -325,25 +463,46 @@ mod tests {
 
     #[test]
     fn table_says_what_failed() {
+        let boot = Boot {
+            name: "6.1".into(),
+            arch: Arch::of("x86_64").unwrap(),
+            file: PathBuf::new(),
+            cgroups: Cgroups::V2,
+            lacks: &["fexit"],
+        };
         let mut report = Report::new("@@x");
         report.steps = vec![
-            step("kernel", Some(0), &["6.1.0"]),
-            step("doctor", Some(0), &["ok one", "ok two"]),
-            step("open", Some(101), &["test result: FAILED. 2 passed; 1 failed; 0 ignored; finished in 1 s"]),
-            step("list", Some(137), &["running 3 tests"]),
+            step("kernel", Some(Status::Exit(0)), &["6.1.0"]),
+            step("doctor", Some(Status::Exit(0)), &["ok one", "ok two"]),
+            step("open:fexit", Some(Status::Absent), &["refused"]),
+            step("open:sys-exit", Some(Status::Absent), &["refused"]),
+            step(
+                "open",
+                Some(Status::Exit(101)),
+                &["test result: FAILED. 2 passed; 1 failed; 0 ignored; finished in 1 s"],
+            ),
+            step("list", Some(Status::Exit(137)), &["running 3 tests"]),
             step("exec", None, &[]),
         ];
-        let rows = judge("6.1", Ok(report), Duration::from_secs(61));
+        let rows = judge(&boot, Ok(report), Duration::from_secs(61));
         assert_eq!(
             table(&rows),
             "6.1     kernel              ok           1.5 s  6.1.0\n\
              6.1     doctor              ok           1.5 s\n\
+             6.1     open:fexit          -            1.5 s  this kernel has no such hook\n\
+             6.1     open:sys-exit       FAILED       1.5 s  the kernel refuses a hook that it has\n\
              6.1     open                FAILED       1.5 s  2 passed, 1 failed\n\
              6.1     list                FAILED       1.5 s  exit status 137\n\
              6.1     exec                FAILED       1.5 s  the guest ended\n\
              6.1     guest               FAILED      61.0 s  ended early\n"
         );
-        let rows = judge("6.1", Err(anyhow::anyhow!("no QEMU")), Duration::ZERO);
-        assert!(!rows[0].passed && rows.len() == 1);
+        let boots = [boot];
+        assert_eq!(
+            summary(&boots, &rows).lines().last().unwrap(),
+            "| 6.1.0 | x86_64 | v2 |  | **failed**: 2 passed, 1 failed | 1 |"
+        );
+        let boot = &boots[0];
+        let rows = judge(boot, Err(anyhow::anyhow!("no QEMU")), Duration::ZERO);
+        assert!(!rows[0].passed() && rows.len() == 1);
     }
 }

@@ -60,7 +60,7 @@ fn prepare(tree: &Path) -> Result<()> {
     let cache = tree.parent().context("the root directory is no place for it")?;
     fs::create_dir_all(cache).with_context(|| format!("making {}", cache.display()))?;
     let scratch = tempfile::tempdir_in(cache)?;
-    let suite = Suite::open(&mirror, suite, &scratch.path().join("apt"))?;
+    let suite = Suite::open(&mirror, suite, None, &scratch.path().join("apt"))?;
     let new = scratch.path().join("tree");
     for package in suite.fetch(&[&format!("criu={version}*"), "patchelf"])? {
         suite::unpack(&package, &new)?;

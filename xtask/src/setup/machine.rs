@@ -82,6 +82,7 @@ pub(crate) fn static_busybox() -> Option<PathBuf> {
 fn is_there(package: &Package) -> bool {
     match package.probe {
         Probe::Program(name) => find(name).is_some(),
+        Probe::File(path) => fs::exists(path).unwrap_or(false),
         Probe::StaticProgram(name) => {
             find(name).is_some_and(|file| fs::read(file).is_ok_and(|bytes| elf::is_static(&bytes)))
         }

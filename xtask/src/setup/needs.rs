@@ -23,6 +23,8 @@ pub(crate) enum Scope {
     Vm,
     /// Building the fuzz targets.
     Fuzz,
+    /// The same, in one of another architecture.
+    VmElsewhere,
 }
 
 /// What must be there.
@@ -97,6 +99,8 @@ pub(crate) enum Probe {
     Program(&'static str),
     /// A program of that name that needs no shared library, so that it runs in an empty root.
     StaticProgram(&'static str),
+    /// A file.
+    File(&'static str),
 }
 
 const RUNC: Package = Package::new("runc", Probe::Program("runc"));
@@ -110,7 +114,26 @@ const PODMAN: Package = Package::new("podman", Probe::Program("podman")).startin
 const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
 /// Compiles libFuzzer.
 const GXX: Package = Package::new("g++", Probe::Program("c++"));
-const QEMU: Package = Package::new("qemu-system-x86", Probe::Program("qemu-system-x86_64"));
+const QEMU: Package = if cfg!(target_arch = "aarch64") {
+    Package::new("qemu-system-arm", Probe::Program("qemu-system-aarch64"))
+} else {
+    Package::new("qemu-system-x86", Probe::Program("qemu-system-x86_64"))
+};
+/// Of the architecture that this machine's is not.
+#[cfg(not(target_arch = "aarch64"))]
+const QEMU_ELSEWHERE: Package = Package::new("qemu-system-arm", Probe::Program("qemu-system-aarch64"));
+#[cfg(not(target_arch = "aarch64"))]
+const GCC_ELSEWHERE: Package = Package::new("gcc-aarch64-linux-gnu", Probe::Program("aarch64-linux-gnu-gcc"));
+#[cfg(not(target_arch = "aarch64"))]
+const LIBC_ELSEWHERE: Package =
+    Package::new("libc6-dev-arm64-cross", Probe::File("/usr/aarch64-linux-gnu/lib/libc.a"));
+#[cfg(target_arch = "aarch64")]
+const QEMU_ELSEWHERE: Package = Package::new("qemu-system-x86", Probe::Program("qemu-system-x86_64"));
+#[cfg(target_arch = "aarch64")]
+const GCC_ELSEWHERE: Package = Package::new("gcc-x86-64-linux-gnu", Probe::Program("x86_64-linux-gnu-gcc"));
+#[cfg(target_arch = "aarch64")]
+const LIBC_ELSEWHERE: Package =
+    Package::new("libc6-dev-amd64-cross", Probe::File("/usr/x86_64-linux-gnu/lib/libc.a"));
 const CPIO: Package = Package::new("cpio", Probe::Program("cpio"));
 /// opensnoop and execsnoop.
 const LIBBPF_TOOLS: Package = Package::new("libbpf-tools", Probe::Program("opensnoop"));
@@ -129,7 +152,7 @@ impl Scope {
                         name: pins::STABLE,
                         components: match self {
                             Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
-                            Self::Dist | Self::Vm => {
+                            Self::Dist | Self::Vm | Self::VmElsewhere => {
                                 dist::TARGETS.iter().map(|target| target.component).collect()
                             }
                             Self::Build | Self::Demo | Self::Bench | Self::Peers | Self::Fuzz => vec![],
@@ -143,7 +166,13 @@ impl Scope {
             },
             tools: match self {
                 Self::Peers => vec![],
-                Self::Build | Self::Demo | Self::Dist | Self::Bench | Self::Quick | Self::Vm => {
+                Self::Build
+                | Self::Demo
+                | Self::Dist
+                | Self::Bench
+                | Self::Quick
+                | Self::Vm
+                | Self::VmElsewhere => {
                     vec![Tool::BpfLinker]
                 }
                 Self::Fuzz => vec![Tool::BpfLinker, Tool::CargoFuzz],
@@ -157,6 +186,7 @@ impl Scope {
                 Self::Demo => vec![RUNC, BUSYBOX],
                 Self::Fuzz => vec![GXX],
                 Self::Vm => vec![RUNC, BUSYBOX, CRUN, GCC, BPFTOOL, QEMU, CPIO],
+                Self::VmElsewhere => vec![QEMU_ELSEWHERE, GCC_ELSEWHERE, LIBC_ELSEWHERE, CPIO],
                 Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],
             },
         }

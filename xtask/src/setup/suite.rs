@@ -25,15 +25,16 @@ pub(crate) struct Suite {
 }
 
 impl Suite {
-    /// Fetches the lists of the suite of that name from [`mirror`] into `dir`.
-    pub(crate) fn open(mirror: &str, name: &str, dir: &Path) -> Result<Self> {
+    /// Fetches the lists of the suite of that name from [`mirror`] into `dir`; for that architecture, as Debian names it,
+    /// or this machine's.
+    pub(crate) fn open(mirror: &str, name: &str, architecture: Option<&str>, dir: &Path) -> Result<Self> {
         let suite = Self { dir: dir.to_owned() };
         fs::create_dir_all(suite.archives())?;
         fs::create_dir_all(dir.join("lists"))?;
         // No package is installed there: what others depend on is fetched, too.
         fs::write(dir.join("status"), "")?;
         fs::write(dir.join("sources.list"), source(mirror, name))?;
-        fs::write(suite.settings(), settings(dir))?;
+        fs::write(suite.settings(), settings(dir, architecture))?;
         quietly(suite.apt_get().arg("update"))?;
         Ok(suite)
     }
@@ -117,9 +118,14 @@ fn source(mirror: &str, suite: &str) -> String {
 
 /// What differs from the machine's settings: everything is in `dir`, no suite is preferred, an update
 /// without network fails, and nothing else happens after it.
-fn settings(dir: &Path) -> String {
+fn settings(dir: &Path, architecture: Option<&str>) -> String {
     let dir = dir.display();
-    format!(
+    let architecture = architecture.map_or_else(String::new, |architecture| {
+        format!(
+            "APT::Architecture \"{architecture}\";\n#clear APT::Architectures;\nAPT::Architectures {{ \"{architecture}\"; }};\n"
+        )
+    });
+    let common = format!(
         r#"Dir::Etc::SourceList "{dir}/sources.list";
 Dir::Etc::SourceParts "/dev/null";
 Dir::Etc::Preferences "/dev/null";
@@ -133,7 +139,8 @@ APT::Default-Release "";
 #clear APT::Update;
 APT::Update::Error-Mode "any";
 "#
-    )
+    );
+    common + &architecture
 }
 
 #[cfg(test)]
@@ -148,7 +155,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let suite = Suite { dir: dir.path().to_owned() };
-        fs::write(suite.settings(), settings(dir.path())).unwrap();
+        fs::write(suite.settings(), settings(dir.path(), Some("arm64"))).unwrap();
         let mut config = clean(OsStr::new("apt-config"));
         config.arg("--config-file").arg(suite.settings()).arg("shell");
         for (name, key) in [
@@ -164,6 +171,11 @@ mod tests {
         assert_eq!(shell.lines().count(), 5, "{shell}");
         let ours = format!("='{}/", dir.path().display());
         assert!(shell.lines().all(|line| line.contains(&ours)), "{shell}");
+
+        let architecture = ["shell", "architecture", "APT::Architecture"];
+        let mut config = clean(OsStr::new("apt-config"));
+        let said = quietly(config.arg("--config-file").arg(suite.settings()).args(architecture));
+        assert_eq!(said.unwrap(), "architecture='arm64'\n");
 
         let hooks = quietly(
             clean(OsStr::new("apt-config"))

@@ -12,19 +12,19 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{kernel::Cgroups, report::Report};
-use crate::process::clean;
+use super::{arch::Arch, kernel::Cgroups, report::Report};
+use crate::process::{clean, end_with_parent};
 
 /// What QEMU and the kernel are told, but for what differs from guest to guest. Emulation with one processor is what
 /// works everywhere, and the same way: KVM does not in many machines that are guests themselves.
-const MACHINE: [&str; 10] =
-    ["-accel", "tcg,thread=single", "-smp", "1", "-cpu", "Nehalem,-cx16", "-m", "2048", "-display", "none"];
+const MACHINE: [&str; 8] = ["-accel", "tcg,thread=single", "-smp", "1", "-m", "2048", "-display", "none"];
 
 /// A guest to be.
 #[derive(Debug)]
 pub(crate) struct Guest<'a> {
     /// What its logs are called.
     pub(crate) name: &'a str,
+    pub(crate) arch: &'static Arch,
     pub(crate) kernel: &'a Path,
     /// The initramfs.
     pub(crate) image: &'a Path,
@@ -43,7 +43,7 @@ impl Guest<'_> {
     pub(crate) fn run(&self) -> Result<Report> {
         fs::create_dir_all(self.logs).with_context(|| format!("making {}", self.logs.display()))?;
         let console = self.console();
-        let log = self.logs.join(format!("{}.log", self.name));
+        let log = self.log();
         let mut log = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
         let mark = mark()?;
         let mut qemu = Running(
@@ -51,7 +51,7 @@ impl Guest<'_> {
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()
-                .context("starting qemu-system-x86_64")?,
+                .with_context(|| format!("starting {}", self.arch.qemu))?,
         );
         let stdout = qemu.0.stdout.take().context("QEMU's stdout is not a pipe")?;
         let (send, lines) = mpsc::channel();
@@ -92,25 +92,41 @@ impl Guest<'_> {
         Ok(report)
     }
 
+    /// What comes over the serial line of the steps.
+    fn log(&self) -> PathBuf {
+        self.logs.join(format!("{}.log", self.name))
+    }
+
+    /// What the kernel says.
     fn console(&self) -> PathBuf {
-        self.logs.join(format!("{}-console.log", self.name))
+        if self.arch.has_console() {
+            self.logs.join(format!("{}-console.log", self.name))
+        } else {
+            self.log()
+        }
     }
 
     fn command(&self, mark: &str, console: &Path) -> Command {
-        let cgroups = match self.cgroups {
-            Cgroups::V1 => "v1",
-            Cgroups::V2 => "v2",
-        };
-        let mut qemu = clean(OsStr::new("qemu-system-x86_64"));
-        qemu.args(MACHINE).args(["-nodefaults", "-no-reboot"]);
+        let Arch { qemu, machine, steps, console: line, .. } = self.arch;
+        let mut qemu = clean(OsStr::new(qemu));
+        qemu.args(MACHINE).args(*machine).args(["-nodefaults", "-no-reboot"]);
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
-        // What the kernel does not know, the first process finds in its environment.
-        let line = format!("console=ttyS0 panic=-1 quiet tracer_mark={mark} tracer_cgroups={cgroups}");
+        // On a line that both write to, the kernel says only why it stops. What the kernel does not know of this, the
+        // first process finds in its environment.
+        let level = if self.arch.has_console() { "quiet" } else { "loglevel=1" };
+        let cgroups = self.cgroups.name();
+        let line = format!(
+            "console={line} panic=-1 {level} tracer_mark={mark} tracer_cgroups={cgroups} tracer_steps={steps}"
+        );
         qemu.arg("-append").arg(line);
-        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        if self.arch.has_console() {
+            qemu.arg("-serial").arg(format!("file:{}", console.display()));
+        }
+        qemu.args(["-serial", "stdio"]);
         if let Some(shift) = self.icount {
             qemu.arg("-icount").arg(format!("shift={shift}"));
         }
+        end_with_parent(&mut qemu);
         qemu
     }
 }

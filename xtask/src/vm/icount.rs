@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    env::consts::ARCH,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -18,11 +19,12 @@ use serde_json::{Value, json};
 
 use super::{
     HOOKS,
+    arch::Arch,
     guest::Guest,
     image::Image,
     kernel::{Cgroups, Kernel},
     logs,
-    report::Step,
+    report::{Status, Step},
 };
 use crate::{
     artifact,
@@ -80,6 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
     make_image(options, scratch.path(), &image)?;
     let guest = Guest {
         name: "icount",
+        arch: Arch::of(ARCH)?,
         kernel: &kernel,
         image: &image,
         cgroups: Cgroups::V2,
@@ -88,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         logs: &logs(),
     };
     let report = guest.run()?;
-    for step in report.steps.iter().filter(|step| step.status != Some(0)) {
+    for step in report.steps.iter().filter(|step| step.status != Some(Status::Exit(0))) {
         eprintln!("xtask: {} failed:\n    {}", step.name, step.output.join("\n    "));
     }
     ensure!(report.done, "the guest ended early; {}", report.stray.join("\n"));
@@ -131,9 +134,8 @@ fn name(what: &str, hook: &str) -> String {
 
 fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
     eprintln!("xtask: building what the guest runs …");
-    let image = Image::new(scratch)?;
-    image.add(&dist::native_tracer()?, Path::new("/usr/bin/tracer"))?;
-    image.program("runc")?;
+    let image = Image::new(scratch, Arch::of(ARCH)?, &["runc"])?;
+    image.add(&dist::tracer(ARCH)?, Path::new("/usr/bin/tracer"))?;
     image.add(&bench()?, Path::new("/usr/bin/tracer-bench"))?;
     let load = compile(scratch)?;
     image.add(&load, Path::new("/load"))?;
@@ -155,7 +157,7 @@ fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
 fn bench() -> Result<PathBuf> {
     let mut command = cargo_stable("build");
     command.args(["--release", "--package", "tracer-bench", "--bin", "tracer-bench"]);
-    let built = artifact::executables(Target::of(std::env::consts::ARCH)?.select(&mut command))?;
+    let built = artifact::executables(Target::of(ARCH)?.select(&mut command))?;
     let bench = built.into_iter().find(|binary| binary.name == "tracer-bench");
     Ok(bench.context("cargo built no binary named tracer-bench")?.path)
 }
@@ -207,7 +209,7 @@ impl Costs {
     /// From what the steps say: a name and nanoseconds a line.
     fn of(steps: &[Step]) -> Result<Self> {
         let mut costs = BTreeMap::new();
-        for step in steps.iter().filter(|step| step.status == Some(0)) {
+        for step in steps.iter().filter(|step| step.status == Some(Status::Exit(0))) {
             let mut loads = BTreeMap::new();
             for line in &step.output {
                 let Some((name, nanoseconds)) = line.split_once(' ') else { continue };
@@ -306,7 +308,7 @@ mod tests {
 
     fn step(name: &str, status: i32, lines: &[&str]) -> Step {
         let output = lines.iter().map(ToString::to_string).collect();
-        Step { name: name.to_owned(), status: Some(status), output, time: Duration::ZERO }
+        Step { name: name.to_owned(), status: Some(Status::Exit(status)), output, time: Duration::ZERO }
     }
 
     fn steps() -> Vec<Step> {
@@ -352,7 +354,7 @@ mod tests {
     #[test]
     fn what_failed_is_not_known() {
         let mut measured = steps();
-        measured[2].status = Some(1);
+        measured[2].status = Some(Status::Exit(1));
         let figures = Costs::of(&measured).unwrap().figures(&["sys-exit"]);
         assert!(
             figures.contains("1  selected / floor, open+close                       not known"),
@@ -361,7 +363,7 @@ mod tests {
         measured[1].output.remove(0);
         assert!(Costs::of(&measured).unwrap_err().to_string().contains("did not say what open takes"));
         measured.remove(1);
-        measured[0].status = Some(1);
+        measured[0].status = Some(Status::Exit(1));
         assert!(Costs::of(&measured).is_err());
     }
 

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::{arch::Arch, packages};
 use crate::{
     elf,
     process::{clean, find, quietly},
@@ -25,8 +26,8 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// One that boots, with busybox and nothing else, made below `scratch`.
-    pub(crate) fn new(scratch: &Path) -> Result<Self> {
+    /// One that boots, with busybox and these programs, made below `scratch`.
+    pub(crate) fn new(scratch: &Path, arch: &Arch, programs: &[&str]) -> Result<Self> {
         let image = Self { tree: scratch.join("tree") };
         // As distributions have it: what is in one place, is found in the other.
         for (dir, target) in
@@ -39,15 +40,36 @@ impl Image {
             fs::create_dir_all(image.tree.join(dir))?;
         }
         image.executable("/init", INIT)?;
-        let busybox = find("busybox").context("busybox is missing")?;
-        image.add(&busybox, Path::new("/bin/busybox"))?;
+        if arch.is_native() {
+            let busybox = find("busybox").context("busybox is missing")?;
+            image.add(&busybox, Path::new("/bin/busybox"))?;
+            for name in programs {
+                let path = find(name).with_context(|| format!("{name} is missing"))?;
+                image.add(&path, &path)?;
+            }
+        } else {
+            image.add_packaged(&packages::tree(arch)?, programs)?;
+        }
         Ok(image)
     }
 
-    /// Adds a program of this machine at its own place.
-    pub(crate) fn program(&self, name: &str) -> Result<()> {
-        let path = find(name).with_context(|| format!("{name} is missing"))?;
-        self.add(&path, &path)
+    /// Adds busybox and programs out of the tree of unpacked packages, with all libraries that are in it: what needs which
+    /// only their own loader can tell.
+    fn add_packaged(&self, tree: &Path, programs: &[&str]) -> Result<()> {
+        const DIRECTORIES: [&str; 4] = ["bin", "usr/bin", "sbin", "usr/sbin"];
+        for name in programs.iter().copied().chain(["busybox"]) {
+            let found =
+                DIRECTORIES.iter().map(|dir| Path::new(dir).join(name)).find(|path| tree.join(path).exists());
+            let path = found.with_context(|| format!("no package has {name}"))?;
+            self.copy(&tree.join(&path), &Path::new("/").join(path))?;
+        }
+        for dir in ["lib", "usr/lib"] {
+            for library in libraries_below(&tree.join(dir))? {
+                let path = library.strip_prefix(tree).context("it is below the tree")?;
+                self.copy(&library, &Path::new("/").join(path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds a program, and the libraries it needs at their own places.
@@ -78,7 +100,8 @@ impl Image {
         Ok(())
     }
 
-    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+    /// Adds a file as it is.
+    pub(crate) fn copy(&self, from: &Path, to: &Path) -> Result<()> {
         let path = self.inside(to)?;
         fs::copy(from, &path).with_context(|| format!("copying {} to {}", from.display(), path.display()))?;
         Ok(())
@@ -124,11 +147,25 @@ fn libraries(listed: &str) -> Result<Vec<&Path>> {
     Ok(files)
 }
 
+/// The shared libraries in a directory and those below it.
+fn libraries_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(libraries_below(&path)?);
+        } else if name.contains(".so") && path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 /// Runs a program that fills a directory.
-pub(crate) fn fill(program: &Path, dir: &Path) -> Result<()> {
+pub(crate) fn fill(program: &mut Command, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
-    let mut command: Command = clean(program.as_os_str());
-    quietly(command.arg(dir)).map(drop)
+    quietly(program.arg(dir)).map(drop)
 }
 
 #[cfg(test)]
@@ -145,6 +182,24 @@ mod tests {
             [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]
         );
         assert!(libraries("\tlibyajl.so.2 => not found\n").is_err());
+    }
+
+    #[test]
+    fn packages_bring_programs_and_all_libraries() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (tree, image) = (scratch.path().join("packages"), Image { tree: scratch.path().join("tree") });
+        for file in
+            ["bin/busybox", "usr/sbin/runc", "usr/lib/vax/libc.so.6", "usr/lib/vax/libc.a", "lib/ld.so.1"]
+        {
+            fs::create_dir_all(tree.join(file).parent().unwrap()).unwrap();
+            fs::write(tree.join(file), file).unwrap();
+        }
+        image.add_packaged(&tree, &["runc"]).unwrap();
+        let mut files = walk(&image.tree);
+        files.sort();
+        let expected = ["bin/busybox", "lib/ld.so.1", "usr/lib/vax/libc.so.6", "usr/sbin/runc"];
+        assert_eq!(files, expected.map(|file| image.tree.join(file)));
+        assert!(image.add_packaged(&tree, &["crun"]).is_err());
     }
 
     #[test]

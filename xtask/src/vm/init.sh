@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first process of a guest of `cargo xtask vm`. The kernel's messages go to the first serial line, what the
-# steps say to the second, each between two lines that begin with the mark that the kernel's command line names.
+# The first process of a guest of `cargo xtask vm`. What the steps say goes to the serial line that the kernel's command
+# line names, each between two lines that begin with the mark that it names too.
 if [ "$1" != inside ]; then
     # Container runtimes leave their root by pivot_root, which nobody can do from the kernel's first one. So all goes on
     # in a mount of it.
@@ -50,8 +50,41 @@ step() {
     echo "$tracer_mark end $name $?"
 }
 
-exec < /dev/null > /dev/ttyS1 2>&1
-stty -F /dev/ttyS1 raw
+# The same for tests that tracer is told a hook for, as far as the kernel has it: else tracer ends with 3, and says so.
+step_at() {
+    hook=$1
+    shift
+    tracer trace open --hook "$hook" --max-events 1 --timeout 1s --host > /tmp/hook 2>&1
+    if [ $? = 3 ]; then
+        echo "$tracer_mark begin $1"
+        cat /tmp/hook
+        echo "$tracer_mark end $1 absent"
+    else
+        step "$@"
+    fi
+}
+
+# A kernel without BTF: tracer says what is missing, and that it cannot be helped, by 3.
+cat > /usr/bin/without_btf << 'END'
+#!/bin/sh
+mount -t tmpfs none /sys/kernel/btf
+for command in "trace open" "trace exec" list-containers; do
+    timeout 30 tracer $command > /tmp/said 2>&1
+    status=$?
+    if [ $status != 3 ] || ! grep -q 'no kernel BTF: .* CONFIG_DEBUG_INFO_BTF=y' /tmp/said; then
+        echo "tracer $command: $status"
+        cat /tmp/said
+        umount /sys/kernel/btf
+        exit 1
+    fi
+done
+cat /tmp/said
+umount /sys/kernel/btf
+END
+chmod +x /usr/bin/without_btf
+
+exec < /dev/null > "/dev/$tracer_steps" 2>&1
+stty -F "/dev/$tracer_steps" raw
 . /steps
 echo "$tracer_mark done"
 reboot -f

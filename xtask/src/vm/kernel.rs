@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use super::arch::Arch;
 use crate::{
     cache,
     setup::suite::{self, Suite},
@@ -21,24 +22,37 @@ pub(crate) enum Cgroups {
     V2,
 }
 
+impl Cgroups {
+    /// As the guest is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
 /// A kernel of a Debian suite, the newest that it has.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     suite: &'static str,
+    /// As Rust names it.
+    arch: &'static str,
     pub(crate) cgroups: Cgroups,
+    /// Hooks of opens that it does not have.
+    pub(crate) lacks: &'static [&'static str],
 }
 
 /// What `cargo xtask vm` runs unless told.
-pub(crate) const KERNELS: [Kernel; 4] = [
-    Kernel { name: "5.10", suite: "bullseye", cgroups: Cgroups::V1 },
-    Kernel { name: "6.1", suite: "bookworm", cgroups: Cgroups::V2 },
-    Kernel { name: "6.12", suite: "trixie", cgroups: Cgroups::V2 },
-    Kernel { name: "7", suite: "trixie-backports", cgroups: Cgroups::V2 },
+pub(crate) const KERNELS: [Kernel; 5] = [
+    // `fexit` takes what came with 5.15.
+    Kernel { name: "5.10", suite: "bullseye", arch: "x86_64", cgroups: Cgroups::V1, lacks: &["fexit"] },
+    Kernel { name: "6.1", suite: "bookworm", arch: "x86_64", cgroups: Cgroups::V2, lacks: &[] },
+    Kernel { name: "6.12", suite: "trixie", arch: "x86_64", cgroups: Cgroups::V2, lacks: &[] },
+    Kernel { name: "7", suite: "trixie-backports", arch: "x86_64", cgroups: Cgroups::V2, lacks: &[] },
+    Kernel { name: "6.12-aarch64", suite: "trixie", arch: "aarch64", cgroups: Cgroups::V2, lacks: &[] },
 ];
-
-/// The package that depends on the suite's newest kernel: that for virtual machines, without the drivers of others.
-const PACKAGE: &str = "linux-image-cloud-amd64";
 
 impl Kernel {
     /// The kernel of that name.
@@ -47,6 +61,10 @@ impl Kernel {
             let names: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
             format!("there is no kernel {name}: there are {} (--kernel takes a file)", names.join(", "))
         })
+    }
+
+    pub(crate) fn arch(&self) -> Result<&'static Arch> {
+        Arch::of(self.arch)
     }
 
     /// The file to boot. Fetched unless it is in the cache; `anew` fetches in any case.
@@ -59,8 +77,10 @@ impl Kernel {
         fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
         eprintln!("xtask: fetching the kernel of Debian {} to {} (30 MB)", self.suite, file.display());
         let scratch = tempfile::tempdir_in(&cache)?;
-        let suite = Suite::open(&suite::mirror()?, self.suite, &scratch.path().join("apt"))?;
-        let mut package = PACKAGE.to_owned();
+        let debian = self.arch()?.debian;
+        let suite = Suite::open(&suite::mirror()?, self.suite, Some(debian), &scratch.path().join("apt"))?;
+        // It depends on the suite's newest kernel: that for virtual machines, without the drivers of others.
+        let mut package = format!("linux-image-cloud-{debian}");
         while let Some(next) = next_package(&suite.show(&package)?) {
             package = next;
         }
@@ -104,11 +124,15 @@ mod tests {
             next_package(&format!("Package: {package}\nVersion: 1\nDepends: {depends}\nSize: 3\n"))
         };
         let image = "linux-image-6.1.0-50-cloud-amd64";
-        assert_eq!(next(PACKAGE, &format!("{image} (= 6.1.176-1)")).as_deref(), Some(image));
+        assert_eq!(
+            next("linux-image-cloud-amd64", &format!("{image} (= 6.1.176-1)")).as_deref(),
+            Some(image)
+        );
         assert_eq!(next(image, "kmod, linux-base (>= 4.3~), initramfs-tools | linux-initramfs-tool"), None);
         let (image, binary) = ("linux-image-7.3.4-cloud-amd64", "linux-binary-7.3.4-cloud-amd64");
         assert_eq!(
-            next(PACKAGE, &format!("linux-base-cloud-amd64 (= 7), {image} (= 7)")).as_deref(),
+            next("linux-image-cloud-amd64", &format!("linux-base-cloud-amd64 (= 7), {image} (= 7)"))
+                .as_deref(),
             Some(image)
         );
         assert_eq!(

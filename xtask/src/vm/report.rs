@@ -4,12 +4,20 @@
 
 use std::time::{Duration, Instant};
 
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Exit(i32),
+    /// The kernel does not have what it is about.
+    Absent,
+}
+
 /// One step of a guest.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) name: String,
     /// None where the guest ended within it.
-    pub(crate) status: Option<i32>,
+    pub(crate) status: Option<Status>,
     pub(crate) output: Vec<String>,
     /// By the clock of this machine, not of the guest.
     pub(crate) time: Duration,
@@ -56,7 +64,11 @@ impl Report {
             ["end", name, status] => {
                 if let (Some(step), Some(began)) = (self.steps.last_mut(), self.began.take()) {
                     step.time = began.elapsed();
-                    step.status = status.parse().ok().filter(|_| step.name == name);
+                    let status = match status {
+                        "absent" => Some(Status::Absent),
+                        number => number.parse().ok().map(Status::Exit),
+                    };
+                    step.status = status.filter(|_| step.name == name);
                 }
             }
             ["done"] => self.done = true,
@@ -90,10 +102,17 @@ mod tests {
         assert_eq!(report.stray, ["early"]);
         assert_eq!(report.running(), None);
         let [doctor, open] = &report.steps[..] else { panic!("{report:?}") };
-        assert_eq!((doctor.name.as_str(), doctor.status), ("doctor", Some(0)));
+        assert_eq!((doctor.name.as_str(), doctor.status), ("doctor", Some(Status::Exit(0))));
         assert_eq!(doctor.output, ["ok kernel", ""]);
-        assert_eq!((open.name.as_str(), open.status), ("open", Some(101)));
+        assert_eq!((open.name.as_str(), open.status), ("open", Some(Status::Exit(101))));
         assert_eq!(open.output, ["no newline"]);
+    }
+
+    #[test]
+    fn what_is_absent_is_no_exit_status() {
+        let report = report("@@1a2b begin open:fexit\nno such hook\n@@1a2b end open:fexit absent\n");
+        assert_eq!(report.steps[0].status, Some(Status::Absent));
+        assert_eq!(report.steps[0].output, ["no such hook"]);
     }
 
     #[test]
