@@ -16,7 +16,7 @@ use tracer_common::preemption::{IRQ_RESTORE, IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_
 #[inline(always)]
 pub fn undisturbed<T>(body: impl FnOnce() -> T) -> T {
     let mut flags = MaybeUninit::<u64>::uninit();
-    // SAFETY: as `call` has it. No memory is touched.
+    // SAFETY: a call, which leaves r6 to r9 alone, of a function that takes nothing and touches no memory of the program's.
     unsafe {
         asm!(
             "call {function}",
@@ -26,8 +26,8 @@ pub fn undisturbed<T>(body: impl FnOnce() -> T) -> T {
         );
     }
     let result = body();
-    // SAFETY: calls, which leave r6 to r9 alone, of functions that take nothing, or room for one word, which `flags` is.
-    // What was disabled above is enabled here, on every way, and nothing else is.
+    // SAFETY: likewise, or of functions that take room for a word, which `flags` is. What was disabled above is enabled here,
+    // on every way, and nothing else is.
     unsafe {
         asm!(
             "call {function}",

@@ -98,6 +98,8 @@ struct Boot {
     arch: &'static Arch,
     file: PathBuf,
     cgroups: Cgroups,
+    /// As [`Kernel::icount`].
+    icount: Option<u32>,
     /// The hooks that it may lack; none is known of a kernel that was named by its file, which may lack any.
     lacks: &'static [&'static str],
 }
@@ -126,7 +128,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             kernel: &boot.file,
             image: &image,
             cgroups: boot.cgroups,
-            icount: None,
+            icount: boot.icount,
             limit: GUEST_LIMIT,
             logs: &logs,
         };
@@ -154,8 +156,8 @@ impl Options {
         let mut boots = Vec::new();
         for kernel in named {
             let file = kernel.file(self.update)?;
-            let Kernel { name, cgroups, lacks, .. } = *kernel;
-            boots.push(Boot { name: name.to_owned(), arch: kernel.arch()?, file, cgroups, lacks });
+            let Kernel { name, cgroups, icount, lacks, .. } = *kernel;
+            boots.push(Boot { name: name.to_owned(), arch: kernel.arch()?, file, cgroups, icount, lacks });
         }
         for file in &self.kernel {
             ensure!(file.is_file(), "there is no kernel {}", file.display());
@@ -165,6 +167,7 @@ impl Options {
                 arch: Arch::of(ARCH)?,
                 file: file.clone(),
                 cgroups: Cgroups::V2,
+                icount: None,
                 lacks: &HOOKS,
             });
         }
@@ -468,6 +471,7 @@ mod tests {
             arch: Arch::of("x86_64").unwrap(),
             file: PathBuf::new(),
             cgroups: Cgroups::V2,
+            icount: None,
             lacks: &["fexit"],
         };
         let mut report = Report::new("@@x");

@@ -17,6 +17,7 @@ use tracing::warn;
 use super::{
     Bpf, EventFilter, OpenHook, Options,
     btf::{KERNEL_BTF, KernelTypes},
+    hooks, preemption,
 };
 use crate::{cri, error::Unsupported, privileges, runtime};
 
@@ -297,10 +298,15 @@ fn judge_memory_limit(version: Option<(u32, u32)>, limit: Option<u64>) -> Option
 }
 
 fn tracefs() -> Outcome {
-    if Path::new("/sys/kernel/tracing/events").exists() {
-        Outcome::Fine("/sys/kernel/tracing (not needed)".into())
-    } else {
-        Outcome::Note("not mounted; not needed".into())
+    match (hooks::has_event(), preemption::of_programs()) {
+        (true, true) => Outcome::Fine("mounted".into()),
+        (true, false) => Outcome::Fine("mounted (not needed)".into()),
+        (false, true) => Outcome::Note(
+            "not mounted: what happens while a program is preempted is lost; `mount -t tracefs tracefs \
+             /sys/kernel/tracing` prevents that"
+                .into(),
+        ),
+        (false, false) => Outcome::Note("not mounted; not needed".into()),
     }
 }
 

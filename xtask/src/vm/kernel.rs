@@ -40,6 +40,10 @@ pub(crate) struct Kernel {
     /// As Rust names it.
     arch: &'static str,
     pub(crate) cgroups: Cgroups,
+    /// Has the guest's clock count instructions ([`super::guest::Guest::icount`]), for kernels that preempt tasks in the
+    /// kernel. By this machine's clock a guest that had to wait for its turn sees several ticks pass within a few
+    /// instructions, and a task preempted for its slice being over that has hardly run. No hardware does that to it.
+    pub(crate) icount: Option<u32>,
     /// Hooks of opens that it does not have.
     pub(crate) lacks: &'static [&'static str],
 }
@@ -47,11 +51,32 @@ pub(crate) struct Kernel {
 /// What `cargo xtask vm` runs unless told.
 pub(crate) const KERNELS: [Kernel; 5] = [
     // `fexit` takes what came with 5.15.
-    Kernel { name: "5.10", suite: "bullseye", arch: "x86_64", cgroups: Cgroups::V1, lacks: &["fexit"] },
-    Kernel { name: "6.1", suite: "bookworm", arch: "x86_64", cgroups: Cgroups::V2, lacks: &[] },
-    Kernel { name: "6.12", suite: "trixie", arch: "x86_64", cgroups: Cgroups::V2, lacks: &[] },
-    Kernel { name: "7", suite: "trixie-backports", arch: "x86_64", cgroups: Cgroups::V2, lacks: &[] },
-    Kernel { name: "6.12-aarch64", suite: "trixie", arch: "aarch64", cgroups: Cgroups::V2, lacks: &[] },
+    Kernel {
+        name: "5.10",
+        suite: "bullseye",
+        arch: "x86_64",
+        cgroups: Cgroups::V1,
+        icount: None,
+        lacks: &["fexit"],
+    },
+    Kernel { name: "6.1", suite: "bookworm", arch: "x86_64", cgroups: Cgroups::V2, icount: None, lacks: &[] },
+    Kernel { name: "6.12", suite: "trixie", arch: "x86_64", cgroups: Cgroups::V2, icount: None, lacks: &[] },
+    Kernel {
+        name: "7",
+        suite: "trixie-backports",
+        arch: "x86_64",
+        cgroups: Cgroups::V2,
+        icount: Some(1),
+        lacks: &[],
+    },
+    Kernel {
+        name: "6.12-aarch64",
+        suite: "trixie",
+        arch: "aarch64",
+        cgroups: Cgroups::V2,
+        icount: None,
+        lacks: &[],
+    },
 ];
 
 impl Kernel {
