@@ -403,7 +403,9 @@ fn summary(boots: &[Boot], rows: &[Row]) -> String {
             rows.iter().filter(|row| row.result == Outcome::Passed).filter_map(|row| row.hook()).collect();
         hooks.dedup();
         let mut tally = Tally::default();
-        rows.iter().for_each(|row| tally += row.tally);
+        for row in &rows {
+            tally += row.tally;
+        }
         let result = if rows.iter().all(|row| row.passed()) { "" } else { "**failed**: " };
         let minutes = rows.iter().map(|row| row.time).sum::<Duration>().as_secs_f64() / 60.0;
         let cgroups = boot.cgroups.name();
