@@ -212,7 +212,9 @@ mod tests {
             let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
             stat.rsplit_once(')').is_some_and(|(_, state)| !state.trim_start().starts_with(['Z', 'X']))
         };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while runs() {
+            assert!(std::time::Instant::now() < end, "process {child} still runs");
             std::thread::yield_now();
         }
     }
