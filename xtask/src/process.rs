@@ -204,7 +204,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut this = Command::new(env::current_exe().unwrap());
         this.args(["--exact", "process::tests::what_is_bound_to_its_parent_ends_with_it"]);
-        let status = this.env("XTASK_TEST_PARENT", file.path()).output().unwrap().status;
+        // Not through pipes, which its child would hold open.
+        let this = this.env("XTASK_TEST_PARENT", file.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = this.status().unwrap();
         assert!(!status.success());
         let child = std::fs::read_to_string(file.path()).unwrap();
         // Nobody but init is left to reap it.
