@@ -78,7 +78,7 @@ for command in "trace open" "trace exec" list-containers; do
         exit 1
     fi
 done
-cat /tmp/said
+echo 'exit code 3, and what is missing'
 umount /sys/kernel/btf
 END
 chmod +x /usr/bin/without_btf
