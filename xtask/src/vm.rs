@@ -382,7 +382,7 @@ fn table(rows: &[Row]) -> String {
             Outcome::Failed => "FAILED",
         };
         let line = format!(
-            "{:<8}{:<20}{result:<8}{:>8.1} s  {}",
+            "{:<7} {:<20}{result:<8}{:>8.1} s  {}",
             row.kernel,
             row.step,
             row.time.as_secs_f64(),
