@@ -50,6 +50,12 @@ pub(crate) fn executables_with(cargo: &mut Command, flags: &[&str]) -> Result<Ve
     Ok(found)
 }
 
+/// Of what cargo built, the executable of this name.
+pub(crate) fn named(built: Vec<Executable>, name: &str) -> Result<PathBuf> {
+    let found = built.into_iter().find(|binary| binary.name == name);
+    Ok(found.with_context(|| format!("cargo built no executable named {name}"))?.path)
+}
+
 /// The executable that one line of cargo's output announces.
 fn parse(line: &str) -> Option<Executable> {
     let message: Value = serde_json::from_str(line).ok()?;

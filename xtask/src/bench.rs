@@ -63,6 +63,5 @@ pub(crate) fn command(tracer: &Path, arguments: &[String]) -> Result<Command> {
 }
 
 fn built(cargo: &mut Command, name: &str, flags: &[&str]) -> Result<PathBuf> {
-    let found = artifact::executables_with(cargo, flags)?.into_iter().find(|binary| binary.name == name);
-    Ok(found.with_context(|| format!("cargo built no binary named {name}"))?.path)
+    artifact::named(artifact::executables_with(cargo, flags)?, name)
 }

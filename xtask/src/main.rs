@@ -13,12 +13,11 @@ mod cli;
 mod demo;
 mod dist;
 mod elf;
-mod faults;
 mod fuzz;
+mod long;
 mod pins;
 mod process;
 mod setup;
-mod soak;
 mod tally;
 mod vm;
 
@@ -63,8 +62,8 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Dist)?;
             print!("{}", dist::run(&arch)?);
         }
-        Task::Faults => return faults::run(),
-        Task::Soak { minutes } => return soak::run(minutes),
+        Task::Faults => return long::faults(),
+        Task::Soak { minutes } => return long::soak(minutes),
         Task::Fuzz { options } => return fuzz::run(&options),
         Task::Vm { options } => return vm::run(&options),
         Task::Demo { tracer } => return demo::run(tracer),

@@ -265,9 +265,7 @@ fn compiler_of_programs(arch: &Arch, mut built: Vec<artifact::Executable>) -> Re
     if !arch.is_native() {
         built = artifact::executables(cargo_of_tests("build", ARCH)?.args(["--bin", NAME]))?;
     }
-    let found = built.iter().find(|binary| binary.name == NAME);
-    let found = found.with_context(|| format!("cargo built no binary named {NAME}"))?;
-    let mut compiler = clean(found.path.as_os_str());
+    let mut compiler = clean(artifact::named(built, NAME)?.as_os_str());
     if !arch.is_native() {
         compiler.env("TRACER_TEST_CC", arch.compiler);
     }
@@ -320,8 +318,13 @@ impl Row {
 
     /// The hook that its tests were run with.
     fn hook(&self) -> Option<&str> {
-        self.step.split_once(':').map(|(_, hook)| hook)
+        hook_of(&self.step)
     }
+}
+
+/// The hook that a step's tests are run with, by its name.
+fn hook_of(step: &str) -> Option<&str> {
+    step.split_once(':').map(|(_, hook)| hook)
 }
 
 /// What came of a guest: a line for each step, after the output of those that failed.
@@ -356,8 +359,7 @@ fn judge(boot: &Boot, report: Result<Report>, time: Duration) -> Vec<Row> {
 fn row(boot: &Boot, step: &Step) -> Row {
     let mut tally = Tally::default();
     let tested = step.output.iter().filter(|line| tally.add(line)).count() > 0;
-    let hook = step.name.split_once(':').map(|(_, hook)| hook);
-    let may_lack = hook.is_some_and(|hook| boot.lacks.contains(&hook));
+    let may_lack = hook_of(&step.name).is_some_and(|hook| boot.lacks.contains(&hook));
     let (result, what) = match step.status {
         None => (Outcome::Failed, "the guest ended".to_owned()),
         Some(Status::Absent) if may_lack => (Outcome::Absent, "this kernel has no such hook".to_owned()),

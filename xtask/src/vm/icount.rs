@@ -157,9 +157,7 @@ fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
 fn bench() -> Result<PathBuf> {
     let mut command = cargo_stable("build");
     command.args(["--release", "--package", "tracer-bench", "--bin", "tracer-bench"]);
-    let built = artifact::executables(Target::of(ARCH)?.select(&mut command))?;
-    let bench = built.into_iter().find(|binary| binary.name == "tracer-bench");
-    Ok(bench.context("cargo built no binary named tracer-bench")?.path)
+    artifact::named(artifact::executables(Target::of(ARCH)?.select(&mut command))?, "tracer-bench")
 }
 
 fn compile(scratch: &Path) -> Result<PathBuf> {
