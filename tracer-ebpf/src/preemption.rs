@@ -16,39 +16,50 @@ use tracer_common::preemption::{IRQ_RESTORE, IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_
 #[inline(always)]
 pub fn undisturbed<T>(body: impl FnOnce() -> T) -> T {
     let mut flags = MaybeUninit::<u64>::uninit();
-    // SAFETY: a call, which leaves r6 to r9 alone, of a function that takes nothing and touches no memory of the program's.
-    unsafe {
-        asm!(
-            "call {function}",
-            function = const PREEMPT_DISABLE,
-            lateout("r0") _, lateout("r1") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
-            options(nomem, nostack),
-        );
-    }
+    // SAFETY: these take nothing.
+    unsafe { call::<PREEMPT_DISABLE>() };
     let result = body();
-    // SAFETY: likewise, or of functions that take room for a word, which `flags` is. What was disabled above is enabled here,
-    // on every way, and nothing else is.
+    // SAFETY: they take nothing, or room for one word, which `flags` is. What was disabled above is enabled here, on every
+    // way, and nothing else is.
     unsafe {
-        asm!(
-            "call {function}",
-            function = const IRQ_SAVE,
-            inlateout("r1") flags.as_mut_ptr() => _,
-            lateout("r0") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
-            options(nostack),
-        );
-        asm!(
-            "call {function}",
-            function = const PREEMPT_ENABLE,
-            lateout("r0") _, lateout("r1") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
-            options(nostack),
-        );
-        asm!(
-            "call {function}",
-            function = const IRQ_RESTORE,
-            inlateout("r1") flags.as_mut_ptr() => _,
-            lateout("r0") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
-            options(nostack),
-        );
+        call_with::<IRQ_SAVE>(flags.as_mut_ptr());
+        call::<PREEMPT_ENABLE>();
+        call_with::<IRQ_RESTORE>(flags.as_mut_ptr());
     }
     result
+}
+
+/// Calls what user space has put in for this number.
+///
+/// # Safety
+/// That takes no argument, and may be called here.
+#[inline(always)]
+unsafe fn call<const FUNCTION: u32>() {
+    // SAFETY: a call, which leaves r6 to r9 alone; the caller vouches for the rest.
+    unsafe {
+        asm!(
+            "call {function}",
+            function = const FUNCTION,
+            lateout("r0") _, lateout("r1") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Likewise, with an argument.
+///
+/// # Safety
+/// That takes such an argument, and may be called here.
+#[inline(always)]
+unsafe fn call_with<const FUNCTION: u32>(argument: *mut u64) {
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "call {function}",
+            function = const FUNCTION,
+            inlateout("r1") argument => _,
+            lateout("r0") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
+            options(nostack),
+        );
+    }
 }
