@@ -102,7 +102,7 @@ pub fn require() -> Result<(), Unsupported> {
 }
 
 fn kernel() -> Outcome {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = release();
     match parse_release(&release) {
         Some(version) if version < OLDEST_KERNEL => Outcome::Missing(
             format!("Linux {release} is too old"),
@@ -112,9 +112,14 @@ fn kernel() -> Outcome {
     }
 }
 
-/// Major and minor version of the kernel that runs.
+/// What the kernel that runs is called.
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Its major and minor version.
 pub(super) fn kernel_release() -> Option<(u32, u32)> {
-    parse_release(&rustix::system::uname().release().to_string_lossy())
+    parse_release(&release())
 }
 
 fn parse_release(release: &str) -> Option<(u32, u32)> {
@@ -230,16 +235,15 @@ fn judge_lockdown(modes: Option<&str>) -> Outcome {
 /// Whether processes may be looked into, which takes more than a capability where a security module has a say. Tried
 /// with two that nobody has confined: init, and the kernel's own first one, for inits that are guarded.
 fn processes() -> Outcome {
-    let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"]
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok());
+    const LABELS: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
     let looked = runtime::look_into(1).or_else(|error| runtime::look_into(2).map_err(|_| error));
-    judge_processes(looked.err(), label.as_deref())
+    judge_processes(looked.err(), || LABELS.iter().find_map(|path| fs::read_to_string(path).ok()))
 }
 
-fn judge_processes(error: Option<std::io::Error>, label: Option<&str>) -> Outcome {
+fn judge_processes(error: Option<std::io::Error>, label: impl FnOnce() -> Option<String>) -> Outcome {
     let Some(error) = error else { return Outcome::Fine("/proc/PID/root can be opened".into()) };
-    let who = match label.and_then(apparmor_profile) {
+    let label = label();
+    let who = match label.as_deref().and_then(apparmor_profile) {
         Some(profile) => format!("the AppArmor profile {profile}, which confines tracer: run it unconfined"),
         None => "a security module, or a sandbox that tracer runs in".to_owned(),
     };
@@ -284,8 +288,7 @@ fn judge_engines(sockets: &[PathBuf], refused: &[(PathBuf, std::io::Error)]) -> 
 
 /// Why the kernel may have refused memory for maps, if it counts them against a limit that is not lifted.
 pub(super) fn memory_limit() -> Option<String> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    judge_memory_limit(parse_release(&release), getrlimit(Resource::Memlock).current)
+    judge_memory_limit(kernel_release(), getrlimit(Resource::Memlock).current)
 }
 
 fn judge_memory_limit(version: Option<(u32, u32)>, limit: Option<u64>) -> Option<String> {
@@ -362,10 +365,13 @@ mod tests {
 
     #[test]
     fn who_forbids_to_look_into_processes_is_named() {
-        assert!(matches!(judge_processes(None, Some("docker-default (enforce)")), Outcome::Fine(_)));
-        let denied = |label| {
+        let label = || Some("docker-default (enforce)".to_owned());
+        assert!(matches!(judge_processes(None, label), Outcome::Fine(_)));
+        let denied = |label: Option<&str>| {
             let error = std::io::Error::from_raw_os_error(libc::EACCES);
-            let Outcome::Note(problem) = judge_processes(Some(error), label) else { panic!("{label:?}") };
+            let Outcome::Note(problem) = judge_processes(Some(error), || label.map(str::to_owned)) else {
+                panic!("{label:?}")
+            };
             assert!(problem.contains("/proc/1/root") && problem.contains("pods stay unknown"), "{problem}");
             problem
         };
