@@ -209,6 +209,17 @@ fn nested_deeply() {
     }
 }
 
+/// The real runc starts from a bundle that is odd but sound: its events have its names.
+fn named(bundle: &Bundle, mark: &str) {
+    let runtime = Runtime::runc();
+    let (own, _) = trace(bundle, mark, || {
+        runtime.run(bundle);
+    });
+    for event in &own {
+        bundle.assert_names(event);
+    }
+}
+
 /// A runc by name that hands over to the real one.
 struct StandIn {
     dir: scratch::Dir,
@@ -304,13 +315,7 @@ fn name_twice() {
         text.replacen(r#""annotations":{"#, r#""annotations":{"io.kubernetes.cri.sandbox-name":"first","#, 1);
     assert_ne!(twice, text);
     fs::write(bundle.config_path(), twice).unwrap();
-    let runtime = Runtime::runc();
-    let (own, _) = trace(&bundle, &mark, || {
-        runtime.run(&bundle);
-    });
-    for event in &own {
-        bundle.assert_names(event);
-    }
+    named(&bundle, &mark);
 }
 
 /// One that never ends.
@@ -369,13 +374,7 @@ fn unknown_values() {
         // runc 1.1 ignores, with a warning, capabilities that it does not know.
         .with_capabilities(&["CAP_OF_THE_FUTURE"])
         .edit(|config| config["ofTheFuture"] = json!({"even": ["this"]}));
-    let runtime = Runtime::runc();
-    let (own, _) = trace(&bundle, &mark, || {
-        runtime.run(&bundle);
-    });
-    for event in &own {
-        bundle.assert_names(event);
-    }
+    named(&bundle, &mark);
 }
 
 /// Annotations are strings; in this file one of them is not.

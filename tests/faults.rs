@@ -279,12 +279,8 @@ fn not_ours() {
     let tracer = as_nobody(launch, all, &[]).hold_stdout().start();
     Runtime::runc().run(&bundle).success();
     tracer.signal(Signal::INT);
-    let mut done = tracer.wait_end();
-    done.stdout.retain(|line| !line.ends_with("[NO NEWLINE AT THE END]"));
+    let done = tracer.wait_end().assert_cut_off();
     let summary = done.summary();
-    assert_eq!(done.status.code(), Some(0), "{}", done.log());
-    assert_eq!(summary.seen, summary.emitted + summary.filtered + summary.lost, "{}", done.log());
-    assert_eq!(summary.emitted, done.events().len() as u64, "{}", done.log());
     assert!(summary.lost > 0 && summary.emitted > 0, "{}", done.log());
 }
 

@@ -91,6 +91,29 @@ impl Quiet {
     }
 }
 
+/// Starts `trouble` beside a quiet container, which is let go when it `is_at_its_worst`. Who asks for the quiet one loses
+/// nothing; who asks for everything, with these arguments besides, gets `trouble` as well, and what is missing is counted.
+/// Returns what that one was told.
+fn beside(trouble: &Bundle, all: &[&str], is_at_its_worst: impl FnOnce(&Tracer)) -> Vec<Value> {
+    let pod = Pod::new("quiet", "app");
+    let all = Tracer::start(&[&["trace", "open", "-o", "json"], all].concat());
+    let tracer = Tracer::open(&pod.namespace);
+    let quiet = Quiet::start(&pod);
+    let runtime = Runtime::runc();
+    runtime.run_detached(trouble);
+    is_at_its_worst(&all);
+    quiet.go();
+    runtime.delete(trouble);
+
+    let done = tracer.stop();
+    done.assert_nothing_dropped();
+    quiet.assert_complete(&done.events());
+    let done = all.stop();
+    let events = done.events();
+    quiet.assert_counted(&events, &done);
+    events
+}
+
 /// It has all the processes that its cgroup lets it have, and forks on.
 fn fork_bomb() {
     const PROCESSES: usize = 100;
@@ -99,33 +122,19 @@ fn fork_bomb() {
     let bomb = Bundle::script(&Pod::new("bomb", "app"), &script)
         .with_fifo("/end")
         .edit(|config| config["linux"]["resources"]["pids"] = json!({"limit": PROCESSES}));
-    let pod = Pod::new("quiet", "app");
-    let all = Tracer::start(&["trace", "open", "-o", "json"]);
-    let tracer = Tracer::open(&pod.namespace);
-    let quiet = Quiet::start(&pod);
-    let runtime = Runtime::runc();
-    runtime.run_detached(&bomb);
     let refused =
         || fs::read_to_string(bomb.path().join("stderr")).is_ok_and(|log| log.contains("can't fork"));
-    wait::until("the bomb has reached its limit", || refused().then_some(()));
-    quiet.go();
-    runtime.delete(&bomb);
-
-    let done = tracer.stop();
-    done.assert_nothing_dropped();
-    quiet.assert_complete(&done.events());
-    // Who asks for everything gets the bomb as well, under its own name, or a count of what did not fit.
-    let done = all.stop();
-    let events = done.events();
+    let events = beside(&bomb, &[], |_| {
+        wait::until("the bomb has reached its limit", || refused().then_some(()));
+    });
     let of_bomb: Vec<&Value> = events.iter().filter(|event| event["open"]["path"] == *mark).collect();
     assert!(of_bomb.len() >= PROCESSES, "{} of the bomb", of_bomb.len());
     for event in of_bomb {
         bomb.assert_names(event);
     }
-    quiet.assert_counted(&events, &done);
 }
 
-/// Two programs that open files as fast as they can. Who asks for everything gets more than the least buffer holds.
+/// Two programs that open files as fast as they can: more than the least buffer holds.
 fn storm() {
     let storm = Bundle::pod(
         Dialect::Containerd,
@@ -133,22 +142,9 @@ fn storm() {
         &["/bin/sh", "-c", "echo on; /bin/opens 100000000 & exec /bin/opens 100000000"],
     )
     .with_program(&program::compile("opens.c"));
-    let pod = Pod::new("quiet", "app");
-    let all = Tracer::start(&["trace", "open", "--buffer-size", "4KiB", "-o", "json"]);
-    let tracer = Tracer::open(&pod.namespace);
-    let quiet = Quiet::start(&pod);
-    let runtime = Runtime::runc();
-    runtime.run_detached(&storm);
-    all.wait_for("a loss", |event| event["event"] == "lost");
-    quiet.go();
-    runtime.delete(&storm);
-
-    let done = tracer.stop();
-    done.assert_nothing_dropped();
-    quiet.assert_complete(&done.events());
-    let done = all.stop();
-    let events = done.events();
-    quiet.assert_counted(&events, &done);
+    let events = beside(&storm, &["--buffer-size", "4KiB"], |all| {
+        all.wait_for("a loss", |event| event["event"] == "lost");
+    });
     for event in events.iter().filter(|event| event["open"]["path"].to_string().contains("/many/")) {
         storm.assert_names(event);
     }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::need::find;
+use harness::bpf::Held;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
 use harness::{Bundle, Dialect, Pod, Runtime, Tracer, program, tracer};
@@ -283,23 +283,9 @@ fn watch(pid: u32, length: Duration, made: &Made) -> Vec<Sample> {
         .collect()
 }
 
-/// How many processes the tracer's programs follow: the entries of its map PROCESSES, which bpftool can list.
+/// How many processes the tracer's programs follow.
 fn followed(pid: u32) -> usize {
-    let id_of = |entry: fs::DirEntry| -> Option<String> {
-        let info = fs::read_to_string(entry.path()).ok()?;
-        let id = info.lines().find_map(|line| line.strip_prefix("map_id:"))?.trim().to_owned();
-        bpftool(&["map", "show", "id", &id])["name"].as_str().filter(|name| *name == "PROCESSES")?;
-        Some(id)
-    };
-    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("the tracer runs");
-    let id = infos.flatten().find_map(id_of).expect("the tracer has a map PROCESSES");
-    bpftool(&["map", "dump", "id", &id]).as_array().map_or(0, Vec::len)
-}
-
-fn bpftool(arguments: &[&str]) -> Value {
-    let mut command = Command::new(find("bpftool").expect("xtask installs it"));
-    serde_json::from_str(&wait::output(command.arg("--json").args(arguments), LIMIT).stdout)
-        .unwrap_or_default()
+    Held::by(pid).entries("PROCESSES")
 }
 
 fn report(told: &Told, samples: &[Sample], made: &Made, followed: usize, log: &str) {

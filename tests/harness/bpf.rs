@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use crate::wait::{self, LIMIT};
+use serde_json::Value;
+
+use crate::wait::{self, LIMIT, Output};
 
 /// The ids of the BPF programs, maps and links that a process holds. Ids are never used again.
 #[derive(Debug, Default)]
@@ -54,6 +56,21 @@ impl Held {
         }
     }
 
+    /// How many entries the map of this name has.
+    ///
+    /// # Panics
+    /// When none of the maps is called so.
+    #[track_caller]
+    pub fn entries(&self, map: &str) -> usize {
+        let json = |arguments: &[&str]| -> Value {
+            serde_json::from_str(&bpftool(arguments).stdout).unwrap_or_default()
+        };
+        let mut ids = self.maps.iter().map(u32::to_string);
+        let id = ids.find(|id| json(&["map", "show", "id", id])["name"] == map);
+        let id = id.unwrap_or_else(|| panic!("there is no map {map}"));
+        json(&["map", "dump", "id", &id]).as_array().map_or(0, Vec::len)
+    }
+
     /// Waits until nothing of it is left: the kernel frees it a little later than the process's descriptors.
     #[track_caller]
     pub fn wait_gone(&self) {
@@ -65,7 +82,10 @@ impl Held {
 
 /// Whether bpftool finds it.
 fn exists(kind: &str, id: u32) -> bool {
-    let bpftool = crate::need::find("bpftool").expect("Need::Bpftool");
-    let mut command = Command::new(bpftool);
-    wait::output(command.args([kind, "show", "id", &id.to_string()]), LIMIT).status.success()
+    bpftool(&[kind, "show", "id", &id.to_string()]).status.success()
+}
+
+fn bpftool(arguments: &[&str]) -> Output {
+    let program = crate::need::find("bpftool").expect("Need::Bpftool");
+    wait::output(Command::new(program).arg("--json").args(arguments), LIMIT)
 }
