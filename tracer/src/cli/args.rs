@@ -1,9 +1,10 @@
 //! Arguments as they are written. kubectl's spelling wins where it has one.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
+use clap_complete::Shell;
 
 use crate::{bpf::Hook, trace::TRACERS};
 
@@ -29,6 +30,18 @@ pub(super) enum Command {
     ListContainers(Box<ListArgs>),
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
+    /// Write a shell's completions to standard output
+    Completions {
+        /// Which shell's
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages, one for each command, into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        directory: PathBuf,
+    },
 }
 
 /// The kinds of events, from the list of tracers.

@@ -3,10 +3,11 @@
 mod args;
 mod config;
 mod doctor;
+pub mod generate;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -55,6 +56,14 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Doctor => {
             let well = doctor::run(&mut std::io::stdout().lock())?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
+        }
+        Command::Completions { shell } => {
+            generate::completions(Args::command(), shell, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => {
+            generate::man(&Args::command(), &directory)?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
