@@ -177,4 +177,18 @@ mod tests {
     fn the_definition_is_sound() {
         Args::command().debug_assert();
     }
+
+    #[test]
+    fn the_unit_calls_it_as_it_is() {
+        let unit = include_str!("../../../deploy/tracer.service");
+        let words = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+        let args = Args::try_parse_from(words.split(' ')).unwrap();
+        assert!(matches!(args.command, Command::Trace(_)), "{words}");
+        // Neither is cured by starting once more.
+        assert!(unit.contains(&format!(
+            "RestartPreventExitStatus={} {}\n",
+            super::super::USAGE,
+            super::super::UNSUPPORTED
+        )));
+    }
 }
