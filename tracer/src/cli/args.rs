@@ -184,6 +184,17 @@ mod tests {
         let words = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
         let args = Args::try_parse_from(words.split(' ')).unwrap();
         assert!(matches!(args.command, Command::Trace(_)), "{words}");
+        // They make openat2(2) fail, or hide what is read in /proc.
+        for setting in [
+            "DynamicUser=",
+            "RestrictSUIDSGID=",
+            "PrivateNetwork=",
+            "PrivatePIDs=",
+            "PrivateUsers=",
+            "ProcSubset=",
+        ] {
+            assert!(!unit.lines().any(|line| line.starts_with(setting)), "{setting}");
+        }
         // Neither is cured by starting once more.
         assert!(unit.contains(&format!(
             "RestartPreventExitStatus={} {}\n",
