@@ -14,6 +14,8 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 pub(crate) const LLVM: &str = "22";
 /// Checks licences, duplicates and sources of the dependencies (`deny.toml`).
 pub(crate) const CARGO_DENY: &str = "0.20.2";
+/// Builds the Debian package.
+pub(crate) const CARGO_DEB: &str = "3.8.0";
 /// Builds the fuzz targets (`tracer/fuzz`).
 pub(crate) const CARGO_FUZZ: &str = "0.13.2";
 /// A container runtime that no distribution packages; the tests run it beside runc and crun.
