@@ -32,7 +32,8 @@ Examples:
   cargo xtask fuzz --seconds 60          Try hostile input on all that reads some
   cargo xtask dist                       Build binaries that run on any Linux
   cargo xtask deb                        Build a Debian package of them
-  cargo xtask image                      Build the container image that runs on nodes";
+  cargo xtask image                      Build the container image that runs on nodes
+  cargo xtask kind                       Try all of it on a cluster of two nodes, made of containers";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -122,6 +123,9 @@ pub(crate) enum Task {
         #[command(flatten)]
         options: vm::Options,
     },
+
+    /// Try deploying and tracing on a cluster of two nodes, made by kind; exit code 3 where that cannot be made
+    Kind,
 
     /// Install what all the other commands need, and nothing else
     Setup,

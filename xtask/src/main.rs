@@ -17,6 +17,7 @@ mod dist;
 mod elf;
 mod fuzz;
 mod image;
+mod kind;
 mod krew;
 mod long;
 mod man;
@@ -77,6 +78,7 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Man)?;
             println!("{}", man::run()?.display());
         }
+        Task::Kind => return kind::run(),
         Task::Faults => return long::faults(),
         Task::Soak { minutes } => return long::soak(minutes),
         Task::Fuzz { options } => return fuzz::run(&options),
@@ -100,6 +102,8 @@ fn pins_as_variables() -> String {
         ("YOUKI", pins::YOUKI),
         ("CRIU", pins::CRIU),
         ("CRIU_SUITE", pins::CRIU_SUITE),
+        ("KIND", pins::KIND),
+        ("KIND_NODE", pins::KIND_NODE),
     ]
     .map(|(name, value)| format!("{name}={value}"))
     .join("\n")

@@ -17,6 +17,8 @@ pub(crate) enum Scope {
     Deb,
     /// Building all that has manual pages.
     Man,
+    /// Building what runs in, and beside, a cluster on this machine.
+    Kind,
     /// Building, and running the benchmark's containers.
     Bench,
     /// What the benchmark compares with, and nothing else. It does without.
@@ -161,7 +163,12 @@ impl Scope {
                         name: pins::STABLE,
                         components: match self {
                             Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
-                            Self::Dist | Self::Image | Self::Deb | Self::Vm | Self::VmElsewhere => {
+                            Self::Dist
+                            | Self::Image
+                            | Self::Deb
+                            | Self::Kind
+                            | Self::Vm
+                            | Self::VmElsewhere => {
                                 dist::TARGETS.iter().map(|target| target.component).collect()
                             }
                             Self::Build | Self::Demo | Self::Bench | Self::Peers | Self::Fuzz | Self::Man => {
@@ -182,6 +189,7 @@ impl Scope {
                 | Self::Dist
                 | Self::Image
                 | Self::Man
+                | Self::Kind
                 | Self::Bench
                 | Self::Quick
                 | Self::Vm
@@ -196,6 +204,7 @@ impl Scope {
                 Self::Build | Self::Image | Self::Quick => vec![],
                 Self::Dist => vec![GCC, GCC_ELSEWHERE, LIBC_ELSEWHERE],
                 Self::Deb | Self::Man => vec![GCC],
+                Self::Kind => vec![GCC, BUSYBOX],
                 // A static program takes what gcc's package has beside the compiler.
                 Self::Bench => vec![RUNC, BUSYBOX, GCC],
                 Self::Peers => vec![LIBBPF_TOOLS, BPFTRACE],
