@@ -12,6 +12,8 @@ pub mod cri;
 pub mod engines;
 pub mod error;
 mod json;
+#[cfg(feature = "kubectl")]
+pub mod kubectl;
 pub mod list;
 pub mod observe;
 pub mod privileges;
