@@ -253,3 +253,44 @@ impl Drop for Tracer {
 fn tell(what: &str) {
     eprintln!("xtask: {what}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A shell that is ready, and says something when it is interrupted.
+    fn tracer(closing: &str) -> Tracer {
+        let script = format!(
+            "trap 'echo {closing} >&2; exit 0' INT; echo 'tracer: ready: 2 nodes' >&2; while :; do sleep 0.01; done"
+        );
+        let mut tracer = Tracer::start(Command::new("sh").args(["-c", &script])).unwrap();
+        let ready = |line: &Line| matches!(line, Line::Log(line) if line.starts_with("tracer: ready"));
+        tracer.wait("it to be ready", LIMIT, &AtomicBool::new(false), ready).unwrap();
+        tracer
+    }
+
+    #[test]
+    fn its_closing_line_must_add_up() {
+        let stop = |closing| tracer(closing).stop(&AtomicBool::new(false)).map_err(|error| error.to_string());
+        stop("tracer: seen 3 emitted 1 filtered 2 lost 0").unwrap();
+        let error = stop("tracer: seen 3 emitted 1 filtered 1 lost 0").unwrap_err();
+        assert!(error.contains("does not add up") && error.contains("seen 3"), "{error}");
+        assert!(stop("well").unwrap_err().contains("it has ended"));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_cannot_come() {
+        let wait = |interrupted: bool, limit| {
+            let mut tracer = tracer("well");
+            let waited = tracer.wait("news", limit, &AtomicBool::new(interrupted), |_| false);
+            waited.unwrap_err().to_string()
+        };
+        assert_eq!(wait(false, Duration::ZERO), "waited 0 s for news");
+        assert_eq!(wait(true, LIMIT), "interrupted");
+        let mut ended = Tracer::start(&mut Command::new("true")).unwrap();
+        let waited = ended.wait("news", LIMIT, &AtomicBool::new(false), |_| false);
+        assert_eq!(waited.unwrap_err().to_string(), "waiting for news, but it has ended");
+    }
+}
