@@ -1,11 +1,11 @@
 //! Arguments as they are written. kubectl's spelling wins where it has one.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
-use clap_complete::Shell;
 
+use super::generate::Generate;
 use crate::{bpf::Hook, trace::TRACERS};
 
 /// Says which pod opened which file and executed which program, from a container's first instruction on.
@@ -30,18 +30,8 @@ pub(super) enum Command {
     ListContainers(Box<OnNode<ListArgs>>),
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
-    /// Write a shell's completions to standard output
-    Completions {
-        /// Which shell's
-        #[arg(value_enum)]
-        shell: Shell,
-    },
-    /// Write manual pages, one for each command, into a directory
-    #[command(hide = true)]
-    Man {
-        /// An existing directory
-        directory: PathBuf,
-    },
+    #[command(flatten)]
+    Generate(Generate),
 }
 
 /// A command with what it takes on a node besides.

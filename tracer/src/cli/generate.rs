@@ -3,19 +3,48 @@
 use std::{
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::Context as _;
-use clap::Command;
+use clap::{Command, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
+
+/// The commands that generate, the same in each program.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// Write a shell's completions to standard output
+    Completions {
+        /// Which shell's
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages, one for each command, into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        directory: PathBuf,
+    },
+}
+
+impl Generate {
+    /// Does it for the program whose definition that is.
+    pub(crate) fn run(&self, program: Command) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Completions { shell } => completions(program, *shell, &mut io::stdout().lock())?,
+            Self::Man { directory } => man(&program, directory)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
 
 /// Where the pages stand among all others: `man 1`.
 const SECTION: &str = "1";
 
 /// Writes the completions of `command` for that shell. A reader that has gone is no error.
-pub fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> anyhow::Result<()> {
+fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
@@ -29,7 +58,7 @@ pub fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> 
 
 /// Writes the manual pages of `command` and of each command below it that is not hidden into an existing directory:
 /// `NAME.1`, `NAME-COMMAND.1`.
-pub fn man(command: &Command, directory: &Path) -> anyhow::Result<()> {
+fn man(command: &Command, directory: &Path) -> anyhow::Result<()> {
     // `tracer help trace` needs no page beside that of `tracer trace`.
     let mut command = command.clone().disable_help_subcommand(true);
     command.build();

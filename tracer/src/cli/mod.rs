@@ -3,7 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod config;
 mod doctor;
-pub mod generate;
+pub(crate) mod generate;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
@@ -64,14 +64,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             let well = doctor::run(&mut std::io::stdout().lock())?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
         }
-        Command::Completions { shell } => {
-            generate::completions(Args::command(), shell, &mut std::io::stdout().lock())?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Man { directory } => {
-            generate::man(&Args::command(), &directory)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Generate(generate) => generate.run(Args::command()),
     }
 }
 

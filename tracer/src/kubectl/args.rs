@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::cli::args::{ListArgs, TraceArgs};
+use crate::cli::{
+    args::{ListArgs, TraceArgs},
+    generate::Generate,
+};
 
 /// Says which pod of the cluster opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -28,6 +31,8 @@ pub(super) enum Command {
     ListContainers(Box<OnNodes<ListArgs>>),
     /// Tell what each node's kernel allows, what is missing, and how to get it
     Doctor(NodesArgs),
+    #[command(flatten)]
+    Generate(Generate),
 }
 
 /// What all commands take.
@@ -103,10 +108,26 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::cli::generate::tests::check;
 
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_is_completed_and_has_a_page() {
+        check(
+            &Args::command(),
+            &["trace", "list-containers", "doctor", "all-namespaces", "kubeconfig"],
+            &[
+                "kubectl-tracer-completions.1",
+                "kubectl-tracer-doctor.1",
+                "kubectl-tracer-list-containers.1",
+                "kubectl-tracer-trace.1",
+                "kubectl-tracer.1",
+            ],
+        );
     }
 
     #[test]

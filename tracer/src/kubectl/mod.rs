@@ -20,7 +20,7 @@ mod writer;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::{cli, observe::local_runtime, stderr};
 use args::{Args, Command, Common};
@@ -42,6 +42,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Trace(trace) => session::trace(&trace.args, &trace.nodes, &common).await,
             Command::ListContainers(list) => session::list(&list.args, &list.nodes, &common).await,
             Command::Doctor(nodes) => doctor::run(&nodes, &common).await,
+            Command::Generate(generate) => generate.run(Args::command()),
         }
     });
     // What still waits for an answer must not keep the process.
