@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
 
-use crate::{bpf::Hook, trace::TRACERS};
+use crate::{bpf::Hook, lease, trace::TRACERS};
 
 /// Says which pod opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ pub(super) enum Command {
     ListContainers(Box<ListArgs>),
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
+    /// Do nothing but be there, so that tracer can be run in this container
+    Agent(AgentArgs),
 }
 
 /// The kinds of events, from the list of tracers.
@@ -83,6 +85,13 @@ pub(super) struct TraceArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct AgentArgs {
+    /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long
+    #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
+    pub(super) lease: Option<Duration>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct ListArgs {
     /// Go on and show what changes
     #[arg(short, long)]
@@ -108,6 +117,10 @@ pub(super) struct OutputArgs {
     /// Stop after this time, for instance 10s or 1m30s
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(super) timeout: Option<Duration>,
+    /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long: for who runs tracer from afar,
+    /// and may vanish
+    #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
+    pub(super) lease: Option<Duration>,
     /// The node's name, instead of the host name
     #[arg(long, value_name = "NAME")]
     pub(super) node: Option<String>,

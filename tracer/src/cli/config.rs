@@ -11,7 +11,7 @@ use crate::{
     cri,
     error::Usage,
     list,
-    observe::Scope,
+    observe::{Limits, Scope},
     render::{ContainerRenderer, EventRenderer, Format},
     runtime::RUNTIMES,
     trace::{self, TRACERS, Tracer},
@@ -41,7 +41,7 @@ pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Confi
         failed: args.failed,
         renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
         node,
-        timeout: args.output.timeout,
+        limits: limits(&args.output),
         max_events: args.max_events,
         buffer_size: buffer_size(args.buffer_size.as_u64()).map_err(option("--buffer-size"))?,
         log_programs,
@@ -49,17 +49,21 @@ pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Confi
 }
 
 pub(super) fn list(args: &ListArgs, log_programs: bool) -> Result<list::Config, Usage> {
-    let OutputArgs { output, no_headers, timeout, .. } = &args.output;
+    let OutputArgs { output, no_headers, .. } = &args.output;
     let node = node(&args.output);
     let renderer = ContainerRenderer::new(output, &node, !no_headers, terminal_width(), args.watch);
     Ok(list::Config {
         renderer: renderer.map_err(option("--output"))?,
         node,
         watch: args.watch,
-        timeout: *timeout,
+        limits: limits(&args.output),
         scope: scope(&args.selection, &args.runtimes)?,
         log_programs,
     })
+}
+
+const fn limits(args: &OutputArgs) -> Limits {
+    Limits { timeout: args.timeout, lease: args.lease }
 }
 
 fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {

@@ -10,6 +10,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    agent,
     error::{Unsupported, Usage},
     list,
     runtime::helper,
@@ -50,6 +51,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::ListContainers(list) => {
             list::run(config::list(&list, args.verbose > 0)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Agent(agent) => {
+            doctor::run(&mut std::io::stdout().lock())?;
+            agent::run(agent.lease)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {
