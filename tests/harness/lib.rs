@@ -20,6 +20,7 @@
 //! | [`nested`] | a privileged container that runs such runtimes itself |
 //! | [`containerd`] | an own containerd and its CRI over the socket |
 //! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
+//! | [`agent`] | the container that `kubectl tracer` has on each node |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
@@ -33,6 +34,7 @@
     reason = "a harness fails a test by panicking with what went wrong; what checks itself may hand itself on"
 )]
 
+pub mod agent;
 pub mod bpf;
 pub mod bundle;
 #[path = "../../xtask/src/cache.rs"]
