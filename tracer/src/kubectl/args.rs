@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::cli::args::{ListArgs, TraceArgs};
+use crate::{
+    cli::args::{ListArgs, TraceArgs},
+    lease,
+};
 
 /// Says which pod of the cluster opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -87,7 +90,7 @@ pub(super) struct NodesArgs {
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub(super) node: Vec<String>,
     /// How long a node's tracer goes on by itself when nothing is heard from here
-    #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]
     pub(super) lease: Duration,
 }
 

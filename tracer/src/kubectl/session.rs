@@ -31,11 +31,11 @@ use super::{
 use crate::{
     cli::{
         FAILURE, UNSUPPORTED,
-        args::{ListArgs, SelectionArgs, TraceArgs},
+        args::{ListArgs, NodeArgs, SelectionArgs, TraceArgs},
         config, say,
     },
     error::Unsupported,
-    observe::{End, spawn},
+    observe::{End, Limits, spawn},
     render::{self, ContainerRenderer},
     stdout,
     trace::{Stop, Tracer},
@@ -51,7 +51,7 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(3);
 /// `kubectl tracer trace`.
 pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     // Wrong usage is told before anybody is asked.
-    let checked = config::trace(args, String::new(), is_verbose(common))?;
+    let checked = config::trace(args, &NodeArgs::default(), is_verbose(common))?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
     let remote = Remote::trace(args, &namespaces, nodes.lease, common);
     let tracer = checked.tracer;
@@ -59,7 +59,7 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
         remote,
         kind: Kind::Events(tracer),
         max_events: checked.max_events,
-        timeout: checked.timeout,
+        timeout: checked.limits.timeout,
         once: false,
     };
     let view = |widest: &str| {
@@ -71,14 +71,14 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let checked = config::list(args, String::new(), is_verbose(common))?;
+    let checked = config::list(args, &NodeArgs::default(), is_verbose(common))?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
     let remote = Remote::list(args, &namespaces, nodes.lease, common);
     let plan = Plan {
         remote,
         kind: Kind::Containers,
         max_events: None,
-        timeout: checked.timeout,
+        timeout: checked.limits.timeout,
         once: !args.watch,
     };
     let view = |widest: &str| {
@@ -184,11 +184,11 @@ impl<'a> Session<'a> {
         common: &Common,
         view: impl FnOnce(&str) -> anyhow::Result<View>,
     ) -> anyhow::Result<Self> {
-        let mut end = End::new(None)?;
+        let mut end = End::new(Limits::default())?;
         let namespace = common.cluster.tracer_namespace.clone();
         let mut pods = Agents::watch(&cluster, nodes, common);
         let agents = select! {
-            () = end.signal() => bail!("ended before the agents were found"),
+            () = end.told() => bail!("ended before the agents were found"),
             agents = listed(&mut pods, &cluster, common) => agents?,
         };
         let found = agents.by_node();
@@ -257,7 +257,7 @@ impl<'a> Session<'a> {
                 break result;
             }
             select! {
-                () = self.end.signal() => break Ok(ExitCode::SUCCESS),
+                () = self.end.told() => break Ok(ExitCode::SUCCESS),
                 () = come(until) => {
                     debug!("timeout");
                     break Ok(ExitCode::SUCCESS);
@@ -389,7 +389,7 @@ impl<'a> Session<'a> {
                     Some(Ok((node, account))) => drop(accounts.insert(node, account)),
                     Some(Err(error)) => warn!("a node's task has failed: {error}"),
                 },
-                () = self.end.signal() => {
+                () = self.end.told() => {
                     say("ended at once: what the nodes saw is not known");
                     return Ok(ExitCode::from(FAILURE));
                 }
