@@ -51,8 +51,8 @@ pub enum Program {
     Refused(u16, &'static str),
 }
 
-/// What scripts may call.
-const FUNCTIONS: &str = r#"
+/// What scripts may call: `ready`, `hold`, `closing SEEN EMITTED FILTERED LOST`.
+pub const FUNCTIONS: &str = r#"
 ready() { echo 'tracer: ready' >&2; }
 # Answers beats until the end is asked for.
 hold() {
