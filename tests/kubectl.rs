@@ -253,7 +253,7 @@ fn namespace() {
 }
 
 fn order() {
-    const COUNT: u32 = 20_000;
+    const COUNT: u32 = 5_000;
     let server = ApiServer::start(Options::default());
     let nodes = ["n-1", "n-2", "n-3"];
     for node in nodes {
