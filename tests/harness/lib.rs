@@ -21,6 +21,7 @@
 //! | [`nested`] | a privileged container that runs such runtimes itself |
 //! | [`containerd`] | an own containerd and its CRI over the socket |
 //! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
+//! | [`agent`] | the container that `kubectl tracer` has on each node |
 //! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
@@ -35,6 +36,7 @@
     reason = "a harness fails a test by panicking with what went wrong; what checks itself may hand itself on"
 )]
 
+pub mod agent;
 pub mod apiserver;
 pub mod bpf;
 pub mod bundle;

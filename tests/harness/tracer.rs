@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -167,6 +167,7 @@ pub struct Launch {
     wrapper: Vec<OsString>,
     binary: PathBuf,
     hold: bool,
+    keep_stdin: bool,
     stall: bool,
     close_after: Option<usize>,
     pace: Duration,
@@ -182,6 +183,7 @@ impl Launch {
             wrapper: Vec::new(),
             binary: binary(),
             hold: false,
+            keep_stdin: false,
             stall: false,
             close_after: None,
             pace: Duration::ZERO,
@@ -240,6 +242,13 @@ impl Launch {
     #[must_use]
     pub fn hold_stdout(mut self) -> Self {
         self.hold = true;
+        self
+    }
+
+    /// Its stdin is a pipe, which [`Tracer::tell`] writes to.
+    #[must_use]
+    pub fn keep_stdin(mut self) -> Self {
+        self.keep_stdin = true;
         self
     }
 
@@ -308,7 +317,8 @@ impl Launch {
     #[track_caller]
     pub fn start(self) -> Tracer {
         let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdin = if self.keep_stdin { Stdio::piped() } else { Stdio::null() };
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = wait::spawn(&mut command);
         let (stdout, stderr) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let (gate, opened) = mpsc::channel();
@@ -335,8 +345,15 @@ impl Launch {
             lines.collect(pipe, None);
             lines.close();
         });
-        let mut tracer =
-            Tracer { child, stdout, stderr, gate: Some(gate), stderr_gate: Some(stderr_gate), status: None };
+        let mut tracer = Tracer {
+            stdin: child.stdin.take(),
+            child,
+            stdout,
+            stderr,
+            gate: Some(gate),
+            stderr_gate: Some(stderr_gate),
+            status: None,
+        };
         if !self.hold {
             tracer.read_on();
         }
@@ -379,6 +396,7 @@ impl Read for Paced {
 /// A running tracer. Killed when dropped.
 pub struct Tracer {
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: Arc<Lines>,
     stderr: Arc<Lines>,
     gate: Option<Sender<()>>,
@@ -408,6 +426,17 @@ impl Tracer {
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Writes to its stdin, after [`Launch::keep_stdin`].
+    #[track_caller]
+    pub fn tell(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().expect("its stdin is kept").write_all(bytes).expect("it reads its stdin");
+    }
+
+    /// Closes its stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
     }
 
     /// Lets the reader of stdout begin, after [`Launch::hold_stdout`].
@@ -501,6 +530,14 @@ impl Tracer {
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {
         self.stdout.get().lines.iter().map(|line| parse(line)).collect()
+    }
+
+    /// Waits until stderr has so many such lines.
+    #[track_caller]
+    pub fn wait_logs(&self, what: &str, count: usize, wanted: impl Fn(&str) -> bool) {
+        let enough = |lines: &[String]| lines.iter().filter(|line| wanted(line)).count() >= count;
+        let found = self.stderr.wait(LIMIT, |lines| enough(lines).then_some(()));
+        assert!(found.is_some(), "not {count} lines on stderr: {what}; stderr:\n{}", self.log());
     }
 
     /// Sends a signal.

@@ -4,6 +4,7 @@
 //! attributed to its container ([`containers`]), which was learnt from the container runtime's command line
 //! ([`runtime`]), selected, and rendered ([`render`]). `docs/architecture.md` tells why it is so.
 
+pub mod agent;
 pub mod bpf;
 pub mod cli;
 pub mod clock;
@@ -11,9 +12,11 @@ pub mod containers;
 pub mod cri;
 pub mod engines;
 pub mod error;
+pub mod host;
 mod json;
 #[cfg(feature = "kubectl")]
 pub mod kubectl;
+pub mod lease;
 pub mod list;
 pub mod observe;
 pub mod privileges;

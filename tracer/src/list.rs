@@ -12,7 +12,7 @@ use crate::{
     cli::say,
     clock::WallClock,
     containers::{Listed, Lookup, Registry},
-    observe::{self, End, Observer, Scope, spawn},
+    observe::{self, End, Limits, Observer, Scope, spawn},
     render::{ContainerEvent, ContainerRenderer, ContainerRow},
     stdout,
 };
@@ -38,7 +38,7 @@ pub struct Config {
     /// Whether to go on and show what changes.
     pub watch: bool,
     /// When to stop by itself.
-    pub timeout: Option<Duration>,
+    pub limits: Limits,
     /// The containers that are asked for, and how they become known.
     pub scope: Scope,
     /// Whether the BPF programs' own log is wanted.
@@ -72,7 +72,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         clock: WallClock::new(),
         shown: HashMap::new(),
     };
-    let result = runtime.block_on(list.run(&observer, config.timeout));
+    let result = runtime.block_on(list.run(&observer, config.limits));
     // A bundle that hangs must not keep the process.
     runtime.shutdown_background();
     result
@@ -90,10 +90,10 @@ struct List {
 }
 
 impl List {
-    async fn run(mut self, observer: &Observer, time: Option<Duration>) -> anyhow::Result<()> {
-        let mut end = End::new(time)?;
+    async fn run(mut self, observer: &Observer, limits: Limits) -> anyhow::Result<()> {
+        let mut end = End::new(limits)?;
         let reads_on = tokio::select! {
-            () = end.signal() => Ok(false),
+            () = end.told() => Ok(false),
             reads_on = self.begin(observer) => reads_on,
         };
         if !matches!(reads_on, Ok(true)) || !self.watch {

@@ -22,6 +22,7 @@ use crate::{
     bpf::{self, Bpf, EventRing, LifecycleCounters, OpenHook},
     containers::{Gaps, Registry, Selection},
     engines::{Done, Engines},
+    lease::Lease,
     privileges,
     runtime::{Lifecycle, Readers, recovery, running},
 };
@@ -223,20 +224,30 @@ impl Observer {
     }
 }
 
+/// When a run ends by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// After this time.
+    pub timeout: Option<Duration>,
+    /// When standard input has not renewed the lease for this long.
+    pub lease: Option<Duration>,
+}
+
 /// What ends a run from outside.
 pub struct End {
     interrupt: Signal,
     terminate: Signal,
+    lease: Option<Lease>,
     timeout: Option<Duration>,
 }
 
 impl End {
-    /// Handles signals from now on: before `ready`, since who reads that may signal at once. `timeout` is when to end
-    /// by itself.
-    pub fn new(timeout: Option<Duration>) -> anyhow::Result<Self> {
+    /// Handles signals from now on, and reads the lease: before `ready`, since who reads that may end it at once.
+    pub fn new(limits: Limits) -> anyhow::Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
-        Ok(Self { interrupt, terminate, timeout })
+        let lease = limits.lease.map(Lease::start).transpose()?;
+        Ok(Self { interrupt, terminate, lease, timeout: limits.timeout })
     }
 
     /// Returns when it is time. The timeout counts from here.
@@ -249,16 +260,23 @@ impl End {
             }
         };
         tokio::select! {
-            () = self.signal() => {}
+            () = self.told() => {}
             () = timeout => debug!("timeout"),
         }
     }
 
-    /// Returns when a signal says so.
-    pub async fn signal(&mut self) {
+    /// Returns when a signal says so, or whoever holds the lease.
+    pub async fn told(&mut self) {
+        let lease = async {
+            match &mut self.lease {
+                Some(lease) => lease.over().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => debug!("SIGINT"),
             _ = self.terminate.recv() => debug!("SIGTERM"),
+            () = lease => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +20,7 @@ use super::{
     btf::{KERNEL_BTF, KernelTypes},
     hooks, preemption,
 };
-use crate::{cri, error::Unsupported, privileges, runtime};
+use crate::{cri, error::Unsupported, host, privileges};
 
 /// The oldest kernel that has what the programs need: the ring buffer.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
@@ -62,6 +63,7 @@ pub fn check_all() -> Vec<Check> {
         checks.push(Check { name: "opens", outcome: opens() });
     }
     checks.push(Check { name: "processes", outcome: processes() });
+    checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
     checks.push(Check { name: "engines", outcome: engines() });
     checks.push(Check { name: "tracefs", outcome: tracefs() });
     checks.push(Check { name: "io_uring", outcome: io_uring() });
@@ -90,6 +92,9 @@ pub fn require() -> Result<(), Unsupported> {
         .collect();
     let Some(((first, remedy), rest)) = missing.split_first() else {
         if let Outcome::Note(problem) = processes() {
+            warn!("{problem}");
+        }
+        if let Some(problem) = alone() {
             warn!("{problem}");
         }
         return Ok(());
@@ -213,7 +218,7 @@ fn opens() -> Outcome {
 }
 
 fn lockdown() -> Outcome {
-    judge_lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref())
+    judge_lockdown(host::read(Path::new(LOCKDOWN)).ok().as_deref())
 }
 
 /// Without securityfs, and on kernels without lockdown, nothing tells; what confidentiality forbids is then found out by
@@ -233,11 +238,12 @@ fn judge_lockdown(modes: Option<&str>) -> Outcome {
 }
 
 /// Whether processes may be looked into, which takes more than a capability where a security module has a say. Tried
-/// with two that nobody has confined: init, and the kernel's own first one, for inits that are guarded.
+/// with one that nobody has confined.
 fn processes() -> Outcome {
     const LABELS: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
-    let looked = runtime::look_into(1).or_else(|error| runtime::look_into(2).map_err(|_| error));
-    judge_processes(looked.err(), || LABELS.iter().find_map(|path| fs::read_to_string(path).ok()))
+    judge_processes(host::look_at_init().err(), || {
+        LABELS.iter().find_map(|path| fs::read_to_string(path).ok())
+    })
 }
 
 fn judge_processes(error: Option<std::io::Error>, label: impl FnOnce() -> Option<String>) -> Outcome {
@@ -253,6 +259,26 @@ fn judge_processes(error: Option<std::io::Error>, label: impl FnOnce() -> Option
     ))
 }
 
+/// What a runtime outside of this process's pid namespace says is not believed.
+fn pid_namespace() -> Outcome {
+    if host::is_initial_pid_namespace() {
+        return Outcome::Fine("the initial one".into());
+    }
+    Outcome::Note(alone().unwrap_or_else(|| {
+        "not the initial one: the containers that are named are those that are started in it, as on a node of kind".into()
+    }))
+}
+
+/// What is wrong where process 1 is a tracer's: it is in a container that shares no pid namespace with a node.
+fn alone() -> Option<String> {
+    let program = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
+    (program("1").ok()? == program("self").ok()?).then(|| {
+        "process 1 is tracer itself: in this pid namespace there are no container runtimes, and pods stay unknown. \
+         Share the node's: hostPID in a pod, --pid=host of docker and podman"
+            .into()
+    })
+}
+
 /// The profile that confines a process, from `PROFILE (MODE)`; one that only complains forbids nothing.
 fn apparmor_profile(label: &str) -> Option<&str> {
     label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")
@@ -261,9 +287,12 @@ fn apparmor_profile(label: &str) -> Option<&str> {
 fn engines() -> Outcome {
     let sockets = cri::endpoints(None).unwrap_or_default();
     let refused = |path: &PathBuf| {
-        // What connecting takes.
-        let access = accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS);
-        access.err().map(|error| (path.clone(), error.into()))
+        let may_connect = host::look_at(path).and_then(|socket| {
+            // What connecting takes.
+            let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+            Ok(accessat(CWD, link, Access::WRITE_OK, AtFlags::EACCESS)?)
+        });
+        may_connect.err().map(|error| (path.clone(), error))
     };
     let refused: Vec<_> = sockets.iter().filter_map(refused).collect();
     judge_engines(&sockets, &refused)

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
 
 use super::generate::Generate;
-use crate::{bpf::Hook, trace::TRACERS};
+use crate::{bpf::Hook, lease, trace::TRACERS};
 
 /// Says which pod opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub(super) enum Command {
     ListContainers(Box<OnNode<ListArgs>>),
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
+    /// Do nothing but be there, so that tracer can be run in this container
+    Agent(AgentArgs),
     #[command(flatten)]
     Generate(Generate),
 }
@@ -43,12 +45,17 @@ pub(super) struct OnNode<A: ClapArgs> {
     pub(super) node: NodeArgs,
 }
 
-/// What is said of the node that it runs on.
-#[derive(Debug, ClapArgs)]
-pub(super) struct NodeArgs {
+/// What is told to one that runs on a node, by whoever runs it there.
+#[derive(Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct NodeArgs {
     /// The node's name, instead of the host name
-    #[arg(long, value_name = "NAME", help_heading = "Output")]
-    pub(super) node: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long: for who runs tracer from afar,
+    /// and may vanish
+    #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
+    pub(crate) lease: Option<Duration>,
 }
 
 /// The kinds of events, from the list of tracers.
@@ -100,6 +107,13 @@ pub(crate) struct TraceArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) runtimes: RuntimeArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AgentArgs {
+    /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long
+    #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
+    pub(super) lease: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -11,7 +11,7 @@ use crate::{
     cri,
     error::Usage,
     list,
-    observe::Scope,
+    observe::{Limits, Scope},
     render::{ContainerRenderer, EventRenderer, Format},
     runtime::RUNTIMES,
     trace::{self, TRACERS, Tracer},
@@ -22,12 +22,13 @@ const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 /// A runtime's name is a file name.
 const NAME_MAX: usize = 255;
 
-/// Of what runs on the node of this name.
-pub(crate) fn trace(args: &TraceArgs, node: String, log_programs: bool) -> Result<trace::Config, Usage> {
+/// What a run on a node needs.
+pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Result<trace::Config, Usage> {
     let tracer = TRACERS
         .into_iter()
         .find(|tracer| tracer.name() == args.kind)
         .ok_or_else(|| Usage(format!("there is nothing called {:?} to trace", args.kind)))?;
+    let node = node(on);
     Ok(trace::Config {
         tracer,
         scope: scope(&args.selection, &args.runtimes)?,
@@ -41,7 +42,7 @@ pub(crate) fn trace(args: &TraceArgs, node: String, log_programs: bool) -> Resul
         failed: args.failed,
         renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
         node,
-        timeout: args.output.timeout,
+        limits: limits(&args.output, on),
         max_events: args.max_events,
         buffer_size: buffer_size(args.buffer_size.as_u64()).map_err(option("--buffer-size"))?,
         log_programs,
@@ -49,17 +50,22 @@ pub(crate) fn trace(args: &TraceArgs, node: String, log_programs: bool) -> Resul
 }
 
 /// Likewise.
-pub(crate) fn list(args: &ListArgs, node: String, log_programs: bool) -> Result<list::Config, Usage> {
-    let OutputArgs { output, no_headers, timeout } = &args.output;
+pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result<list::Config, Usage> {
+    let OutputArgs { output, no_headers, .. } = &args.output;
+    let node = node(on);
     let renderer = ContainerRenderer::new(output, &node, !no_headers, terminal_width(), args.watch);
     Ok(list::Config {
         renderer: renderer.map_err(option("--output"))?,
         node,
         watch: args.watch,
-        timeout: *timeout,
+        limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
         log_programs,
     })
+}
+
+const fn limits(args: &OutputArgs, on: &NodeArgs) -> Limits {
+    Limits { timeout: args.timeout, lease: on.lease }
 }
 
 fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
@@ -126,8 +132,7 @@ fn runtimes(further: &[String]) -> Result<Vec<String>, String> {
     Ok(RUNTIMES.iter().map(ToString::to_string).chain(further.iter().cloned()).collect())
 }
 
-/// The node's name.
-pub(super) fn node(args: &NodeArgs) -> String {
+fn node(args: &NodeArgs) -> String {
     let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     args.node.clone().unwrap_or_else(host_name)
 }

@@ -162,6 +162,7 @@ pub(crate) mod tests {
             // fish writes options without their dashes.
             &["trace", "list-containers", "doctor", "all-namespaces", "no-headers"],
             &[
+                "tracer-agent.1",
                 "tracer-completions.1",
                 "tracer-doctor.1",
                 "tracer-list-containers.1",
@@ -196,7 +197,7 @@ pub(crate) mod tests {
         let page = fs::read_to_string(directory.join("tracer-trace.1")).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         made.unwrap();
-        assert_eq!(files, 5);
+        assert_eq!(files, 6);
         assert!(page.contains(concat!("tracer ", env!("CARGO_PKG_VERSION"))), "{page}");
         assert!(man(&Args::command(), &directory).unwrap_err().to_string().contains("tracer.1"));
     }

@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    agent,
     error::{Unsupported, Usage},
     list,
     runtime::helper,
@@ -51,13 +52,16 @@ pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Trace(trace) => {
-            let node = config::node(&trace.node);
-            trace::run(config::trace(&trace.args, node, args.verbose > 0)?)?;
+            trace::run(config::trace(&trace.args, &trace.node, args.verbose > 0)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListContainers(list) => {
-            let node = config::node(&list.node);
-            list::run(config::list(&list.args, node, args.verbose > 0)?)?;
+            list::run(config::list(&list.args, &list.node, args.verbose > 0)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Agent(agent) => {
+            doctor::run(&mut std::io::stdout().lock())?;
+            agent::run(agent.lease)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {

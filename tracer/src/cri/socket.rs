@@ -6,8 +6,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use tokio::net::UnixStream;
+
+use crate::host;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +27,7 @@ pub enum SocketError {
 
 /// Connects to the socket that `path` names now: what was looked at is what is connected to.
 pub(super) async fn connect(path: &Path) -> Result<UnixStream, SocketError> {
-    let file =
-        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)?;
+    let file = host::look_at(path)?;
     let stat = rustix::fs::fstat(file.as_fd()).map_err(io::Error::from)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(SocketError::NotSocket);

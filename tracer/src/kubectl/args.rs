@@ -4,9 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-use crate::cli::{
-    args::{ListArgs, TraceArgs},
-    generate::Generate,
+use crate::{
+    cli::{
+        args::{ListArgs, TraceArgs},
+        generate::Generate,
+    },
+    lease,
 };
 
 /// Says which pod of the cluster opened which file and executed which program, from a container's first instruction on.
@@ -92,7 +95,7 @@ pub(super) struct NodesArgs {
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub(super) node: Vec<String>,
     /// How long a node's tracer goes on by itself when nothing is heard from here
-    #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]
     pub(super) lease: Duration,
 }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     cli::{FAILURE, UNSUPPORTED, USAGE, say},
+    lease,
     render::{self, Lost},
 };
 
@@ -27,8 +28,6 @@ use crate::{
 const BEAT: Duration = Duration::from_secs(1);
 /// What renews it.
 const ALIVE: &[u8] = b"\n";
-/// What ends it: the terminal's end of file, since v4 of the protocol cannot close standard input alone.
-const END: &[u8] = b"\x04";
 /// How long a node may say nothing at all: it answers each beat.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How long the end may take.
@@ -167,7 +166,7 @@ impl Control {
     async fn obey(signal: Signal, exec: &mut Exec) -> Result<(), String> {
         match signal {
             Signal::Beat => exec.send(ALIVE).await,
-            Signal::End => exec.send(END).await,
+            Signal::End => exec.send(&[lease::END]).await,
             Signal::Cut => Err(format!("it has not ended within {END_PATIENCE:?}")),
         }
     }
@@ -479,7 +478,7 @@ impl Node {
     /// A line of the node's standard error.
     fn log(&mut self, line: String, attempt: &mut Attempt) {
         match line.strip_prefix("tracer: ") {
-            Some("alive") => return,
+            Some(lease::ALIVE) => return,
             Some(ready) if ready.starts_with("ready") => {
                 attempt.run.ready = true;
                 self.again = AGAIN.0;

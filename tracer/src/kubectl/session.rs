@@ -13,7 +13,7 @@ use tokio::{
     select,
     sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
 
@@ -31,11 +31,11 @@ use super::{
 use crate::{
     cli::{
         FAILURE, UNSUPPORTED,
-        args::{ListArgs, SelectionArgs, TraceArgs},
+        args::{ListArgs, NodeArgs, SelectionArgs, TraceArgs},
         config, say,
     },
     error::Unsupported,
-    observe::{End, spawn},
+    observe::{End, Limits, spawn},
     render::{self, ContainerRenderer},
     stdout,
     trace::{Stop, Tracer},
@@ -45,13 +45,15 @@ use crate::{
 const STARTING: usize = 64;
 /// Pieces of nodes' output that may wait for the writer; each is 32 KiB of lines at the most, by what kubelets copy.
 const MESSAGES: usize = 256;
+/// How long the word that all nodes are ready waits for the last of them.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the writer may make no progress at the end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// `kubectl tracer trace`.
 pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     // Wrong usage is told before anybody is asked.
-    let checked = config::trace(args, String::new(), is_verbose(common))?;
+    let checked = config::trace(args, &NodeArgs::default(), is_verbose(common))?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
     let remote = Remote::trace(args, &namespaces, nodes.lease, common);
     let tracer = checked.tracer;
@@ -59,7 +61,7 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
         remote,
         kind: Kind::Events(tracer),
         max_events: checked.max_events,
-        timeout: checked.timeout,
+        timeout: checked.limits.timeout,
         once: false,
     };
     let view = |widest: &str| {
@@ -71,14 +73,14 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let checked = config::list(args, String::new(), is_verbose(common))?;
+    let checked = config::list(args, &NodeArgs::default(), is_verbose(common))?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
     let remote = Remote::list(args, &namespaces, nodes.lease, common);
     let plan = Plan {
         remote,
         kind: Kind::Containers,
         max_events: None,
-        timeout: checked.timeout,
+        timeout: checked.limits.timeout,
         once: !args.watch,
     };
     let view = |widest: &str| {
@@ -184,11 +186,11 @@ impl<'a> Session<'a> {
         common: &Common,
         view: impl FnOnce(&str) -> anyhow::Result<View>,
     ) -> anyhow::Result<Self> {
-        let mut end = End::new(None)?;
+        let mut end = End::new(Limits::default())?;
         let namespace = common.cluster.tracer_namespace.clone();
         let mut pods = Agents::watch(&cluster, nodes, common);
         let agents = select! {
-            () = end.signal() => bail!("ended before the agents were found"),
+            () = end.told() => bail!("ended before the agents were found"),
             agents = listed(&mut pods, &cluster, common) => agents?,
         };
         let found = agents.by_node();
@@ -242,12 +244,11 @@ impl<'a> Session<'a> {
     async fn run(mut self) -> anyhow::Result<ExitCode> {
         self.follow_agents();
         self.miss_nodes();
-        let mut until = None;
+        let (mut until, late) = (None, Instant::now() + READY_PATIENCE);
         let result = loop {
             if !self.ready && self.is_ready() {
                 self.ready = true;
-                // Those who listen are there as long as this is.
-                let _ = self.shared.messages.send(Message::Listed).await;
+                self.tell_listed().await;
                 if !self.plan.once {
                     say("ready");
                     until = self.plan.timeout.and_then(|time| Instant::now().checked_add(time));
@@ -257,7 +258,8 @@ impl<'a> Session<'a> {
                 break result;
             }
             select! {
-                () = self.end.signal() => break Ok(ExitCode::SUCCESS),
+                () = self.end.told() => break Ok(ExitCode::SUCCESS),
+                () = sleep_until(late), if !self.ready && !self.plan.once => self.pass_over(),
                 () = come(until) => {
                     debug!("timeout");
                     break Ok(ExitCode::SUCCESS);
@@ -278,6 +280,26 @@ impl<'a> Session<'a> {
             }
         };
         self.finish(result).await
+    }
+
+    /// Has the containers shown that have waited for each other. The writer has not begun to write then, so that it
+    /// takes this at once.
+    async fn tell_listed(&self) {
+        if let Kind::Containers = self.plan.kind {
+            // Who listens is there as long as this is.
+            let _ = self.shared.messages.send(Message::Listed).await;
+        }
+    }
+
+    /// No more is waited for nodes of which nothing was heard.
+    fn pass_over(&mut self) {
+        for (name, known) in self.known.iter_mut().filter(|(_, known)| known.state == State::Starting) {
+            say(&format!(
+                "node {}: it is not ready after {READY_PATIENCE:?}; the others go on",
+                render::line(name)
+            ));
+            known.state = State::Trouble;
+        }
     }
 
     /// Gives each node that is asked for its agent, or takes it.
@@ -389,7 +411,7 @@ impl<'a> Session<'a> {
                     Some(Ok((node, account))) => drop(accounts.insert(node, account)),
                     Some(Err(error)) => warn!("a node's task has failed: {error}"),
                 },
-                () = self.end.signal() => {
+                () = self.end.told() => {
                     say("ended at once: what the nodes saw is not known");
                     return Ok(ExitCode::from(FAILURE));
                 }

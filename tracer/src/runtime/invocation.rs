@@ -16,7 +16,7 @@ use super::{
     cmdline::{Command, CommandLine},
     files,
     place::Running,
-    process::{self, Root, RuntimeProcess},
+    process::{Root, RuntimeProcess},
     processes,
     readers::{Guest, Readers},
     state::{self, State},
@@ -26,6 +26,7 @@ use crate::{
         Attribution, Container, ContainerName, ContainerType, Isolation, Lookup, Nested, Registry, Source,
         Unknown,
     },
+    host,
     render::line,
 };
 
@@ -237,7 +238,7 @@ impl Invocation {
     fn read<T, E: Display>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>) -> Result<T, String> {
         let result = match &self.view {
             View::Below(root) => read(root.as_fd()),
-            View::Host => read(process::host_root().map_err(|error| error.to_string())?.as_fd()),
+            View::Host => read(host::root().map_err(|error| error.to_string())?.as_fd()),
             View::Gone => return Err("its runtime has ended too soon".to_owned()),
         };
         result.map_err(|error| line(&error.to_string()))

@@ -20,7 +20,7 @@ mod watcher;
 
 pub use claim::{Claim, Standing, Stray};
 pub use lifecycle::Lifecycle;
-pub use process::{INITIAL_PID_NS, Root, look_into};
+pub use process::{INITIAL_PID_NS, Root};
 pub use readers::Readers;
 pub use told::Told;
 

@@ -19,6 +19,7 @@ use super::{
     files::{self, FileError},
     processes::Stat,
 };
+use crate::host;
 
 /// Inode number of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
@@ -54,7 +55,7 @@ pub struct Root {
 impl Root {
     /// The host's.
     pub fn of_host() -> std::io::Result<Self> {
-        Ok(Self { directory: host_root()?, _mounts: None })
+        Ok(Self { directory: host::root()?, _mounts: None })
     }
 }
 
@@ -129,7 +130,7 @@ impl RuntimeProcess {
         let stat = |name: &str| {
             rustix::fs::statat(&self.proc_dir, name, AtFlags::empty()).map_err(|e| error(e.into()))
         };
-        let host_root = host_root().and_then(|root| which(&root)).map_err(error)?;
+        let host_root = host::root().and_then(|root| which(&root)).map_err(error)?;
         let own_pid_ns = rustix::fs::stat("/proc/self/ns/pid").map_err(|e| error(e.into()))?;
         let marks = [
             (TRUST_ROOT, self.effective_uid()? == files::ROOT),
@@ -193,19 +194,6 @@ fn which(directory: &OwnedFd) -> std::io::Result<(u32, u32, u64)> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(directory, "", flags, StatxFlags::INO)?;
     Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
-}
-
-/// Opens the root directory of a process, as it is done with every runtime's.
-pub fn look_into(pid: u32) -> std::io::Result<OwnedFd> {
-    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(CWD, format!("/proc/{pid}/root"), directory, Mode::empty())?)
-}
-
-/// The host's root directory. Where init's may not be looked at it is our own: whoever may not do that on a host,
-/// for want of a capability that init has, is on that host at least.
-pub fn host_root() -> std::io::Result<OwnedFd> {
-    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    look_into(1).or_else(|_| Ok(rustix::fs::openat(CWD, "/", directory, Mode::empty())?))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
-    observe::{self, End, Observer, Scope, local_runtime, lock, spawn},
+    observe::{self, End, Limits, Observer, Scope, local_runtime, lock, spawn},
     privileges,
     render::EventRenderer,
     stdout,
@@ -43,7 +43,7 @@ pub struct Config {
     /// The node's name.
     pub node: String,
     /// When to stop by itself.
-    pub timeout: Option<Duration>,
+    pub limits: Limits,
     /// How many events to show at the most.
     pub max_events: Option<u64>,
     /// Size of the event ring in bytes.
@@ -69,7 +69,7 @@ struct Session {
     stopped: oneshot::Receiver<Stop>,
     /// Tells that the last event has been handled.
     finished: oneshot::Receiver<anyhow::Result<()>>,
-    timeout: Option<Duration>,
+    limits: Limits,
 }
 
 impl Session {
@@ -110,11 +110,11 @@ impl Session {
             let _ = finish.send(result);
             Ok(())
         })?;
-        Ok(Self { observer, tally, stopped, finished, timeout: config.timeout })
+        Ok(Self { observer, tally, stopped, finished, limits: config.limits })
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
-        let end = End::new(self.timeout)?;
+        let end = End::new(self.limits)?;
         self.observer.start().await?;
         say("ready");
         let mut result = Ok(());

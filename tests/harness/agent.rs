@@ -1,0 +1,168 @@
+//! The agent of `kubectl tracer` as a node runs it: a container with what `deploy/daemonset.yaml` grants, made by runc.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::{Bundle, Launch, Runtime, program, tracer};
+
+/// Where the manifest has the program.
+const PROGRAM: &str = "/tracer";
+/// What containerd 2.1 mounts into every container (`oci/mounts.go`), and hides of it from those that are not privileged
+/// (`oci/spec.go`, the specification's defaults).
+const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The pod that a `DaemonSet` or another workload makes.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    spec: Value,
+}
+
+impl Manifest {
+    /// The one in `deploy/`.
+    ///
+    /// # Panics
+    /// If it is no workload with one container.
+    pub fn of_node() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/daemonset.yaml");
+        let text = fs::read_to_string(&path).expect("the manifest");
+        let manifest: Value = serde_yaml_ng::from_str(&text).expect("YAML");
+        let spec = manifest["spec"]["template"]["spec"].clone();
+        assert_eq!(spec["containers"].as_array().map(Vec::len), Some(1), "{spec}");
+        Self { spec }
+    }
+
+    /// The pod's specification.
+    pub const fn spec(&self) -> &Value {
+        &self.spec
+    }
+
+    /// Changes it: to show what it takes.
+    pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+
+    /// The capabilities that it adds, as Linux calls them. It must drop all others.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn capabilities(&self) -> Vec<String> {
+        let capabilities = &self.container()["securityContext"]["capabilities"];
+        assert_eq!(capabilities["drop"], json!(["ALL"]));
+        let added = capabilities["add"].as_array().expect("a list");
+        added.iter().map(|name| format!("CAP_{}", name.as_str().expect("a name"))).collect()
+    }
+
+    fn container(&self) -> &Value {
+        &self.spec["containers"][0]
+    }
+
+    /// What a container runtime is told of it.
+    fn configure(&self, config: &mut Value) {
+        let context = &self.container()["securityContext"];
+        assert_eq!(context["privileged"], json!(false));
+        let capabilities = self.capabilities();
+        config["process"]["args"] = self.container()["command"].clone();
+        config["process"]["user"] = json!({"uid": context["runAsUser"], "gid": context["runAsGroup"]});
+        config["process"]["noNewPrivileges"] = json!(context["allowPrivilegeEscalation"] == json!(false));
+        config["process"]["capabilities"] =
+            json!({"bounding": capabilities, "effective": capabilities, "permitted": capabilities});
+        config["root"]["readonly"] = context["readOnlyRootFilesystem"].clone();
+        let namespaces = ["ipc", "uts", "mount", "network", "cgroup", "pid"].into_iter();
+        let own = namespaces.filter(|kind| *kind != "pid" || self.spec["hostPID"] != json!(true));
+        config["linux"]["namespaces"] = own.map(|kind| json!({"type": kind})).collect();
+        config["linux"]["maskedPaths"] = json!(MASKED);
+        config["linux"]["readonlyPaths"] = json!(READ_ONLY);
+        let mounts = config["mounts"].as_array_mut().expect("a list of ours");
+        let options = ["nosuid", "noexec", "nodev", "ro"];
+        mounts.push(json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": options}));
+        mounts.push(json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options,
+        }));
+        for mount in self.container()["volumeMounts"].as_array().into_iter().flatten() {
+            mounts.push(self.volume(mount));
+        }
+    }
+
+    /// A volume of the node's.
+    fn volume(&self, mount: &Value) -> Value {
+        let volumes = self.spec["volumes"].as_array().expect("a list");
+        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).expect("the volume");
+        let read_only = if mount["readOnly"] == json!(true) { "ro" } else { "rw" };
+        json!({
+            "destination": mount["mountPath"], "type": "bind", "source": volume["hostPath"]["path"],
+            "options": ["rbind", "rprivate", read_only],
+        })
+    }
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    runtime: Runtime,
+    bundle: Bundle,
+}
+
+impl Agent {
+    /// As the manifest has it.
+    pub fn start() -> Self {
+        Self::of(&Manifest::of_node())
+    }
+
+    /// As this manifest has it.
+    #[track_caller]
+    pub fn of(manifest: &Manifest) -> Self {
+        let runtime = Runtime::runc();
+        let bundle = Bundle::plain(&[PROGRAM]).edit(|config| manifest.configure(config));
+        // Nothing but the program, as in the image; its libraries where it is not static.
+        fs::remove_dir_all(bundle.inside(Path::new("/bin"))).expect("our own rootfs");
+        let binary = tracer::binary();
+        let mut files = vec![(binary.clone(), PROGRAM.into())];
+        files.extend(program::libraries(&binary).into_iter().map(|library| (library.clone(), library)));
+        for (source, target) in files {
+            let target = bundle.inside(&target);
+            fs::create_dir_all(target.parent().expect("below the root")).expect("our own rootfs");
+            fs::copy(&source, target).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        }
+        runtime.run_detached(&bundle);
+        Self { runtime, bundle }
+    }
+
+    /// The agent's own process.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.runtime.init_pid(&self.bundle).expect("the agent runs")
+    }
+
+    /// What it has printed.
+    pub fn stdout(&self) -> String {
+        Runtime::stdout_of(&self.bundle)
+    }
+
+    /// How `tracer` is run in it, as `kubectl exec` does.
+    pub fn launch(&self, arguments: &[&str]) -> Launch {
+        let mut exec = vec![self.runtime.program().into(), "--root".into(), self.runtime.root().into()];
+        exec.extend(["exec", &self.bundle.id].map(std::ffi::OsString::from));
+        Launch::new(arguments).binary(PROGRAM.into()).wrapper(&exec)
+    }
+
+    /// Waits for the end of its process.
+    #[track_caller]
+    pub fn wait_stopped(&self) {
+        self.runtime.wait_stopped(&self.bundle);
+    }
+}
