@@ -146,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_deployed_is_this_image() {
+        let manifest = include_str!("../../deploy/daemonset.yaml");
+        let manifest: serde_yaml_ng::Value = serde_yaml_ng::from_str(manifest).unwrap();
+        let container = &manifest["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], tag().as_str());
+        let words = [instructions("ENTRYPOINT")[0], instructions("CMD")[0]];
+        let words = words.map(|list| serde_yaml_ng::from_str::<Vec<String>>(list).unwrap()).concat();
+        let command = container["command"].as_sequence().unwrap();
+        let command: Vec<_> = command.iter().map(|word| word.as_str().unwrap()).collect();
+        assert_eq!(command, words);
+    }
+
+    #[test]
     fn each_engine_is_told_the_platform() {
         for engine in Engine::ALL {
             let command = engine.build(&TARGETS[1], "tracer:1", Path::new("/dist"));
