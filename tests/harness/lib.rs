@@ -4,6 +4,7 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `TRACER_BIN` | the binary under test, instead of `target/release/tracer` of this workspace |
+//! | `KUBECTL_TRACER_BIN` | likewise the `kubectl-tracer`, instead of `target/release/kubectl-tracer` |
 //! | `TRACER_REQUIRE_ALL=1` | a test that cannot run here fails, instead of being skipped |
 //! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the prepared one or that on the `PATH` |
 //! | `TRACER_TEST_HOOK` | the `--hook` that every `tracer trace open` of the tests gets |
@@ -21,6 +22,7 @@
 //! | [`containerd`] | an own containerd and its CRI over the socket |
 //! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
 //! | [`agent`] | the container that `kubectl tracer` has on each node |
+//! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
@@ -35,6 +37,7 @@
 )]
 
 pub mod agent;
+pub mod apiserver;
 pub mod bpf;
 pub mod bundle;
 #[path = "../../xtask/src/cache.rs"]

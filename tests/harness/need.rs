@@ -14,6 +14,8 @@ pub enum Need {
     Btf,
     /// The built binary under test.
     Tracer,
+    /// The built `kubectl-tracer`.
+    KubectlTracer,
     /// A statically linked busybox, for the rootfs.
     Busybox,
     /// runc.
@@ -44,6 +46,9 @@ pub enum Need {
 
 /// What tracing a container of runc takes.
 pub const RUNC: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Runc];
+/// What tracing a container of runc through an API server takes.
+pub const KUBECTL_RUNC: &[Need] =
+    &[Need::Root, Need::Btf, Need::Tracer, Need::KubectlTracer, Need::Busybox, Need::Runc];
 /// What tracing a container of crun takes.
 pub const CRUN: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox, Need::Crun];
 /// [`RUNC`], with programs compiled at test time.
@@ -76,6 +81,15 @@ impl Need {
                 let path = tracer::binary();
                 (!path.exists())
                     .then(|| format!("{} is missing: cargo xtask build --release", path.display()))
+            }
+            Self::KubectlTracer => {
+                let path = tracer::kubectl_binary();
+                (!path.exists()).then(|| {
+                    format!(
+                        "{} is missing: cargo xtask build --release -- --features kubectl",
+                        path.display()
+                    )
+                })
             }
             Self::Busybox => tool("busybox", "busybox-static"),
             Self::Runc => tool("runc", "runc"),

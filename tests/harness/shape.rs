@@ -76,7 +76,7 @@ fn problem_of(record: &Value) -> Result<(), String> {
         ("gid", Is::Number),
         ("comm", Is::Text),
     ];
-    fields(&record["process"], "process", &process, &[])?;
+    fields(&record["process"], "process", &process, &[("commHex", Is::Text)])?;
     match event {
         "open" => {
             let open = [

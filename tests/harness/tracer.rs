@@ -28,6 +28,12 @@ pub fn binary() -> PathBuf {
     )
 }
 
+/// Likewise the binary `kubectl-tracer`: `KUBECTL_TRACER_BIN`.
+pub fn kubectl_binary() -> PathBuf {
+    std::env::var_os("KUBECTL_TRACER_BIN")
+        .map_or_else(|| binary().with_file_name("kubectl-tracer"), PathBuf::from)
+}
+
 /// The numbers of the closing line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {

@@ -14,6 +14,8 @@ pub mod engines;
 pub mod error;
 pub mod host;
 mod json;
+#[cfg(feature = "kubectl")]
+pub mod kubectl;
 pub mod lease;
 pub mod list;
 pub mod observe;

@@ -116,6 +116,21 @@ mod tests {
         missing(effective, root).map(|needed| needed.name).collect()
     }
 
+    /// The unit, the reference and this agree.
+    #[test]
+    fn what_is_granted_is_what_is_needed() {
+        let unit = include_str!("../../deploy/tracer.service");
+        for setting in ["CapabilityBoundingSet=", "AmbientCapabilities="] {
+            let granted = unit.lines().find_map(|line| line.strip_prefix(setting)).unwrap();
+            let granted: Vec<_> = granted.split(' ').collect();
+            assert_eq!(granted, NEEDED.map(|needed| needed.name), "{setting}");
+        }
+        let reference = include_str!("../../docs/reference.md");
+        for needed in NEEDED {
+            assert!(reference.contains(&format!("\n| `{}` | ", needed.name)), "{}", needed.name);
+        }
+    }
+
     #[test]
     fn exactly_what_is_missing_is_named() {
         assert!(names(all(), false).is_empty());

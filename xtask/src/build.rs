@@ -32,6 +32,17 @@ pub(crate) fn tracer_binary(release: bool) -> Result<PathBuf> {
     tracer(release, &[])?.context("cargo built no binary named tracer")
 }
 
+/// Builds `kubectl-tracer`, which takes a feature of the package.
+pub(crate) fn kubectl_tracer(release: bool) -> Result<PathBuf> {
+    let name = "kubectl-tracer";
+    let mut command = cargo_stable("build");
+    command.args(["--package", "tracer", "--features", "kubectl", "--bin", name]);
+    if release {
+        command.arg("--release");
+    }
+    artifact::named(artifact::executables(&mut command)?, name)
+}
+
 /// Builds `tracer` and becomes it, so that signals, standard streams and the exit code are its own.
 pub(crate) fn run(release: bool, args: &[String]) -> Result<ExitCode> {
     let binary = tracer_binary(release)?;

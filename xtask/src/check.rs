@@ -49,7 +49,15 @@ const STEPS: &[Step] = &[
 ];
 
 /// Everything but what builds for the BPF target alone.
-const HOST_CRATES: [&str; 5] = ["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-bench-ebpf"];
+const HOST_CRATES: [&str; 7] = [
+    "--workspace",
+    "--exclude",
+    "tracer-ebpf",
+    "--exclude",
+    "tracer-bench-ebpf",
+    "--features",
+    "tracer/kubectl",
+];
 
 /// Runs the checks and prints what came of them; the last line counts the tests.
 pub(crate) fn run(quick: bool) -> Result<ExitCode> {
@@ -138,7 +146,9 @@ fn unit_tests(state: &mut State) -> Result<()> {
 }
 
 fn release_build(state: &mut State) -> Result<()> {
-    state.tracer = Some(build::tracer_binary(true)?);
+    // The tests find `kubectl-tracer` beside it.
+    let built = build::tracer(true, &["--features".into(), "kubectl".into()])?;
+    state.tracer = Some(built.context("cargo built no binary named tracer")?);
     Ok(())
 }
 

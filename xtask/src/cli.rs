@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{dist, fuzz, vm};
+use crate::{dist, fuzz, image, vm};
 
 /// Builds, runs, tests and demonstrates tracer.
 ///
@@ -30,7 +30,10 @@ Examples:
   cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
   cargo xtask soak --minutes 5           Look for what grows in five minutes of everything
   cargo xtask fuzz --seconds 60          Try hostile input on all that reads some
-  cargo xtask dist                       Build binaries that run on any Linux";
+  cargo xtask dist                       Build binaries that run on any Linux
+  cargo xtask deb                        Build a Debian package of them
+  cargo xtask image                      Build the container image that runs on nodes
+  cargo xtask kind                       Try all of it on a cluster of two nodes, made of containers";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -62,12 +65,27 @@ pub(crate) enum Task {
         tracer: Option<PathBuf>,
     },
 
-    /// Build static, stripped release binaries for other machines into `target/dist`
+    /// Build static, stripped release binaries for other machines into `target/dist`, and archives of them
     Dist {
         /// Only for these architectures
         #[arg(long, value_delimiter = ',', default_values = dist::ARCHITECTURES)]
         arch: Vec<String>,
     },
+
+    /// Build the container image of the agent, with docker or podman
+    Image {
+        #[command(flatten)]
+        options: image::Options,
+    },
+
+    /// Build a Debian package for this architecture into `target/dist`
+    Deb,
+
+    /// Print the manifest for krew, of the archives in `target/dist`
+    Krew,
+
+    /// Write the manual pages into `target/man`
+    Man,
 
     /// Check everything CI checks: format, lints, dependencies, docs, unit and integration tests
     Test {
@@ -105,6 +123,9 @@ pub(crate) enum Task {
         #[command(flatten)]
         options: vm::Options,
     },
+
+    /// Try deploying and tracing on a cluster of two nodes, made by kind; exit code 3 where that cannot be made
+    Kind,
 
     /// Install what all the other commands need, and nothing else
     Setup,

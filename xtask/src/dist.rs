@@ -1,10 +1,12 @@
-//! Release binaries that run on any Linux of their architecture: linked statically with musl, stripped, with their
-//! check sums in `target/dist`.
+//! Release binaries that run on any Linux of their architecture: linked statically with musl, stripped. In `target/dist`
+//! each platform has a directory of them, which the container image is made of, and each binary an archive, with the
+//! archives' check sums beside them.
 //!
-//! All of it is Rust, so that the linker and the C library that rustup brings suffice for other architectures, too.
+//! `tracer` is all Rust, so that the linker and the C library that rustup brings suffice for other architectures, too.
+//! `kubectl-tracer` has C code in its cryptography, for which a compiler is needed, but no C library.
 
 use std::{
-    env::consts::ARCH,
+    env::{self, consts::ARCH},
     ffi::OsStr,
     fmt::Write as _,
     fs,
@@ -15,26 +17,50 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    artifact, elf,
-    process::{self, cargo_stable, clean, quietly},
+    archive, artifact, elf,
+    process::{self, cargo_stable, clean, quietly, root},
 };
 
-/// What is distributed: package and binary.
-const BINARIES: [(&str, &str); 1] = [("tracer", "tracer")];
+/// A binary that is distributed, of the package of that name.
+struct Binary {
+    package: &'static str,
+    name: &'static str,
+    /// Of the package, as cargo takes them.
+    features: &'static str,
+    /// Whether some of it is written in C.
+    with_c: bool,
+}
+
+const TRACER: Binary = Binary { package: "tracer", name: "tracer", features: "", with_c: false };
+const KUBECTL_TRACER: Binary =
+    Binary { package: "tracer", name: "kubectl-tracer", features: "kubectl", with_c: true };
+
+/// What is distributed. Each is built by itself: none has features for another's sake.
+const BINARIES: [Binary; 2] = [TRACER, KUBECTL_TRACER];
+
+/// What stands beside the binary in each archive.
+pub(crate) const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
+
+/// The file with the archives' check sums.
+pub(crate) const SUMS: &str = "SHA256SUMS";
 
 /// What it is built for.
 pub(crate) const TARGETS: [Target; 2] = [
     Target {
         arch: ARCHITECTURES[0],
+        platform: "amd64",
         triple: "x86_64-unknown-linux-musl",
         component: "rust-std-x86_64-unknown-linux-musl",
         linker: "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER",
+        gnu: "x86_64-linux-gnu",
     },
     Target {
         arch: ARCHITECTURES[1],
+        platform: "arm64",
         triple: "aarch64-unknown-linux-musl",
         component: "rust-std-aarch64-unknown-linux-musl",
         linker: "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER",
+        gnu: "aarch64-linux-gnu",
     },
 ];
 
@@ -45,11 +71,15 @@ pub(crate) const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) arch: &'static str,
+    /// The architecture as Debian, Kubernetes and container images name it, and so the files that are distributed.
+    pub(crate) platform: &'static str,
     pub(crate) triple: &'static str,
     /// Rust's standard library for it, as rustup names it.
     pub(crate) component: &'static str,
     /// The variable that tells cargo its linker.
     linker: &'static str,
+    /// What names of GNU's tools for it begin with.
+    gnu: &'static str,
 }
 
 impl Target {
@@ -60,6 +90,11 @@ impl Target {
         })
     }
 
+    /// That of this machine.
+    pub(crate) fn here() -> Result<&'static Self> {
+        Self::of(ARCH)
+    }
+
     /// Has `cargo` build for it. The machine's own linker links for itself alone, that of the toolchain for others.
     pub(crate) fn select<'a>(&self, cargo: &'a mut Command) -> &'a mut Command {
         if self.arch != ARCH {
@@ -67,75 +102,124 @@ impl Target {
         }
         cargo.args(["--target", self.triple])
     }
+
+    /// Has `cargo` compile C for it with GNU's compiler for another C library. So nothing may be made of that library's
+    /// headers but the standard's own functions: not those that check lengths, which musl does not have.
+    fn compile_c(&self, cargo: &mut Command) {
+        for (name, value) in self.c_variables() {
+            // Whoever has a compiler for musl may name it.
+            if env::var_os(&name).is_none() {
+                cargo.env(name, value);
+            }
+        }
+    }
+
+    fn c_variables(&self) -> [(String, String); 3] {
+        let triple = self.triple.replace('-', "_");
+        let tool = |name: &str| {
+            if self.arch == ARCH { name.to_owned() } else { format!("{}-{name}", self.gnu) }
+        };
+        [
+            (format!("CC_{triple}"), tool("gcc")),
+            (format!("AR_{triple}"), tool("ar")),
+            (format!("CFLAGS_{triple}"), "-U_FORTIFY_SOURCE".to_owned()),
+        ]
+    }
+
+    /// Of what is distributed, the directory with the binaries for it. `deploy/Dockerfile` copies from there.
+    pub(crate) fn directory(&self) -> String {
+        format!("linux-{}", self.platform)
+    }
 }
 
 /// Builds for each of `architectures`, and says what was made.
 pub(crate) fn run(architectures: &[String]) -> Result<String> {
     let targets = architectures.iter().map(|arch| Target::of(arch)).collect::<Result<Vec<_>>>()?;
-    let dist = process::target_dir().join("dist");
-    fs::create_dir_all(&dist).with_context(|| format!("making {}", dist.display()))?;
+    let dist = directory();
     let mut said = String::new();
-    let mut names = Vec::new();
+    let mut archives = Vec::new();
     for target in targets {
-        for (binary, path) in build(target)? {
-            let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            ensure!(elf::is_static(&bytes), "{} needs a dynamic loader", path.display());
-            ensure!(
-                elf::architecture(&bytes) == Some(target.arch),
-                "{} is not for {}",
-                path.display(),
-                target.arch
-            );
-            if target.arch == ARCH {
-                let version = quietly(clean(path.as_os_str()).arg("--version"))?;
-                ensure!(version.contains(VERSION), "{} says that it is {}", path.display(), version.trim());
+        for binary in &BINARIES {
+            let path = put(binary, target, &dist)?;
+            let archive = archive_name(binary.name, VERSION, target);
+            let licences = LICENCES.map(|name| root().join(name));
+            archive::write(&dist.join(&archive), &[&path, &licences[0], &licences[1]])?;
+            for file in [&path, &dist.join(&archive)] {
+                writeln!(said, "{}  {}", file.display(), megabytes(fs::metadata(file)?.len()))?;
             }
-            let name = file_name(binary, target.arch);
-            fs::copy(&path, dist.join(&name))
-                .with_context(|| format!("writing {name} to {}", dist.display()))?;
-            writeln!(said, "{}  {}", dist.join(&name).display(), megabytes(bytes.len()))?;
-            names.push(name);
+            archives.push(archive);
         }
     }
-    let sums = quietly(clean(OsStr::new("sha256sum")).args(&names).current_dir(&dist))?;
-    fs::write(dist.join("SHA256SUMS"), sums).with_context(|| format!("writing to {}", dist.display()))?;
+    let sums = quietly(clean(OsStr::new("sha256sum")).args(&archives).current_dir(&dist))?;
+    fs::write(dist.join(SUMS), sums).with_context(|| format!("writing to {}", dist.display()))?;
     Ok(said)
 }
 
-/// Builds what is distributed for one target: names and files.
-fn build(target: &Target) -> Result<Vec<(&'static str, PathBuf)>> {
-    let mut command = cargo_stable("build");
-    command.arg("--release");
-    for (package, binary) in BINARIES {
-        command.args(["--package", package, "--bin", binary]);
+/// Where everything is that is distributed.
+pub(crate) fn directory() -> PathBuf {
+    process::target_dir().join("dist")
+}
+
+/// Builds a binary, looks whether it is what it should be, and puts it into the target's directory.
+fn put(binary: &Binary, target: &Target, dist: &Path) -> Result<PathBuf> {
+    let path = build(binary, target)?;
+    let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    ensure!(elf::is_static(&bytes), "{} needs a dynamic loader", path.display());
+    ensure!(elf::architecture(&bytes) == Some(target.arch), "{} is not for {}", path.display(), target.arch);
+    if target.arch == ARCH {
+        let version = quietly(clean(path.as_os_str()).arg("--version"))?;
+        ensure!(version.contains(VERSION), "{} says that it is {}", path.display(), version.trim());
     }
-    let built = artifact::executables(target.select(&mut command))?;
-    let path = |name: &str| built.iter().find(|found| found.name == name).map(|found| found.path.clone());
-    BINARIES
-        .iter()
-        .map(|(_, name)| {
-            Ok((*name, path(name).with_context(|| format!("cargo built no binary named {name}"))?))
-        })
-        .collect()
+    let directory = dist.join(target.directory());
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    let file = directory.join(binary.name);
+    fs::copy(&path, &file).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
+/// Builds one binary for one target: its file.
+fn build(binary: &Binary, target: &Target) -> Result<PathBuf> {
+    let mut command = cargo_stable("build");
+    command.args(["--release", "--package", binary.package, "--bin", binary.name]);
+    command.args(["--features", binary.features]);
+    if binary.with_c {
+        target.compile_c(&mut command);
+    }
+    artifact::named(artifact::executables(target.select(&mut command))?, binary.name)
 }
 
 /// The static tracer for that architecture, as distributed.
 pub(crate) fn tracer(arch: &str) -> Result<PathBuf> {
-    let built = build(Target::of(arch)?)?;
-    let (_, path) =
-        built.into_iter().find(|(name, _)| *name == "tracer").context("tracer is not distributed")?;
+    let path = build(&TRACER, Target::of(arch)?)?;
     ensure!(elf::is_static(&fs::read(Path::new(&path))?), "{} needs a dynamic loader", path.display());
     Ok(path)
 }
 
-/// The version of the workspace.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-fn file_name(binary: &str, arch: &str) -> String {
-    format!("{binary}-{VERSION}-{arch}")
+/// Puts tracer alone, without its archive, where the image takes it from: that directory.
+pub(crate) fn for_image(target: &Target) -> Result<PathBuf> {
+    let dist = directory();
+    put(&TRACER, target, &dist)?;
+    Ok(dist)
 }
 
-fn megabytes(bytes: usize) -> String {
+/// Builds everything for that target: the directory with the binaries.
+pub(crate) fn for_package(target: &Target) -> Result<PathBuf> {
+    let dist = directory();
+    for binary in &BINARIES {
+        put(binary, target, &dist)?;
+    }
+    Ok(dist.join(target.directory()))
+}
+
+/// The version of the workspace.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The archive of a binary.
+pub(crate) fn archive_name(binary: &str, version: &str, target: &Target) -> String {
+    format!("{binary}-{version}-{}.tar.gz", target.directory())
+}
+
+fn megabytes(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a size to look at")]
     let megabytes = bytes as f64 / 1e6;
     format!("{megabytes:.1} MB")
@@ -153,6 +237,20 @@ mod tests {
             assert_eq!(target.component, format!("rust-std-{}", target.triple));
             let variable = target.triple.to_uppercase().replace('-', "_");
             assert_eq!(target.linker, format!("CARGO_TARGET_{variable}_LINKER"));
+            assert_eq!(target.gnu, format!("{}-linux-gnu", target.arch));
+        }
+    }
+
+    #[test]
+    fn another_architecture_has_tools_of_its_own_for_c() {
+        for target in &TARGETS {
+            let [(cc, compiler), (ar, archiver), (_, flags)] = target.c_variables();
+            assert_eq!(cc, format!("CC_{}_unknown_linux_musl", target.arch));
+            assert_eq!(ar, format!("AR_{}_unknown_linux_musl", target.arch));
+            let prefix =
+                if target.arch == ARCH { String::new() } else { format!("{}-linux-gnu-", target.arch) };
+            assert_eq!((compiler, archiver), (format!("{prefix}gcc"), format!("{prefix}ar")));
+            assert_eq!(flags, "-U_FORTIFY_SOURCE");
         }
     }
 
@@ -165,6 +263,16 @@ mod tests {
     #[test]
     fn sizes_are_rounded() {
         assert_eq!(megabytes(7_649_999), "7.6 MB");
-        assert_eq!(file_name("tracer", "x86_64"), format!("tracer-{VERSION}-x86_64"));
+        assert_eq!(
+            archive_name("kubectl-tracer", "1.2.3", &TARGETS[1]),
+            "kubectl-tracer-1.2.3-linux-arm64.tar.gz"
+        );
+    }
+
+    #[test]
+    fn licences_are_there() {
+        for name in LICENCES {
+            assert!(root().join(name).is_file(), "{name}");
+        }
     }
 }

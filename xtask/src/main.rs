@@ -4,17 +4,23 @@
 //! needs nothing but cargo and rustup. This crate builds with any stable Rust from 1.85 on, because it is
 //! what installs the pinned one ([`pins`]).
 
+mod archive;
 mod artifact;
 mod bench;
 mod build;
 mod cache;
 mod check;
 mod cli;
+mod deb;
 mod demo;
 mod dist;
 mod elf;
 mod fuzz;
+mod image;
+mod kind;
+mod krew;
 mod long;
+mod man;
 mod pins;
 mod process;
 mod setup;
@@ -62,6 +68,17 @@ fn perform(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(Scope::Dist)?;
             print!("{}", dist::run(&arch)?);
         }
+        Task::Image { options } => print!("{}", image::run(&options)?),
+        Task::Deb => {
+            setup::ensure(Scope::Deb)?;
+            println!("{}", deb::run()?.display());
+        }
+        Task::Krew => print!("{}", krew::manifest()?),
+        Task::Man => {
+            setup::ensure(Scope::Man)?;
+            println!("{}", man::run()?.display());
+        }
+        Task::Kind => return kind::run(),
         Task::Faults => return long::faults(),
         Task::Soak { minutes } => return long::soak(minutes),
         Task::Fuzz { options } => return fuzz::run(&options),
@@ -80,10 +97,13 @@ fn pins_as_variables() -> String {
         ("BPF_LINKER", pins::BPF_LINKER),
         ("LLVM", pins::LLVM),
         ("CARGO_DENY", pins::CARGO_DENY),
+        ("CARGO_DEB", pins::CARGO_DEB),
         ("CARGO_FUZZ", pins::CARGO_FUZZ),
         ("YOUKI", pins::YOUKI),
         ("CRIU", pins::CRIU),
         ("CRIU_SUITE", pins::CRIU_SUITE),
+        ("KIND", pins::KIND),
+        ("KIND_NODE", pins::KIND_NODE),
     ]
     .map(|(name, value)| format!("{name}={value}"))
     .join("\n")

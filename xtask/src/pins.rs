@@ -14,6 +14,8 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 pub(crate) const LLVM: &str = "22";
 /// Checks licences, duplicates and sources of the dependencies (`deny.toml`).
 pub(crate) const CARGO_DENY: &str = "0.20.2";
+/// Builds the Debian package.
+pub(crate) const CARGO_DEB: &str = "3.8.0";
 /// Builds the fuzz targets (`tracer/fuzz`).
 pub(crate) const CARGO_FUZZ: &str = "0.13.2";
 /// A container runtime that no distribution packages; the tests run it beside runc and crun.
@@ -22,3 +24,8 @@ pub(crate) const YOUKI: &str = "0.7.0";
 pub(crate) const CRIU: &str = "4.1.1";
 /// The Debian suite that has [`CRIU`].
 pub(crate) const CRIU_SUITE: &str = "trixie";
+/// Makes clusters of containers. It must be there already.
+pub(crate) const KIND: &str = "0.30.0";
+/// What their nodes are: the image that the release of [`KIND`] names, which it was tested with.
+pub(crate) const KIND_NODE: &str =
+    "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a";

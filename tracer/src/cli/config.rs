@@ -4,7 +4,7 @@ use rustix::termios::tcgetwinsize;
 
 use tracer_common::event::Kind;
 
-use super::args::{HOOK_AUTO, ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
+use super::args::{HOOK_AUTO, ListArgs, NodeArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
 use crate::{
     bpf::{EventFilter, Hook},
     containers::{LabelSelector, Pattern, Selection},
@@ -22,12 +22,13 @@ const BUFFER_SIZES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 /// A runtime's name is a file name.
 const NAME_MAX: usize = 255;
 
-pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Config, Usage> {
+/// What a run on a node needs.
+pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Result<trace::Config, Usage> {
     let tracer = TRACERS
         .into_iter()
         .find(|tracer| tracer.name() == args.kind)
         .ok_or_else(|| Usage(format!("there is nothing called {:?} to trace", args.kind)))?;
-    let node = node(&args.output);
+    let node = node(on);
     Ok(trace::Config {
         tracer,
         scope: scope(&args.selection, &args.runtimes)?,
@@ -41,29 +42,30 @@ pub(super) fn trace(args: &TraceArgs, log_programs: bool) -> Result<trace::Confi
         failed: args.failed,
         renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
         node,
-        limits: limits(&args.output),
+        limits: limits(&args.output, on),
         max_events: args.max_events,
         buffer_size: buffer_size(args.buffer_size.as_u64()).map_err(option("--buffer-size"))?,
         log_programs,
     })
 }
 
-pub(super) fn list(args: &ListArgs, log_programs: bool) -> Result<list::Config, Usage> {
+/// Likewise.
+pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result<list::Config, Usage> {
     let OutputArgs { output, no_headers, .. } = &args.output;
-    let node = node(&args.output);
+    let node = node(on);
     let renderer = ContainerRenderer::new(output, &node, !no_headers, terminal_width(), args.watch);
     Ok(list::Config {
         renderer: renderer.map_err(option("--output"))?,
         node,
         watch: args.watch,
-        limits: limits(&args.output),
+        limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
         log_programs,
     })
 }
 
-const fn limits(args: &OutputArgs) -> Limits {
-    Limits { timeout: args.timeout, lease: args.lease }
+const fn limits(args: &OutputArgs, on: &NodeArgs) -> Limits {
+    Limits { timeout: args.timeout, lease: on.lease }
 }
 
 fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
@@ -103,11 +105,11 @@ fn hook(name: &str, tracer: &dyn Tracer) -> Result<Option<Hook>, Usage> {
     Ok(Some(hook))
 }
 
-fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<EventRenderer, String> {
+pub(crate) fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<EventRenderer, String> {
     EventRenderer::new(&Format::parse(&args.output)?, tracer, node, terminal_width(), !args.no_headers)
 }
 
-fn terminal_width() -> Option<usize> {
+pub(crate) fn terminal_width() -> Option<usize> {
     let size = tcgetwinsize(rustix::stdio::stdout()).ok()?;
     // A terminal that does not know its size says 0.
     (size.ws_col > 0).then(|| usize::from(size.ws_col))
@@ -130,7 +132,7 @@ fn runtimes(further: &[String]) -> Result<Vec<String>, String> {
     Ok(RUNTIMES.iter().map(ToString::to_string).chain(further.iter().cloned()).collect())
 }
 
-fn node(args: &OutputArgs) -> String {
+fn node(args: &NodeArgs) -> String {
     let host_name = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     args.node.clone().unwrap_or_else(host_name)
 }

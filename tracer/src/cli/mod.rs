@@ -1,12 +1,13 @@
 //! The command line: from arguments to a run, and from its result to an exit code.
 
-mod args;
-mod config;
+pub(crate) mod args;
+pub(crate) mod config;
 mod doctor;
+pub(crate) mod generate;
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -19,11 +20,11 @@ use crate::{
 use args::{Args, Command};
 
 /// Failure while running.
-const FAILURE: u8 = 1;
+pub(crate) const FAILURE: u8 = 1;
 /// Wrong usage, as clap has it too.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// Not permitted, or the kernel lacks something.
-const UNSUPPORTED: u8 = 3;
+pub(crate) const UNSUPPORTED: u8 = 3;
 
 /// Runs the command line of this process.
 #[must_use]
@@ -34,8 +35,13 @@ pub fn main() -> ExitCode {
     // clap ends the process itself on wrong usage, with the same code as below.
     let args = Args::parse();
     stderr::start();
-    start_log(&args);
-    let code = run(args).unwrap_or_else(|error| {
+    start_log(args.quiet, args.verbose);
+    finish(run(args))
+}
+
+/// The exit code of what came out, which is said if it is an error.
+pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
         say(&format!("{error:#}"));
         ExitCode::from(exit_code(&error))
     });
@@ -46,11 +52,11 @@ pub fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Trace(trace) => {
-            trace::run(config::trace(&trace, args.verbose > 0)?)?;
+            trace::run(config::trace(&trace.args, &trace.node, args.verbose > 0)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListContainers(list) => {
-            list::run(config::list(&list, args.verbose > 0)?)?;
+            list::run(config::list(&list.args, &list.node, args.verbose > 0)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Agent(agent) => {
@@ -62,6 +68,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             let well = doctor::run(&mut std::io::stdout().lock())?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
         }
+        Command::Generate(generate) => generate.run(Args::command()),
     }
 }
 
@@ -81,8 +88,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// Standard error, plain: the log of a command, not of a service.
-fn start_log(args: &Args) {
-    let directives = match (args.quiet, args.verbose) {
+pub(crate) fn start_log(quiet: bool, verbose: u8) {
+    let directives = match (quiet, verbose) {
         (true, _) => "error",
         (false, 0) => "warn",
         // The libraries tell too much of what concerns nobody but their authors.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cri::Witnessed;
 
 /// A container, once its bundle has been read or that has failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
     /// As the runtime was told; empty where that is not known.
@@ -140,7 +140,7 @@ impl Container {
 }
 
 /// A container around another one, or in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Nested {
     /// As its runtime was told.
     pub id: String,
@@ -149,7 +149,7 @@ pub struct Nested {
 }
 
 /// Why a container's bundle and pod did not become known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unknown {
     /// The runtime is not believed: it is not the host's root.
@@ -179,7 +179,7 @@ impl Unknown {
 }
 
 /// What runs a container's processes where this kernel does not see them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
     /// gVisor: a kernel in user space.
@@ -212,7 +212,7 @@ impl Isolation {
 }
 
 /// The Kubernetes side of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {
     /// The pod's namespace.
@@ -241,7 +241,7 @@ fn known_or_empty<S: Serializer>(
 }
 
 /// What kind of container it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerType {
     /// Keeps a pod's namespaces (pause).
@@ -262,7 +262,7 @@ impl ContainerType {
 }
 
 /// How a container was learnt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// From the bundle that the runtime was started with.

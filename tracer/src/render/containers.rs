@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Format, Layout, Renderer, Table, age,
@@ -33,7 +33,7 @@ pub struct ContainerRow<'a> {
 }
 
 /// What happened to a container that is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerEvent {
     /// It is there, or has come.

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use tracer_common::{Comm, comm_bytes, event::Header};
 
 use super::{
-    Document, EventTable, Format, JsonLines, Layout, Lost, Table, Text,
+    Document, EventTable, Format, Hex, JsonLines, Layout, Lost, Table, Text,
     columns::{Column, Columns, Rows},
     json,
     memo::Key,
@@ -66,12 +66,14 @@ pub(super) struct Process {
     gid: u32,
     #[serde(serialize_with = "comm_text")]
     comm: Comm,
+    #[serde(serialize_with = "comm_hex", skip_serializing_if = "is_text")]
+    comm_hex: Comm,
 }
 
 impl Process {
     pub(super) const fn of(header: &Header) -> Self {
         let Header { pid, tid, ppid, container_pid, uid, gid, comm, .. } = *header;
-        Self { pid, tid, ppid, container_pid, uid, gid, comm }
+        Self { pid, tid, ppid, container_pid, uid, gid, comm, comm_hex: comm }
     }
 }
 
@@ -83,6 +85,15 @@ impl Key for Process {
 
 fn comm_text<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
     Text(comm_bytes(comm)).serialize(serializer)
+}
+
+fn comm_hex<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
+    Hex(comm_bytes(comm)).serialize(serializer)
+}
+
+/// Whether a comm is UTF-8. One that the kernel has cut off may end within a character.
+fn is_text(comm: &Comm) -> bool {
+    Hex(comm_bytes(comm)).is_of_text()
 }
 
 /// What rows have of one container, as they are written: made for its first row, copied into all others. It goes with

@@ -16,7 +16,7 @@ mod shared;
 mod text;
 mod timestamp;
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use serde::Serialize;
 
@@ -32,15 +32,15 @@ pub(crate) use sanitize::line;
 pub use text::{Hex, Text};
 
 /// What was lost: events, or what tells whose they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// How many.
     pub count: u64,
     /// Of events `buffer-full`, `program-skipped`, `unattributed`, `malformed`, `output`; of what becomes of containers
     /// `lifecycle-full`, `process-map-full`, `slots-full`, `lifecycle-crowded`, `program-skipped`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The hook that they were lost at: the traced kind's name, or `lifecycle`.
-    pub hook: &'static str,
+    pub hook: Cow<'static, str>,
 }
 
 /// A way of showing rows of a kind.

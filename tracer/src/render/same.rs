@@ -221,3 +221,56 @@ proptest! {
         }
     }
 }
+
+/// What was written as lines of JSON, read back and shown.
+#[cfg(feature = "kubectl")]
+fn read_back(
+    output: &str,
+    terminal: Option<usize>,
+    tracer: &'static dyn Tracer,
+    containers: &[Container],
+    records: &[(Vec<u8>, usize)],
+) -> String {
+    use crate::trace::read::{Reader, Told};
+    let (lines, _) = shown("json", None, tracer, containers, records);
+    let format = Format::parse(output).unwrap();
+    let mut renderer = EventRenderer::new(&format, tracer, NODE, terminal, true).unwrap();
+    let mut out = Vec::new();
+    renderer.begin(&mut out);
+    let (mut reader, mut record) = (Reader::new(tracer), Vec::new());
+    for line in lines.lines() {
+        record.clear();
+        let told = reader.read(line.as_bytes(), &mut record).unwrap();
+        let Told::Event { timestamp, about } = told else { panic!("no event: {line}") };
+        let event = Event::decode(tracer, &record).unwrap();
+        let container = about.container.as_ref();
+        let row = Row { timestamp, node: NODE, kind: tracer.name(), event: &event, container };
+        renderer.row(&row, &mut about.kept.lock().unwrap(), &mut out).unwrap();
+    }
+    String::from_utf8(out).unwrap()
+}
+
+#[cfg(feature = "kubectl")]
+proptest! {
+    #[test]
+    fn opens_that_were_read_back_are_shown_the_same(
+        output in prop_oneof![4 => outputs(), 1 => Just("yaml")],
+        terminal in prop::option::of(40..200_usize),
+        containers in vec(any_container(), 2),
+        records in any_records(any_open()),
+    ) {
+        let (direct, _) = shown(output, terminal, TRACERS[0], &containers, &records);
+        prop_assert_eq!(read_back(output, terminal, TRACERS[0], &containers, &records), direct);
+    }
+
+    #[test]
+    fn executions_that_were_read_back_are_shown_the_same(
+        output in prop_oneof![4 => outputs(), 1 => Just("yaml")],
+        terminal in prop::option::of(40..200_usize),
+        containers in vec(any_container(), 2),
+        records in any_records(any_exec()),
+    ) {
+        let (direct, _) = shown(output, terminal, TRACERS[1], &containers, &records);
+        prop_assert_eq!(read_back(output, terminal, TRACERS[1], &containers, &records), direct);
+    }
+}

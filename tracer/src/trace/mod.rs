@@ -5,6 +5,8 @@
 mod exec;
 mod known;
 mod open;
+#[cfg(feature = "kubectl")]
+pub mod read;
 mod router;
 mod session;
 mod sink;

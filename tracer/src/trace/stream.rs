@@ -172,7 +172,7 @@ impl Stream {
             if self.sealed {
                 sink.unasked(new);
             } else if new > 0 {
-                sink.lost(&Lost { count: new, reason, hook });
+                sink.lost(&Lost { count: new, reason: reason.into(), hook: hook.into() });
             }
         }
         let above = sink.lost_by_reason().map(|(reason, count)| (hook, reason, count));
@@ -180,7 +180,7 @@ impl Stream {
         for (hook, reason, count) in above.into_iter().chain(lifecycle) {
             let new = news(&mut self.reported, hook, reason, count);
             if new > 0 {
-                sink.lost(&Lost { count: new, reason, hook });
+                sink.lost(&Lost { count: new, reason: reason.into(), hook: hook.into() });
             }
         }
         Ok(())

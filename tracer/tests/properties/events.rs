@@ -178,6 +178,7 @@ fn check_line(line: &Value, tracer: &dyn Tracer, record: &[u8]) {
     assert_eq!(line["process"]["pid"], header.pid);
     assert_eq!(line["process"]["containerPid"], header.container_pid);
     assert_eq!(line["process"]["comm"], lossy(comm_bytes(&header.comm)));
+    assert_eq!(line["process"]["commHex"], hex(comm_bytes(&header.comm)));
     assert_eq!(line["container"].is_null(), header.container == ContainerKey::HOST);
     let shown = &line[tracer.name()];
     let path = match tracer.kind() {
@@ -266,7 +267,11 @@ fn check_way(tracer: &'static dyn Tracer, output: &str, script: &[u8]) {
             }
             SETTLE => router.settle(if slot == 0 { Instant::now() } else { patient_no_more() }),
             LOST => {
-                router.sink.lost(&Lost { count: slot.into(), reason: "buffer-full", hook: tracer.name() });
+                router.sink.lost(&Lost {
+                    count: slot.into(),
+                    reason: "buffer-full".into(),
+                    hook: tracer.name().into(),
+                });
                 rows += u64::from(!is_table);
             }
             FORGET => {

@@ -11,6 +11,14 @@ pub(crate) enum Scope {
     Demo,
     /// Building for any Linux, also of another architecture.
     Dist,
+    /// Building what the container image holds, for any architecture.
+    Image,
+    /// Building the Debian package for this architecture.
+    Deb,
+    /// Building all that has manual pages.
+    Man,
+    /// Building what runs in, and beside, a cluster on this machine.
+    Kind,
     /// Building, and running the benchmark's containers.
     Bench,
     /// What the benchmark compares with, and nothing else. It does without.
@@ -46,6 +54,7 @@ pub(crate) struct Toolchain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     BpfLinker,
+    CargoDeb,
     CargoDeny,
     CargoFuzz,
     Youki,
@@ -56,6 +65,7 @@ impl Tool {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::BpfLinker => "bpf-linker",
+            Self::CargoDeb => "cargo-deb",
             Self::CargoDeny => "cargo-deny",
             Self::CargoFuzz => "cargo-fuzz",
             Self::Youki => "youki",
@@ -66,6 +76,7 @@ impl Tool {
     pub(crate) const fn version(self) -> &'static str {
         match self {
             Self::BpfLinker => pins::BPF_LINKER,
+            Self::CargoDeb => pins::CARGO_DEB,
             Self::CargoDeny => pins::CARGO_DENY,
             Self::CargoFuzz => pins::CARGO_FUZZ,
             Self::Youki => pins::YOUKI,
@@ -110,7 +121,7 @@ const CONTAINERD: Package = Package::new("containerd", Probe::Program("container
 /// The daemon is what the tests need of it; a client alone may be there from elsewhere.
 const DOCKER: Package = Package::new("docker.io", Probe::Program("dockerd")).starting("docker");
 const PODMAN: Package = Package::new("podman", Probe::Program("podman")).starting("podman.socket");
-/// Compiles the tests' own programs; Rust itself is content with any `cc`.
+/// Compiles the tests' own programs, and C in what static programs are made of; Rust itself is content with any `cc`.
 const GCC: Package = Package::new("gcc", Probe::Program("gcc"));
 /// Compiles libFuzzer.
 const GXX: Package = Package::new("g++", Probe::Program("c++"));
@@ -152,10 +163,17 @@ impl Scope {
                         name: pins::STABLE,
                         components: match self {
                             Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
-                            Self::Dist | Self::Vm | Self::VmElsewhere => {
+                            Self::Dist
+                            | Self::Image
+                            | Self::Deb
+                            | Self::Kind
+                            | Self::Vm
+                            | Self::VmElsewhere => {
                                 dist::TARGETS.iter().map(|target| target.component).collect()
                             }
-                            Self::Build | Self::Demo | Self::Bench | Self::Peers | Self::Fuzz => vec![],
+                            Self::Build | Self::Demo | Self::Bench | Self::Peers | Self::Fuzz | Self::Man => {
+                                vec![]
+                            }
                         },
                     },
                     Toolchain {
@@ -169,17 +187,24 @@ impl Scope {
                 Self::Build
                 | Self::Demo
                 | Self::Dist
+                | Self::Image
+                | Self::Man
+                | Self::Kind
                 | Self::Bench
                 | Self::Quick
                 | Self::Vm
                 | Self::VmElsewhere => {
                     vec![Tool::BpfLinker]
                 }
+                Self::Deb => vec![Tool::BpfLinker, Tool::CargoDeb],
                 Self::Fuzz => vec![Tool::BpfLinker, Tool::CargoFuzz],
                 Self::Test => vec![Tool::BpfLinker, Tool::CargoDeny, Tool::Youki],
             },
             packages: match self {
-                Self::Build | Self::Dist | Self::Quick => vec![],
+                Self::Build | Self::Image | Self::Quick => vec![],
+                Self::Dist => vec![GCC, GCC_ELSEWHERE, LIBC_ELSEWHERE],
+                Self::Deb | Self::Man => vec![GCC],
+                Self::Kind => vec![GCC, BUSYBOX],
                 // A static program takes what gcc's package has beside the compiler.
                 Self::Bench => vec![RUNC, BUSYBOX, GCC],
                 Self::Peers => vec![LIBBPF_TOOLS, BPFTRACE],

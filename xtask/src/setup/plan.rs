@@ -129,7 +129,7 @@ fn install_tool(tool: Tool, machine: &Machine) -> Step {
             "a minute or two"
         }
         Tool::CargoDeny => "some minutes",
-        Tool::CargoFuzz => "a minute or two",
+        Tool::CargoDeb | Tool::CargoFuzz => "a minute or two",
         Tool::Youki => {
             // Without seccomp and systemd it needs no library of the system.
             command.extend(words(&["--no-default-features", "--features", "v1,v2"]));

@@ -1,0 +1,204 @@
+//! What is generated from the definition of a command line: completions for shells, and manual pages.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Command, Subcommand};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+/// The commands that generate, the same in each program.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// Write a shell's completions to standard output
+    Completions {
+        /// Which shell's
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write manual pages, one for each command, into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        directory: PathBuf,
+    },
+}
+
+impl Generate {
+    /// Does it for the program whose definition that is.
+    pub(crate) fn run(&self, program: Command) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Completions { shell } => completions(program, *shell, &mut io::stdout().lock())?,
+            Self::Man { directory } => man(&program, directory)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Where the pages stand among all others: `man 1`.
+const SECTION: &str = "1";
+
+/// Writes the completions of `command` for that shell. A reader that has gone is no error.
+fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> anyhow::Result<()> {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    match out.write_all(&script).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing the completions")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the manual pages of `command` and of each command below it that is not hidden into an existing directory:
+/// `NAME.1`, `NAME-COMMAND.1`.
+fn man(command: &Command, directory: &Path) -> anyhow::Result<()> {
+    // `tracer help trace` needs no page beside that of `tracer trace`.
+    let mut command = command.clone().disable_help_subcommand(true);
+    command.build();
+    let version = command.get_version().unwrap_or_default();
+    let source = format!("{} {version}", command.get_name());
+    pages(&command, &source, &mut |name, page| {
+        let file = directory.join(name);
+        fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
+    })
+}
+
+/// Gives `write` the file name and the text of each page. `source` is what the pages say at the bottom.
+fn pages(
+    command: &Command,
+    source: &str,
+    write: &mut impl FnMut(&str, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let page = Man::new(command.clone()).section(SECTION).source(source).manual("User Commands");
+    let mut text = Vec::new();
+    page.render(&mut text).with_context(|| format!("writing {}", page.get_filename()))?;
+    write(&page.get_filename(), &text)?;
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        pages(below, source, write)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{
+        collections::BTreeMap,
+        process::{self, Stdio},
+    };
+
+    use clap::{CommandFactory as _, ValueEnum as _};
+
+    use super::*;
+    use crate::cli::args::Args;
+
+    /// Fails unless each shell completes these words, and each of these commands has a page that tells all its options.
+    pub(crate) fn check(command: &Command, words: &[&str], names: &[&str]) {
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            completions(command.clone(), *shell, &mut script).unwrap();
+            let script = String::from_utf8(script).unwrap();
+            for word in words {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+
+        // As it is once clap has added what it adds itself.
+        let mut command = command.clone().disable_help_subcommand(true);
+        command.build();
+        let mut all = BTreeMap::new();
+        pages(&command, "tracer 1.2.3", &mut |name, text| {
+            all.insert(name.to_owned(), String::from_utf8(text.to_vec())?);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(all.keys().collect::<Vec<_>>(), names);
+        every_option_is_told(&command, &all);
+        for (name, page) in &all {
+            typesets_without_warning(name, page);
+        }
+    }
+
+    fn every_option_is_told(command: &Command, pages: &BTreeMap<String, String>) {
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        // As a reader sees it.
+        let page =
+            pages[&format!("{name}.{SECTION}")].replace("\\-", "-").replace("\\*(Aq", "'").replace('\n', " ");
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            let long = argument.get_long().map(|long| format!("\\fB--{long}\\fR"));
+            let short = argument.get_short().map(|short| format!("\\fB-{short}\\fR"));
+            let help = argument.get_long_help().or(argument.get_help());
+            let help = help.map(|help| help.to_string().replace('\n', " "));
+            for text in [long, short, help].into_iter().flatten() {
+                assert!(page.contains(&text), "{name}: no {text:?} in {page}");
+            }
+        }
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            every_option_is_told(below, pages);
+        }
+    }
+
+    /// Where there is groff.
+    fn typesets_without_warning(name: &str, page: &str) {
+        let mut groff = process::Command::new("groff");
+        groff.args(["-man", "-ww", "-z", "-K", "utf8", "-T", "utf8"]);
+        let Ok(mut groff) = groff.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn() else { return };
+        groff.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+        let output = groff.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{name}: {said}");
+    }
+
+    #[test]
+    fn everything_is_completed_and_has_a_page() {
+        check(
+            &Args::command(),
+            // fish writes options without their dashes.
+            &["trace", "list-containers", "doctor", "all-namespaces", "no-headers"],
+            &[
+                "tracer-agent.1",
+                "tracer-completions.1",
+                "tracer-doctor.1",
+                "tracer-list-containers.1",
+                "tracer-trace.1",
+                "tracer.1",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is() {
+        struct Fails(io::ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = |kind| completions(Args::command(), Shell::Bash, &mut Fails(kind));
+        assert!(written(io::ErrorKind::BrokenPipe).is_ok());
+        assert!(written(io::ErrorKind::StorageFull).is_err());
+    }
+
+    #[test]
+    fn pages_are_files_of_the_directory() {
+        let directory = std::env::temp_dir().join(format!("tracer-man-{}", process::id()));
+        fs::create_dir(&directory).unwrap();
+        let made = man(&Args::command(), &directory);
+        let files = fs::read_dir(&directory).unwrap().count();
+        let page = fs::read_to_string(directory.join("tracer-trace.1")).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        made.unwrap();
+        assert_eq!(files, 6);
+        assert!(page.contains(concat!("tracer ", env!("CARGO_PKG_VERSION"))), "{page}");
+        assert!(man(&Args::command(), &directory).unwrap_err().to_string().contains("tracer.1"));
+    }
+}

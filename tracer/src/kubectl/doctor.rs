@@ -1,0 +1,110 @@
+//! `kubectl tracer doctor`: each node's report under the node's name.
+
+use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+
+use super::{
+    agents::Agent,
+    args::{Common, NodesArgs},
+    cluster::Cluster,
+    exec::{Exec, Exit, Heard},
+    lines::{Line, Lines},
+    remote, session,
+};
+use crate::{
+    cli::{FAILURE, UNSUPPORTED, say},
+    render,
+};
+
+/// How long a report may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a report may be, in lines and bytes a line.
+const LINES_MAX: usize = 200;
+const LINE_MAX: usize = 4096;
+/// How many nodes are asked at a time.
+const AT_ONCE: usize = 64;
+
+/// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
+pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let cluster = Cluster::find(&common.cluster).await?;
+    let agents = session::list_agents(&cluster, nodes, common).await?;
+    let found = agents.by_node();
+    let chosen: Vec<_> = found.into_iter().filter(|(node, _)| nodes.select(node)).collect();
+    if chosen.is_empty() {
+        bail!(session::none(&common.cluster.tracer_namespace, nodes));
+    }
+    let limit = Arc::new(Semaphore::new(AT_ONCE));
+    let mut reports = JoinSet::new();
+    for (index, (_, agent)) in chosen.iter().enumerate() {
+        let (agent, client, limit) = ((*agent).clone(), cluster.client.clone(), Arc::clone(&limit));
+        let namespace = common.cluster.tracer_namespace.clone();
+        reports.spawn(async move {
+            // It is never closed.
+            let _permit = limit.acquire().await;
+            let report = match timeout(PATIENCE, ask(&client, &namespace, &agent)).await {
+                Ok(report) => report,
+                Err(_) => Err(format!("it does not answer within {PATIENCE:?}")),
+            };
+            (index, report)
+        });
+    }
+    let mut reports = reports.join_all().await;
+    reports.sort_by_key(|(index, _)| *index);
+    let (mut out, mut code) = (Vec::new(), 0);
+    for ((node, _), (_, report)) in chosen.iter().zip(reports) {
+        let node = render::line(node);
+        match report {
+            Ok((lines, exit)) => {
+                writeln!(out, "{node}")?;
+                lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+                match exit {
+                    Exit::Code(0) => {}
+                    Exit::Code(3) => code = UNSUPPORTED,
+                    Exit::Code(other) => {
+                        say(&format!("node {node}: its doctor has ended with exit code {other}"));
+                        code = code.max(FAILURE);
+                    }
+                    Exit::Failed(problem) => {
+                        say(&format!("node {node}: {}", render::line(&problem)));
+                        code = code.max(FAILURE);
+                    }
+                }
+            }
+            Err(problem) => {
+                say(&format!("node {node}: {}", render::line(&problem)));
+                code = code.max(FAILURE);
+            }
+        }
+    }
+    std::io::stdout().lock().write_all(&out)?;
+    Ok(ExitCode::from(code))
+}
+
+/// A node's report, safe to show, and how it ended.
+async fn ask(client: &kube::Client, namespace: &str, agent: &Agent) -> Result<(Vec<String>, Exit), String> {
+    let target = match agent {
+        Agent::Running(target) => target,
+        Agent::Waiting(why) => return Err(why.clone()),
+    };
+    let started = Exec::start(client, namespace, &target.pod, &remote::doctor()).await;
+    let mut exec = started.map_err(|refused| format!("tracer cannot be run there: {refused}"))?;
+    let (mut lines, mut said, mut exit) = (Lines::new(LINE_MAX), Vec::new(), None);
+    let mut keep = |line: Line<'_>| {
+        let (Line::Whole(line) | Line::Cut(line)) = line;
+        if said.len() < LINES_MAX {
+            said.push(render::line(&String::from_utf8_lossy(line)));
+        }
+    };
+    while let Some(heard) = exec.next().await? {
+        match heard {
+            Heard::Stdout(bytes) | Heard::Stderr(bytes) => lines.feed(&bytes, &mut keep),
+            Heard::Exit(ended) => exit = Some(ended),
+            Heard::Nothing => {}
+        }
+    }
+    lines.finish(&mut keep);
+    let exit = exit.unwrap_or(Exit::Failed("the connection has ended before the report".into()));
+    Ok((said, exit))
+}

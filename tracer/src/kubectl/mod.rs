@@ -1,0 +1,56 @@
+//! `kubectl tracer`: `tracer` on every node of a cluster, what they print merged.
+//!
+//! Agents (`agents`) are pods, one a node, in which `tracer` can be executed. A task for each node (`node`) executes
+//! it there through the API server (`exec`), keeps its lease, and reads what it prints (`reading`); one thread
+//! (`writer`) shows what comes of all of them, by the code that shows it on a node. `session` is one run, from the
+//! first list of agents to the closing line.
+
+mod account;
+mod agents;
+mod args;
+mod cluster;
+mod doctor;
+mod exec;
+mod lines;
+mod node;
+mod reading;
+mod remote;
+mod session;
+mod writer;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{cli, observe::local_runtime, stderr};
+use args::{Args, Command, Common};
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    stderr::start();
+    cli::start_log(args.common.quiet, args.common.verbose);
+    cli::finish(run(args))
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { command, common } = args;
+    let runtime = local_runtime()?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Trace(trace) => session::trace(&trace.args, &trace.nodes, &common).await,
+            Command::ListContainers(list) => session::list(&list.args, &list.nodes, &common).await,
+            Command::Doctor(nodes) => doctor::run(&nodes, &common).await,
+            Command::Generate(generate) => generate.run(Args::command()),
+        }
+    });
+    // What still waits for an answer must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Whether the log is to have everything.
+const fn is_verbose(common: &Common) -> bool {
+    common.verbose > 0
+}
