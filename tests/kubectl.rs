@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use harness::agent::Agent;
 use harness::apiserver::{self, ApiServer, NAMESPACE, Options, Program};
 use harness::need::{KUBECTL_RUNC, Need};
 use harness::scratch;
+use harness::tls::Tls;
 use harness::wait::{self, Output};
 use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer, tracer};
 use rustix::process::Signal;
@@ -29,12 +31,15 @@ fn main() -> ExitCode {
     Suite::new()
         .test("events_of_two_nodes_over_v5", KUBECTL_RUNC, || two_nodes(5))
         .test("events_of_two_nodes_over_v4", KUBECTL_RUNC, || two_nodes(4))
+        .test("events_through_the_agents_containers", KUBECTL_RUNC, through_containers)
         .test("executions_in_columns", KUBECTL_RUNC, columns)
         .test("containers_of_two_nodes", KUBECTL_RUNC, containers)
         .test("doctor_of_two_nodes", KUBECTL_RUNC, doctor)
         .test("killed_client_leaves_nothing", KUBECTL_RUNC, || killed(false))
         .test("killed_client_leaves_nothing_by_lease_alone", KUBECTL_RUNC, || killed(true))
         .test("frozen_client_leaves_nothing", KUBECTL_RUNC, frozen)
+        .test("over_tls", CLIENT, over_tls)
+        .test("an_authority_that_is_not_known", CLIENT, unknown_authority)
         .test("the_namespace_is_the_contexts_unless_told", CLIENT, namespace)
         .test("each_nodes_order_is_kept", CLIENT, order)
         .test("max_events", CLIENT, max_events)
@@ -148,6 +153,59 @@ fn two_nodes(version: u8) {
     assert_eq!(paths.keys().copied().collect::<Vec<_>>(), ["n-1", "n-2"]);
     assert_eq!(paths["n-1"], paths["n-2"]);
     assert!(paths["n-1"].len() >= 6, "{paths:?}");
+}
+
+/// All that there is of the way, but for kubelets: agents with what the manifest grants, and nothing else.
+fn through_containers() {
+    let agents = [Agent::start(), Agent::start()];
+    let server = ApiServer::start(Options::default());
+    for (agent, node) in agents.iter().zip(["n-1", "n-2"]) {
+        server.add(node, Program::Within(agent.exec()));
+    }
+    let pod = Pod::new("web-0", "app");
+    let client = kubectl(&server, &["trace", "open", "-n", &pod.namespace, "-o", "json"]).start();
+    let bundle = Bundle::script(&pod, "true < /mark");
+    Runtime::runc().run(&bundle);
+    for node in ["n-1", "n-2"] {
+        let event = client.wait_for("the open", |event| event["node"] == node);
+        bundle.assert_names(&event);
+    }
+    assert!(agents.iter().all(|agent| agent.processes().len() > 1));
+    client.signal(Signal::KILL);
+    server.wait_nothing_runs(VANISHED);
+    for agent in &agents {
+        assert_eq!(agent.processes(), [agent.pid().cast_unsigned()], "only the agent is left");
+    }
+}
+
+/// A kubeconfig for the server behind `tls` that trusts this certificate.
+fn trusting(tls: &Tls, certificate: &str) -> (scratch::Dir, PathBuf) {
+    let dir = scratch::Dir::new("tls");
+    let (authority, path) = (dir.path().join("ca.pem"), dir.path().join("kubeconfig"));
+    fs::write(&authority, certificate).unwrap();
+    let mut config: Value = serde_json::from_str(&apiserver::kubeconfig(&tls.url(), None)).unwrap();
+    config["clusters"][0]["cluster"]["certificate-authority"] = json!(authority);
+    fs::write(&path, config.to_string()).unwrap();
+    (dir, path)
+}
+
+fn over_tls() {
+    let server = ApiServer::start(Options::default());
+    server.add("n-1", Program::script(&prints(1), "1 1 0 0"));
+    let tls = Tls::before(server.address());
+    let (_dir, kubeconfig) = trusting(&tls, tls.certificate());
+    let client = kubectl_by(&kubeconfig, &["trace", "open", "-A", "-o", "json"]).start();
+    assert_eq!(client.wait_open("/1")["node"], "n-1");
+    assert_eq!(sum(&client.stop()).emitted, 1);
+}
+
+fn unknown_authority() {
+    let server = ApiServer::start(Options::default());
+    let (tls, other) = (Tls::before(server.address()), Tls::before(server.address()));
+    let (_dir, kubeconfig) = trusting(&tls, other.certificate());
+    let output = kubectl_by(&kubeconfig, &["trace", "open", "-A"]).output();
+    assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
+    assert!(output.stderr.contains(&tls.url()) && output.stderr.contains("certificate"), "{}", output.stderr);
 }
 
 fn columns() {

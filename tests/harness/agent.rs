@@ -1,10 +1,12 @@
 //! The agent of `kubectl tracer` as a node runs it: a container with what `deploy/daemonset.yaml` grants, made by runc.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::wait::{self, LIMIT};
 use crate::{Bundle, Launch, Runtime, program, tracer};
 
 /// Where the manifest has the program.
@@ -153,11 +155,27 @@ impl Agent {
         Runtime::stdout_of(&self.bundle)
     }
 
-    /// How `tracer` is run in it, as `kubectl exec` does.
-    pub fn launch(&self, arguments: &[&str]) -> Launch {
+    /// What executes a command in it, as `kubectl exec` does.
+    pub fn exec(&self) -> Vec<OsString> {
         let mut exec = vec![self.runtime.program().into(), "--root".into(), self.runtime.root().into()];
-        exec.extend(["exec", &self.bundle.id].map(std::ffi::OsString::from));
-        Launch::new(arguments).binary(PROGRAM.into()).wrapper(&exec)
+        exec.extend(["exec", &self.bundle.id].map(OsString::from));
+        exec
+    }
+
+    /// How `tracer` is run in it.
+    pub fn launch(&self, arguments: &[&str]) -> Launch {
+        Launch::new(arguments).binary(PROGRAM.into()).wrapper(&self.exec())
+    }
+
+    /// The processes in it, its own included.
+    ///
+    /// # Panics
+    /// If runc does not tell.
+    #[track_caller]
+    pub fn processes(&self) -> Vec<u32> {
+        let mut ps = self.runtime.command();
+        let told = wait::output(ps.args(["ps", "--format", "json", &self.bundle.id]), LIMIT).success();
+        serde_json::from_str(&told.stdout).expect("a list of process ids")
     }
 
     /// Waits for the end of its process.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ const PIECE: usize = 32 << 10;
 pub enum Program {
     /// The `tracer` under test, with the arguments that it is given.
     Tracer,
+    /// The same, executed by this command: in a container.
+    Within(Vec<OsString>),
     /// A shell script, whose arguments these are. Its functions are [`FUNCTIONS`].
     Script(String),
     /// Nothing: executing is refused with this status and message.
@@ -240,6 +243,11 @@ impl ApiServer {
         }
     }
 
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A kubeconfig for it, whose context names this namespace.
     pub fn kubeconfig(&self, namespace: Option<&str>) -> PathBuf {
         let path = self.dir.path().join(scratch::unique("kubeconfig"));
@@ -433,6 +441,11 @@ async fn run(stream: Socket, shared: &Arc<Shared>, pod: String, program: &Progra
         Program::Tracer => {
             assert_eq!(command[0], "/tracer");
             Command::new(tracer::binary())
+        }
+        Program::Within(exec) => {
+            let mut process = Command::new(&exec[0]);
+            process.args(&exec[1..]).arg("/tracer");
+            process
         }
         Program::Script(script) => {
             let mut process = Command::new("/bin/sh");

@@ -24,6 +24,7 @@
 //! | [`agent`] | the container that `kubectl tracer` has on each node |
 //! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
+//! | [`tls`] | TLS before a server that has none |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
@@ -58,6 +59,7 @@ pub mod runtime;
 pub mod scratch;
 pub mod shape;
 pub mod suite;
+pub mod tls;
 pub mod tracer;
 pub mod wait;
 
