@@ -324,6 +324,7 @@ impl Node {
                     if let Err(error) = Control::obey(signal, &mut exec).await {
                         break error;
                     }
+                    self.tell_of_losses();
                 }
                 heard = exec.next() => match heard {
                     Ok(Some(heard)) => self.heard(heard, &mut attempt, &mut exec, &mut control).await,
@@ -471,6 +472,15 @@ impl Node {
                 room = &mut room => return room.ok(),
                 () = &mut patience => return None,
             }
+        }
+    }
+
+    /// Tells what was lost and could not be told, once there is room: the node may have nothing more to say.
+    fn tell_of_losses(&mut self) {
+        let mut batch = Batch::new(Arc::clone(&self.name));
+        self.tell_losses(&mut batch);
+        if !batch.items.is_empty() && !self.try_send(&mut batch) {
+            self.leave_out(batch);
         }
     }
 
