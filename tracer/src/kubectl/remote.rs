@@ -138,6 +138,7 @@ mod tests {
                 Remote::list(&list.args, &list.args.selection.namespace, lease, &common).on("n1")
             }
             Command::Doctor(_) => doctor(),
+            Command::Deploy(_) | Command::Undeploy(_) => panic!("nothing is executed on nodes"),
         }
     }
 
