@@ -51,8 +51,8 @@ pub enum Program {
     Refused(u16, &'static str),
 }
 
-/// What scripts may call.
-const FUNCTIONS: &str = r#"
+/// What scripts may call: `ready`, `hold`, `closing SEEN EMITTED FILTERED LOST`.
+pub const FUNCTIONS: &str = r#"
 ready() { echo 'tracer: ready' >&2; }
 # Answers beats until the end is asked for.
 hold() {
@@ -318,7 +318,7 @@ fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     let Some(rest) = path.strip_prefix(&pods) else {
         // Other namespaces have none.
-        return json_answer(StatusCode::OK, &list(Vec::new(), 0));
+        return json_answer(StatusCode::OK, &list(&[], 0));
     };
     if rest.is_empty() {
         if value("labelSelector") != Some(SELECTOR) {
@@ -332,7 +332,7 @@ fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
         }
         let state = shared.state();
         let pods = state.pods.values().map(|(pod, _)| pod).filter(|pod| is_on(pod, node.as_deref()));
-        return json_answer(StatusCode::OK, &list(pods.cloned().collect(), state.log.len()));
+        return json_answer(StatusCode::OK, &list(&pods.collect::<Vec<_>>(), state.log.len()));
     }
     let name = rest.trim_start_matches('/').trim_end_matches("/exec").to_owned();
     let command = query.iter().filter(|(key, _)| key == "command").map(|(_, value)| value.clone()).collect();
@@ -343,7 +343,7 @@ fn is_on(pod: &Value, node: Option<&str>) -> bool {
     node.is_none_or(|node| pod["spec"]["nodeName"] == node)
 }
 
-fn list(items: Vec<Value>, version: usize) -> Value {
+fn list(items: &[&Value], version: usize) -> Value {
     let metadata = json!({"resourceVersion": version.to_string()});
     json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items})
 }

@@ -1,8 +1,8 @@
 //! `kubectl tracer`: `tracer` on every node of a cluster, what they print merged.
 //!
-//! Agents ([`agents`]) are pods, one a node, in which `tracer` can be executed. A task for each node ([`node`]) executes
-//! it there through the API server ([`exec`]), keeps its lease, and reads what it prints ([`reading`]); one thread
-//! ([`writer`]) shows what comes of all of them, by the code that shows it on a node. [`session`] is one run, from the
+//! Agents (`agents`) are pods, one a node, in which `tracer` can be executed. A task for each node (`node`) executes
+//! it there through the API server (`exec`), keeps its lease, and reads what it prints (`reading`); one thread
+//! (`writer`) shows what comes of all of them, by the code that shows it on a node. `session` is one run, from the
 //! first list of agents to the closing line.
 
 mod account;

@@ -13,7 +13,7 @@ use tokio::{
     select,
     sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
 
@@ -46,6 +46,8 @@ use crate::{
 const STARTING: usize = 64;
 /// Pieces of nodes' output that may wait for the writer; each is 32 KiB of lines at the most, by what kubelets copy.
 const MESSAGES: usize = 256;
+/// How long the word that all nodes are ready waits for the last of them.
+const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the writer may make no progress at the end.
 const WRITER_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -248,12 +250,11 @@ impl<'a> Session<'a> {
     async fn run(mut self) -> anyhow::Result<ExitCode> {
         self.follow_agents();
         self.miss_nodes();
-        let mut until = None;
+        let (mut until, late) = (None, Instant::now() + READY_PATIENCE);
         let result = loop {
             if !self.ready && self.is_ready() {
                 self.ready = true;
-                // Those who listen are there as long as this is.
-                let _ = self.shared.messages.send(Message::Listed).await;
+                self.tell_listed().await;
                 if !self.plan.once {
                     say("ready");
                     until = self.plan.timeout.and_then(|time| Instant::now().checked_add(time));
@@ -264,6 +265,7 @@ impl<'a> Session<'a> {
             }
             select! {
                 () = self.end.told() => break Ok(ExitCode::SUCCESS),
+                () = sleep_until(late), if !self.ready && !self.plan.once => self.pass_over(),
                 () = come(until) => {
                     debug!("timeout");
                     break Ok(ExitCode::SUCCESS);
@@ -284,6 +286,26 @@ impl<'a> Session<'a> {
             }
         };
         self.finish(result).await
+    }
+
+    /// Has the containers shown that have waited for each other. The writer has not begun to write then, so that it
+    /// takes this at once.
+    async fn tell_listed(&self) {
+        if let Kind::Containers = self.plan.kind {
+            // Who listens is there as long as this is.
+            let _ = self.shared.messages.send(Message::Listed).await;
+        }
+    }
+
+    /// No more is waited for nodes of which nothing was heard.
+    fn pass_over(&mut self) {
+        for (name, known) in self.known.iter_mut().filter(|(_, known)| known.state == State::Starting) {
+            say(&format!(
+                "node {}: it is not ready after {READY_PATIENCE:?}; the others go on",
+                render::line(name)
+            ));
+            known.state = State::Trouble;
+        }
     }
 
     /// Gives each node that is asked for its agent, or takes it.
