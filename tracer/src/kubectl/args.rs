@@ -166,6 +166,9 @@ pub(super) struct NodesArgs {
     /// How long a node's tracer goes on by itself when nothing is heard from here
     #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]
     pub(super) lease: Duration,
+    /// Likewise an agent of --ephemeral
+    #[arg(long, value_name = "TIME", hide = true, default_value = "30s", value_parser = lease::parse_term)]
+    pub(super) agent_lease: Duration,
 }
 
 impl NodesArgs {

@@ -1,6 +1,6 @@
 //! `kubectl tracer deploy` and `undeploy`: server-side apply of the objects of `deploy/`, and their removal.
 
-use std::{fmt::Debug, io::Write as _, process::ExitCode, time::Duration};
+use std::{fmt::Debug, io::Write as _, ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use futures_util::StreamExt as _;
@@ -36,7 +36,7 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
     let manifests = Manifests::new(namespace, args.image.as_deref())
         .map_err(|error| Usage(format!("--image: {error}")))?;
     if args.dry_run == DryRun::Client {
-        print(&manifests, args.output.unwrap_or(Printed::Name), "created (dry run)")?;
+        print(&manifests, 0..3, args.output, "created (dry run)")?;
         return Ok(ExitCode::SUCCESS);
     }
     let client = Cluster::find(&common.cluster).await?.client;
@@ -48,17 +48,31 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         "serverside-applied"
     };
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    match namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))? {
-        Some(there) if !is_ours(&there) => say(&format!(
+    let there = namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))?;
+    let applied = match &there {
+        Some(there) if !is_ours(there) => 1..3,
+        // Where nothing is made there is no namespace for the others.
+        None if args.dry_run == DryRun::Server => 0..1,
+        _ => 0..3,
+    };
+    if applied.contains(&0) {
+        apply(&namespaces, &manifests.namespace, &params).await?;
+    } else {
+        say(&format!(
             "the namespace {} is there already and stays as it is: it must permit privileged pods",
             render::line(namespace)
-        )),
-        _ => apply(&namespaces, &manifests.namespace, &params).await?,
+        ));
     }
-    // A server that creates nothing has no namespace to put the others into.
-    apply(&Api::namespaced(client.clone(), namespace), &manifests.account, &params).await?;
-    apply(&Api::namespaced(client.clone(), namespace), &manifests.agents, &params).await?;
-    print(&manifests, args.output.unwrap_or(Printed::Name), done)?;
+    if applied.contains(&1) {
+        apply(&Api::namespaced(client.clone(), namespace), &manifests.account, &params).await?;
+        apply(&Api::namespaced(client.clone(), namespace), &manifests.agents, &params).await?;
+    } else {
+        say(&format!(
+            "the API server cannot be asked what would come of the others: the namespace {} is not there",
+            render::line(namespace)
+        ));
+    }
+    print(&manifests, applied, args.output, done)?;
     if args.dry_run == DryRun::None && args.wait.wait {
         rolled_out(&client, namespace, args.wait.timeout).await?;
     }
@@ -84,12 +98,18 @@ fn is_ours<K: Resource>(object: &K) -> bool {
     object.meta().labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|label| label == value)
 }
 
-/// Prints the objects as kubectl does.
-fn print(manifests: &Manifests, output: Printed, done: &str) -> anyhow::Result<()> {
-    let documents = manifests.documents()?;
+/// Prints some of the objects as kubectl does.
+fn print(
+    manifests: &Manifests,
+    which: Range<usize>,
+    output: Option<Printed>,
+    done: &str,
+) -> anyhow::Result<()> {
+    let documents = &manifests.documents()?[which.clone()];
+    let names = names(manifests.namespace.metadata.name.as_deref().unwrap_or_default());
     let mut text = Vec::new();
     match output {
-        Printed::Yaml => {
+        Some(Printed::Yaml) => {
             for (index, document) in documents.iter().enumerate() {
                 if index > 0 {
                     text.extend_from_slice(b"---\n");
@@ -97,18 +117,15 @@ fn print(manifests: &Manifests, output: Printed, done: &str) -> anyhow::Result<(
                 serde_yaml_ng::to_writer(&mut text, document)?;
             }
         }
-        Printed::Json => {
+        Some(Printed::Json) => {
             serde_json::to_writer_pretty(
                 &mut text,
                 &json!({"apiVersion": "v1", "kind": "List", "items": documents}),
             )?;
             text.push(b'\n');
         }
-        Printed::Name => {
-            for name in names(manifests.namespace.metadata.name.as_deref().unwrap_or_default()) {
-                writeln!(text, "{name} {done}")?;
-            }
-        }
+        Some(Printed::Name) => names[which].iter().try_for_each(|name| writeln!(text, "{name}"))?,
+        None => names[which].iter().try_for_each(|name| writeln!(text, "{name} {done}"))?,
     }
     std::io::stdout().lock().write_all(&text).context("writing to standard output")
 }
@@ -194,7 +211,12 @@ async fn waiting(client: &Client, namespace: &str) -> Vec<String> {
         Agent::Waiting(why) => Some(format!("node {}: {}", render::line(node), render::line(why))),
         Agent::Running(_) => None,
     });
-    waiting.collect()
+    let waiting: Vec<String> = waiting.collect();
+    if waiting.is_empty() {
+        let namespace = render::line(namespace);
+        return vec![format!("no pod tells why: `kubectl describe daemonset tracer -n {namespace}` may")];
+    }
+    waiting
 }
 
 /// `kubectl tracer undeploy`.
@@ -202,25 +224,29 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
     let namespace = common.cluster.tracer_namespace();
     let client = Cluster::find(&common.cluster).await?.client;
     let [of_namespace, of_account, of_agents] = names(namespace);
-    let mut deleted = Vec::new();
     // The agents first: they are what runs.
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    deleted.extend(delete(&agents, "tracer", of_agents).await?);
-    deleted.extend(delete(&accounts, "tracer", of_account).await?);
-    deleted.extend(delete(&namespaces, namespace, of_namespace).await?);
-    for name in &deleted {
-        writeln!(std::io::stdout().lock(), "{name} deleted").context("writing to standard output")?;
-    }
-    if deleted.is_empty() {
+    let within =
+        [delete(&agents, "tracer", &of_agents).await?, delete(&accounts, "tracer", &of_account).await?];
+    let around = if within.contains(&Was::Others) {
+        // They would go with it.
+        say(&format!("{of_namespace} stays, with what others have made in it"));
+        Was::Others
+    } else {
+        delete(&namespaces, namespace, &of_namespace).await?
+    };
+    if within == [Was::Absent; 2] && around == Was::Absent {
         say(&format!("nothing is deployed in the namespace {}", render::line(namespace)));
     }
     if args.wait.wait {
-        let (waits_for_namespace, patience) = (deleted.len() == names(namespace).len(), args.wait.timeout);
+        let patience = args.wait.timeout;
         let all_gone = async {
-            gone(&agents, "tracer").await?;
-            if waits_for_namespace { gone(&namespaces, namespace).await } else { Ok(()) }
+            if within[0] == Was::Deleted {
+                gone(&agents, "tracer").await?;
+            }
+            if around == Was::Deleted { gone(&namespaces, namespace).await } else { Ok(()) }
         };
         let late = |_| anyhow!("not all of it is gone after {}", humantime::format_duration(patience));
         tokio::time::timeout(patience, all_gone).await.map_err(late)??;
@@ -228,16 +254,25 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// Deletes an object, with all that depends on it, if it is there and ours. Returns its name if so.
-async fn delete<K>(api: &Api<K>, name: &str, called: String) -> anyhow::Result<Option<String>>
+/// What was found where an object was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    Absent,
+    Deleted,
+    /// Others have made it, and it stays.
+    Others,
+}
+
+/// Deletes an object, with all that depends on it, if it is there and ours, and says so.
+async fn delete<K>(api: &Api<K>, name: &str, called: &str) -> anyhow::Result<Was>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let failed = |error| anyhow!("{called}: {}", problem(&error));
-    let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(None) };
+    let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(Was::Absent) };
     if !is_ours(&object) {
         say(&format!("{called} stays: it has no label {}={}, so others have made it", PART_OF.0, PART_OF.1));
-        return Ok(None);
+        return Ok(Was::Others);
     }
     let params = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Foreground),
@@ -246,8 +281,11 @@ where
         ..DeleteParams::default()
     };
     match api.delete(name, &params).await {
-        Ok(_) => Ok(Some(called)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Ok(_) => {
+            writeln!(std::io::stdout().lock(), "{called} deleted").context("writing to standard output")?;
+            Ok(Was::Deleted)
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Was::Absent),
         Err(error) => Err(failed(error)),
     }
 }

@@ -3,6 +3,7 @@
 //! end, and the cluster deletes the jobs that are done.
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     process::ExitCode,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Node};
 use kube::{
     Api, Client,
@@ -43,8 +44,9 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long deleting them may take.
 const DELETE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a lease is renewed, and when it is tried again where that fails. The lease is in `manifests.rs`.
-const BEAT: Duration = Duration::from_secs(5);
+/// How often a lease is renewed while it lasts.
+const BEATS: u32 = 6;
+/// When that is tried again where it fails.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs something over the agents that are asked for: those that are deployed, or some for this run.
@@ -84,7 +86,7 @@ impl Ephemeral {
         let keeper = tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone(), running));
         let ephemeral = Self { jobs, place, keeper };
         let all_run = async {
-            ephemeral.make(&chosen, &manifests, &instance).await?;
+            ephemeral.make(&chosen, &manifests, &instance, nodes.agent_lease).await?;
             wait(runs, &chosen).await;
             Ok(())
         };
@@ -100,14 +102,27 @@ impl Ephemeral {
         Ok(ephemeral)
     }
 
-    async fn make(&self, nodes: &[String], manifests: &Manifests, instance: &str) -> anyhow::Result<()> {
+    async fn make(
+        &self,
+        nodes: &[String],
+        manifests: &Manifests,
+        instance: &str,
+        lease: Duration,
+    ) -> anyhow::Result<()> {
+        let failed = &Cell::new(false);
         let made = nodes.iter().map(|node| async move {
-            let job = manifests.clone().job(node, instance)?;
+            if failed.get() {
+                return Ok(());
+            }
+            let job = manifests.clone().job(node, instance, lease)?;
             let made = self.jobs.create(&PostParams::default(), &job).await;
+            failed.set(failed.get() || made.is_err());
             made.map(drop)
                 .map_err(|error| anyhow!("an agent for node {}: {}", render::line(node), problem(&error)))
         });
-        stream::iter(made).buffer_unordered(AT_ONCE).try_collect().await
+        // Those that are on their way are waited for in any case, to be taken away.
+        let results: Vec<_> = stream::iter(made).buffer_unordered(AT_ONCE).collect().await;
+        results.into_iter().collect()
     }
 
     /// Takes them away.
@@ -177,7 +192,12 @@ async fn keep(client: Client, place: Place, nodes: NodesArgs, running: watch::Se
         for target in now.keys() {
             let (client, namespace) = (client.clone(), place.namespace.clone());
             kept.entry(target.clone()).or_insert_with_key(|target| {
-                JoinOnDrop(tokio::spawn(renew(client, namespace, target.pod.clone())))
+                JoinOnDrop(tokio::spawn(renew(
+                    client,
+                    namespace,
+                    target.pod.clone(),
+                    nodes.agent_lease / BEATS,
+                )))
             });
         }
         running.send_replace(now.into_values().map(str::to_owned).collect());
@@ -194,11 +214,11 @@ impl Drop for JoinOnDrop {
 }
 
 /// Renews an agent's lease without end.
-async fn renew(client: Client, namespace: String, pod: String) {
+async fn renew(client: Client, namespace: String, pod: String, each: Duration) {
     loop {
         let attached = Exec::attach(&client, &namespace, &pod).await;
         let problem = match attached {
-            Ok(mut attached) => beat(&mut attached).await,
+            Ok(mut attached) => beat(&mut attached, each).await,
             Err(refused) => refused.to_string(),
         };
         debug!("the lease of {} is not renewed for now: {}", render::line(&pod), render::line(&problem));
@@ -207,8 +227,8 @@ async fn renew(client: Client, namespace: String, pod: String) {
 }
 
 /// Writes until that fails, and returns why.
-async fn beat(attached: &mut Exec) -> String {
-    let mut beats = interval(BEAT);
+async fn beat(attached: &mut Exec, each: Duration) -> String {
+    let mut beats = interval(each);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         select! {

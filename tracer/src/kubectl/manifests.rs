@@ -1,5 +1,7 @@
 //! The objects of `deploy/`, which `kubectl tracer deploy` applies: what they are stands there and nowhere else.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use k8s_openapi::{
     api::{
@@ -18,9 +20,6 @@ use super::agents::{CONTAINER, Selector};
 const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
 const ACCOUNT: &str = include_str!("../../../deploy/serviceaccount.yaml");
 const AGENTS: &str = include_str!("../../../deploy/daemonset.yaml");
-
-/// What an agent of one run goes on with, by itself, when nothing is heard of who started it.
-const LEASE: &str = "--lease=30s";
 
 /// What is deployed.
 #[derive(Clone, Debug)]
@@ -63,7 +62,7 @@ impl Manifests {
 
     /// A job that runs an agent on a node for one run, told apart from others by `instance`. It goes away by itself
     /// when that is over: the agent's lease ends, and the job with it.
-    pub(super) fn job(mut self, node: &str, instance: &str) -> anyhow::Result<Job> {
+    pub(super) fn job(mut self, node: &str, instance: &str, lease: Duration) -> anyhow::Result<Job> {
         let namespace = self.agents.metadata.namespace.take();
         let mut labels = self.agents.metadata.labels.take().unwrap_or_default();
         labels.extend(Selector::Instance(instance.to_owned()).labels());
@@ -77,7 +76,8 @@ impl Manifests {
         pod.service_account_name = None;
         let container = container(&mut pod)?;
         container.stdin = Some(true);
-        container.command.get_or_insert_default().push(LEASE.to_owned());
+        let lease = format!("--lease={}", humantime::format_duration(lease)).replace(' ', "");
+        container.command.get_or_insert_default().push(lease);
         let metadata = ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() };
         Ok(Job {
             metadata: ObjectMeta {
@@ -196,12 +196,16 @@ mod tests {
     fn a_job_is_the_same_pod_bound_to_a_node_and_goes_away() {
         let manifests = Manifests::new("kube-system", None).unwrap();
         let template = serde_json::to_value(&manifests.agents).unwrap()["spec"]["template"].clone();
-        let job = serde_json::to_value(manifests.job("worker-1", "x7").unwrap()).unwrap();
+        let job = manifests.job("worker-1", "x7", Duration::from_secs(90)).unwrap();
+        let job = serde_json::to_value(job).unwrap();
         assert_eq!(job["metadata"]["namespace"], "kube-system");
         assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 0);
         let pod = &job["spec"]["template"];
         assert_eq!(pod["spec"]["nodeName"], "worker-1");
-        assert_eq!(pod["spec"]["containers"][0]["command"], serde_json::json!(["/tracer", "agent", LEASE]));
+        assert_eq!(
+            pod["spec"]["containers"][0]["command"],
+            serde_json::json!(["/tracer", "agent", "--lease=1m30s"])
+        );
         assert_eq!(pod["metadata"]["labels"][INSTANCE], "x7");
         assert_ne!(
             pod["metadata"]["labels"], template["metadata"]["labels"],
