@@ -5,7 +5,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use kube::Client;
 use tokio::{
     select,
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{debug, warn};
@@ -36,6 +36,8 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 const REST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the writer may take nothing, before what comes is left out.
 const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+/// How much of what all nodes print may wait for the writer, in bytes.
+pub(super) const ROOM: u32 = 16 << 20;
 /// When it is tried again, at first and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The longest line of standard output: the longest event has 50 KiB.
@@ -71,7 +73,9 @@ pub(super) struct Shared {
     pub(super) once: bool,
     /// What the lines tell of, in reports of losses.
     pub(super) hook: &'static str,
-    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) messages: mpsc::UnboundedSender<Message>,
+    /// The room that there is for messages which the writer has not come to: [`ROOM`].
+    pub(super) room: Arc<Semaphore>,
     pub(super) reports: mpsc::UnboundedSender<(Arc<str>, Report)>,
     /// Whether it is to end.
     pub(super) ending: watch::Receiver<bool>,
@@ -422,38 +426,52 @@ impl Node {
     /// Hands it to the writer. Where that takes nothing, beats go on, and what does not find room in time is left out.
     async fn hand_on(&mut self, mut batch: Batch, exec: &mut Exec, control: &mut Control) {
         self.tell_losses(&mut batch);
-        if batch.items.is_empty() {
+        if batch.items.is_empty() || self.try_send(&mut batch) {
             return;
         }
-        let messages = self.shared.messages.clone();
-        let batch = match messages.try_send(Message::Batch(batch)) {
-            Ok(()) => {
-                self.stuck = false;
-                return;
-            }
-            Err(error) => error.into_inner(),
-        };
-        if !self.stuck {
-            let mut room = pin!(messages.reserve());
-            let mut patience = pin!(sleep(WRITER_PATIENCE));
-            loop {
-                select! {
-                    biased;
-                    signal = control.next() => {
-                        if Control::obey(signal, exec).await.is_err() {
-                            break;
-                        }
-                    }
-                    room = &mut room => match room {
-                        Ok(room) => return room.send(batch),
-                        Err(_) => break,
-                    },
-                    () = &mut patience => break,
-                }
-            }
+        if !self.stuck
+            && let Some(room) = self.wait_for_room(size(&batch), exec, control).await
+        {
+            self.send(batch, room);
+            return;
         }
         self.stuck = true;
         self.leave_out(batch);
+    }
+
+    /// Hands it to the writer if there is room.
+    fn try_send(&mut self, batch: &mut Batch) -> bool {
+        let Ok(room) = Arc::clone(&self.shared.room).try_acquire_many_owned(size(batch)) else {
+            return false;
+        };
+        self.stuck = false;
+        let batch = std::mem::replace(batch, Batch::new(Arc::clone(&self.name)));
+        self.send(batch, room);
+        true
+    }
+
+    fn send(&self, batch: Batch, room: OwnedSemaphorePermit) {
+        // The writer is there as long as anybody has something to tell.
+        let _ = self.shared.messages.send(Message::Batch(Batch { room: Some(room), ..batch }));
+    }
+
+    /// Waits in turn with the other nodes.
+    async fn wait_for_room(
+        &self,
+        bytes: u32,
+        exec: &mut Exec,
+        control: &mut Control,
+    ) -> Option<OwnedSemaphorePermit> {
+        let mut room = pin!(Arc::clone(&self.shared.room).acquire_many_owned(bytes));
+        let mut patience = pin!(sleep(WRITER_PATIENCE));
+        loop {
+            select! {
+                biased;
+                signal = control.next() => Control::obey(signal, exec).await.ok()?,
+                room = &mut room => return room.ok(),
+                () = &mut patience => return None,
+            }
+        }
     }
 
     /// Adds the losses that are still to be told.
@@ -463,8 +481,7 @@ impl Node {
     }
 
     /// Counts what the writer did not take.
-    fn leave_out(&mut self, message: Message) {
-        let Message::Batch(batch) = message else { return };
+    fn leave_out(&mut self, batch: Batch) {
         let shown = batch.shown();
         self.account.dropped += u128::from(shown);
         for item in batch.items {
@@ -510,10 +527,8 @@ impl Node {
         let mut batch = self.read(&mut attempt, |lines, each| lines.finish(each));
         self.account.add(&attempt.run);
         self.tell_losses(&mut batch);
-        if !batch.items.is_empty()
-            && let Err(error) = self.shared.messages.try_send(Message::Batch(batch))
-        {
-            self.leave_out(error.into_inner());
+        if !batch.items.is_empty() && !self.try_send(&mut batch) {
+            self.leave_out(batch);
         }
         let cause = if attempt.run.ready { None } else { cause(&mut attempt.held) };
         self.pass_on(&mut attempt);
@@ -588,6 +603,11 @@ pub(super) async fn come(time: Option<Instant>) {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
+}
+
+/// The room that a batch takes.
+fn size(batch: &Batch) -> u32 {
+    u32::try_from(batch.bytes).unwrap_or(ROOM).clamp(1, ROOM)
 }
 
 fn text(line: Line<'_>) -> String {

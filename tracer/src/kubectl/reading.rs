@@ -3,6 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     containers::{Container, Pod},
@@ -30,6 +31,10 @@ pub(super) struct Batch {
     /// The records of its events.
     pub(super) records: Vec<u8>,
     pub(super) items: Vec<Item>,
+    /// How long the lines were, in bytes.
+    pub(super) bytes: usize,
+    /// The room that it takes until it has been shown.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What a line tells.
@@ -61,7 +66,7 @@ pub(super) struct Listed {
 
 impl Batch {
     pub(super) const fn new(node: Arc<str>) -> Self {
-        Self { node, records: Vec::new(), items: Vec::new() }
+        Self { node, records: Vec::new(), items: Vec::new(), bytes: 0, room: None }
     }
 
     /// How many lines are in it that are to be shown.
@@ -78,6 +83,7 @@ impl Reading {
 
     /// Appends what a line tells.
     pub(super) fn read(&mut self, line: &[u8], batch: &mut Batch) -> Result<(), Malformed> {
+        batch.bytes += line.len();
         batch.items.push(match self {
             Self::Events(reader) => {
                 let start = batch.records.len();

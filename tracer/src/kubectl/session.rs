@@ -24,7 +24,7 @@ use super::{
     cluster::Cluster,
     ephemeral::over_agents,
     is_verbose,
-    node::{Node, Report, Shared, come},
+    node::{Node, ROOM, Report, Shared, come},
     reading::Reading,
     remote::Remote,
     writer::{Message, View, Writer},
@@ -44,8 +44,6 @@ use crate::{
 
 /// How many nodes may be asked to start at a time.
 const STARTING: usize = 64;
-/// Pieces of nodes' output that may wait for the writer; each is 32 KiB of lines at the most, by what kubelets copy.
-const MESSAGES: usize = 256;
 /// How long the word that all nodes are ready waits for the last of them.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the writer may make no progress at the end.
@@ -204,7 +202,7 @@ impl<'a> Session<'a> {
         let Some(widest) = chosen.iter().max_by_key(|node| node.len()) else {
             bail!(none(&place, nodes));
         };
-        let (messages, to_write) = mpsc::channel(MESSAGES);
+        let (messages, to_write) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (finish, written) = oneshot::channel();
         let tally = Arc::new(Tally::default());
@@ -226,6 +224,7 @@ impl<'a> Session<'a> {
             messages,
             reports: reporter,
             ending: is_ending,
+            room: Arc::new(Semaphore::new(ROOM as usize)),
             starting: Semaphore::new(STARTING),
         };
         Ok(Self {
@@ -254,7 +253,8 @@ impl<'a> Session<'a> {
         let result = loop {
             if !self.ready && self.is_ready() {
                 self.ready = true;
-                self.tell_listed().await;
+                // Who listens is there as long as this is.
+                let _ = self.shared.messages.send(Message::Listed);
                 if !self.plan.once {
                     say("ready");
                     until = self.plan.timeout.and_then(|time| Instant::now().checked_add(time));
@@ -286,15 +286,6 @@ impl<'a> Session<'a> {
             }
         };
         self.finish(result).await
-    }
-
-    /// Has the containers shown that have waited for each other. The writer has not begun to write then, so that it
-    /// takes this at once.
-    async fn tell_listed(&self) {
-        if let Kind::Containers = self.plan.kind {
-            // Who listens is there as long as this is.
-            let _ = self.shared.messages.send(Message::Listed).await;
-        }
     }
 
     /// No more is waited for nodes of which nothing was heard.

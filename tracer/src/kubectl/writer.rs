@@ -81,7 +81,7 @@ impl Writer {
     }
 
     /// Shows what comes, until nobody is left who tells.
-    pub(super) fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    pub(super) fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
         if let View::Events { renderer, .. } = &self.view {
             renderer.begin(&mut self.buffer);
         }
@@ -105,7 +105,7 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, Batch { node, records, items }: Batch) {
+    fn batch(&mut self, Batch { node, records, items, bytes: _, room: _room }: Batch) {
         for item in items {
             match item {
                 Item::Lost { timestamp, lost } => self.lost(timestamp, &node, &lost),
