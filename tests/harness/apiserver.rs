@@ -1,5 +1,6 @@
-//! An API server of one's own, on a port of the loopback interface: it lists and watches pods, and executes commands in
-//! them by the WebSocket protocol of the real one. Each pod is the agent of a node; what is executed in it runs here.
+//! An API server of one's own, on a port of the loopback interface: it stores [objects](super::objects), does with them
+//! what [controllers](super::controllers) do, and executes commands in pods, and attaches to them, by the WebSocket
+//! protocol of the real one. Each pod is the agent of a node; what is executed in it runs here.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,27 +18,31 @@ use futures_util::{SinkExt as _, Stream, StreamExt as _, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{
+    ACCEPT, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::process::{ChildStdin, Command};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
+use crate::controllers::{self, Main};
+use crate::objects::{Objects, Place, Selection, is_in};
 use crate::{scratch, tracer, wait};
 
 /// The namespace of the agents.
 pub const NAMESPACE: &str = "tracer";
-/// What the label of agents is.
-const SELECTOR: &str = "app.kubernetes.io/name=tracer";
+/// Where they are stored.
+const PODS: &str = "/api/v1/namespaces/tracer/pods";
 /// What kubelets copy at a time, in bytes.
 const PIECE: usize = 32 << 10;
 
@@ -97,7 +102,20 @@ pub struct ApiServer {
     _stop: oneshot::Sender<()>,
 }
 
-struct Shared {
+/// What was asked to change something.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// `PATCH`, `POST` or `DELETE`.
+    pub method: String,
+    /// Of an object, or a collection.
+    pub path: String,
+    /// As `fieldManager` and its value.
+    pub query: BTreeMap<String, String>,
+    /// Null without any.
+    pub body: Value,
+}
+
+pub(crate) struct Shared {
     state: Mutex<State>,
     /// The last version of what there is.
     version: watch::Sender<usize>,
@@ -105,17 +123,23 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
+    pub(crate) objects: Objects,
     /// By the pod's name.
-    pods: BTreeMap<String, (Value, Program)>,
-    /// What has become of pods: each is a version.
-    log: Vec<(&'static str, Value)>,
+    pub(crate) programs: BTreeMap<String, Program>,
     /// Commands that run, by pid, with the pod's name.
-    running: BTreeMap<i32, String>,
+    pub(crate) running: BTreeMap<i32, String>,
+    /// The pods' own processes.
+    pub(crate) mains: BTreeMap<String, Main>,
+    /// Nodes on which nothing that is new runs, with the reason.
+    pub(crate) waiting: BTreeMap<String, String>,
     /// Commands that were executed, each with its arguments.
     executed: Vec<Vec<String>>,
-    /// Of pods that were made: makes names and ids unique.
-    made: u32,
+    asked: Vec<Asked>,
+    /// Where no pod can be made.
+    full: Option<String>,
+    /// Methods and ends of paths that are refused.
+    forbidden: Vec<(&'static str, &'static str)>,
     /// Standard inputs that stay open.
     kept: Vec<ChildStdin>,
 }
@@ -125,18 +149,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a pod, or takes it, as a new version.
-    fn change(&self, what: &'static str, name: &str, mut pod: Value, program: Program) {
+    /// Changes what there is, and tells those who watch.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
-        let version = state.log.len() + 1;
-        pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        if what == "DELETED" {
-            state.pods.remove(name);
-        } else {
-            state.pods.insert(name.to_owned(), (pod.clone(), program));
-        }
-        state.log.push((what, pod));
-        self.version.send_replace(version);
+        let result = change(&mut state);
+        self.version.send_replace(state.objects.version());
+        result
     }
 }
 
@@ -160,7 +178,21 @@ impl ApiServer {
             });
         });
         let address = is_ready.recv().expect("it starts");
-        Self { address, shared, dir: scratch::Dir::new("api"), _stop: stop }
+        let server = Self { address, shared, dir: scratch::Dir::new("api"), _stop: stop };
+        for name in ["default", "kube-system"] {
+            server.put(&format!("/api/v1/namespaces/{name}"), json!({}));
+        }
+        server
+    }
+
+    /// With nodes of these names, which run Linux and nothing yet.
+    pub fn with_nodes(nodes: &[&str]) -> Self {
+        let server = Self::start(Options::default());
+        for node in nodes {
+            let labels = json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}}});
+            server.put(&format!("/api/v1/nodes/{node}"), labels);
+        }
+        server
     }
 
     /// With agents that run `tracer` itself, on nodes of these names.
@@ -174,50 +206,112 @@ impl ApiServer {
 
     /// An agent on a node.
     pub fn add(&self, node: &str, program: Program) {
-        let made = {
-            let mut state = self.shared.state();
-            state.made += 1;
-            state.made
-        };
-        let name = format!("tracer-{made}");
-        let pod = pod(&name, node, &json!({"running": {"startedAt": "2026-11-20T22:15:01Z"}}), made);
-        self.shared.change("ADDED", &name, pod, program);
+        self.shared.change(|state| {
+            let made = state.objects.number();
+            let name = format!("tracer-{made}");
+            let pod = pod(&name, node, &json!({"running": {"startedAt": "2026-11-20T22:15:01Z"}}), made);
+            state.objects.put(&format!("{PODS}/{name}"), pod);
+            state.programs.insert(name, program);
+        });
     }
 
     /// An agent that does not run.
     pub fn add_waiting(&self, node: &str, reason: &str) {
         let pod = pod("tracer-waiting", node, &json!({"waiting": {"reason": reason}}), 0);
-        self.shared.change("ADDED", "tracer-waiting", pod, Program::Tracer);
+        self.shared.change(|state| {
+            state.objects.put(&format!("{PODS}/tracer-waiting"), pod);
+        });
     }
 
     /// Takes a node's agent away, as when the node leaves.
     pub fn remove(&self, node: &str) {
-        let (name, pod) = self.agent(node);
-        self.shared.change("DELETED", &name, pod, Program::Tracer);
-        self.kill(&name);
+        let (path, _) = self.agent(node);
+        self.shared.change(|state| controllers::remove(state, &path));
     }
 
     /// Restarts a node's agent in its pod, with another program.
     pub fn restart(&self, node: &str, program: Program) {
-        let (name, mut pod) = self.agent(node);
-        self.kill(&name);
-        pod["status"]["containerStatuses"][0]["containerID"] = json!(format!("again-{name}"));
-        pod["status"]["containerStatuses"][0]["restartCount"] = json!(1);
-        self.shared.change("MODIFIED", &name, pod, program);
+        let (path, mut pod) = self.agent(node);
+        let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
+        self.shared.change(|state| {
+            controllers::kill(state, &name);
+            pod["status"]["containerStatuses"][0]["containerID"] = json!(format!("again-{name}"));
+            pod["status"]["containerStatuses"][0]["restartCount"] = json!(1);
+            state.objects.put(&path, pod);
+            state.programs.insert(name, program);
+        });
     }
 
+    /// The path of a node's agent, and it.
     fn agent(&self, node: &str) -> (String, Value) {
         let state = self.shared.state();
-        let found = state.pods.iter().find(|(_, (pod, _))| pod["spec"]["nodeName"] == node);
-        found.map(|(name, (pod, _))| (name.clone(), pod.clone())).expect("an agent on this node")
+        let mut pods = state.objects.iter().filter(|(path, _)| is_in(path, PODS));
+        let found = pods.find(|(_, pod)| pod["spec"]["nodeName"] == node);
+        found.map(|(path, pod)| (path.clone(), pod.clone())).expect("an agent on this node")
     }
 
-    /// Kills what runs in a pod: it cannot end by itself as its container does.
-    fn kill(&self, pod: &str) {
-        for (pid, _) in self.shared.state().running.iter().filter(|(_, of)| *of == pod) {
-            // Ours and not reaped, or it would not be listed.
-            let _ = kill_process(Pid::from_raw(*pid).expect("not zero"), Signal::KILL);
-        }
+    /// Stores an object, as others do; its kind and name are those of its path.
+    pub fn put(&self, path: &str, object: Value) {
+        let place = Place::parse(path).expect("a path");
+        self.shared.change(|state| state.objects.put(path, complete(&place, object)));
+    }
+
+    /// What is stored there.
+    pub fn object(&self, path: &str) -> Option<Value> {
+        self.shared.state().objects.get(path).cloned()
+    }
+
+    /// The paths of everything that is stored but the nodes and the namespaces that each cluster has.
+    pub fn paths(&self) -> Vec<String> {
+        let always = ["/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"];
+        let state = self.shared.state();
+        let paths = state.objects.iter().map(|(path, _)| path.clone());
+        paths.filter(|path| !always.contains(&path.as_str()) && !path.starts_with("/api/v1/nodes/")).collect()
+    }
+
+    /// How many changes there were so far.
+    pub fn version(&self) -> usize {
+        self.shared.state().objects.version()
+    }
+
+    /// What was asked to change something so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.shared.state().asked.clone()
+    }
+
+    /// Refuses a method from now on where the path ends so.
+    pub fn forbid(&self, method: &'static str, end: &'static str) {
+        self.shared.state().forbidden.push((method, end));
+    }
+
+    /// Refuses jobs for this node from now on.
+    pub fn refuse_jobs(&self, node: &str) {
+        self.shared.state().full = Some(node.to_owned());
+    }
+
+    /// Pods that are made for this node from now on do not run, for this reason.
+    pub fn hold(&self, node: &str, reason: &str) {
+        self.shared.state().waiting.insert(node.to_owned(), reason.to_owned());
+    }
+
+    /// Those that wait on this node run now.
+    pub fn let_run(&self, node: &str) {
+        self.shared.change(|state| {
+            state.waiting.remove(node);
+            let waits = |(path, object): (&String, &Value)| {
+                let waits = object["kind"] == "Pod"
+                    && object["spec"]["nodeName"] == node
+                    && !controllers::is_running(object);
+                waits.then(|| path.clone())
+            };
+            for path in state.objects.iter().filter_map(waits).collect::<Vec<_>>() {
+                controllers::run_pod(&self.shared, state, &path);
+            }
+            let all: Vec<String> = state.objects.iter().map(|(path, _)| path.clone()).collect();
+            for path in all {
+                controllers::settle(&self.shared, state, &path);
+            }
+        });
     }
 
     /// The pids of what was executed and has not ended.
@@ -286,7 +380,11 @@ fn pod(name: &str, node: &str, state: &Value, made: u32) -> Value {
             "name": name,
             "namespace": NAMESPACE,
             "uid": format!("uid-{made}"),
-            "labels": {"app.kubernetes.io/name": "tracer"},
+            "labels": {
+                "app.kubernetes.io/name": "tracer",
+                "app.kubernetes.io/component": "agent",
+                "app.kubernetes.io/part-of": "tracer",
+            },
         },
         "spec": {"nodeName": node, "containers": [{"name": "tracer", "image": "tracer"}]},
         "status": {
@@ -307,8 +405,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(request, &shared);
-                async { Ok::<_, Infallible>(answer) }
+                let shared = Arc::clone(&shared);
+                async move { Ok::<_, Infallible>(answer(request, &shared).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -319,41 +417,180 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
+async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
     let path = request.uri().path().to_owned();
-    let query = parse_query(request.uri().query().unwrap_or_default());
-    let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    let Some(rest) = path.strip_prefix(&pods) else {
-        // Other namespaces have none.
-        return json_answer(StatusCode::OK, &list(&[], 0));
+    let pairs = parse_query(request.uri().query().unwrap_or_default());
+    let Some(place) = Place::parse(&path) else {
+        return failure(StatusCode::NOT_FOUND, "the server could not find the requested resource");
     };
-    if rest.is_empty() {
-        if value("labelSelector") != Some(SELECTOR) {
-            return failure(StatusCode::BAD_REQUEST, "not the label of agents");
+    let name = place.name.clone().unwrap_or_default();
+    if let Some(refused) = forbidden(shared, &request, &place) {
+        return refused;
+    }
+    match place.subresource.as_deref() {
+        Some("exec") => {
+            let command = pairs.into_iter().filter(|(key, _)| key == "command").map(|(_, value)| value);
+            return exec(request, shared, &name, command.collect());
         }
-        let node = value("fieldSelector").and_then(|field| field.strip_prefix("spec.nodeName="));
-        let node = node.map(str::to_owned);
+        Some("attach") => return attach(request, shared, &name),
+        _ => {}
+    }
+    let query: BTreeMap<String, String> = pairs.into_iter().collect();
+    let value = |name: &str| query.get(name).map(String::as_str);
+    let selection = Selection::new(value("labelSelector"), value("fieldSelector"));
+    if request.method() == Method::GET {
         if value("watch") == Some("true") {
             let from = value("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
-            return watch_pods(Arc::clone(shared), from, node);
+            return watch_objects(Arc::clone(shared), from, place.collection, selection);
         }
         let state = shared.state();
-        let pods = state.pods.values().map(|(pod, _)| pod).filter(|pod| is_on(pod, node.as_deref()));
-        return json_answer(StatusCode::OK, &list(&pods.collect::<Vec<_>>(), state.log.len()));
+        if place.name.is_some() {
+            let object = state.objects.get(&path);
+            return object.map_or_else(|| not_found(&place), |object| json_answer(StatusCode::OK, object));
+        }
+        let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok());
+        let short = accepts.is_some_and(|accepts| accepts.contains("as=PartialObjectMetadataList"));
+        let objects = state.objects.list(&place.collection, &selection);
+        return json_answer(StatusCode::OK, &list(&place, &objects, short, state.objects.version()));
     }
-    let name = rest.trim_start_matches('/').trim_end_matches("/exec").to_owned();
-    let command = query.iter().filter(|(key, _)| key == "command").map(|(_, value)| value.clone()).collect();
-    exec(request, shared, &name, command)
+    let method = request.method().to_string();
+    let body = request.into_body().collect().await.expect("a body").to_bytes();
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).expect("JSON") };
+    let asked = Asked { method, path, query, body };
+    shared.change(|state| {
+        state.asked.push(asked.clone());
+        match asked.method.as_str() {
+            "PATCH" => apply(shared, state, &place, asked),
+            "POST" => create(shared, state, &place, asked.body),
+            "DELETE" if place.name.is_some() => delete(state, &place, &asked),
+            "DELETE" => {
+                let members = state.objects.iter().filter(|(path, _)| is_in(path, &place.collection));
+                let chosen = members.filter(|(_, object)| selection.has(object));
+                for path in chosen.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+                    controllers::remove(state, &path);
+                }
+                json_answer(StatusCode::OK, &json!({"kind": "Status", "metadata": {}, "status": "Success"}))
+            }
+            _ => failure(StatusCode::METHOD_NOT_ALLOWED, "not allowed"),
+        }
+    })
 }
 
-fn is_on(pod: &Value, node: Option<&str>) -> bool {
-    node.is_none_or(|node| pod["spec"]["nodeName"] == node)
+fn forbidden(shared: &Shared, request: &Request<Incoming>, place: &Place) -> Option<Answer> {
+    let state = shared.state();
+    let is_meant = |(method, end): &&(&str, &str)| {
+        request.method().as_str() == *method && request.uri().path().ends_with(end)
+    };
+    state.forbidden.iter().find(is_meant)?;
+    let (resource, method) = (&place.resource, request.method());
+    let name = place.name.as_deref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
+    let message = format!("{resource}{name} is forbidden: User \"test\" cannot {method} resource {resource}");
+    Some(failure(StatusCode::FORBIDDEN, &message))
 }
 
-fn list(items: &[&Value], version: usize) -> Value {
+fn not_found(place: &Place) -> Answer {
+    let name = place.name.as_deref().unwrap_or_default();
+    failure(StatusCode::NOT_FOUND, &format!("{} \"{name}\" not found", place.resource))
+}
+
+/// What to say if the namespace is not there in which something is to be made.
+fn lacks_namespace(state: &State, place: &Place) -> Option<Answer> {
+    let namespace = place.namespace.as_ref()?;
+    let message = format!("namespaces \"{namespace}\" not found");
+    let found = state.objects.get(&format!("/api/v1/namespaces/{namespace}"));
+    found.is_none().then(|| failure(StatusCode::NOT_FOUND, &message))
+}
+
+/// An object with what the server sees to.
+fn complete(place: &Place, mut object: Value) -> Value {
+    object["apiVersion"] = json!(place.version);
+    object["kind"] = json!(place.kind());
+    if let Some(name) = &place.name {
+        object["metadata"]["name"] = json!(name);
+    }
+    if let Some(namespace) = &place.namespace {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    object
+}
+
+/// Server-side apply.
+fn apply(shared: &Arc<Shared>, state: &mut State, place: &Place, asked: Asked) -> Answer {
+    let Asked { path, query, body, .. } = asked;
+    let Some(manager) = query.get("fieldManager") else {
+        return failure(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "fieldManager: Required value: is required for apply",
+        );
+    };
+    if let (None, Some(refused)) = (state.objects.get(&path), lacks_namespace(state, place)) {
+        return refused;
+    }
+    let merged = complete(place, state.objects.merged(&path, manager, &body));
+    if query.get("dryRun").is_some_and(|dry| dry == "All") {
+        return json_answer(StatusCode::OK, &merged);
+    }
+    let stored = state.objects.put(&path, merged);
+    state.objects.note(&path, manager, body);
+    controllers::settle(shared, state, &path);
+    json_answer(StatusCode::OK, &stored)
+}
+
+fn create(shared: &Arc<Shared>, state: &mut State, place: &Place, object: Value) -> Answer {
+    if let Some(refused) = lacks_namespace(state, place) {
+        return refused;
+    }
+    if state.full.as_ref().is_some_and(|node| object["spec"]["template"]["spec"]["nodeName"] == *node) {
+        return failure(StatusCode::FORBIDDEN, "jobs.batch is forbidden: exceeded quota");
+    }
+    let metadata = &object["metadata"];
+    let name = match (metadata["name"].as_str(), metadata["generateName"].as_str()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(start)) => format!("{start}{:05}", state.objects.number()),
+        (None, None) => return failure(StatusCode::UNPROCESSABLE_ENTITY, "name or generateName is required"),
+    };
+    let path = place.path(&name);
+    if state.objects.get(&path).is_some() {
+        return failure(StatusCode::CONFLICT, "already exists");
+    }
+    let place = Place { name: Some(name), ..place.clone() };
+    let stored = state.objects.put(&path, complete(&place, object));
+    controllers::settle(shared, state, &path);
+    json_answer(StatusCode::CREATED, &stored)
+}
+
+fn delete(state: &mut State, place: &Place, asked: &Asked) -> Answer {
+    let Some(mut object) = state.objects.get(&asked.path).cloned() else { return not_found(place) };
+    let uid = &asked.body["preconditions"]["uid"];
+    if !uid.is_null() && *uid != object["metadata"]["uid"] {
+        return failure(StatusCode::CONFLICT, "the UID in the precondition does not match");
+    }
+    if object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty()) {
+        // Somebody has something to do first.
+        object["metadata"]["deletionTimestamp"] = json!("2026-11-20T22:15:02Z");
+        return json_answer(StatusCode::OK, &state.objects.put(&asked.path, object));
+    }
+    if asked.body["propagationPolicy"] == "Orphan" {
+        state.objects.remove(&asked.path);
+    } else {
+        controllers::remove(state, &asked.path);
+    }
+    json_answer(StatusCode::OK, &json!({"kind": "Status", "metadata": {}, "status": "Success"}))
+}
+
+fn list(place: &Place, items: &[&Value], short: bool, version: usize) -> Value {
     let metadata = json!({"resourceVersion": version.to_string()});
-    json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items})
+    if short {
+        let partial = |item: &&Value| {
+            let metadata = &item["metadata"];
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata})
+        };
+        let items: Vec<Value> = items.iter().map(partial).collect();
+        let kind = "PartialObjectMetadataList";
+        return json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": metadata, "items": items});
+    }
+    let kind = format!("{}List", place.kind());
+    json!({"apiVersion": place.version, "kind": kind, "metadata": metadata, "items": items})
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {
@@ -364,7 +601,12 @@ fn json_answer(status: StatusCode, value: &Value) -> Answer {
 
 fn failure(status: StatusCode, message: &str) -> Answer {
     let code = status.as_u16();
-    let reason = if code == 403 { "Forbidden" } else { "InternalError" };
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        _ => "InternalError",
+    };
     json_answer(
         status,
         &json!({
@@ -374,20 +616,20 @@ fn failure(status: StatusCode, message: &str) -> Answer {
     )
 }
 
-/// What becomes of pods after a version, one JSON object a line, without end.
-fn watch_pods(shared: Arc<Shared>, from: usize, node: Option<String>) -> Answer {
+/// What becomes of objects after a version, one JSON object a line, without end.
+fn watch_objects(shared: Arc<Shared>, from: usize, collection: String, selection: Selection) -> Answer {
     let versions = shared.version.subscribe();
-    let lines =
-        stream::unfold((shared, versions, from, node), |(shared, mut versions, at, node)| async move {
-            versions.wait_for(|version| *version > at).await.ok()?;
-            let (what, pod) = shared.state().log[at].clone();
-            let line = if is_on(&pod, node.as_deref()) {
-                json!({"type": what, "object": pod}).to_string() + "\n"
-            } else {
-                String::new()
-            };
-            Some((Ok(Frame::data(Bytes::from(line))), (shared, versions, at + 1, node)))
-        });
+    let start = (shared, versions, from, collection, selection);
+    let lines = stream::unfold(start, |(shared, mut versions, at, collection, selection)| async move {
+        versions.wait_for(|version| *version > at).await.ok()?;
+        let (what, path, object) = shared.state().objects.after(at).clone();
+        let line = if is_in(&path, &collection) && selection.has(&object) {
+            json!({"type": what, "object": object}).to_string() + "\n"
+        } else {
+            String::new()
+        };
+        Some((Ok(Frame::data(Bytes::from(line))), (shared, versions, at + 1, collection, selection)))
+    });
     Response::builder().header("content-type", "application/json").body(boxed(lines)).expect("a response")
 }
 
@@ -397,8 +639,8 @@ fn boxed(
     BoxBody::new(StreamBody::new(frames))
 }
 
-fn exec(mut request: Request<Incoming>, shared: &Arc<Shared>, name: &str, command: Vec<String>) -> Answer {
-    let found = shared.state().pods.get(name).map(|(_, program)| program.clone());
+fn exec(request: Request<Incoming>, shared: &Arc<Shared>, name: &str, command: Vec<String>) -> Answer {
+    let found = shared.state().programs.get(name).cloned();
     let program = match found {
         None => return failure(StatusCode::NOT_FOUND, "pods not found"),
         Some(Program::Refused(status, message)) => {
@@ -406,7 +648,32 @@ fn exec(mut request: Request<Incoming>, shared: &Arc<Shared>, name: &str, comman
         }
         Some(program) => program,
     };
-    let protocol = format!("v{}.channel.k8s.io", shared.options.version);
+    let (of_it, name) = (Arc::clone(shared), name.to_owned());
+    upgrade(request, shared.options.version, async move |stream| {
+        run(stream, &of_it, name, &program, command).await;
+    })
+}
+
+/// Attaches to the pod's own process.
+fn attach(request: Request<Incoming>, shared: &Arc<Shared>, name: &str) -> Answer {
+    let output = shared.state().mains.get(name).map(|main| main.output.subscribe());
+    let Some(output) = output else {
+        return failure(StatusCode::BAD_REQUEST, "the container does not run");
+    };
+    let (of_it, name) = (Arc::clone(shared), name.to_owned());
+    upgrade(request, shared.options.version, async move |stream| follow(stream, &of_it, &name, output).await)
+}
+
+/// Goes over to WebSocket.
+fn upgrade<F>(
+    mut request: Request<Incoming>,
+    version: u8,
+    serves: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Answer
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let protocol = format!("v{version}.channel.k8s.io");
     let header =
         |name| request.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok());
     let offered = header(SEC_WEBSOCKET_PROTOCOL).unwrap_or_default();
@@ -423,14 +690,42 @@ fn exec(mut request: Request<Incoming>, shared: &Arc<Shared>, name: &str, comman
         .body(Full::default().boxed())
         .expect("a response");
     let upgrade = hyper::upgrade::on(&mut request);
-    let (shared, name) = (Arc::clone(shared), name.to_owned());
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-            run(stream, &shared, name, &program, command).await;
+            serves(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await).await;
         }
     });
     response
+}
+
+/// Hands on what a pod's own process prints, and what comes for it. Its standard input stays open when the connection
+/// ends (`stdinOnce` is not set).
+async fn follow(mut stream: Socket, shared: &Shared, name: &str, mut output: broadcast::Receiver<Vec<u8>>) {
+    loop {
+        tokio::select! {
+            printed = output.recv() => match printed {
+                Ok(message) => {
+                    if stream.send(Message::binary(message)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => {
+                    let _ = stream.close(None).await;
+                    return;
+                }
+            },
+            message = stream.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    if let (Some((0, bytes)), Some(main)) = (bytes.split_first(), shared.state().mains.get_mut(name)) {
+                        main.write(bytes);
+                    }
+                }
+                Some(Ok(_)) => {}
+                _ => return,
+            },
+        }
+    }
 }
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;

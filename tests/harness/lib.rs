@@ -8,6 +8,8 @@
 //! | `TRACER_REQUIRE_ALL=1` | a test that cannot run here fails, instead of being skipped |
 //! | `TRACER_TEST_CRIU` | a criu that works with this kernel, instead of the prepared one or that on the `PATH` |
 //! | `TRACER_TEST_HOOK` | the `--hook` that every `tracer trace open` of the tests gets |
+//! | `KUBEBUILDER_ASSETS` | a folder with `etcd` and `kube-apiserver`, to test with a real API server |
+//! | `TRACER_TEST_KUBECONFIG` | a cluster to test with instead, which may get a namespace of its own |
 //! | `TRACER_TEST_PROGRAMS` | a directory with the C [programs](program) compiled: no compiler is needed |
 //! | `TRACER_TEST_SLOW=1` | what takes long, or takes a CPU away meanwhile, is tested as well: `cargo xtask faults` |
 //! | `TRACER_TEST_SLOWNESS` | by what factor deadlines are longer, for emulated machines |
@@ -23,6 +25,7 @@
 //! | [`docker`], [`podman`], [`engine`] | an own dockerd, a podman with own storage, and their containers |
 //! | [`agent`] | the container that `kubectl tracer` has on each node |
 //! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
+//! | [`envtest`] | a real API server, where there is one |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
 //! | [`tls`] | TLS before a server that has none |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
@@ -44,12 +47,15 @@ pub mod bundle;
 #[path = "../../xtask/src/cache.rs"]
 mod cache;
 pub mod containerd;
+mod controllers;
 mod cri;
 pub mod docker;
 pub mod engine;
+pub mod envtest;
 pub mod leftovers;
 pub mod need;
 pub mod nested;
+mod objects;
 #[path = "../../xtask/src/pins.rs"]
 #[expect(dead_code, reason = "one of the pins is for here")]
 mod pins;

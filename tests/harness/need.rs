@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::{cache, tracer};
+use crate::{cache, envtest, tracer};
 
 /// Something without which a test cannot run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub enum Need {
     Bpftool,
     /// setpriv, of util-linux.
     Setpriv,
+    /// kubectl.
+    Kubectl,
+    /// A real API server.
+    RealApiServer,
 }
 
 /// What tracing a container of runc takes.
@@ -66,9 +70,9 @@ pub const PODMAN: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox
 
 impl Need {
     /// Whether a machine on which everything can be installed must have it. No distribution promises a criu that
-    /// knows its kernel, nor a kernel with Landlock.
+    /// knows its kernel, nor a kernel with Landlock, nor has an API server.
     pub fn can_be_installed(self) -> bool {
-        !matches!(self, Self::Criu | Self::Landlock)
+        !matches!(self, Self::Criu | Self::Landlock | Self::RealApiServer)
     }
 
     /// Why it is missing here and what to do about it; `None` when it is there.
@@ -109,6 +113,8 @@ impl Need {
             Self::Landlock => landlock(),
             Self::Bpftool => tool("bpftool", "bpftool"),
             Self::Setpriv => tool("setpriv", "util-linux"),
+            Self::Kubectl => tool("kubectl", "kubernetes-client"),
+            Self::RealApiServer => envtest::missing(),
         }
     }
 }

@@ -316,6 +316,14 @@ impl Launch {
     /// With its stderr, if that line does not come.
     #[track_caller]
     pub fn start(self) -> Tracer {
+        let tracer = self.begin();
+        tracer.wait_ready();
+        tracer
+    }
+
+    /// Starts it, and waits for nothing.
+    #[track_caller]
+    pub fn begin(self) -> Tracer {
         let mut command = self.command();
         let stdin = if self.keep_stdin { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -357,7 +365,6 @@ impl Launch {
         if !self.hold {
             tracer.read_on();
         }
-        tracer.wait_ready();
         tracer
     }
 }

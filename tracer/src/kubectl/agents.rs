@@ -5,25 +5,25 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{
-    Api,
+    Api, Client,
+    api::ListParams,
     runtime::{
         WatchStreamExt as _,
         watcher::{self, Event, watcher},
     },
 };
 
-use super::{
-    args::{Common, NodesArgs},
-    cluster::{self, Cluster},
-};
+use super::{args::NodesArgs, cluster};
 
-/// The label of agents, by Kubernetes' convention.
-const SELECTOR: &str = "app.kubernetes.io/name=tracer";
+/// Labels of agents, by Kubernetes' convention.
+const NAME: (&str, &str) = ("app.kubernetes.io/name", "tracer");
+const COMPONENT: &str = "app.kubernetes.io/component";
+pub(super) const INSTANCE: &str = "app.kubernetes.io/instance";
 /// The container of an agent.
 pub(super) const CONTAINER: &str = "tracer";
 
 /// Where `tracer` can be executed. Another one, if the agent has started again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
     /// The pod's name.
     pub(super) pod: String,
@@ -41,6 +41,67 @@ pub(super) enum Agent {
     Waiting(String),
 }
 
+/// Which agents.
+#[derive(Clone, Debug)]
+pub(super) enum Selector {
+    /// Those of the `DaemonSet`.
+    Deployed,
+    /// Those of one run.
+    Instance(String),
+}
+
+impl Selector {
+    /// The labels that tell them from other pods.
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        let own = match self {
+            Self::Deployed => [(COMPONENT, "agent"), NAME].to_vec(),
+            Self::Instance(instance) => {
+                [(COMPONENT, "ephemeral-agent"), (INSTANCE, instance.as_str()), NAME].to_vec()
+            }
+        };
+        own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    /// As the API server is asked for them.
+    pub(super) fn query(&self) -> String {
+        self.labels().iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Where agents are.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) namespace: String,
+    pub(super) selector: Selector,
+}
+
+impl Place {
+    /// Those that are deployed.
+    pub(super) fn deployed(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), selector: Selector::Deployed }
+    }
+
+    /// What becomes of the pods of agents on the nodes that are asked for.
+    pub(super) fn watch(&self, client: Client, nodes: &NodesArgs) -> AgentEvents {
+        let mut config = watcher::Config::default().labels(&self.selector.query());
+        if let [node] = &nodes.node[..] {
+            config = config.fields(&format!("spec.nodeName={node}"));
+        }
+        watcher(Api::<Pod>::namespaced(client, &self.namespace), config).default_backoff().boxed()
+    }
+
+    /// The agents that there are now.
+    pub(super) async fn list(&self, client: &Client) -> Result<Agents, String> {
+        let pods = Api::<Pod>::namespaced(client.clone(), &self.namespace);
+        let these = ListParams::default().labels(&self.selector.query());
+        let mut agents = Agents::default();
+        for pod in pods.list(&these).await.map_err(|error| cluster::problem(&error))? {
+            agents.learn(Event::Apply(pod));
+        }
+        Ok(agents)
+    }
+}
+
 /// What becomes of agents' pods.
 pub(super) type AgentEvents = BoxStream<'static, watcher::Result<Event<Pod>>>;
 
@@ -56,16 +117,6 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    /// What becomes of the pods of agents on the nodes that are asked for.
-    pub(super) fn watch(cluster: &Cluster, nodes: &NodesArgs, common: &Common) -> AgentEvents {
-        let namespace = &common.cluster.tracer_namespace;
-        let mut config = watcher::Config::default().labels(SELECTOR);
-        if let [node] = &nodes.node[..] {
-            config = config.fields(&format!("spec.nodeName={node}"));
-        }
-        watcher(Api::<Pod>::namespaced(cluster.client.clone(), namespace), config).default_backoff().boxed()
-    }
-
     /// Takes in what has become of a pod. Returns whether all that there are are known.
     pub(super) fn learn(&mut self, event: Event<Pod>) -> bool {
         match event {

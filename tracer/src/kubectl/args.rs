@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cli::{
@@ -34,6 +34,10 @@ pub(super) enum Command {
     ListContainers(Box<OnNodes<ListArgs>>),
     /// Tell what each node's kernel allows, what is missing, and how to get it
     Doctor(NodesArgs),
+    /// Put an agent on each node: a namespace, a ServiceAccount without rights, a DaemonSet
+    Deploy(DeployArgs),
+    /// Take away what deploy has put there
+    Undeploy(UndeployArgs),
     #[command(flatten)]
     Generate(Generate),
 }
@@ -73,9 +77,73 @@ pub(super) struct ClusterArgs {
     /// A group to impersonate; repeats
     #[arg(long = "as-group", value_name = "GROUP", global = true)]
     pub(super) impersonate_group: Vec<String>,
-    /// The namespace that tracer's own pods are in
-    #[arg(long, value_name = "NS", global = true, default_value = "tracer")]
-    pub(super) tracer_namespace: String,
+    /// The namespace that tracer's own pods are in: tracer, or kube-system with --ephemeral
+    #[arg(long, value_name = "NS", global = true)]
+    pub(super) tracer_namespace: Option<String>,
+}
+
+/// Where agents are deployed unless told otherwise.
+pub(super) const NAMESPACE: &str = "tracer";
+/// Where those of one run are: it is there, and permits privileged pods.
+pub(super) const EPHEMERAL_NAMESPACE: &str = "kube-system";
+
+impl ClusterArgs {
+    /// Where agents are deployed.
+    pub(super) fn tracer_namespace(&self) -> &str {
+        self.tracer_namespace.as_deref().unwrap_or(NAMESPACE)
+    }
+}
+
+/// What to deploy.
+#[derive(Debug, ClapArgs)]
+pub(super) struct DeployArgs {
+    /// The agents' image, from a registry that the nodes can pull from, instead of the one that this build is named after
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// Change nothing: client prints what would be applied, server asks the API server what would come of it
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none",
+        default_missing_value = "client")]
+    pub(super) dry_run: DryRun,
+    /// Print the objects
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(super) output: Option<Printed>,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+}
+
+/// What to take away.
+#[derive(Debug, ClapArgs)]
+pub(super) struct UndeployArgs {
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
+}
+
+/// Whether to wait.
+#[derive(Debug, ClapArgs)]
+pub(super) struct WaitArgs {
+    /// Wait until it has come about on all nodes
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(super) wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+/// Where nothing is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DryRun {
+    None,
+    Client,
+    Server,
+}
+
+/// How objects are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Printed {
+    Yaml,
+    Json,
+    Name,
 }
 
 /// A command of `tracer`, and where to run it.
@@ -88,15 +156,24 @@ pub(super) struct OnNodes<A: ClapArgs> {
 }
 
 /// Which nodes.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Nodes")]
 pub(super) struct NodesArgs {
     /// Only these nodes; repeats or takes commas
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub(super) node: Vec<String>,
+    /// Make agents for this run, which vanish afterwards, instead of those that are deployed
+    #[arg(long)]
+    pub(super) ephemeral: bool,
+    /// The image of --ephemeral's agents, instead of the one that this build is named after
+    #[arg(long, value_name = "IMAGE", requires = "ephemeral")]
+    pub(super) image: Option<String>,
     /// How long a node's tracer goes on by itself when nothing is heard from here
     #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]
     pub(super) lease: Duration,
+    /// Likewise an agent of --ephemeral
+    #[arg(long, value_name = "TIME", hide = true, default_value = "30s", value_parser = lease::parse_term)]
+    pub(super) agent_lease: Duration,
 }
 
 impl NodesArgs {

@@ -6,9 +6,10 @@ use anyhow::bail;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    agents::Agent,
+    agents::{Agent, Place},
     args::{Common, NodesArgs},
     cluster::Cluster,
+    ephemeral::over_agents,
     exec::{Exec, Exit, Heard},
     lines::{Line, Lines},
     remote, session,
@@ -29,17 +30,21 @@ const AT_ONCE: usize = 64;
 /// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::find(&common.cluster).await?;
-    let agents = session::list_agents(&cluster, nodes, common).await?;
+    over_agents(&cluster, nodes, common, async |place| ask_all(&cluster, nodes, &place).await).await
+}
+
+async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, place: &Place) -> anyhow::Result<ExitCode> {
+    let agents = session::list_agents(cluster, nodes, place).await?;
     let found = agents.by_node();
     let chosen: Vec<_> = found.into_iter().filter(|(node, _)| nodes.select(node)).collect();
     if chosen.is_empty() {
-        bail!(session::none(&common.cluster.tracer_namespace, nodes));
+        bail!(session::none(place, nodes));
     }
     let limit = Arc::new(Semaphore::new(AT_ONCE));
     let mut reports = JoinSet::new();
     for (index, (_, agent)) in chosen.iter().enumerate() {
         let (agent, client, limit) = ((*agent).clone(), cluster.client.clone(), Arc::clone(&limit));
-        let namespace = common.cluster.tracer_namespace.clone();
+        let namespace = place.namespace.clone();
         reports.spawn(async move {
             // It is never closed.
             let _permit = limit.acquire().await;

@@ -88,16 +88,20 @@ impl Exec {
         pod: &str,
         command: &[String],
     ) -> Result<Self, Refused> {
+        Self::connect(client, pods(namespace).exec(pod, command, &parameters())).await
+    }
+
+    /// Attaches to an agent's own process.
+    pub(super) async fn attach(client: &Client, namespace: &str, pod: &str) -> Result<Self, Refused> {
+        Self::connect(client, pods(namespace).attach(pod, &parameters())).await
+    }
+
+    async fn connect<E: fmt::Display>(
+        client: &Client,
+        request: Result<http::Request<Vec<u8>>, E>,
+    ) -> Result<Self, Refused> {
         let refused = |problem: String| Refused { problem, forbidden: false };
-        let parameters = AttachParams::default()
-            .container(agents::CONTAINER)
-            .stdin(true)
-            .stdout(true)
-            .stderr(true)
-            .tty(false);
-        let request = Request::new(format!("/api/v1/namespaces/{namespace}/pods"))
-            .exec(pod, command, &parameters)
-            .map_err(|error| refused(error.to_string()))?;
+        let request = request.map_err(|error| refused(error.to_string()))?;
         let connection = match timeout(PATIENCE, client.connect(request)).await {
             Err(_) => return Err(refused(format!("the API server does not answer within {PATIENCE:?}"))),
             Ok(Err(error)) => {
@@ -134,6 +138,14 @@ impl Exec {
             Err(_) => Err(format!("nothing is taken of it within {PATIENCE:?}")),
         }
     }
+}
+
+fn pods(namespace: &str) -> Request {
+    Request::new(format!("/api/v1/namespaces/{namespace}/pods"))
+}
+
+fn parameters() -> AttachParams {
+    AttachParams::default().container(agents::CONTAINER).stdin(true).stdout(true).stderr(true).tty(false)
 }
 
 fn heard(mut bytes: Bytes) -> Heard {

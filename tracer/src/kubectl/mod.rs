@@ -9,9 +9,12 @@ mod account;
 mod agents;
 mod args;
 mod cluster;
+mod deploy;
 mod doctor;
+mod ephemeral;
 mod exec;
 mod lines;
+mod manifests;
 mod node;
 mod reading;
 mod remote;
@@ -42,6 +45,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Trace(trace) => session::trace(&trace.args, &trace.nodes, &common).await,
             Command::ListContainers(list) => session::list(&list.args, &list.nodes, &common).await,
             Command::Doctor(nodes) => doctor::run(&nodes, &common).await,
+            Command::Deploy(args) => deploy::deploy(&args, &common).await,
+            Command::Undeploy(args) => deploy::undeploy(&args, &common).await,
             Command::Generate(generate) => generate.run(Args::command()),
         }
     });

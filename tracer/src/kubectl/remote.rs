@@ -138,7 +138,9 @@ mod tests {
                 Remote::list(&list.args, &list.args.selection.namespace, lease, &common).on("n1")
             }
             Command::Doctor(_) => doctor(),
-            Command::Generate(_) => panic!("{line:?} runs on no node"),
+            Command::Generate(_) | Command::Deploy(_) | Command::Undeploy(_) => {
+                panic!("{line:?} runs on no node")
+            }
         }
     }
 

@@ -19,9 +19,10 @@ use tracing::{debug, warn};
 
 use super::{
     account::{Account, Tally},
-    agents::{self, Agent, AgentEvents, Agents, Target},
+    agents::{self, Agent, AgentEvents, Agents, Place, Target},
     args::{Common, NodesArgs},
     cluster::Cluster,
+    ephemeral::over_agents,
     is_verbose,
     node::{Node, ROOM, Report, Shared, come},
     reading::Reading,
@@ -66,7 +67,10 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
         let renderer = config::renderer(&args.output, tracer, widest).map_err(anyhow::Error::msg)?;
         Ok(View::Events { tracer, renderer })
     };
-    Session::start(plan, cluster, nodes, common, view).await?.run().await
+    over_agents(&cluster, nodes, common, async |place| {
+        Session::start(plan, &cluster, nodes, place, view).await?.run().await
+    })
+    .await
 }
 
 /// `kubectl tracer list-containers`.
@@ -86,7 +90,10 @@ pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) ->
         let renderer = ContainerRenderer::new(output, widest, header, config::terminal_width(), args.watch);
         Ok(View::Containers { renderer: renderer.map_err(anyhow::Error::msg)?, waiting: Some(Vec::new()) })
     };
-    Session::start(plan, cluster, nodes, common, view).await?.run().await
+    over_agents(&cluster, nodes, common, async |place| {
+        Session::start(plan, &cluster, nodes, place, view).await?.run().await
+    })
+    .await
 }
 
 /// The cluster, and the namespaces that are asked for there.
@@ -179,22 +186,21 @@ impl<'a> Session<'a> {
     /// Finds the agents; nothing is executed yet.
     async fn start(
         plan: Plan,
-        cluster: Cluster,
+        cluster: &Cluster,
         nodes: &'a NodesArgs,
-        common: &Common,
+        place: Place,
         view: impl FnOnce(&str) -> anyhow::Result<View>,
     ) -> anyhow::Result<Self> {
         let mut end = End::new(Limits::default())?;
-        let namespace = common.cluster.tracer_namespace.clone();
-        let mut pods = Agents::watch(&cluster, nodes, common);
+        let mut pods = place.watch(cluster.client.clone(), nodes);
         let agents = select! {
             () = end.told() => bail!("ended before the agents were found"),
-            agents = listed(&mut pods, &cluster, common) => agents?,
+            agents = listed(&mut pods, cluster, &place) => agents?,
         };
         let found = agents.by_node();
         let chosen: Vec<&str> = found.keys().copied().filter(|node| nodes.select(node)).collect();
         let Some(widest) = chosen.iter().max_by_key(|node| node.len()) else {
-            bail!(none(&namespace, nodes));
+            bail!(none(&place, nodes));
         };
         let (messages, to_write) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -211,8 +217,8 @@ impl<'a> Session<'a> {
         let (reporter, reports) = mpsc::unbounded_channel();
         let (ending, is_ending) = watch::channel(false);
         let shared = Shared {
-            client: cluster.client,
-            namespace,
+            client: cluster.client.clone(),
+            namespace: place.namespace,
             once: plan.once,
             hook: plan.kind.hook(),
             messages,
@@ -474,18 +480,18 @@ fn add_up(accounts: &BTreeMap<Arc<str>, Account>, tally: &Tally) {
 pub(super) async fn list_agents(
     cluster: &Cluster,
     nodes: &NodesArgs,
-    common: &Common,
+    place: &Place,
 ) -> anyhow::Result<Agents> {
-    listed(&mut Agents::watch(cluster, nodes, common), cluster, common).await
+    listed(&mut place.watch(cluster.client.clone(), nodes), cluster, place).await
 }
 
 /// The agents, when all that there are are known.
-async fn listed(events: &mut AgentEvents, cluster: &Cluster, common: &Common) -> anyhow::Result<Agents> {
+async fn listed(events: &mut AgentEvents, cluster: &Cluster, place: &Place) -> anyhow::Result<Agents> {
     let mut agents = Agents::default();
     loop {
         let event = events.next().await.context("the watch on agents has ended")?;
         let event = event.map_err(|error| {
-            let (namespace, problem) = (&common.cluster.tracer_namespace, agents::problem(&error));
+            let (namespace, problem) = (&place.namespace, agents::problem(&error));
             anyhow!("the agents in namespace {namespace} of {} cannot be listed: {problem}", cluster.server)
         })?;
         if agents.learn(event) {
@@ -495,13 +501,14 @@ async fn listed(events: &mut AgentEvents, cluster: &Cluster, common: &Common) ->
 }
 
 /// What to say where there is no agent.
-pub(super) fn none(namespace: &str, nodes: &NodesArgs) -> String {
+pub(super) fn none(place: &Place, nodes: &NodesArgs) -> String {
     let which = match &nodes.node[..] {
         [] => String::new(),
         named => format!(" on {}", named.join(", ")),
     };
     format!(
-        "there is no agent{which} in namespace {namespace}: `kubectl tracer deploy` puts one on each node; \
-         --tracer-namespace names another namespace, --ephemeral makes agents that vanish afterwards"
+        "there is no agent{which} in namespace {}: `kubectl tracer deploy` puts one on each node; \
+         --tracer-namespace names another namespace, --ephemeral makes agents that vanish afterwards",
+        place.namespace
     )
 }

@@ -150,6 +150,7 @@ const CPIO: Package = Package::new("cpio", Probe::Program("cpio"));
 const LIBBPF_TOOLS: Package = Package::new("libbpf-tools", Probe::Program("opensnoop"));
 const BPFTRACE: Package = Package::new("bpftrace", Probe::Program("bpftrace"));
 const BPFTOOL: Package = Package::new("bpftool", Probe::Program("bpftool"));
+const KUBECTL: Package = Package::new("kubernetes-client", Probe::Program("kubectl"));
 
 impl Scope {
     /// What the command needs.
@@ -212,7 +213,7 @@ impl Scope {
                 Self::Fuzz => vec![GXX],
                 Self::Vm => vec![RUNC, BUSYBOX, CRUN, GCC, BPFTOOL, QEMU, CPIO],
                 Self::VmElsewhere => vec![QEMU_ELSEWHERE, GCC_ELSEWHERE, LIBC_ELSEWHERE, CPIO],
-                Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL],
+                Self::Test => vec![RUNC, BUSYBOX, CRUN, CONTAINERD, DOCKER, PODMAN, GCC, BPFTOOL, KUBECTL],
             },
         }
     }

@@ -269,7 +269,9 @@ mod tests {
                 format!("rustup toolchain install {} {rustup} clippy --component rustfmt", pins::STABLE),
                 format!("rustup toolchain install {} {rustup} rust-src --component clippy", pins::NIGHTLY),
                 format!("{apt} update"),
-                format!("{install} runc busybox-static crun containerd docker.io podman gcc bpftool"),
+                format!(
+                    "{install} runc busybox-static crun containerd docker.io podman gcc bpftool kubernetes-client"
+                ),
                 format!("{install} llvm-{}-dev", pins::LLVM),
                 format!(
                     "LLVM_PREFIX=/usr/lib/llvm-{} {cargo} bpf-linker --version {} --locked --no-default-features \

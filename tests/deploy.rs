@@ -1,0 +1,517 @@
+//! `kubectl tracer deploy`, `undeploy` and `--ephemeral`: what they ask an API server of one's own to store, and what
+//! comes of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use harness::apiserver::{ApiServer, Asked};
+use harness::envtest::Cluster;
+use harness::need::{KUBECTL_RUNC, Need};
+use harness::wait::{self, Output};
+use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer, tracer};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Namespace, core::v1::ServiceAccount};
+use rustix::process::Signal;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// What it takes where nothing is traced.
+const CLIENT: &[Need] = &[Need::KubectlTracer];
+/// What it takes where agents run that trace nothing.
+const AGENTS: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::KubectlTracer];
+const KUSTOMIZE: &[Need] = &[Need::KubectlTracer, Need::Kubectl];
+const REAL: &[Need] = &[Need::KubectlTracer, Need::Kubectl, Need::RealApiServer];
+
+const NAMESPACE: &str = "/api/v1/namespaces/tracer";
+const ACCOUNT: &str = "/api/v1/namespaces/tracer/serviceaccounts/tracer";
+const AGENT: &str = "/apis/apps/v1/namespaces/tracer/daemonsets/tracer";
+const JOBS: &str = "/apis/batch/v1/namespaces/kube-system/jobs";
+/// As kubectl calls them.
+const NAMES: [&str; 3] = ["namespace/tracer", "serviceaccount/tracer", "daemonset.apps/tracer"];
+const IMAGE: &str = "registry.example/tracer:test";
+/// A short lease of agents, and the time by which it has run out and nothing is left.
+const LEASE: &str = "--agent-lease=6s";
+const EXPIRED: Duration = Duration::from_secs(15);
+/// Within which nothing may be left where it is taken away.
+const VANISHED: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    Suite::new()
+        .test("three_objects_are_applied_and_no_more", CLIENT, applies)
+        .test("a_second_time_changes_nothing_and_a_new_image_that_alone", CLIENT, again)
+        .test("progress_is_told", CLIENT, progress)
+        .test("a_rollout_that_does_not_come_about_names_nodes_and_reasons", CLIENT, stuck)
+        .test("a_namespace_of_others_stays_as_it_is", CLIENT, foreign_namespace)
+        .test("objects_of_others_stay", CLIENT, foreign_objects)
+        .test("what_was_deployed_is_taken_away", CLIENT, undeploy)
+        .test("what_stays_too_long_is_told", CLIENT, finalizer)
+        .test("a_dry_run_of_the_client_asks_nobody", CLIENT, dry_run)
+        .test("a_dry_run_of_the_server_stores_nothing", CLIENT, server_dry_run)
+        .test("what_is_forbidden_is_named", CLIENT, forbidden)
+        .test("deployed_agents_trace", KUBECTL_RUNC, deploy_and_trace)
+        .test("agents_of_one_run_trace_and_vanish", KUBECTL_RUNC, ephemeral)
+        .test("agents_on_chosen_nodes_alone", AGENTS, chosen)
+        .test("agents_of_a_killed_client_vanish", AGENTS, killed)
+        .test("agents_that_live_longer_than_their_lease", AGENTS, renewed)
+        .test("an_agent_that_cannot_be_made_takes_the_others_with_it", AGENTS, cannot_be_made)
+        .test("ended_before_the_agents_run", AGENTS, ended_early)
+        .test("kustomize_makes_the_same_objects", KUSTOMIZE, kustomize)
+        .test("a_real_api_server_takes_them", REAL, real)
+        .run()
+}
+
+/// `kubectl tracer` with these arguments, for this server.
+fn kubectl(server: &ApiServer, arguments: &[&str]) -> Launch {
+    by(&server.kubeconfig(None), arguments)
+}
+
+fn by(kubeconfig: &Path, arguments: &[&str]) -> Launch {
+    let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    all.push(format!("--kubeconfig={}", kubeconfig.display()));
+    Launch::new(&all).binary(tracer::kubectl_binary())
+}
+
+fn deploy_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+/// The objects of `deploy/`, with this image if one is given.
+fn objects(image: Option<&str>) -> [Value; 3] {
+    let mut objects = ["namespace.yaml", "serviceaccount.yaml", "daemonset.yaml"].map(|name| {
+        let text = fs::read_to_string(deploy_dir().join(name)).unwrap();
+        serde_yaml_ng::from_str::<Value>(&text).unwrap()
+    });
+    if let Some(image) = image {
+        objects[2]["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+    }
+    objects
+}
+
+/// Each name, with what was done behind it.
+fn lines(names: &[&str], done: &str) -> String {
+    names.iter().flat_map(|name| [*name, " ", done, "\n"]).collect()
+}
+
+/// The paths behind which something was asked to be changed, each with the method.
+fn changes(asked: &[Asked]) -> Vec<(&str, &str)> {
+    asked.iter().map(|asked| (asked.method.as_str(), asked.path.as_str())).collect()
+}
+
+#[track_caller]
+fn assert_fails(output: &Output, said: &[&str]) {
+    assert_eq!(output.status.code(), Some(1), "{output:#?}");
+    for text in said {
+        assert!(output.stderr.contains(text), "{text}: {output:#?}");
+    }
+}
+
+/// All of this is said.
+#[track_caller]
+fn assert_says(output: &Output, said: &[&str]) {
+    for text in said {
+        assert!(output.stderr.contains(text), "{text}: {output:#?}");
+    }
+}
+
+/// A server on which it is deployed.
+fn deployed(nodes: &[&str]) -> ApiServer {
+    let server = ApiServer::with_nodes(nodes);
+    kubectl(&server, &["deploy"]).output().success();
+    server
+}
+
+fn applies() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    let output = kubectl(&server, &["deploy", "--image", IMAGE]).output().success();
+    assert_eq!(output.stdout, lines(&NAMES, "serverside-applied"));
+    assert_eq!(output.stderr.lines().last(), Some("tracer: agents run on 2 nodes"));
+    let asked = server.asked();
+    assert_eq!(changes(&asked), [NAMESPACE, ACCOUNT, AGENT].map(|path| ("PATCH", path)));
+    for asked in &asked {
+        assert_eq!(asked.query["fieldManager"], "kubectl-tracer");
+        assert_eq!(asked.query["force"], "true");
+        assert!(!asked.query.contains_key("dryRun"));
+    }
+    let bodies: Vec<&Value> = asked.iter().map(|asked| &asked.body).collect();
+    assert_eq!(bodies, objects(Some(IMAGE)).iter().collect::<Vec<_>>());
+}
+
+fn again() {
+    let server = deployed(&["n-1", "n-2"]);
+    let version = server.version();
+    let output = kubectl(&server, &["deploy"]).output().success();
+    assert_eq!(output.stderr.lines().last(), Some("tracer: agents run on 2 nodes"));
+    assert_eq!(server.version(), version);
+    let others = |server: &ApiServer| (server.object(NAMESPACE), server.object(ACCOUNT));
+    let before = others(&server);
+    kubectl(&server, &["deploy", "--image", IMAGE]).output().success();
+    assert_eq!(others(&server), before);
+    let agents = server.object(AGENT).unwrap();
+    assert_eq!(agents["spec"]["template"]["spec"]["containers"][0]["image"], IMAGE);
+    assert_eq!(agents["metadata"]["generation"], 2);
+}
+
+fn progress() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.hold("n-1", "ContainerCreating");
+    server.hold("n-2", "ContainerCreating");
+    let client = kubectl(&server, &["deploy"]).begin();
+    client.wait_log("none", |line| line == "tracer: 0 of 2 agents run");
+    server.let_run("n-1");
+    client.wait_log("one", |line| line == "tracer: 1 of 2 agents run");
+    server.let_run("n-2");
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(0), "{}", done.log());
+    assert_eq!(done.stderr.last().unwrap(), "tracer: agents run on 2 nodes");
+}
+
+fn stuck() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.hold("n-2", "ImagePullBackOff");
+    let output = kubectl(&server, &["deploy", "--timeout=1s"]).output();
+    assert_fails(&output, &["tracer: 1 of 2 agents run", "not all agents run after 1s"]);
+    let why: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("tracer: node ")).collect();
+    assert!(
+        matches!(why[..], [line] if line.starts_with("tracer: node n-2: ") && line.ends_with("ImagePullBackOff")),
+        "{output:#?}"
+    );
+    // Whoever does not wait is not told.
+    kubectl(&server, &["deploy", "--wait=false"]).output().success();
+}
+
+fn foreign_namespace() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    server.put(NAMESPACE, json!({"metadata": {"labels": {"team": "others"}}}));
+    let before = server.object(NAMESPACE);
+    let output = kubectl(&server, &["deploy"]).output().success();
+    assert_eq!(output.stdout, lines(&NAMES[1..], "serverside-applied"));
+    assert_says(&output, &["namespace tracer is there already and stays as it is"]);
+    assert_eq!(server.object(NAMESPACE), before);
+    let output = kubectl(&server, &["undeploy"]).output().success();
+    let deleted: BTreeSet<&str> = output.stdout.lines().collect();
+    assert_eq!(deleted, ["daemonset.apps/tracer deleted", "serviceaccount/tracer deleted"].into());
+    assert_says(&output, &["namespace/tracer stays"]);
+    assert_eq!(server.paths(), [NAMESPACE]);
+    assert_eq!(server.object(NAMESPACE), before);
+}
+
+fn foreign_objects() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    server.put(NAMESPACE, objects(None)[0].clone());
+    server.put(ACCOUNT, objects(None)[1].clone());
+    let foreign = json!({"metadata": {"labels": {"app.kubernetes.io/part-of": "jaeger"}}, "spec": {}});
+    server.put(AGENT, foreign);
+    // Waiting for what stays would have no end.
+    let output = kubectl(&server, &["undeploy", "--timeout=20s"]).output().success();
+    assert_eq!(output.stdout, "serviceaccount/tracer deleted\n");
+    assert_says(&output, &["daemonset.apps/tracer stays", "namespace/tracer stays"]);
+    assert_eq!(server.paths(), [NAMESPACE, AGENT]);
+}
+
+fn undeploy() {
+    let server = deployed(&["n-1", "n-2"]);
+    assert_eq!(server.paths().len(), 5, "three, and two pods: {:?}", server.paths());
+    let before = server.asked().len();
+    let output = kubectl(&server, &["undeploy"]).output().success();
+    assert_eq!(output.stdout, lines(&[NAMES[2], NAMES[1], NAMES[0]], "deleted"));
+    assert_eq!(server.paths(), [""; 0]);
+    let asked = server.asked()[before..].to_vec();
+    assert_eq!(changes(&asked), [AGENT, ACCOUNT, NAMESPACE].map(|path| ("DELETE", path)));
+    for asked in &asked {
+        assert_eq!(asked.body["propagationPolicy"], "Foreground");
+        assert!(asked.body["preconditions"]["uid"].is_string(), "{}", asked.body);
+    }
+    let output = kubectl(&server, &["undeploy"]).output().success();
+    assert_eq!(output.stdout, "");
+    assert_says(&output, &["nothing is deployed in the namespace tracer"]);
+    assert_eq!(server.asked().len(), before + 3);
+}
+
+fn finalizer() {
+    let server = deployed(&["n-1"]);
+    let mut agents = server.object(AGENT).unwrap();
+    agents["metadata"]["finalizers"] = json!(["example.com/keeps-it"]);
+    server.put(AGENT, agents);
+    // A real one would keep the namespace for the sake of what is in it.
+    let mut namespace = server.object(NAMESPACE).unwrap();
+    namespace["metadata"]["finalizers"] = json!(["example.com/keeps-it"]);
+    server.put(NAMESPACE, namespace);
+    let output = kubectl(&server, &["undeploy", "--timeout=1s"]).output();
+    assert_fails(&output, &["not all of it is gone after 1s"]);
+    assert_eq!(output.stdout.lines().count(), 3);
+    kubectl(&server, &["undeploy", "--wait=false"]).output().success();
+}
+
+fn dry_run() {
+    let run = |arguments: &[&str]| {
+        let all = [&["deploy", "--image", IMAGE], arguments].concat();
+        by(Path::new("/nowhere"), &all).output().success().stdout
+    };
+    let expected = objects(Some(IMAGE));
+    let yaml = run(&["--dry-run", "-o", "yaml"]);
+    let documents: Vec<Value> =
+        yaml.split("---\n").map(|document| serde_yaml_ng::from_str(document).unwrap()).collect();
+    assert_eq!(documents, expected);
+    let list: Value = serde_json::from_str(&run(&["--dry-run=client", "-o", "json"])).unwrap();
+    assert_eq!(list, json!({"apiVersion": "v1", "kind": "List", "items": expected}));
+    assert_eq!(run(&["--dry-run", "-o", "name"]).lines().collect::<Vec<_>>(), NAMES);
+    assert_eq!(run(&["--dry-run"]), lines(&NAMES, "created (dry run)"));
+    let other = run(&["--dry-run", "-o", "name", "--tracer-namespace=other"]);
+    assert_eq!(other.lines().next(), Some("namespace/other"));
+    // Without the dry run the kubeconfig is missed, and an image must be one.
+    assert_fails(&by(Path::new("/nowhere"), &["deploy"]).output(), &["finding the cluster"]);
+    let wrong = by(Path::new("/nowhere"), &["deploy", "--dry-run", "--image", ""]).output();
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:#?}");
+}
+
+fn server_dry_run() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    let version = server.version();
+    let run = || kubectl(&server, &["deploy", "--dry-run=server"]).output().success();
+    let done = "serverside-applied (server dry run)";
+    // What is in a namespace cannot be asked for before that is there.
+    let output = run();
+    assert_eq!(output.stdout, lines(&NAMES[..1], done));
+    assert_says(&output, &["the namespace tracer is not there"]);
+    assert_eq!((server.version(), server.paths().len()), (version, 0));
+    kubectl(&server, &["deploy"]).output().success();
+    let (version, before) = (server.version(), server.asked().len());
+    let output = run();
+    assert_eq!(output.stdout, lines(&NAMES, done));
+    assert_eq!(server.version(), version);
+    let asked = server.asked()[before..].to_vec();
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|asked| asked.query["dryRun"] == "All"), "{asked:?}");
+}
+
+fn forbidden() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    server.forbid("PATCH", "/daemonsets/tracer");
+    let output = kubectl(&server, &["deploy"]).output();
+    assert_fails(&output, &["daemonset: ", "daemonsets \"tracer\" is forbidden: User \"test\" cannot"]);
+    assert_eq!(output.stdout, "");
+    server.forbid("DELETE", "/namespaces/tracer");
+    let output = kubectl(&server, &["undeploy"]).output();
+    assert_fails(&output, &["namespace/tracer: ", "is forbidden"]);
+    assert_eq!(output.stdout, "serviceaccount/tracer deleted\n", "what has gone is told all the same");
+    server.forbid("GET", "/namespaces/tracer");
+    assert_fails(&kubectl(&server, &["deploy"]).output(), &["namespace: ", "is forbidden"]);
+}
+
+/// Waits for an event of each node's, each with the pod's name, for a container that runs meanwhile.
+#[track_caller]
+fn assert_traces(client: Tracer, pod: &Pod, nodes: &[&str]) -> Finished {
+    let bundle = Bundle::script(pod, "cat /end-of-it");
+    Runtime::runc().run(&bundle);
+    for node in nodes {
+        let event = client.wait_for("the last open", |event| {
+            event["node"] == *node && event["open"]["path"] == "/end-of-it"
+        });
+        bundle.assert_names(&event);
+    }
+    let done = client.stop();
+    let seen: BTreeSet<String> =
+        done.events().iter().map(|event| event["node"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(seen, nodes.iter().map(ToString::to_string).collect());
+    done
+}
+
+fn deploy_and_trace() {
+    let server = deployed(&["n-1", "n-2"]);
+    let pod = Pod::new("web-0", "app");
+    let client = kubectl(&server, &["trace", "open", "-n", &pod.namespace, "-o", "json"]).start();
+    assert_traces(client, &pod, &["n-1", "n-2"]);
+    kubectl(&server, &["undeploy"]).output().success();
+    server.wait_nothing_runs(VANISHED);
+}
+
+/// `trace open --ephemeral`, ready.
+fn start_ephemeral(server: &ApiServer, namespace: &str, further: &[&str]) -> Tracer {
+    let arguments = ["trace", "open", "-n", namespace, "-o", "json", "--ephemeral", "--image", IMAGE];
+    kubectl(server, &[&arguments[..], further].concat()).start()
+}
+
+/// No job, no pod, no process is there any more.
+#[track_caller]
+fn assert_nothing_left(server: &ApiServer, within: Duration) {
+    server.wait_nothing_runs(within);
+    wait::until("nothing is stored", || server.paths().is_empty().then_some(()));
+}
+
+/// The nodes of the jobs that were asked for.
+fn jobs(server: &ApiServer) -> BTreeSet<String> {
+    let asked = server.asked();
+    let made = asked.iter().filter(|asked| asked.method == "POST" && asked.path == JOBS);
+    made.map(|job| job.body["spec"]["template"]["spec"]["nodeName"].as_str().unwrap().to_owned()).collect()
+}
+
+fn ephemeral() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.put("/api/v1/nodes/windows", json!({"metadata": {"labels": {"kubernetes.io/os": "windows"}}}));
+    let pod = Pod::new("web-0", "app");
+    let client = start_ephemeral(&server, &pod.namespace, &[]);
+    assert_eq!(jobs(&server), ["n-1".to_owned(), "n-2".to_owned()].into());
+    // Two agents, and a tracer in each.
+    assert_eq!(server.running().len(), 4);
+    let asked = server.asked();
+    let container = &asked[0].body["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!((&container["image"], &container["stdin"]), (&json!(IMAGE), &json!(true)));
+    assert_traces(client, &pod, &["n-1", "n-2"]);
+    assert_nothing_left(&server, VANISHED);
+    // They were taken away, and did not wait for the end of their leases.
+    let last = server.asked().pop().unwrap();
+    assert_eq!((last.method.as_str(), last.path.as_str()), ("DELETE", JOBS));
+}
+
+fn chosen() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2", "n-3"]);
+    // Whoever names nodes need not be allowed to list them.
+    server.forbid("GET", "/nodes");
+    let client = start_ephemeral(&server, "none", &["--node=n-1,n-3", "--tracer-namespace=default"]);
+    let paths = server.paths();
+    assert!(paths.iter().all(|path| path.contains("/namespaces/default/")), "{paths:?}");
+    let nodes: BTreeSet<String> = paths
+        .iter()
+        .filter_map(|path| server.object(path)?["spec"]["nodeName"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(nodes, ["n-1".to_owned(), "n-3".to_owned()].into());
+    client.stop();
+    assert_nothing_left(&server, VANISHED);
+    let output = kubectl(&server, &["trace", "open", "--ephemeral"]).output();
+    assert_fails(&output, &["the nodes cannot be listed", "forbidden", "--node names some"]);
+}
+
+fn killed() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    let client = start_ephemeral(&server, "none", &[LEASE]);
+    assert_eq!(server.running().len(), 4);
+    client.signal(Signal::KILL);
+    assert_nothing_left(&server, EXPIRED);
+    let deleted = server.asked().iter().filter(|asked| asked.method == "DELETE").count();
+    assert_eq!(deleted, 0, "nobody has asked for it");
+    assert!(client.wait_end().summary.is_none());
+}
+
+fn renewed() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    let client = start_ephemeral(&server, "none", &["--agent-lease=3s", "--timeout=7s"]);
+    let running = server.running();
+    let done = client.wait_end().assert_clean();
+    assert!(!done.log().contains("has gone"), "{}", done.log());
+    assert_eq!((running.len(), server.executed().len()), (2, 1), "{}", done.log());
+    assert_nothing_left(&server, VANISHED);
+}
+
+fn cannot_be_made() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.refuse_jobs("n-2");
+    let output = kubectl(&server, &["trace", "open", "--ephemeral"]).output();
+    assert_fails(&output, &["an agent for node n-2: ", "exceeded quota"]);
+    assert!(jobs(&server).contains("n-1"), "{:?}", server.asked());
+    assert_nothing_left(&server, VANISHED);
+}
+
+fn ended_early() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.hold("n-2", "ContainerCreating");
+    let client = kubectl(&server, &["trace", "open", "--ephemeral"]).begin();
+    wait::until("both jobs, of which one runs", || {
+        (server.paths().len() == 4 && server.running().len() == 1).then_some(())
+    });
+    client.signal(Signal::INT);
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(1), "{}", done.log());
+    assert!(done.log().contains("ended before the agents ran"), "{}", done.log());
+    assert_nothing_left(&server, VANISHED);
+}
+
+/// The same object, read by Kubernetes' own type: no field may be missing in it.
+#[track_caller]
+fn assert_reads_back<T: DeserializeOwned + Serialize>(object: &Value) {
+    let read: T = serde_json::from_value(object.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), *object);
+}
+
+fn kustomize() {
+    let mut kubectl = Command::new("kubectl");
+    let built = wait::output(kubectl.arg("kustomize").arg(deploy_dir()), wait::LIMIT).success().stdout;
+    let ours = by(Path::new("/nowhere"), &["deploy", "--dry-run", "-o", "yaml"]).output().success().stdout;
+    let [built, ours] = [built, ours].map(|text| {
+        let objects = text.split("---\n").map(|object| serde_yaml_ng::from_str::<Value>(object).unwrap());
+        let mut objects: Vec<Value> = objects.collect();
+        objects.sort_by_key(|object| object["kind"].as_str().unwrap().to_owned());
+        objects
+    });
+    assert_eq!(built, ours);
+    let [agents, namespace, account] = &built[..] else { panic!("{built:?}") };
+    assert_reads_back::<DaemonSet>(agents);
+    assert_reads_back::<Namespace>(namespace);
+    assert_reads_back::<ServiceAccount>(account);
+}
+
+/// All that is in `ours` is in `stored`, and the same; the server adds defaults.
+#[track_caller]
+fn assert_stored(ours: &Value, stored: &Value, at: &str) {
+    match (ours, stored) {
+        (Value::Object(ours), Value::Object(stored)) => {
+            for (key, value) in ours {
+                assert_stored(value, stored.get(key).unwrap_or(&Value::Null), &format!("{at}.{key}"));
+            }
+        }
+        (Value::Array(ours), Value::Array(stored)) => {
+            assert_eq!(ours.len(), stored.len(), "{at}");
+            for (index, (ours, stored)) in ours.iter().zip(stored).enumerate() {
+                assert_stored(ours, stored, &format!("{at}[{index}]"));
+            }
+        }
+        _ => assert_eq!(ours, stored, "{at}"),
+    }
+}
+
+fn real() {
+    let cluster = Cluster::start();
+    let namespace = harness::scratch::unique("tracer").to_lowercase();
+    let place = format!("--tracer-namespace={namespace}");
+    let run = |arguments: &[&str]| by(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
+    let get = |what: &str| -> Option<Value> {
+        let arguments = ["get", what, "-n", &namespace, "-o", "json", "--ignore-not-found"];
+        let text = cluster.kubectl(&arguments).success().stdout;
+        (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
+    };
+    let of_namespace = format!("namespace/{namespace}");
+    let names = [of_namespace.as_str(), NAMES[1], NAMES[2]];
+    let dry = run(&["deploy", "--dry-run=server"]).success();
+    assert_eq!(dry.stdout, lines(&names[..1], "serverside-applied (server dry run)"));
+    assert_eq!(get(names[0]), None);
+    assert_fails(&run(&["trace", "open", "-n", "default"]), &["no agent"]);
+    assert_fails(&run(&["trace", "open", "--context=missing"]), &["finding the cluster", "missing"]);
+    let output = run(&["deploy", "--wait=false", "--image", IMAGE]).success();
+    assert_eq!(output.stdout, lines(&names, "serverside-applied"));
+    let mut ours = objects(Some(IMAGE));
+    ours[0]["metadata"]["name"] = json!(namespace);
+    for object in &mut ours[1..] {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    let stored = names.map(|name| get(name).unwrap());
+    for (ours, stored) in ours.iter().zip(&stored) {
+        assert_stored(ours, stored, "");
+    }
+    run(&["deploy", "--wait=false", "--image", IMAGE]).success();
+    let version = |object: &Value| object["metadata"]["generation"].clone();
+    assert_eq!(names.map(|name| version(&get(name).unwrap())), stored.each_ref().map(version));
+    assert_eq!(run(&["deploy", "--dry-run=server"]).success().stdout.lines().count(), 3);
+    let output = run(&["undeploy", "--wait=false"]).success();
+    assert_eq!(output.stdout, lines(&[names[2], names[1], names[0]], "deleted"));
+    let account = get(names[1]);
+    assert!(account.is_none(), "{account:?}");
+    // Nobody is there to do what a namespace or a DaemonSet is kept for; that they are to go is all.
+    for name in [names[0], names[2]] {
+        let left = get(name);
+        let leaves = left.as_ref().is_none_or(|left| left["metadata"]["deletionTimestamp"].is_string());
+        assert!(leaves, "{left:?}");
+    }
+}

@@ -1,0 +1,233 @@
+//! What controllers and kubelets do with the objects of the [API server](super::apiserver), as far as agents need it:
+//! a `DaemonSet` has a pod on each node, a `Job` one that ends with its process, and what belongs to an object goes
+//! with it.
+
+use std::io::{self, Read, Write as _};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+use crate::apiserver::{Program, Shared, State};
+use crate::objects::{Place, Selection};
+use crate::tracer;
+
+/// The generation of the `DaemonSet` that a pod was made for.
+const GENERATION: &str = "pod-template-generation";
+const NODES: &str = "/api/v1/nodes";
+
+/// The own process of a pod's container.
+pub(crate) struct Main {
+    stdin: ChildStdin,
+    /// What it prints, each behind the number of its channel.
+    pub(crate) output: broadcast::Sender<Vec<u8>>,
+}
+
+impl Main {
+    /// Writes to its standard input, which ends with it and with nobody else.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        // It may have ended.
+        let _ = self.stdin.write_all(bytes);
+    }
+}
+
+/// Brings what depends on an object to what it asks for.
+pub(crate) fn settle(shared: &Arc<Shared>, state: &mut State, path: &str) {
+    match Place::parse(path).expect("a path").resource.as_str() {
+        "daemonsets" => daemon_set(shared, state, path),
+        "jobs" => job(shared, state, path),
+        _ => {}
+    }
+}
+
+/// The pods that a `DaemonSet` asks for, and its status.
+fn daemon_set(shared: &Arc<Shared>, state: &mut State, path: &str) {
+    let Some(mut set) = state.objects.get(path).cloned() else { return };
+    if !set["metadata"]["deletionTimestamp"].is_null() {
+        return;
+    }
+    let generation = set["metadata"]["generation"].to_string();
+    for pod in state.objects.dependents(&set["metadata"]["uid"]) {
+        if state.objects.get(&pod).is_some_and(|pod| pod["metadata"]["labels"][GENERATION] != generation) {
+            remove(state, &pod);
+        }
+    }
+    let names = |objects: Vec<&Value>, field: fn(&Value) -> &Value| -> Vec<String> {
+        objects.into_iter().filter_map(|object| field(object).as_str().map(str::to_owned)).collect()
+    };
+    let all = names(state.objects.list(NODES, &Selection::default()), |node| &node["metadata"]["name"]);
+    let dependents = state.objects.dependents(&set["metadata"]["uid"]);
+    let pods = dependents.iter().filter_map(|path| state.objects.get(path)).collect();
+    let have = names(pods, |pod| &pod["spec"]["nodeName"]);
+    for node in all.iter().filter(|node| !have.contains(node)) {
+        let mut template = set["spec"]["template"].clone();
+        template["metadata"]["labels"][GENERATION] = json!(generation);
+        template["spec"]["nodeName"] = json!(node);
+        make_pod(shared, state, &set, template);
+    }
+    let dependents = state.objects.dependents(&set["metadata"]["uid"]);
+    let running = dependents.iter().filter(|path| state.objects.get(path).is_some_and(is_running)).count();
+    set["status"] = json!({
+        "observedGeneration": set["metadata"]["generation"], "desiredNumberScheduled": all.len(),
+        "currentNumberScheduled": all.len(), "updatedNumberScheduled": dependents.len(), "numberMisscheduled": 0,
+        "numberReady": running, "numberAvailable": running, "numberUnavailable": all.len() - running,
+    });
+    state.objects.put(path, set);
+}
+
+fn job(shared: &Arc<Shared>, state: &mut State, path: &str) {
+    let Some(job) = state.objects.get(path).cloned() else { return };
+    if state.objects.dependents(&job["metadata"]["uid"]).is_empty() {
+        make_pod(shared, state, &job, job["spec"]["template"].clone());
+    }
+}
+
+/// A pod of a `DaemonSet` or `Job`, on the node that its template names.
+fn make_pod(shared: &Arc<Shared>, state: &mut State, owner: &Value, template: Value) {
+    let metadata = &owner["metadata"];
+    let (namespace, number) = (metadata["namespace"].as_str().expect("a namespace"), state.objects.number());
+    let name = format!("{}-{number}", metadata["name"].as_str().expect("a name"));
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    let mut pod = template;
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!(name);
+    pod["metadata"]["namespace"] = json!(namespace);
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": metadata["name"], "uid": metadata["uid"],
+        "controller": true,
+    }]);
+    state.objects.put(&path, pod);
+    state.programs.insert(name, Program::Tracer);
+    run_pod(shared, state, &path);
+}
+
+/// What the kubelet of a pod's node does with it: its container runs, or waits for what the test says.
+pub(crate) fn run_pod(shared: &Arc<Shared>, state: &mut State, path: &str) {
+    let Some(mut pod) = state.objects.get(path).cloned() else { return };
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+    let waiting = state.waiting.get(&node).cloned();
+    let number = state.objects.number();
+    let (phase, container, id) = match &waiting {
+        Some(reason) => ("Pending", json!({"waiting": {"reason": reason}}), String::new()),
+        None => (
+            "Running",
+            json!({"running": {"startedAt": "2026-11-20T22:15:01Z"}}),
+            format!("containerd://{number}"),
+        ),
+    };
+    pod["status"] = json!({
+        "phase": phase,
+        "containerStatuses": [{
+            "name": "tracer", "image": "tracer", "imageID": "", "ready": waiting.is_none(), "restartCount": 0,
+            "containerID": id, "state": container,
+        }],
+    });
+    if waiting.is_none() && pod["metadata"]["ownerReferences"][0]["kind"] == "Job" {
+        start_main(shared, state, path, &pod);
+    }
+    state.objects.put(path, pod);
+}
+
+/// Whether a pod's container runs.
+pub(crate) fn is_running(pod: &Value) -> bool {
+    !pod["status"]["containerStatuses"][0]["state"]["running"].is_null()
+}
+
+/// Starts the container's own process. When that ends, its `Job` is done.
+fn start_main(shared: &Arc<Shared>, state: &mut State, path: &str, pod: &Value) {
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!((&container["stdin"], &container["stdinOnce"]), (&json!(true), &Value::Null), "{container}");
+    let words = container["command"].as_array().expect("a command").iter();
+    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
+    assert_eq!(words[0], "/tracer");
+    let mut command = Command::new(tracer::binary());
+    command.args(&words[1..]).env_remove("RUST_LOG");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("a program");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let output = broadcast::channel(64).0;
+    for (channel, pipe) in [
+        (1, Box::new(child.stdout.take().expect("piped")) as Box<dyn Read + Send>),
+        (2, Box::new(child.stderr.take().expect("piped"))),
+    ] {
+        let output = output.clone();
+        thread::spawn(move || publish(channel, pipe, &output));
+    }
+    let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
+    let stdin = child.stdin.take().expect("piped");
+    state.running.insert(pid, name.clone());
+    state.mains.insert(name.clone(), Main { stdin, output });
+    let (shared, path) = (Arc::clone(shared), path.to_owned());
+    thread::spawn(move || {
+        let pid = Pid::from_raw(pid).expect("not zero");
+        // Not reaped before it is not listed any more: its pid is nobody else's until then.
+        while let Err(rustix::io::Errno::INTR) =
+            waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        {}
+        shared.change(|state| {
+            state.running.remove(&pid.as_raw_nonzero().get());
+            state.mains.remove(&name);
+            done(state, &path);
+        });
+        child.wait().expect("our own child");
+    });
+}
+
+fn publish(channel: u8, mut pipe: impl Read, output: &broadcast::Sender<Vec<u8>>) {
+    let mut piece = [0; 4096];
+    loop {
+        match pipe.read(&mut piece) {
+            Ok(count @ 1..) => {
+                // Nobody may be attached.
+                let _ = output.send([&[channel], &piece[..count]].concat());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}
+
+/// A `Job`'s pod has ended. `ttlSecondsAfterFinished` says how long both stay, of which only no time is known here.
+fn done(state: &mut State, pod: &str) {
+    let Some(ended) = state.objects.get(pod).cloned() else { return };
+    let owner = &ended["metadata"]["ownerReferences"][0]["uid"];
+    let job = state.objects.iter().find(|(_, object)| object["metadata"]["uid"] == *owner);
+    let Some((path, job)) = job.map(|(path, job)| (path.clone(), job.clone())) else { return };
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 0, "{job}");
+    remove(state, &path);
+}
+
+/// Takes away an object, and then what belongs to it: as nothing is seen between, in whatever order. A namespace has
+/// all that is in it.
+pub(crate) fn remove(state: &mut State, path: &str) {
+    let Some(object) = state.objects.get(path).cloned() else { return };
+    let mut with = state.objects.dependents(&object["metadata"]["uid"]);
+    if object["kind"] == "Namespace" {
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        let within = format!("/namespaces/{name}/");
+        with.extend(
+            state.objects.iter().map(|(path, _)| path).filter(|path| path.contains(&within)).cloned(),
+        );
+    }
+    for dependent in with {
+        remove(state, &dependent);
+    }
+    if object["kind"] == "Pod" {
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        kill(state, name);
+        state.programs.remove(name);
+    }
+    state.objects.remove(path);
+}
+
+/// Kills what runs in a pod.
+pub(crate) fn kill(state: &State, pod: &str) {
+    for (pid, _) in state.running.iter().filter(|(_, of)| *of == pod) {
+        // Ours and not reaped, or it would not be listed.
+        let _ = kill_process(Pid::from_raw(*pid).expect("not zero"), Signal::KILL);
+    }
+}

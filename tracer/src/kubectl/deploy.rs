@@ -1,0 +1,347 @@
+//! `kubectl tracer deploy` and `undeploy`: server-side apply of the objects of `deploy/`, and their removal.
+
+use std::{fmt::Debug, io::Write as _, ops::Range, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use futures_util::StreamExt as _;
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{Namespace, ServiceAccount},
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::{
+    agents::{self, Agent, Place},
+    args::{Common, DeployArgs, DryRun, Printed, UndeployArgs},
+    cluster::{Cluster, problem},
+    manifests::Manifests,
+};
+use crate::{cli::say, error::Usage, render};
+
+/// Whose fields they are: what is applied again with less in it is taken away.
+const MANAGER: &str = "kubectl-tracer";
+/// By which what was deployed is told from what others have made.
+const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "tracer");
+
+/// `kubectl tracer deploy`.
+pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let namespace = common.cluster.tracer_namespace();
+    let manifests = Manifests::new(namespace, args.image.as_deref())
+        .map_err(|error| Usage(format!("--image: {error}")))?;
+    if args.dry_run == DryRun::Client {
+        print(&manifests, 0..3, args.output, "created (dry run)")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let client = Cluster::find(&common.cluster).await?.client;
+    let mut params = PatchParams::apply(MANAGER).force();
+    let done = if args.dry_run == DryRun::Server {
+        params = params.dry_run();
+        "serverside-applied (server dry run)"
+    } else {
+        "serverside-applied"
+    };
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let there = namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))?;
+    let applied = match &there {
+        Some(there) if !is_ours(there) => 1..3,
+        // Where nothing is made there is no namespace for the others.
+        None if args.dry_run == DryRun::Server => 0..1,
+        _ => 0..3,
+    };
+    if applied.contains(&0) {
+        apply(&namespaces, &manifests.namespace, &params).await?;
+    } else {
+        say(&format!(
+            "the namespace {} is there already and stays as it is: it must permit privileged pods",
+            render::line(namespace)
+        ));
+    }
+    if applied.contains(&1) {
+        apply(&Api::namespaced(client.clone(), namespace), &manifests.account, &params).await?;
+        apply(&Api::namespaced(client.clone(), namespace), &manifests.agents, &params).await?;
+    } else {
+        say(&format!(
+            "the API server cannot be asked what would come of the others: the namespace {} is not there",
+            render::line(namespace)
+        ));
+    }
+    print(&manifests, applied, args.output, done)?;
+    if args.dry_run == DryRun::None && args.wait.wait {
+        rolled_out(&client, namespace, args.wait.timeout).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn apply<K>(api: &Api<K>, object: &K, params: &PatchParams) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    let applied = api.patch(name, params, &Patch::Apply(object)).await;
+    applied.map(drop).map_err(|error| refused(&K::kind(&()), &error))
+}
+
+/// What the API server did not do, with its reason.
+fn refused(what: &str, error: &kube::Error) -> anyhow::Error {
+    anyhow!("{}: {}", what.to_lowercase(), problem(error))
+}
+
+fn is_ours<K: Resource>(object: &K) -> bool {
+    let (key, value) = PART_OF;
+    object.meta().labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|label| label == value)
+}
+
+/// Prints some of the objects as kubectl does.
+fn print(
+    manifests: &Manifests,
+    which: Range<usize>,
+    output: Option<Printed>,
+    done: &str,
+) -> anyhow::Result<()> {
+    let documents = &manifests.documents()?[which.clone()];
+    let names = names(manifests.namespace.metadata.name.as_deref().unwrap_or_default());
+    let mut text = Vec::new();
+    match output {
+        Some(Printed::Yaml) => {
+            for (index, document) in documents.iter().enumerate() {
+                if index > 0 {
+                    text.extend_from_slice(b"---\n");
+                }
+                serde_yaml_ng::to_writer(&mut text, document)?;
+            }
+        }
+        Some(Printed::Json) => {
+            serde_json::to_writer_pretty(
+                &mut text,
+                &json!({"apiVersion": "v1", "kind": "List", "items": documents}),
+            )?;
+            text.push(b'\n');
+        }
+        Some(Printed::Name) => names[which].iter().try_for_each(|name| writeln!(text, "{name}"))?,
+        None => names[which].iter().try_for_each(|name| writeln!(text, "{name} {done}"))?,
+    }
+    std::io::stdout().lock().write_all(&text).context("writing to standard output")
+}
+
+/// As kubectl calls them.
+fn names(namespace: &str) -> [String; 3] {
+    [
+        format!("namespace/{}", render::line(namespace)),
+        "serviceaccount/tracer".into(),
+        "daemonset.apps/tracer".into(),
+    ]
+}
+
+/// Waits until each node has its agent, and tells how far that is.
+async fn rolled_out(client: &Client, namespace: &str, patience: Duration) -> anyhow::Result<()> {
+    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let rollout = async {
+        let mut changes = std::pin::pin!(watcher::watch_object(api, "tracer").default_backoff());
+        let mut said = String::new();
+        while let Some(change) = changes.next().await {
+            match change {
+                Ok(Some(agents)) => match progress(&agents) {
+                    Progress::Done(nodes) => return Ok(nodes),
+                    Progress::Going(text) if text != said => {
+                        say(&text);
+                        said = text;
+                    }
+                    Progress::Going(_) => {}
+                },
+                Ok(None) => bail!("the DaemonSet tracer has been deleted meanwhile"),
+                Err(error) => {
+                    warn!("how far it is is not seen for now: {}", render::line(&agents::problem(&error)));
+                }
+            }
+        }
+        bail!("how far it is is not seen any more")
+    };
+    if let Ok(result) = tokio::time::timeout(patience, rollout).await {
+        let nodes = result?;
+        say(&format!("agents run on {nodes} nodes"));
+        return Ok(());
+    }
+    let waiting = waiting(client, namespace).await;
+    for why in &waiting {
+        say(why);
+    }
+    bail!("not all agents run after {}", humantime::format_duration(patience))
+}
+
+enum Progress {
+    /// On all of so many nodes.
+    Done(i32),
+    Going(String),
+}
+
+/// The condition of `kubectl rollout status` (kubectl/pkg/polymorphichelpers/rollout_status.go), and that its pods are
+/// available.
+fn progress(agents: &DaemonSet) -> Progress {
+    let generation = agents.metadata.generation.unwrap_or_default();
+    let Some(status) =
+        agents.status.as_ref().filter(|status| status.observed_generation.unwrap_or_default() >= generation)
+    else {
+        return Progress::Going("the cluster has not looked at it yet".into());
+    };
+    let desired = status.desired_number_scheduled;
+    let updated = status.updated_number_scheduled.unwrap_or_default();
+    let available = status.number_available.unwrap_or_default();
+    if updated >= desired && available >= desired {
+        return Progress::Done(desired);
+    }
+    Progress::Going(format!("{} of {desired} agents run", updated.min(available)))
+}
+
+/// Why agents do not run.
+async fn waiting(client: &Client, namespace: &str) -> Vec<String> {
+    let place = Place::deployed(namespace);
+    let agents = match place.list(client).await {
+        Ok(agents) => agents,
+        Err(problem) => return vec![format!("why is not known: {}", render::line(&problem))],
+    };
+    let by_node = agents.by_node().into_iter();
+    let waiting = by_node.filter_map(|(node, agent)| match agent {
+        Agent::Waiting(why) => Some(format!("node {}: {}", render::line(node), render::line(why))),
+        Agent::Running(_) => None,
+    });
+    let waiting: Vec<String> = waiting.collect();
+    if waiting.is_empty() {
+        let namespace = render::line(namespace);
+        return vec![format!("no pod tells why: `kubectl describe daemonset tracer -n {namespace}` may")];
+    }
+    waiting
+}
+
+/// `kubectl tracer undeploy`.
+pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let namespace = common.cluster.tracer_namespace();
+    let client = Cluster::find(&common.cluster).await?.client;
+    let [of_namespace, of_account, of_agents] = names(namespace);
+    // The agents first: they are what runs.
+    let agents: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let within =
+        [delete(&agents, "tracer", &of_agents).await?, delete(&accounts, "tracer", &of_account).await?];
+    let around = if within.contains(&Was::Others) {
+        // They would go with it.
+        say(&format!("{of_namespace} stays, with what others have made in it"));
+        Was::Others
+    } else {
+        delete(&namespaces, namespace, &of_namespace).await?
+    };
+    if within == [Was::Absent; 2] && around == Was::Absent {
+        say(&format!("nothing is deployed in the namespace {}", render::line(namespace)));
+    }
+    if args.wait.wait {
+        let patience = args.wait.timeout;
+        let all_gone = async {
+            if within[0] == Was::Deleted {
+                gone(&agents, "tracer").await?;
+            }
+            if around == Was::Deleted { gone(&namespaces, namespace).await } else { Ok(()) }
+        };
+        let late = |_| anyhow!("not all of it is gone after {}", humantime::format_duration(patience));
+        tokio::time::timeout(patience, all_gone).await.map_err(late)??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was found where an object was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    Absent,
+    Deleted,
+    /// Others have made it, and it stays.
+    Others,
+}
+
+/// Deletes an object, with all that depends on it, if it is there and ours, and says so.
+async fn delete<K>(api: &Api<K>, name: &str, called: &str) -> anyhow::Result<Was>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let failed = |error| anyhow!("{called}: {}", problem(&error));
+    let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(Was::Absent) };
+    if !is_ours(&object) {
+        say(&format!("{called} stays: it has no label {}={}, so others have made it", PART_OF.0, PART_OF.1));
+        return Ok(Was::Others);
+    }
+    let params = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Foreground),
+        // What was looked at is what is deleted.
+        preconditions: Some(Preconditions { uid: object.meta().uid.clone(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match api.delete(name, &params).await {
+        Ok(_) => {
+            writeln!(std::io::stdout().lock(), "{called} deleted").context("writing to standard output")?;
+            Ok(Was::Deleted)
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Was::Absent),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Returns when there is no such object any more.
+async fn gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut changes = std::pin::pin!(watcher::watch_object(api.clone(), name).default_backoff());
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) => {}
+            Err(error) => debug!("{name} is not seen for now: {}", render::line(&agents::problem(&error))),
+        }
+    }
+    bail!("{name} is not seen any more")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rollout(status: &serde_json::Value) -> Progress {
+        let agents = json!({"metadata": {"generation": 2}, "status": status});
+        progress(&serde_json::from_value(agents).unwrap())
+    }
+
+    fn status(observed: u32, desired: u32, updated: u32, available: u32) -> serde_json::Value {
+        json!({
+            "observedGeneration": observed, "desiredNumberScheduled": desired, "updatedNumberScheduled": updated,
+            "numberAvailable": available, "currentNumberScheduled": desired, "numberMisscheduled": 0, "numberReady": available,
+        })
+    }
+
+    #[test]
+    fn a_rollout_is_done_when_each_node_has_the_new_agent() {
+        assert!(matches!(rollout(&status(2, 3, 3, 3)), Progress::Done(3)));
+        assert!(matches!(rollout(&status(2, 0, 0, 0)), Progress::Done(0)));
+        for going in [status(1, 3, 3, 3), status(2, 3, 2, 3), status(2, 3, 3, 2)] {
+            assert!(matches!(rollout(&going), Progress::Going(_)), "{going}");
+        }
+        let Progress::Going(text) = rollout(&status(2, 3, 2, 3)) else { panic!() };
+        assert_eq!(text, "2 of 3 agents run");
+        assert!(matches!(progress(&DaemonSet::default()), Progress::Going(_)));
+    }
+
+    #[test]
+    fn only_what_has_the_label_is_ours() {
+        let namespace =
+            |labels| serde_json::from_value::<Namespace>(json!({"metadata": {"labels": labels}})).unwrap();
+        assert!(is_ours(&namespace(json!({"app.kubernetes.io/part-of": "tracer"}))));
+        assert!(!is_ours(&namespace(json!({"app.kubernetes.io/part-of": "other"}))));
+        assert!(!is_ours(&namespace(serde_json::Value::Null)));
+        let manifests = Manifests::new("tracer", None).unwrap();
+        assert!(is_ours(&manifests.namespace) && is_ours(&manifests.account) && is_ours(&manifests.agents));
+    }
+}

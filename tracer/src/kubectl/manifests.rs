@@ -1,0 +1,221 @@
+//! The objects of `deploy/`, which `kubectl tracer deploy` applies: what they are stands there and nowhere else.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::{
+    api::{
+        apps::v1::DaemonSet,
+        batch::v1::{Job, JobSpec},
+        core::v1::{Container, Namespace, PodSpec, PodTemplateSpec, ServiceAccount},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::agents::{CONTAINER, Selector};
+
+/// The objects as they are written.
+const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
+const ACCOUNT: &str = include_str!("../../../deploy/serviceaccount.yaml");
+const AGENTS: &str = include_str!("../../../deploy/daemonset.yaml");
+
+/// What is deployed.
+#[derive(Clone, Debug)]
+pub(super) struct Manifests {
+    /// The namespace of all of it.
+    pub(super) namespace: Namespace,
+    /// The agents', which has no rights.
+    pub(super) account: ServiceAccount,
+    /// An agent on each node.
+    pub(super) agents: DaemonSet,
+}
+
+impl Manifests {
+    /// Those of `deploy/`, with this image, if one is given, in this namespace.
+    pub(super) fn new(namespace: &str, image: Option<&str>) -> anyhow::Result<Self> {
+        let mut manifests = Self {
+            namespace: parse("namespace.yaml", NAMESPACE)?,
+            account: parse("serviceaccount.yaml", ACCOUNT)?,
+            agents: parse("daemonset.yaml", AGENTS)?,
+        };
+        manifests.namespace.metadata.name = Some(namespace.to_owned());
+        for metadata in [&mut manifests.account.metadata, &mut manifests.agents.metadata] {
+            metadata.namespace = Some(namespace.to_owned());
+        }
+        if let Some(image) = image {
+            ensure!(!image.is_empty() && !image.contains(char::is_whitespace), "{image:?} names no image");
+            container(manifests.pod()?)?.image = Some(image.to_owned());
+        }
+        Ok(manifests)
+    }
+
+    /// All of them, in the order in which they are applied.
+    pub(super) fn documents(&self) -> anyhow::Result<[Value; 3]> {
+        Ok([
+            serde_json::to_value(&self.namespace)?,
+            serde_json::to_value(&self.account)?,
+            serde_json::to_value(&self.agents)?,
+        ])
+    }
+
+    /// A job that runs an agent on a node for one run, told apart from others by `instance`. It goes away by itself
+    /// when that is over: the agent's lease ends, and the job with it.
+    pub(super) fn job(mut self, node: &str, instance: &str, lease: Duration) -> anyhow::Result<Job> {
+        let namespace = self.agents.metadata.namespace.take();
+        let mut labels = self.agents.metadata.labels.take().unwrap_or_default();
+        labels.extend(Selector::Instance(instance.to_owned()).labels());
+        let annotations = self.template()?.metadata.as_mut().and_then(|metadata| metadata.annotations.take());
+        let mut pod = std::mem::take(self.pod()?);
+        pod.node_name = Some(node.to_owned());
+        // Whom it may be bound to is said; the selector would be asked all the same.
+        pod.node_selector = None;
+        pod.restart_policy = Some("Never".to_owned());
+        // The account of the deployment is not there.
+        pod.service_account_name = None;
+        let container = container(&mut pod)?;
+        container.stdin = Some(true);
+        let lease = format!("--lease={}", humantime::format_duration(lease)).replace(' ', "");
+        container.command.get_or_insert_default().push(lease);
+        let metadata = ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() };
+        Ok(Job {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("tracer-{instance}-")),
+                namespace,
+                ..metadata.clone()
+            },
+            spec: Some(JobSpec {
+                backoff_limit: Some(0),
+                ttl_seconds_after_finished: Some(0),
+                template: PodTemplateSpec {
+                    metadata: Some(ObjectMeta { annotations, ..metadata }),
+                    spec: Some(pod),
+                },
+                ..JobSpec::default()
+            }),
+            status: None,
+        })
+    }
+
+    fn template(&mut self) -> anyhow::Result<&mut PodTemplateSpec> {
+        Ok(&mut self.agents.spec.as_mut().context("daemonset.yaml specifies nothing")?.template)
+    }
+
+    fn pod(&mut self) -> anyhow::Result<&mut PodSpec> {
+        self.template()?.spec.as_mut().context("daemonset.yaml has no pod")
+    }
+}
+
+fn container(pod: &mut PodSpec) -> anyhow::Result<&mut Container> {
+    let mut containers = pod.containers.iter_mut();
+    let found = containers.find(|container| container.name == CONTAINER);
+    found.with_context(|| format!("daemonset.yaml has no container {CONTAINER}"))
+}
+
+fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Result<T> {
+    serde_yaml_ng::from_str(text).with_context(|| format!("deploy/{name} of this build"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubectl::agents::INSTANCE;
+
+    fn yaml(text: &str) -> Value {
+        serde_yaml_ng::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_types_of_kubernetes_have_a_place_for_every_field() {
+        let manifests = Manifests::new("tracer", None).unwrap();
+        assert_eq!(manifests.documents().unwrap(), [NAMESPACE, ACCOUNT, AGENTS].map(yaml));
+    }
+
+    #[test]
+    fn namespace_and_image_are_those_that_are_asked_for() {
+        let documents =
+            Manifests::new("other", Some("registry.example/tracer:2")).unwrap().documents().unwrap();
+        assert_eq!(documents[0]["metadata"]["name"], "other");
+        assert_eq!(documents[1]["metadata"]["namespace"], "other");
+        assert_eq!(documents[2]["metadata"]["namespace"], "other");
+        let container = &documents[2]["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "registry.example/tracer:2");
+        assert!(Manifests::new("other", Some("")).is_err());
+    }
+
+    #[test]
+    fn the_image_has_the_version_of_this_build() {
+        let image = yaml(AGENTS)["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+        assert_eq!(image, concat!("tracer:", env!("CARGO_PKG_VERSION")));
+    }
+
+    /// What a cluster's policy, and a reader at three in the morning, would look for.
+    #[test]
+    fn the_agent_has_what_it_needs_and_no_more() {
+        let [_, account, agents] = Manifests::new("tracer", None).unwrap().documents().unwrap();
+        let pod = &agents["spec"]["template"]["spec"];
+        assert_eq!(
+            (&account["automountServiceAccountToken"], &pod["automountServiceAccountToken"]),
+            (&false.into(), &false.into())
+        );
+        assert_eq!(pod["hostPID"], true);
+        for absent in ["hostNetwork", "hostIPC", "initContainers"] {
+            assert_eq!(pod[absent], Value::Null, "{absent}");
+        }
+        let containers = pod["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 1);
+        let context = &containers[0]["securityContext"];
+        assert_eq!(context["privileged"], false);
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        let needed: Vec<&str> =
+            crate::privileges::NEEDED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
+        assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"], "add": needed}));
+        for mount in containers[0]["volumeMounts"].as_array().unwrap() {
+            assert_eq!(mount["readOnly"], true, "{mount}");
+        }
+        let volumes: Vec<&Value> =
+            pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["hostPath"]["path"]).collect();
+        assert_eq!(
+            volumes,
+            ["/sys/kernel/tracing"],
+            "all that is seen of the node's files but for /proc/1/root"
+        );
+        for bound in ["requests", "limits"] {
+            assert!(containers[0]["resources"][bound]["memory"].is_string(), "{bound}");
+        }
+        assert_eq!(
+            pod["tolerations"],
+            serde_json::json!([{"operator": "Exists"}]),
+            "each node is to be seen"
+        );
+    }
+
+    #[test]
+    fn a_job_is_the_same_pod_bound_to_a_node_and_goes_away() {
+        let manifests = Manifests::new("kube-system", None).unwrap();
+        let template = serde_json::to_value(&manifests.agents).unwrap()["spec"]["template"].clone();
+        let job = manifests.job("worker-1", "x7", Duration::from_secs(90)).unwrap();
+        let job = serde_json::to_value(job).unwrap();
+        assert_eq!(job["metadata"]["namespace"], "kube-system");
+        assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 0);
+        let pod = &job["spec"]["template"];
+        assert_eq!(pod["spec"]["nodeName"], "worker-1");
+        assert_eq!(
+            pod["spec"]["containers"][0]["command"],
+            serde_json::json!(["/tracer", "agent", "--lease=1m30s"])
+        );
+        assert_eq!(pod["metadata"]["labels"][INSTANCE], "x7");
+        assert_ne!(
+            pod["metadata"]["labels"], template["metadata"]["labels"],
+            "no DaemonSet takes it for its own"
+        );
+        assert_eq!(pod["metadata"]["annotations"], template["metadata"]["annotations"]);
+        for same in ["hostPID", "tolerations", "volumes", "automountServiceAccountToken"] {
+            assert_eq!(pod["spec"][same], template["spec"][same], "{same}");
+        }
+        let context = "securityContext";
+        assert_eq!(pod["spec"]["containers"][0][context], template["spec"]["containers"][0][context]);
+    }
+}
