@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use harness::apiserver::{ApiServer, Asked};
+use harness::apiserver::{ApiServer, Asked, Program};
 use harness::envtest::Cluster;
 use harness::need::{KUBECTL_RUNC, Need};
 use harness::wait::{self, Output};
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         .test("agents_that_live_longer_than_their_lease", AGENTS, renewed)
         .test("an_agent_that_cannot_be_made_takes_the_others_with_it", AGENTS, cannot_be_made)
         .test("ended_before_the_agents_run", AGENTS, ended_early)
+        .test("doctor_of_one_run_can_be_ended", AGENTS, doctor)
         .test("kustomize_makes_the_same_objects", KUSTOMIZE, kustomize)
         .test("a_real_api_server_takes_them", REAL, real)
         .run()
@@ -426,6 +427,22 @@ fn ended_early() {
     let done = client.wait_end();
     assert_eq!(done.status.code(), Some(1), "{}", done.log());
     assert!(done.log().contains("ended before the agents ran"), "{}", done.log());
+    assert_nothing_left(&server, VANISHED);
+}
+
+fn doctor() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    let output = kubectl(&server, &["doctor", "--ephemeral"]).output();
+    assert_eq!(output.stdout.lines().filter(|line| line.starts_with("n-")).count(), 2, "{output:#?}");
+    assert_nothing_left(&server, VANISHED);
+    server.run_instead("n-2", Program::Script("exec sleep 1000".into()));
+    let before = server.executed().len();
+    let client = kubectl(&server, &["doctor", "--ephemeral"]).begin();
+    wait::until("both are asked", || (server.executed().len() == before + 2).then_some(()));
+    client.signal(Signal::INT);
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(1), "{}", done.log());
+    assert!(done.log().contains("ended before"), "{}", done.log());
     assert_nothing_left(&server, VANISHED);
 }
 

@@ -136,6 +136,8 @@ pub(crate) struct State {
     /// Commands that were executed, each with its arguments.
     executed: Vec<Vec<String>>,
     asked: Vec<Asked>,
+    /// What is in agents that are made for a node, where that is not `tracer`.
+    pub(crate) instead: BTreeMap<String, Program>,
     /// Where no pod can be made.
     full: Option<String>,
     /// Methods and ends of paths that are refused.
@@ -282,6 +284,11 @@ impl ApiServer {
     /// Refuses a method from now on where the path ends so.
     pub fn forbid(&self, method: &'static str, end: &'static str) {
         self.shared.state().forbidden.push((method, end));
+    }
+
+    /// Agents that are made for this node from now on have this.
+    pub fn run_instead(&self, node: &str, program: Program) {
+        self.shared.state().instead.insert(node.to_owned(), program);
     }
 
     /// Refuses jobs for this node from now on.

@@ -100,8 +100,10 @@ fn make_pod(shared: &Arc<Shared>, state: &mut State, owner: &Value, template: Va
         "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": metadata["name"], "uid": metadata["uid"],
         "controller": true,
     }]);
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let program = state.instead.get(node).cloned().unwrap_or(Program::Tracer);
     state.objects.put(&path, pod);
-    state.programs.insert(name, Program::Tracer);
+    state.programs.insert(name, program);
     run_pod(shared, state, &path);
 }
 

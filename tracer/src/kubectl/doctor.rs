@@ -3,7 +3,7 @@
 use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::bail;
-use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{select, sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
     agents::{Agent, Place},
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     cli::{FAILURE, UNSUPPORTED, say},
+    observe::{End, Limits},
     render,
 };
 
@@ -30,7 +31,14 @@ const AT_ONCE: usize = 64;
 /// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::find(&common.cluster).await?;
-    over_agents(&cluster, nodes, common, async |place| ask_all(&cluster, nodes, &place).await).await
+    over_agents(&cluster, nodes, common, async |place| {
+        let mut end = End::new(Limits::default())?;
+        select! {
+            result = ask_all(&cluster, nodes, &place) => result,
+            () = end.told() => bail!("ended before all reports were there"),
+        }
+    })
+    .await
 }
 
 async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, place: &Place) -> anyhow::Result<ExitCode> {

@@ -21,6 +21,10 @@ const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
 const ACCOUNT: &str = include_str!("../../../deploy/serviceaccount.yaml");
 const AGENTS: &str = include_str!("../../../deploy/daemonset.yaml");
 
+/// How long an agent of one run lasts at the most, in seconds: a day. One that never starts, for want of its image, has
+/// no lease that could run out.
+const LAST: i64 = 24 * 60 * 60;
+
 /// What is deployed.
 #[derive(Clone, Debug)]
 pub(super) struct Manifests {
@@ -86,6 +90,7 @@ impl Manifests {
                 ..metadata.clone()
             },
             spec: Some(JobSpec {
+                active_deadline_seconds: Some(LAST),
                 backoff_limit: Some(0),
                 ttl_seconds_after_finished: Some(0),
                 template: PodTemplateSpec {
@@ -200,6 +205,7 @@ mod tests {
         let job = serde_json::to_value(job).unwrap();
         assert_eq!(job["metadata"]["namespace"], "kube-system");
         assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 0);
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], LAST);
         let pod = &job["spec"]["template"];
         assert_eq!(pod["spec"]["nodeName"], "worker-1");
         assert_eq!(
