@@ -199,12 +199,14 @@ mod tests {
     fn everything_is_completed_and_has_a_page() {
         check(
             &Args::command(),
-            &["trace", "list-containers", "doctor", "all-namespaces", "kubeconfig"],
+            &["trace", "list-containers", "doctor", "deploy", "undeploy", "all-namespaces", "kubeconfig"],
             &[
                 "kubectl-tracer-completions.1",
+                "kubectl-tracer-deploy.1",
                 "kubectl-tracer-doctor.1",
                 "kubectl-tracer-list-containers.1",
                 "kubectl-tracer-trace.1",
+                "kubectl-tracer-undeploy.1",
                 "kubectl-tracer.1",
             ],
         );
