@@ -1,5 +1,5 @@
-//! An API server of one's own, on a port of the loopback interface: it stores [objects](super::objects), does with them
-//! what [`controllers`] do, and executes commands in pods, and attaches to them, by the WebSocket
+//! An API server of one's own, on a port of the loopback interface: it stores `objects`, does with them
+//! what `controllers` do, and executes commands in pods, and attaches to them, by the WebSocket
 //! protocol of the real one. Each pod is the agent of a node; what is executed in it runs here.
 
 use std::collections::BTreeMap;
