@@ -9,10 +9,11 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use harness::apiserver::{ApiServer, Options};
 use harness::bpf::Held;
-use harness::need::{Need, RUNC, RUNC_GCC};
+use harness::need::{KUBECTL_RUNC, Need, RUNC, RUNC_GCC};
 use harness::runtime::KnownRoot;
 use harness::scratch;
 use harness::wait;
@@ -62,7 +63,13 @@ fn main() -> ExitCode {
         .test("another_time_since_boot", RUNC, time)
         .test("a_kernel_that_is_locked_down", &[Need::Root, Need::Btf, Need::Tracer], lockdown)
         .test("processes_may_not_be_looked_into", &with(RUNC_GCC, &[Need::Landlock]), confined);
-    if slow() { suite.test("a_cpu_that_goes_and_comes", RUNC_GCC, cpu) } else { suite }.run()
+    if !slow() {
+        return suite.run();
+    }
+    suite
+        .test("a_cpu_that_goes_and_comes", RUNC_GCC, cpu)
+        .test("a_clusters_client_is_frozen_for_a_minute", KUBECTL_RUNC, frozen_client)
+        .run()
 }
 
 /// Without root, with these of [`CAPABILITIES`].
@@ -404,6 +411,49 @@ fn stop_for() -> Duration {
 /// Whether there is time for everything, and nothing else on this machine to disturb.
 fn slow() -> bool {
     std::env::var_os("TRACER_TEST_SLOW").is_some_and(|value| value == "1")
+}
+
+/// While a container opens files as fast as it can: the node's tracer ends, whoever is frozen takes no more memory, and
+/// goes on when it is not frozen any more.
+fn frozen_client() {
+    const FROZEN: Duration = Duration::from_secs(60);
+    let (runtime, pod) = (Runtime::runc(), Pod::new("web", "app"));
+    let server = ApiServer::with_tracers(Options::default(), &["n-1"]);
+    let kubeconfig = format!("--kubeconfig={}", server.kubeconfig(None).display());
+    let arguments = [&open_of(&pod)[..], &[&kubeconfig]].concat();
+    let client = Launch::new(&arguments).binary(tracer::kubectl_binary()).start();
+    let storm = Bundle::script(&pod, "while :; do read x < /etc/hostname; done");
+    runtime.run_detached(&storm);
+    client.wait_open("/etc/hostname");
+    let node = server.running()[0];
+    client.pause();
+    let (since, mut highest, mut lasted) = (Instant::now(), 0, Duration::ZERO);
+    while since.elapsed() < FROZEN {
+        if let Some(memory) = resident(node) {
+            (highest, lasted) = (memory.max(highest), since.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eprintln!("the node's tracer went on for {lasted:?}, and had {highest} KiB at the most");
+    // What has ended has no memory, also where its last words are still on their way.
+    assert!(resident(node).is_none(), "the node's tracer goes on after {FROZEN:?}");
+    assert!(highest < 60 << 10, "{highest} KiB");
+    client.resume();
+    client.wait_log("that it is tried again", |line| line.contains("n-1") && line.contains("tried again"));
+    wait::until("it runs again", || (server.executed().len() == 2).then_some(()));
+    let own = resident(i32::try_from(client.pid()).unwrap()).unwrap();
+    assert!(own < 80 << 10, "{own} KiB");
+    drop(runtime);
+    client.signal(Signal::INT);
+    client.wait_end().assert_adds_up();
+    server.wait_nothing_runs(wait::LIMIT);
+}
+
+/// The memory of a process, in KiB; none when it has ended.
+fn resident(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 /// At any time, also before it is ready: nothing is left in the kernel, and the next one works.

@@ -32,6 +32,11 @@ pub(crate) fn tracer_binary(release: bool) -> Result<PathBuf> {
     tracer(release, &[])?.context("cargo built no binary named tracer")
 }
 
+/// The release builds of both programs, as the tests want them: `kubectl-tracer` is beside the `tracer` that is told.
+pub(crate) fn both() -> Result<PathBuf> {
+    tracer(true, &["--features".into(), "kubectl".into()])?.context("cargo built no binary named tracer")
+}
+
 /// Builds `kubectl-tracer`, which takes a feature of the package.
 pub(crate) fn kubectl_tracer(release: bool) -> Result<PathBuf> {
     let name = "kubectl-tracer";

@@ -146,9 +146,7 @@ fn unit_tests(state: &mut State) -> Result<()> {
 }
 
 fn release_build(state: &mut State) -> Result<()> {
-    // The tests find `kubectl-tracer` beside it.
-    let built = build::tracer(true, &["--features".into(), "kubectl".into()])?;
-    state.tracer = Some(built.context("cargo built no binary named tracer")?);
+    state.tracer = Some(build::both()?);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ fn run(
     argument: Option<String>,
 ) -> Result<ExitCode> {
     setup::ensure(Scope::Test)?;
-    let tracer = build::tracer_binary(true)?;
+    let tracer = build::both()?;
     let built = artifact::executables(cargo.args(["--package", "integration-tests"]))?;
     let mut command = check::integration_test(&artifact::named(built, name)?, &tracer, variable)?;
     let status = command.args(argument).status().with_context(|| format!("starting {name}"))?;
