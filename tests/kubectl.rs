@@ -241,6 +241,9 @@ fn containers() {
         harness::shape::check_listed(row, false);
         assert_eq!(row["k8s"], bundle.k8s());
     }
+    let output = kubectl(&server, &list).output().success();
+    let nodes: Vec<&str> = output.stdout.lines().filter_map(|row| row.split_whitespace().next()).collect();
+    assert_eq!(nodes, ["NODE", "n-1", "n-2"], "{}", output.stdout);
     // While watching, those that end are told, too.
     let watching = kubectl(&server, &[&list[..], &["-w", "-o", "wide"]].concat()).start();
     for node in ["n-1", "n-2"] {

@@ -87,7 +87,8 @@ pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) ->
     };
     let view = |widest: &str| {
         let (output, header) = (&args.output.output, !args.output.no_headers);
-        let renderer = ContainerRenderer::new(output, widest, header, config::terminal_width(), args.watch);
+        let terminal = config::terminal_width();
+        let renderer = ContainerRenderer::of_nodes(output, widest, header, terminal, args.watch);
         Ok(View::Containers { renderer: renderer.map_err(anyhow::Error::msg)?, waiting: Some(Vec::new()) })
     };
     over_agents(&cluster, nodes, common, async |place| {

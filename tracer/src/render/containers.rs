@@ -171,9 +171,32 @@ impl ContainerRenderer {
         terminal: Option<usize>,
         watch: bool,
     ) -> Result<Self, String> {
+        Self::with(&NARROW, output, node, header, terminal, watch)
+    }
+
+    /// Likewise, for those of several nodes: the usual columns tell which one, too. `node` is the longest name.
+    #[cfg(feature = "kubectl")]
+    pub fn of_nodes(
+        output: &str,
+        node: &str,
+        header: bool,
+        terminal: Option<usize>,
+        watch: bool,
+    ) -> Result<Self, String> {
+        Self::with(&[&[Column::NODE], &NARROW[..]].concat(), output, node, header, terminal, watch)
+    }
+
+    fn with(
+        narrow: &[Of],
+        output: &str,
+        node: &str,
+        header: bool,
+        terminal: Option<usize>,
+        watch: bool,
+    ) -> Result<Self, String> {
         let event = if watch { &[EVENT][..] } else { &[] };
         let all =
-            Columns { narrow: [event, &NARROW].concat(), wide: [event, &WIDE].concat(), further: Vec::new() };
+            Columns { narrow: [event, narrow].concat(), wide: [event, &WIDE].concat(), further: Vec::new() };
         let table = |layout: &Layout| Table::of_columns(layout, all, node, terminal, header);
         Ok(Self { renderer: Renderer::new(&Format::parse(output)?, table)?, watch })
     }
