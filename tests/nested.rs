@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use harness::agent::Manifest;
 use harness::need::{DOCKER, RUNC, RUNC_GCC};
 use harness::runtime::KnownRoot;
 use harness::scratch::unique;
@@ -577,26 +578,16 @@ fn tracer_inside_of_others() {
     }
 }
 
-/// The bundle of a DaemonSet's pod: privileged, in the node's pid namespace, with the tracer at `binary`.
-fn daemon_set(binary: &str, arguments: &[&str]) -> Bundle {
-    let pod = Pod::new("tracer", "tracer");
-    nested::privileged(Some(&pod), "", &[]).edit(|config| {
-        config["process"]["args"] = json!([&["/tracer"], arguments].concat());
-        nested::add_mounts(config, [nested::bind(binary, "/tracer", &["ro"])]);
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.retain(|namespace| namespace["type"] != "pid");
-    })
-}
-
-/// As it is deployed: in a container, whose root directory is not the node's. The node is one of kind, since the
-/// first process of the machine that tests may not be looked at.
+/// As it is deployed, on a node of kind: in a container with what the manifest grants, and no directory of the node's.
 fn tracer_in_kind_pod() {
     let pod = Pod::new("in-kind", "app");
     let mark = format!("/{}", unique("kind"));
     let script = format!("true < {mark}/1; read x < /go; true < {mark}/2");
     let inner = Bundle::script(&pod, &script).with_fifo("/go");
-    let own = daemon_set("/tracer", &["trace", "open", "-n", &pod.namespace, "-o", "json"]);
-    let outer = with_tracer(&[&inner, &own]);
+    let own = Manifest::of_node().bundle().edit(|config| {
+        config["process"]["args"] = json!(["/tracer", "trace", "open", "-n", pod.namespace, "-o", "json"]);
+    });
+    let outer = Outer::start(None, &[&inner, &own]);
     let runtime = &outer.runtime;
     let mut words: Vec<OsString> =
         vec!["--root".into(), runtime.root().into(), "exec".into(), outer.id().into()];

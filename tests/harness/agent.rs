@@ -69,6 +69,26 @@ impl Manifest {
         added.iter().map(|name| format!("CAP_{}", name.as_str().expect("a name"))).collect()
     }
 
+    /// What its container is made of.
+    ///
+    /// # Panics
+    /// If the program under test cannot be copied.
+    #[track_caller]
+    pub fn bundle(&self) -> Bundle {
+        let bundle = Bundle::plain(&[PROGRAM]).edit(|config| self.configure(config));
+        // Nothing but the program, as in the image; its libraries where it is not static.
+        fs::remove_dir_all(bundle.inside(Path::new("/bin"))).expect("our own rootfs");
+        let binary = tracer::binary();
+        let mut files = vec![(binary.clone(), PROGRAM.into())];
+        files.extend(program::libraries(&binary).into_iter().map(|library| (library.clone(), library)));
+        for (source, target) in files {
+            let target = bundle.inside(&target);
+            fs::create_dir_all(target.parent().expect("below the root")).expect("our own rootfs");
+            fs::copy(&source, target).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        }
+        bundle
+    }
+
     fn container(&self) -> &Value {
         &self.spec["containers"][0]
     }
@@ -128,18 +148,7 @@ impl Agent {
     /// As this manifest has it.
     #[track_caller]
     pub fn of(manifest: &Manifest) -> Self {
-        let runtime = Runtime::runc();
-        let bundle = Bundle::plain(&[PROGRAM]).edit(|config| manifest.configure(config));
-        // Nothing but the program, as in the image; its libraries where it is not static.
-        fs::remove_dir_all(bundle.inside(Path::new("/bin"))).expect("our own rootfs");
-        let binary = tracer::binary();
-        let mut files = vec![(binary.clone(), PROGRAM.into())];
-        files.extend(program::libraries(&binary).into_iter().map(|library| (library.clone(), library)));
-        for (source, target) in files {
-            let target = bundle.inside(&target);
-            fs::create_dir_all(target.parent().expect("below the root")).expect("our own rootfs");
-            fs::copy(&source, target).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
-        }
+        let (runtime, bundle) = (Runtime::runc(), manifest.bundle());
         runtime.run_detached(&bundle);
         Self { runtime, bundle }
     }
