@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -427,8 +427,9 @@ fn flood_by_user() {
     assert_eq!(flooding.unwrap().0.try_wait().unwrap(), None, "it has flooded all the time");
 }
 
-/// What a user of the host calls a runtime: `wrapper.c` or `impostor.c`, which go on in a root directory of the user's
-/// own, in namespaces of their own, and open `mark` there. It claims to run the container of `claimed`.
+/// What a user of the host calls a runtime: `wrapper.c` or `impostor.c`, which go on, when standard input ends, in a root
+/// directory of the user's own, in namespaces of their own, and open `mark` there. It claims to run the container of
+/// `claimed`.
 struct User {
     _dir: scratch::Dir,
     command: Command,
@@ -444,13 +445,14 @@ impl User {
         let mark = format!("/{}", unique("lie"));
         let claimed = Bundle::script(&Pod::new("victim", "app"), "true");
         let root = claimed.inside(Path::new("/"));
-        let [unshare, chroot] = ["unshare", "chroot"].map(|name| need::find(name).unwrap());
+        let [shell, unshare, chroot] = ["sh", "unshare", "chroot"].map(|name| need::find(name).unwrap());
+        let waiting = [path(&shell), "-c", "read x; exec \"$@\"", "sh"];
         let then = format!("true < {mark}");
-        let words = ["-U", "-r", "-m", path(&chroot), path(&root), "/bin/sh", "-c", &then];
+        let leaving = [path(&unshare), "-U", "-r", "-m", path(&chroot), path(&root), "/bin/sh", "-c", &then];
         let mut command = Command::new(&runc);
-        command.env("WRAPPED", wrapped(&[&[path(&unshare)], &words[..]].concat()));
+        command.env("WRAPPED", wrapped(&[&waiting[..], &leaving].concat()));
         command.args(["run", "--bundle"]).arg(claimed.path()).arg(&claimed.id);
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
         Self { _dir: dir, command, claimed, mark }
     }
 }
@@ -459,12 +461,17 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// What tracer shows of the user.
-fn lie_of_user(options: &[&str]) -> (Bundle, Value) {
+/// What tracer shows of the user, who goes on after `looked_at`.
+fn lie_of_user(options: &[&str], looked_at: impl FnOnce(&wait::Reads)) -> (Bundle, Value) {
     let User { _dir, mut command, claimed, mark } = User::new("wrapper.c");
+    let reads = wait::Reads::of(&claimed.config_path());
     let tracer = Tracer::start(&[&["trace", "open", "-o", "json"], options].concat());
-    let output = wait::output(&mut command, LIMIT);
-    assert!(output.stderr.contains(&mark), "users may not make namespaces here: {output:?}");
+    let mut child = wait::spawn(command.stderr(Stdio::piped()));
+    looked_at(&reads);
+    drop(child.stdin.take());
+    wait::exit_of(&mut child, LIMIT).expect("it ends");
+    let said = io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert!(said.contains(&mark), "users may not make namespaces here: {said:?}");
     let event = tracer.wait_open(&mark);
     tracer.stop();
     (claimed, event)
@@ -472,22 +479,22 @@ fn lie_of_user(options: &[&str]) -> (Bundle, Value) {
 
 /// The bundle is root's, and a pod's.
 fn user() {
-    let (_, event) = lie_of_user(&[]);
+    let (_, event) = lie_of_user(&[], |_| {});
     assert_eq!(event["k8s"], Value::Null, "in {event}");
     assert_eq!(event["container"]["why"], "untrusted", "in {event}");
     assert_eq!(event["container"]["id"], "", "in {event}");
 }
 
-/// That is what the option means.
+/// That is what the option means. As a runtime would be, it is where its bundle is until that has been read.
 fn trusted_user() {
-    let (claimed, event) = lie_of_user(&["--trust-rootless"]);
+    let (claimed, event) = lie_of_user(&["--trust-rootless"], wait::Reads::wait);
     claimed.assert_names(&event);
 }
 
 /// The files of such a process in `/proc` belong to root, whoever it is.
 fn undumpable() {
     let User { _dir, mut command, claimed, mark } = User::new("impostor.c");
-    let mut child = wait::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut child = wait::spawn(command.stdout(Stdio::piped()));
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert_eq!(said, "ready\n");

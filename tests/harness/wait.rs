@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -58,17 +59,47 @@ pub fn exit_of(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
     let pid = Pid::from_child(child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a pidfd of our own child");
+    readable(&pidfd, limit).then(|| child.wait().expect("our own child"))
+}
+
+/// Whether there is something to read within `limit`.
+fn readable(fd: &OwnedFd, limit: Duration) -> bool {
     let end = Instant::now() + stretched(limit);
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("a limit of seconds");
-        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return None,
-            Ok(_) => return Some(child.wait().expect("our own child")),
+            Ok(ready) => return ready > 0,
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => panic!("cannot poll a pidfd: {error}"),
+            Err(error) => panic!("cannot poll: {error}"),
         }
+    }
+}
+
+/// The ends of reading a file.
+pub struct Reads(OwnedFd);
+
+impl Reads {
+    /// Those of `file` from now on.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    #[track_caller]
+    pub fn of(file: &Path) -> Self {
+        use rustix::fs::inotify;
+        let fd = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+        inotify::add_watch(&fd, file, inotify::WatchFlags::CLOSE_NOWRITE).expect("a file of our own");
+        Self(fd)
+    }
+
+    /// Waits until somebody has read it.
+    ///
+    /// # Panics
+    /// After [`LIMIT`].
+    #[track_caller]
+    pub fn wait(&self) {
+        assert!(readable(&self.0, LIMIT), "nobody has read the file");
     }
 }
 
