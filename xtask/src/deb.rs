@@ -24,7 +24,6 @@ const GENERATED: &str = "package";
 pub(crate) fn run() -> Result<PathBuf> {
     let target = Target::here()?;
     let binaries = dist::for_package(target)?;
-    let binaries = ["tracer", "kubectl-tracer"].map(|name| binaries.join(name));
     let generated = target_dir().join(target.triple).join("release").join(GENERATED);
     fs::create_dir_all(&generated).with_context(|| format!("making {}", generated.display()))?;
     let pages = generated.join("man");

@@ -202,13 +202,9 @@ pub(crate) fn for_image(target: &Target) -> Result<PathBuf> {
     Ok(dist)
 }
 
-/// Builds everything for that target: the directory with the binaries.
-pub(crate) fn for_package(target: &Target) -> Result<PathBuf> {
-    let dist = directory();
-    for binary in &BINARIES {
-        put(binary, target, &dist)?;
-    }
-    Ok(dist.join(target.directory()))
+/// Builds everything for that target: the binaries.
+pub(crate) fn for_package(target: &Target) -> Result<Vec<PathBuf>> {
+    BINARIES.iter().map(|binary| put(binary, target, &directory())).collect()
 }
 
 /// The version of the workspace.
