@@ -13,7 +13,7 @@ use harness::apiserver::{ApiServer, Asked, Program};
 use harness::envtest::Cluster;
 use harness::need::{KUBECTL_RUNC, Need};
 use harness::wait::{self, Output};
-use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer, tracer};
+use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer};
 use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Namespace, core::v1::ServiceAccount};
 use rustix::process::Signal;
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,13 +67,7 @@ fn main() -> ExitCode {
 
 /// `kubectl tracer` with these arguments, for this server.
 fn kubectl(server: &ApiServer, arguments: &[&str]) -> Launch {
-    by(&server.kubeconfig(None), arguments)
-}
-
-fn by(kubeconfig: &Path, arguments: &[&str]) -> Launch {
-    let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    all.push(format!("--kubeconfig={}", kubeconfig.display()));
-    Launch::new(&all).binary(tracer::kubectl_binary())
+    Launch::kubectl(&server.kubeconfig(None), arguments)
 }
 
 fn deploy_dir() -> PathBuf {
@@ -250,7 +244,7 @@ fn finalizer() {
 fn dry_run() {
     let run = |arguments: &[&str]| {
         let all = [&["deploy", "--image", IMAGE], arguments].concat();
-        by(Path::new("/nowhere"), &all).output().success().stdout
+        Launch::kubectl(Path::new("/nowhere"), &all).output().success().stdout
     };
     let expected = objects(Some(IMAGE));
     let yaml = run(&["--dry-run", "-o", "yaml"]);
@@ -264,8 +258,8 @@ fn dry_run() {
     let other = run(&["--dry-run", "-o", "name", "--tracer-namespace=other"]);
     assert_eq!(other.lines().next(), Some("namespace/other"));
     // Without the dry run the kubeconfig is missed, and an image must be one.
-    assert_fails(&by(Path::new("/nowhere"), &["deploy"]).output(), &["finding the cluster"]);
-    let wrong = by(Path::new("/nowhere"), &["deploy", "--dry-run", "--image", ""]).output();
+    assert_fails(&Launch::kubectl(Path::new("/nowhere"), &["deploy"]).output(), &["finding the cluster"]);
+    let wrong = Launch::kubectl(Path::new("/nowhere"), &["deploy", "--dry-run", "--image", ""]).output();
     assert_eq!(wrong.status.code(), Some(2), "{wrong:#?}");
 }
 
@@ -456,7 +450,10 @@ fn assert_reads_back<T: DeserializeOwned + Serialize>(object: &Value) {
 fn kustomize() {
     let mut kubectl = Command::new("kubectl");
     let built = wait::output(kubectl.arg("kustomize").arg(deploy_dir()), wait::LIMIT).success().stdout;
-    let ours = by(Path::new("/nowhere"), &["deploy", "--dry-run", "-o", "yaml"]).output().success().stdout;
+    let ours = Launch::kubectl(Path::new("/nowhere"), &["deploy", "--dry-run", "-o", "yaml"])
+        .output()
+        .success()
+        .stdout;
     let [built, ours] = [built, ours].map(|text| {
         let objects = text.split("---\n").map(|object| serde_yaml_ng::from_str::<Value>(object).unwrap());
         let mut objects: Vec<Value> = objects.collect();
@@ -493,7 +490,8 @@ fn real() {
     let cluster = Cluster::start();
     let namespace = harness::scratch::unique("tracer").to_lowercase();
     let place = format!("--tracer-namespace={namespace}");
-    let run = |arguments: &[&str]| by(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
+    let run =
+        |arguments: &[&str]| Launch::kubectl(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
     let get = |what: &str| -> Option<Value> {
         let arguments = ["get", what, "-n", &namespace, "-o", "json", "--ignore-not-found"];
         let text = cluster.kubectl(&arguments).success().stdout;

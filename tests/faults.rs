@@ -419,9 +419,7 @@ fn frozen_client() {
     const FROZEN: Duration = Duration::from_secs(60);
     let (runtime, pod) = (Runtime::runc(), Pod::new("web", "app"));
     let server = ApiServer::with_tracers(Options::default(), &["n-1"]);
-    let kubeconfig = format!("--kubeconfig={}", server.kubeconfig(None).display());
-    let arguments = [&open_of(&pod)[..], &[&kubeconfig]].concat();
-    let client = Launch::new(&arguments).binary(tracer::kubectl_binary()).start();
+    let client = Launch::kubectl(&server.kubeconfig(None), &open_of(&pod)).start();
     let storm = Bundle::script(&pod, "while :; do read x < /etc/hostname; done");
     runtime.run_detached(&storm);
     client.wait_open("/etc/hostname");

@@ -68,14 +68,7 @@ fn main() -> ExitCode {
 
 /// `kubectl tracer` with these arguments, for this server.
 fn kubectl(server: &ApiServer, arguments: &[&str]) -> Launch {
-    kubectl_by(&server.kubeconfig(Some("from-context")), arguments)
-}
-
-/// Likewise, by this kubeconfig.
-fn kubectl_by(kubeconfig: &Path, arguments: &[&str]) -> Launch {
-    let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    all.push(format!("--kubeconfig={}", kubeconfig.display()));
-    Launch::new(&all).binary(tracer::kubectl_binary())
+    Launch::kubectl(&server.kubeconfig(Some("from-context")), arguments)
 }
 
 /// `trace open -A -o json`.
@@ -194,7 +187,7 @@ fn over_tls() {
     server.add("n-1", Program::script(&prints(1), "1 1 0 0"));
     let tls = Tls::before(server.address());
     let (_dir, kubeconfig) = trusting(&tls, tls.certificate());
-    let client = kubectl_by(&kubeconfig, &["trace", "open", "-A", "-o", "json"]).start();
+    let client = Launch::kubectl(&kubeconfig, &["trace", "open", "-A", "-o", "json"]).start();
     assert_eq!(client.wait_open("/1")["node"], "n-1");
     assert_eq!(sum(&client.stop()).emitted, 1);
 }
@@ -203,7 +196,7 @@ fn unknown_authority() {
     let server = ApiServer::start(Options::default());
     let (tls, other) = (Tls::before(server.address()), Tls::before(server.address()));
     let (_dir, kubeconfig) = trusting(&tls, other.certificate());
-    let output = kubectl_by(&kubeconfig, &["trace", "open", "-A"]).output();
+    let output = Launch::kubectl(&kubeconfig, &["trace", "open", "-A"]).output();
     assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
     assert!(output.stderr.contains(&tls.url()) && output.stderr.contains("certificate"), "{}", output.stderr);
 }
@@ -298,7 +291,7 @@ fn namespace() {
     let namespaces = |context: Option<&str>, arguments: &[&str]| {
         let before = server.executed().len();
         let client =
-            kubectl_by(&server.kubeconfig(context), &[&["trace", "open"], arguments].concat()).start();
+            Launch::kubectl(&server.kubeconfig(context), &[&["trace", "open"], arguments].concat()).start();
         client.signal(Signal::TERM);
         sum(&client.wait_end());
         let executed = server.executed()[before..].to_vec();
@@ -681,7 +674,7 @@ fn no_agent() {
 fn wrong_kubeconfig() {
     let dir = scratch::Dir::new("kubeconfig");
     let path = dir.path().join("config");
-    let run = |further: &[&str]| kubectl_by(&path, &[&["trace", "open"], further].concat()).output();
+    let run = |further: &[&str]| Launch::kubectl(&path, &[&["trace", "open"], further].concat()).output();
     assert_fails(&run(&[]), &["finding the cluster", path.to_str().unwrap()]);
     fs::write(&path, "contexts: [").unwrap();
     assert_fails(&run(&[]), &["finding the cluster", "YAML"]);
@@ -698,7 +691,7 @@ fn unreachable() {
     let path = dir.path().join("config");
     fs::write(&path, apiserver::kubeconfig(&format!("http://{address}"), None)).unwrap();
     assert_fails(
-        &kubectl_by(&path, &["trace", "open"]).output(),
+        &Launch::kubectl(&path, &["trace", "open"]).output(),
         &[&format!("http://{address}"), "cannot be listed", "refused"],
     );
 }
@@ -712,7 +705,7 @@ fn usage() {
         &["trace", "open", "--pid", "x"],
         &["list-containers", "-o", "custom-columns=COMM"],
     ]
-    .map(|arguments| kubectl_by(Path::new("/nowhere"), arguments).output().status.code())
+    .map(|arguments| Launch::kubectl(Path::new("/nowhere"), arguments).output().status.code())
     .into();
     assert_eq!(refused, [Some(2)].into());
 }

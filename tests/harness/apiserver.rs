@@ -8,43 +8,33 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use futures_util::stream::SplitStream;
-use futures_util::{SinkExt as _, Stream, StreamExt as _, stream};
+use futures_util::{Stream, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{
-    ACCEPT, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use hyper::header::ACCEPT;
 use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::process::{ChildStdin, Command};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::{Message, protocol::Role};
+use tokio::process::ChildStdin;
+use tokio::sync::watch;
 
 use crate::controllers::{self, Main};
+use crate::loopback::Port;
 use crate::objects::{Objects, Place, Selection, is_in};
-use crate::{scratch, tracer, wait};
+use crate::{remote_command, scratch, wait};
 
 /// The namespace of the agents.
 pub const NAMESPACE: &str = "tracer";
 /// Where they are stored.
 const PODS: &str = "/api/v1/namespaces/tracer/pods";
-/// What kubelets copy at a time, in bytes.
-const PIECE: usize = 32 << 10;
 
 /// What an agent has in the place of `/tracer`.
 #[derive(Debug, Clone)]
@@ -96,10 +86,9 @@ impl Default for Options {
 
 /// A running server. It ends when dropped, with all that it has executed.
 pub struct ApiServer {
-    address: SocketAddr,
+    port: Port,
     shared: Arc<Shared>,
     dir: scratch::Dir,
-    _stop: oneshot::Sender<()>,
 }
 
 /// What was asked to change something.
@@ -119,7 +108,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The last version of what there is.
     version: watch::Sender<usize>,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 #[derive(Default)]
@@ -134,7 +123,7 @@ pub(crate) struct State {
     /// Nodes on which nothing that is new runs, with the reason.
     pub(crate) waiting: BTreeMap<String, String>,
     /// Commands that were executed, each with its arguments.
-    executed: Vec<Vec<String>>,
+    pub(crate) executed: Vec<Vec<String>>,
     asked: Vec<Asked>,
     /// What is in agents that are made for a node, where that is not `tracer`.
     pub(crate) instead: BTreeMap<String, Program>,
@@ -143,11 +132,11 @@ pub(crate) struct State {
     /// Methods and ends of paths that are refused.
     forbidden: Vec<(&'static str, &'static str)>,
     /// Standard inputs that stay open.
-    kept: Vec<ChildStdin>,
+    pub(crate) kept: Vec<ChildStdin>,
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,23 +153,9 @@ impl ApiServer {
     /// Without any agents.
     pub fn start(options: Options) -> Self {
         let shared = Arc::new(Shared { state: Mutex::default(), version: watch::channel(0).0, options });
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = std::sync::mpsc::channel();
         let serves = Arc::clone(&shared);
-        thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of our own");
-                ready.send(listener.local_addr().expect("an address")).expect("who starts it waits");
-                tokio::select! {
-                    () = serve(listener, serves) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        let address = is_ready.recv().expect("it starts");
-        let server = Self { address, shared, dir: scratch::Dir::new("api"), _stop: stop };
+        let port = Port::serve(async move |listener| serve(listener, serves).await);
+        let server = Self { port, shared, dir: scratch::Dir::new("api") };
         for name in ["default", "kube-system"] {
             server.put(&format!("/api/v1/namespaces/{name}"), json!({}));
         }
@@ -346,13 +321,13 @@ impl ApiServer {
 
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     /// A kubeconfig for it, whose context names this namespace.
     pub fn kubeconfig(&self, namespace: Option<&str>) -> PathBuf {
         let path = self.dir.path().join(scratch::unique("kubeconfig"));
-        fs::write(&path, kubeconfig(&format!("http://{}", self.address), namespace))
+        fs::write(&path, kubeconfig(&format!("http://{}", self.address()), namespace))
             .expect("our own directory");
         path
     }
@@ -404,7 +379,7 @@ fn pod(name: &str, node: &str, state: &Value, made: u32) -> Value {
     })
 }
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
+pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
@@ -426,7 +401,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
     let path = request.uri().path().to_owned();
-    let pairs = parse_query(request.uri().query().unwrap_or_default());
+    let pairs = pairs(request.uri().query().unwrap_or_default());
     let Some(place) = Place::parse(&path) else {
         return failure(StatusCode::NOT_FOUND, "the server could not find the requested resource");
     };
@@ -606,7 +581,7 @@ fn json_answer(status: StatusCode, value: &Value) -> Answer {
     response.body(body).expect("a response")
 }
 
-fn failure(status: StatusCode, message: &str) -> Answer {
+pub(crate) fn failure(status: StatusCode, message: &str) -> Answer {
     let code = status.as_u16();
     let reason = match code {
         403 => "Forbidden",
@@ -656,8 +631,8 @@ fn exec(request: Request<Incoming>, shared: &Arc<Shared>, name: &str, command: V
         Some(program) => program,
     };
     let (of_it, name) = (Arc::clone(shared), name.to_owned());
-    upgrade(request, shared.options.version, async move |stream| {
-        run(stream, &of_it, name, &program, command).await;
+    remote_command::upgrade(request, shared.options.version, async move |stream| {
+        remote_command::run(stream, &of_it, name, &program, command).await;
     })
 }
 
@@ -668,196 +643,12 @@ fn attach(request: Request<Incoming>, shared: &Arc<Shared>, name: &str) -> Answe
         return failure(StatusCode::BAD_REQUEST, "the container does not run");
     };
     let (of_it, name) = (Arc::clone(shared), name.to_owned());
-    upgrade(request, shared.options.version, async move |stream| follow(stream, &of_it, &name, output).await)
-}
-
-/// Goes over to WebSocket.
-fn upgrade<F>(
-    mut request: Request<Incoming>,
-    version: u8,
-    serves: impl FnOnce(Socket) -> F + Send + 'static,
-) -> Answer
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let protocol = format!("v{version}.channel.k8s.io");
-    let header =
-        |name| request.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok());
-    let offered = header(SEC_WEBSOCKET_PROTOCOL).unwrap_or_default();
-    if !offered.split(',').any(|offer| offer.trim() == protocol) {
-        return failure(StatusCode::BAD_REQUEST, "no protocol in common");
-    }
-    let Some(key) = header(SEC_WEBSOCKET_KEY) else { return failure(StatusCode::BAD_REQUEST, "no key") };
-    let response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(UPGRADE, "websocket")
-        .header(CONNECTION, "Upgrade")
-        .header(SEC_WEBSOCKET_PROTOCOL, &protocol)
-        .header(SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
-        .body(Full::default().boxed())
-        .expect("a response");
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
-            serves(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await).await;
-        }
-    });
-    response
-}
-
-/// Hands on what a pod's own process prints, and what comes for it. Its standard input stays open when the connection
-/// ends (`stdinOnce` is not set).
-async fn follow(mut stream: Socket, shared: &Shared, name: &str, mut output: broadcast::Receiver<Vec<u8>>) {
-    loop {
-        tokio::select! {
-            printed = output.recv() => match printed {
-                Ok(message) => {
-                    if stream.send(Message::binary(message)).await.is_err() {
-                        return;
-                    }
-                }
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => {
-                    let _ = stream.close(None).await;
-                    return;
-                }
-            },
-            message = stream.next() => match message {
-                Some(Ok(Message::Binary(bytes))) => {
-                    if let (Some((0, bytes)), Some(main)) = (bytes.split_first(), shared.state().mains.get_mut(name)) {
-                        main.write(bytes);
-                    }
-                }
-                Some(Ok(_)) => {}
-                _ => return,
-            },
-        }
-    }
-}
-
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
-
-/// Runs a command, as a kubelet does: what it prints goes to the connection, and what comes to its standard input.
-async fn run(stream: Socket, shared: &Arc<Shared>, pod: String, program: &Program, command: Vec<String>) {
-    let mut process = match program {
-        Program::Tracer => {
-            assert_eq!(command[0], "/tracer");
-            Command::new(tracer::binary())
-        }
-        Program::Within(exec) => {
-            let mut process = Command::new(&exec[0]);
-            process.args(&exec[1..]).arg("/tracer");
-            process
-        }
-        Program::Script(script) => {
-            let mut process = Command::new("/bin/sh");
-            process.arg("-c").arg(format!("{FUNCTIONS}\n{script}")).arg("/tracer");
-            process
-        }
-        Program::Refused(..) => unreachable!("it was refused"),
-    };
-    process.args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    process.env_remove("RUST_LOG");
-    let mut child = process.spawn().expect("a program");
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
-    {
-        let mut state = shared.state();
-        state.running.insert(pid, pod);
-        state.executed.push(command);
-    }
-    let (mut sink, incoming) = stream.split();
-    let (sender, mut messages) = mpsc::channel::<Vec<u8>>(4);
-    let writes = tokio::spawn(async move {
-        let mut connected = true;
-        while let Some(message) = messages.recv().await {
-            // What nobody takes is thrown away: that alone must not end the program.
-            connected = connected && sink.send(Message::binary(message)).await.is_ok();
-        }
-        let _ = sink.close().await;
-    });
-    for channel in 0..4 {
-        let _ = sender.send(vec![channel]).await;
-    }
-    let stdout = tokio::spawn(copy(1, child.stdout.take().expect("piped"), sender.clone()));
-    let stderr = tokio::spawn(copy(2, child.stderr.take().expect("piped"), sender.clone()));
-    let stdin = child.stdin.take().expect("piped");
-    let kept = Arc::clone(shared);
-    let reads = tokio::spawn(async move {
-        let stdin = read(incoming, stdin).await;
-        if kept.options.keeps_stdin {
-            kept.state().kept.extend(stdin);
-        }
-    });
-    let _ = (stdout.await, stderr.await);
-    let status = child.wait().await.expect("our own child");
-    shared.state().running.remove(&pid);
-    let status = match status.code() {
-        Some(0) => json!({"metadata": {}, "status": "Success"}),
-        code => {
-            let code = code.unwrap_or(137).to_string();
-            json!({
-                "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-                "message": format!("command terminated with non-zero exit code: {code}"),
-                "details": {"causes": [{"reason": "ExitCode", "message": code}]},
-            })
-        }
-    };
-    let _ = sender.send([&[3], status.to_string().as_bytes()].concat()).await;
-    drop(sender);
-    let _ = writes.await;
-    reads.abort();
-}
-
-async fn copy(channel: u8, mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Vec<u8>>) {
-    let mut piece = vec![0; PIECE + 1];
-    piece[0] = channel;
-    while let Ok(count @ 1..) = from.read(&mut piece[1..]).await {
-        if to.send(piece[..=count].to_vec()).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Hands on what comes until the connection ends, or says that standard input does. Returns that, still open, in the
-/// first case.
-async fn read(mut incoming: SplitStream<Socket>, mut stdin: ChildStdin) -> Option<ChildStdin> {
-    while let Some(Ok(message)) = incoming.next().await {
-        let Message::Binary(bytes) = message else { continue };
-        match bytes.split_first() {
-            Some((0, bytes)) => {
-                // It may have ended.
-                let _ = stdin.write_all(bytes).await;
-                let _ = stdin.flush().await;
-            }
-            Some((255, [0])) => return None,
-            _ => {}
-        }
-    }
-    Some(stdin)
+    remote_command::upgrade(request, shared.options.version, async move |stream| {
+        remote_command::follow(stream, &of_it, &name, output).await;
+    })
 }
 
 /// The pairs of a query.
-fn parse_query(query: &str) -> Vec<(String, String)> {
-    let pair = |pair: &str| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key), decode(value))
-    };
-    query.split('&').filter(|text| !text.is_empty()).map(pair).collect()
-}
-
-/// By <https://url.spec.whatwg.org/#application/x-www-form-urlencoded>.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits: String = rest.by_ref().take(2).map(char::from).collect();
-                u8::from_str_radix(&digits, 16).expect("two hexadecimal digits")
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).expect("text")
+fn pairs(query: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }

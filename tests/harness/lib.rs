@@ -27,7 +27,7 @@
 //! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
 //! | [`envtest`] | a real API server, where there is one |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
-//! | [`tls`] | TLS before a server that has none |
+//! | [`loopback`], [`tls`] | servers on ports of our own; TLS before one that has none |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
@@ -53,6 +53,7 @@ pub mod docker;
 pub mod engine;
 pub mod envtest;
 pub mod leftovers;
+pub mod loopback;
 pub mod need;
 pub mod nested;
 mod objects;
@@ -61,6 +62,7 @@ mod objects;
 mod pins;
 pub mod podman;
 pub mod program;
+mod remote_command;
 pub mod runtime;
 pub mod scratch;
 pub mod shape;

@@ -2,22 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+use crate::loopback::Port;
+
 /// A port of the loopback interface whose connections are those of another one, over TLS. It ends when dropped.
 pub struct Tls {
-    address: SocketAddr,
+    port: Port,
     certificate: String,
-    _stop: oneshot::Sender<()>,
 }
 
 impl Tls {
@@ -33,26 +32,13 @@ impl Tls {
             .with_single_cert(vec![cert.der().clone()], key)
             .expect("they belong together");
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of our own");
-                ready.send(listener.local_addr().expect("an address")).expect("who starts it waits");
-                tokio::select! {
-                    () = serve(&listener, &acceptor, behind) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { address: is_ready.recv().expect("it starts"), certificate: cert.pem(), _stop: stop }
+        let port = Port::serve(async move |listener| serve(&listener, &acceptor, behind).await);
+        Self { port, certificate: cert.pem() }
     }
 
     /// Its address, as a kubeconfig has it.
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
+        format!("https://{}", self.port.address())
     }
 
     /// Its certificate, in PEM.

@@ -190,6 +190,13 @@ impl Launch {
         }
     }
 
+    /// `kubectl tracer` with these arguments, by this kubeconfig.
+    pub fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        let mut all: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        all.push(format!("--kubeconfig={}", kubeconfig.display()));
+        Self::new(&all).binary(kubectl_binary())
+    }
+
     /// In a mount namespace of its own, in which this shell command has been run.
     #[must_use]
     pub fn prelude(mut self, shell: &str) -> Self {
