@@ -7,6 +7,7 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::{
@@ -15,7 +16,14 @@ use rustix::{
     io::Errno,
     pipe::{fcntl_getpipe_size, fcntl_setpipe_size},
 };
+use tokio::{
+    sync::oneshot::{self, error::RecvError},
+    time::timeout,
+};
+use tracing::warn;
 
+/// How long the end may take without any progress: when standard output does not take what is left.
+const END_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked whether whoever waits to write shall go on waiting.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -48,14 +56,27 @@ pub fn write(bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// How many bytes were taken so far: more than before, if whoever reads makes progress.
-pub fn taken() -> u64 {
-    TAKEN.load(Ordering::Relaxed)
-}
-
-/// Has what waits to be written fail, now and from now on, as far as standard output is a pipe.
-pub fn give_up() {
-    GIVEN_UP.store(true, Ordering::Relaxed);
+/// Waits for what whoever writes says at the end, as long as there is progress: bytes that are taken, or a change of
+/// `handled`. Then what waits to be written fails, now and from now on, as far as standard output is a pipe. None if
+/// even so there is no end.
+pub async fn finished<T>(
+    end: &mut oneshot::Receiver<T>,
+    handled: impl Fn() -> u64,
+) -> Option<Result<T, RecvError>> {
+    let progress = || (TAKEN.load(Ordering::Relaxed), handled());
+    let (mut before, mut given_up) = (progress(), false);
+    loop {
+        match timeout(END_PATIENCE, &mut *end).await {
+            Ok(ended) => return Some(ended),
+            Err(_) if progress() != before => before = progress(),
+            Err(_) if given_up => return None,
+            Err(_) => {
+                warn!("standard output takes nothing more: events that are left count as lost");
+                GIVEN_UP.store(true, Ordering::Relaxed);
+                given_up = true;
+            }
+        }
+    }
 }
 
 /// How standard output is written to. Who waits in writing can neither stop nor tell how much was taken, so nobody waits

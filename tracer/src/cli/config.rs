@@ -12,7 +12,7 @@ use crate::{
     error::Usage,
     list,
     observe::{Limits, Scope},
-    render::{ContainerRenderer, EventRenderer, Format},
+    render::{ContainerRenderer, EventRenderer, Format, ListOf},
     runtime::RUNTIMES,
     trace::{self, TRACERS, Tracer},
 };
@@ -53,7 +53,8 @@ pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Resu
 pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result<list::Config, Usage> {
     let OutputArgs { output, no_headers, .. } = &args.output;
     let node = node(on);
-    let renderer = ContainerRenderer::new(output, &node, !no_headers, terminal_width(), args.watch);
+    let renderer =
+        ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal_width(), args.watch);
     Ok(list::Config {
         renderer: renderer.map_err(option("--output"))?,
         node,
@@ -65,7 +66,7 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
 }
 
 const fn limits(args: &OutputArgs, on: &NodeArgs) -> Limits {
-    Limits { timeout: args.timeout, lease: on.lease }
+    Limits { timeout: args.timeout, lease: on.lease.lease }
 }
 
 fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {

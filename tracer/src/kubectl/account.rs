@@ -1,9 +1,8 @@
 //! What is known of the events of all nodes: how many each saw, and what became of them on the way.
 
-use std::{
-    ops::AddAssign,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{ops::AddAssign, sync::atomic::Ordering};
+
+use crate::trace::Written;
 
 /// The numbers of a node's closing line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +76,10 @@ impl Account {
     }
 
     /// The sum, with what became of the lines that came: seen = emitted + filtered + lost.
-    pub(super) fn sum(&self, tally: &Tally) -> Sum {
+    pub(super) fn sum(&self, written: &Written) -> Sum {
         let seen = self.arrived + self.filtered + self.lost;
-        let emitted = u128::from(tally.emitted.load(Ordering::Relaxed));
-        let filtered = self.filtered + u128::from(tally.filtered.load(Ordering::Relaxed));
+        let emitted = u128::from(written.emitted.load(Ordering::Relaxed));
+        let filtered = self.filtered + u128::from(written.filtered.load(Ordering::Relaxed));
         // What is left, so with lines that the writer has not come to.
         Sum { seen, emitted, filtered, lost: seen.saturating_sub(emitted + filtered) }
     }
@@ -98,15 +97,6 @@ impl AddAssign for Account {
     }
 }
 
-/// What became of the events that came to be shown.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Shown.
-    pub(super) emitted: AtomicU64,
-    /// Not asked for any more.
-    pub(super) filtered: AtomicU64,
-}
-
 /// The closing line's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sum {
@@ -121,6 +111,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn written(emitted: u64, filtered: u64) -> Written {
+        Written { emitted: emitted.into(), filtered: filtered.into(), ..Written::default() }
+    }
 
     #[test]
     fn a_closing_line_is_told_from_what_looks_like_one() {
@@ -143,8 +137,8 @@ mod tests {
         let closing = Some(Closing { emitted: 10, filtered: 5, lost: 1 });
         let mut account = Account::default();
         account.add(&Run { arrived: 7, told_lost: 1, closing, ready: true });
-        let tally = Tally { emitted: 6.into(), filtered: 1.into() };
-        assert_eq!(account.sum(&tally), Sum { seen: 16, emitted: 6, filtered: 6, lost: 4 });
+        let written = written(6, 1);
+        assert_eq!(account.sum(&written), Sum { seen: 16, emitted: 6, filtered: 6, lost: 4 });
         assert_eq!(account.open, 0);
     }
 
@@ -153,8 +147,8 @@ mod tests {
         let mut account = Account::default();
         account.add(&Run { arrived: 7, told_lost: 2, closing: None, ready: true });
         account.add(&Run::default());
-        let tally = Tally { emitted: 7.into(), filtered: 0.into() };
-        assert_eq!(account.sum(&tally), Sum { seen: 9, emitted: 7, filtered: 0, lost: 2 });
+        let written = written(7, 0);
+        assert_eq!(account.sum(&written), Sum { seen: 9, emitted: 7, filtered: 0, lost: 2 });
         assert_eq!((account.open, account.arrived_open), (1, 7));
     }
 
@@ -170,7 +164,7 @@ mod tests {
             }
             let emitted = arrived_in_all / (u64::from(parts.0) + 2);
             let filtered = arrived_in_all / (u64::from(parts.1) + 2);
-            let sum = account.sum(&Tally { emitted: emitted.into(), filtered: filtered.into() });
+            let sum = account.sum(&written(emitted, filtered));
             prop_assert_eq!(sum.seen, sum.emitted + sum.filtered + sum.lost);
             prop_assert_eq!(sum.emitted, u128::from(emitted));
         }

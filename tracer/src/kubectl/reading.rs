@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::{
         containers::{ContainerType, Isolation, Nested, Source, Unknown},
-        render::{ContainerRenderer, ContainerRow},
+        render::{ContainerRenderer, ContainerRow, ListOf},
     };
 
     fn any_listed() -> impl Strategy<Value = Listed> {
@@ -170,7 +170,7 @@ mod tests {
         fn containers_that_were_read_back_are_the_same(listed in any_listed(), watch: bool) {
             let Listed { event, container, pid, started } = &listed;
             let row = ContainerRow { node: "n", event: *event, container, pid: *pid, started: *started, now: 0 };
-            let mut renderer = ContainerRenderer::new("json", "n", true, None, watch).unwrap();
+            let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", true, None, watch).unwrap();
             let (mut out, mut batch) = (Vec::new(), Batch::new("n".into()));
             renderer.begin(&[row], &mut out).unwrap();
             Reading::Containers.read(out.trim_ascii_end(), &mut batch).unwrap();

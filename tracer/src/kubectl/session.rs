@@ -18,12 +18,11 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    account::{Account, Tally},
+    account::Account,
     agents::{self, Agent, AgentEvents, Agents, Place, Target},
     args::{Common, NodesArgs},
     cluster::Cluster,
     ephemeral::over_agents,
-    is_verbose,
     node::{Node, ROOM, Report, Shared, come},
     reading::Reading,
     remote::Remote,
@@ -37,24 +36,22 @@ use crate::{
     },
     error::Unsupported,
     observe::{End, Limits, spawn},
-    render::{self, ContainerRenderer},
+    render::{self, ContainerRenderer, ListOf},
     stdout,
-    trace::{Stop, Tracer},
+    trace::{Stop, Tracer, Written},
 };
 
 /// How many nodes may be asked to start at a time.
 const STARTING: usize = 64;
 /// How long the word that all nodes are ready waits for the last of them.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the writer may make no progress at the end.
-const WRITER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// `kubectl tracer trace`.
 pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     // Wrong usage is told before anybody is asked.
-    let checked = config::trace(args, &NodeArgs::default(), is_verbose(common))?;
+    let checked = config::trace(args, &NodeArgs::default(), common.log.is_verbose())?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
-    let remote = Remote::trace(args, &namespaces, nodes.lease, common);
+    let remote = Remote::trace(args, &namespaces, nodes.lease, common.log);
     let tracer = checked.tracer;
     let plan = Plan {
         remote,
@@ -75,9 +72,9 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let checked = config::list(args, &NodeArgs::default(), is_verbose(common))?;
+    let checked = config::list(args, &NodeArgs::default(), common.log.is_verbose())?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
-    let remote = Remote::list(args, &namespaces, nodes.lease, common);
+    let remote = Remote::list(args, &namespaces, nodes.lease, common.log);
     let plan = Plan {
         remote,
         kind: Kind::Containers,
@@ -88,7 +85,7 @@ pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) ->
     let view = |widest: &str| {
         let (output, header) = (&args.output.output, !args.output.no_headers);
         let terminal = config::terminal_width();
-        let renderer = ContainerRenderer::of_nodes(output, widest, header, terminal, args.watch);
+        let renderer = ContainerRenderer::new(ListOf::Cluster, output, widest, header, terminal, args.watch);
         Ok(View::Containers { renderer: renderer.map_err(anyhow::Error::msg)?, waiting: Some(Vec::new()) })
     };
     over_agents(&cluster, nodes, common, async |place| {
@@ -172,7 +169,7 @@ struct Session<'a> {
     tasks: JoinSet<(Arc<str>, Account)>,
     reports: mpsc::UnboundedReceiver<(Arc<str>, Report)>,
     ending: watch::Sender<bool>,
-    tally: Arc<Tally>,
+    shown: Arc<Written>,
     /// Tells that showing has come to an end by itself.
     stopped: oneshot::Receiver<Stop>,
     /// Tells that the writer has ended.
@@ -206,8 +203,8 @@ impl<'a> Session<'a> {
         let (messages, to_write) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (finish, written) = oneshot::channel();
-        let tally = Arc::new(Tally::default());
-        let writer = Writer::new(view(widest)?, plan.max_events, Arc::clone(&tally), stop);
+        let shown = Arc::new(Written::default());
+        let writer = Writer::new(view(widest)?, plan.max_events, Arc::clone(&shown), stop);
         stdout::prepare();
         spawn("output", move || {
             writer.run(to_write);
@@ -238,7 +235,7 @@ impl<'a> Session<'a> {
             tasks: JoinSet::new(),
             reports,
             ending,
-            tally,
+            shown,
             stopped,
             written,
             end,
@@ -417,9 +414,10 @@ impl<'a> Session<'a> {
         }
         // The writer ends when nobody is left who tells it anything.
         drop(self.shared);
-        wait_written(&mut self.written).await;
+        // What it does not come to any more is lost.
+        let _ = stdout::finished(&mut self.written, || 0).await;
         if matches!(self.plan.kind, Kind::Events(_)) {
-            add_up(&accounts, &self.tally);
+            add_up(&accounts, &self.shown);
         }
         result
     }
@@ -442,24 +440,8 @@ impl Known {
     }
 }
 
-/// Waits for the writer, as long as it makes progress.
-async fn wait_written(written: &mut oneshot::Receiver<()>) {
-    let (mut taken, mut given_up) = (stdout::taken(), false);
-    while tokio::time::timeout(WRITER_PATIENCE, &mut *written).await.is_err() {
-        if stdout::taken() != taken {
-            taken = stdout::taken();
-        } else if given_up {
-            return;
-        } else {
-            warn!("standard output takes nothing more: events that are left count as lost");
-            stdout::give_up();
-            given_up = true;
-        }
-    }
-}
-
 /// Says what is known of all events.
-fn add_up(accounts: &BTreeMap<Arc<str>, Account>, tally: &Tally) {
+fn add_up(accounts: &BTreeMap<Arc<str>, Account>, shown: &Written) {
     let mut all = Account::default();
     for (node, account) in accounts {
         let Account { open, arrived_open, malformed, dropped, .. } = account;
@@ -473,7 +455,7 @@ fn add_up(accounts: &BTreeMap<Arc<str>, Account>, tally: &Tally) {
         }
         all += *account;
     }
-    let sum = all.sum(tally);
+    let sum = all.sum(shown);
     say(&format!("seen {} emitted {} filtered {} lost {}", sum.seen, sum.emitted, sum.filtered, sum.lost));
 }
 

@@ -9,19 +9,13 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::{
-    account::Tally,
-    reading::{Batch, Item, Listed},
-};
+use super::reading::{Batch, Item, Listed};
 use crate::{
     clock::WallClock,
     render::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row, line},
     stdout,
-    trace::{Event, Stop, Tracer},
+    trace::{Event, Outlet, Stop, Tracer, Written},
 };
-
-/// Text that is written at once at the latest when there is this much of it.
-const BUFFER: usize = 64 * 1024;
 
 /// What the writer is told.
 #[derive(Debug)]
@@ -43,47 +37,26 @@ pub(super) enum View {
 /// Shows and writes, many lines at a time.
 pub(super) struct Writer {
     view: View,
-    tally: Arc<Tally>,
+    written: Arc<Written>,
     clock: WallClock,
-    /// Rendered, not yet written.
-    buffer: Vec<u8>,
-    /// Where in `buffer` each event ends.
-    ends: Vec<usize>,
-    /// Events that may still be shown.
-    left: Option<u64>,
-    /// Taken once showing has come to its end.
-    stop: Option<oneshot::Sender<Stop>>,
-    /// Whether standard output takes nothing more.
-    closed: bool,
-    /// Whether that is so although somebody asks for more.
-    failed: bool,
+    outlet: Outlet,
 }
 
 impl Writer {
-    /// Counts in `tally`; shows `max_events` at the most. `stop` is told when that comes to an end by itself.
+    /// Counts in `written`; shows `max_events` at the most. `stop` is told when that comes to an end by itself.
     pub(super) fn new(
         view: View,
         max_events: Option<u64>,
-        tally: Arc<Tally>,
+        written: Arc<Written>,
         stop: oneshot::Sender<Stop>,
     ) -> Self {
-        Self {
-            view,
-            tally,
-            clock: WallClock::new(),
-            buffer: Vec::with_capacity(2 * BUFFER),
-            ends: Vec::new(),
-            left: max_events,
-            stop: Some(stop),
-            closed: false,
-            failed: false,
-        }
+        Self { view, written, clock: WallClock::new(), outlet: Outlet::new(max_events, stdout::write, stop) }
     }
 
     /// Shows what comes, until nobody is left who tells.
     pub(super) fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
         if let View::Events { renderer, .. } = &self.view {
-            renderer.begin(&mut self.buffer);
+            renderer.begin(self.outlet.text());
         }
         self.flush();
         while let Some(message) = messages.blocking_recv() {
@@ -123,9 +96,8 @@ impl Writer {
                     let row = Row { timestamp, node: &node, kind: tracer.name(), event: &event, container };
                     // A panic while the lock was held would have ended the process.
                     let mut kept = about.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    let start = self.buffer.len();
-                    let shown = renderer.row(&row, &mut kept, &mut self.buffer);
-                    self.shown(start, shown);
+                    let shown = self.outlet.show(|out| renderer.row(&row, &mut kept, out));
+                    self.shown(shown);
                 }
             }
         }
@@ -133,38 +105,27 @@ impl Writer {
 
     /// Whether one more is to be shown; otherwise it is counted.
     fn is_asked_for(&self) -> bool {
-        let is_over = self.stop.is_none();
-        if is_over && !self.failed {
-            self.tally.filtered.fetch_add(1, Ordering::Relaxed);
+        // What cannot be written is lost, as what is left of the sum.
+        if self.outlet.is_over() {
+            self.written.filtered.fetch_add(1, Ordering::Relaxed);
         }
-        !is_over
+        !self.outlet.is_over() && !self.outlet.has_failed()
     }
 
-    /// One more has been rendered, from `start` on.
-    fn shown(&mut self, start: usize, result: io::Result<()>) {
-        if let Err(error) = result {
+    /// One more has been rendered, or could not be.
+    fn shown(&mut self, result: io::Result<bool>) {
+        match result {
+            Ok(false) => {}
+            Ok(true) => self.flush(),
             // Lost, as what is left of the sum.
-            warn!("an event cannot be shown: {error}");
-            self.buffer.truncate(start);
-            return;
-        }
-        self.ends.push(self.buffer.len());
-        if self.buffer.len() >= BUFFER {
-            self.flush();
-        }
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-            if *left == 0 {
-                self.flush();
-                self.end(Stop::MaxEvents);
-            }
+            Err(error) => warn!("an event cannot be shown: {error}"),
         }
     }
 
     fn lost(&mut self, timestamp: Option<i128>, node: &str, lost: &Lost) {
         let timestamp = timestamp.unwrap_or_else(|| self.clock.now());
         let result = match &mut self.view {
-            View::Events { renderer, .. } => renderer.lost(timestamp, node, lost, &mut self.buffer),
+            View::Events { renderer, .. } => renderer.lost(timestamp, node, lost, self.outlet.text()),
             View::Containers { .. } => Ok(false),
         };
         if !matches!(result, Ok(true)) {
@@ -183,9 +144,9 @@ impl Writer {
             return;
         }
         self.clock.adjust();
-        let start = self.buffer.len();
-        let result = renderer.row(&row(node, &listed, self.clock.now()), &mut self.buffer);
-        self.shown(start, result);
+        let now = self.clock.now();
+        let shown = self.outlet.show(|out| renderer.row(&row(node, &listed, now), out));
+        self.shown(shown);
     }
 
     /// Shows the containers that have waited for each other.
@@ -201,7 +162,7 @@ impl Writer {
         let now = self.clock.now();
         let rows: Vec<ContainerRow<'_>> =
             listed.iter().map(|(node, listed)| row(node, listed, now)).collect();
-        if let Err(error) = renderer.begin(&rows, &mut self.buffer) {
+        if let Err(error) = renderer.begin(&rows, self.outlet.text()) {
             warn!("the containers cannot be shown: {error}");
         }
     }
@@ -209,33 +170,7 @@ impl Writer {
     /// Writes what there is.
     fn flush(&mut self) {
         self.clock.adjust();
-        let (written, result) = if self.closed { (0, Ok(())) } else { stdout::write(&self.buffer) };
-        let emitted = self.ends.partition_point(|end| *end <= written);
-        let left = (self.ends.len() - emitted) as u64;
-        self.ends.clear();
-        self.buffer.clear();
-        self.tally.emitted.fetch_add(emitted as u64, Ordering::Relaxed);
-        match result {
-            Ok(()) => drop(self.tally.filtered.fetch_add(left, Ordering::Relaxed)),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.tally.filtered.fetch_add(left, Ordering::Relaxed);
-                self.closed = true;
-                self.end(Stop::Closed);
-            }
-            Err(error) => {
-                self.closed = true;
-                // What comes after the last event that was asked for is not missed.
-                self.failed = self.stop.is_some();
-                self.end(Stop::Failed(error));
-            }
-        }
-    }
-
-    fn end(&mut self, reason: Stop) {
-        if let Some(stop) = self.stop.take() {
-            // Nobody listens if the session is at its end anyway.
-            let _ = stop.send(reason);
-        }
+        self.outlet.flush(&self.written);
     }
 }
 

@@ -15,6 +15,15 @@ use crate::containers::{Container, Pod};
 #[derive(Clone, Copy, Debug)]
 pub enum Containers {}
 
+/// What is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListOf {
+    /// The containers of one node.
+    Node,
+    /// Those of several, of which the usual columns tell the name.
+    Cluster,
+}
+
 /// A container with all that is shown of it.
 #[derive(Debug)]
 pub struct ContainerRow<'a> {
@@ -163,31 +172,9 @@ pub struct ContainerRenderer {
 
 impl ContainerRenderer {
     /// As `-o` says. `terminal` is the width of the terminal that it is shown on, if one; with `watch` rows say what
-    /// happened.
+    /// happened. `node` is the node's name, or the longest one.
     pub fn new(
-        output: &str,
-        node: &str,
-        header: bool,
-        terminal: Option<usize>,
-        watch: bool,
-    ) -> Result<Self, String> {
-        Self::with(&NARROW, output, node, header, terminal, watch)
-    }
-
-    /// Likewise, for those of several nodes: the usual columns tell which one, too. `node` is the longest name.
-    #[cfg(feature = "kubectl")]
-    pub fn of_nodes(
-        output: &str,
-        node: &str,
-        header: bool,
-        terminal: Option<usize>,
-        watch: bool,
-    ) -> Result<Self, String> {
-        Self::with(&[&[Column::NODE], &NARROW[..]].concat(), output, node, header, terminal, watch)
-    }
-
-    fn with(
-        narrow: &[Of],
+        of: ListOf,
         output: &str,
         node: &str,
         header: bool,
@@ -195,8 +182,12 @@ impl ContainerRenderer {
         watch: bool,
     ) -> Result<Self, String> {
         let event = if watch { &[EVENT][..] } else { &[] };
-        let all =
-            Columns { narrow: [event, narrow].concat(), wide: [event, &WIDE].concat(), further: Vec::new() };
+        let nodes = if of == ListOf::Cluster { &[Column::NODE][..] } else { &[] };
+        let all = Columns {
+            narrow: [event, nodes, &NARROW].concat(),
+            wide: [event, &WIDE].concat(),
+            further: Vec::new(),
+        };
         let table = |layout: &Layout| Table::of_columns(layout, all, node, terminal, header);
         Ok(Self { renderer: Renderer::new(&Format::parse(output)?, table)?, watch })
     }
@@ -264,7 +255,7 @@ mod tests {
     }
 
     fn shown(output: &str, terminal: Option<usize>, watch: bool, rows: &[ContainerRow<'_>]) -> String {
-        let mut renderer = ContainerRenderer::new(output, "n1", true, terminal, watch).unwrap();
+        let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", true, terminal, watch).unwrap();
         let mut out = Vec::new();
         renderer.begin(rows, &mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -306,7 +297,7 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
         let deleted = ContainerRow { event: Some(ContainerEvent::Deleted), ..row(&container) };
         let text = shown("columns", None, true, &[]);
         assert!(text.starts_with("EVENT    NAMESPACE        POD "), "{text}");
-        let mut renderer = ContainerRenderer::new("wide", "n1", false, None, true).unwrap();
+        let mut renderer = ContainerRenderer::new(ListOf::Node, "wide", "n1", false, None, true).unwrap();
         let mut out = Vec::new();
         renderer.begin(&[], &mut out).unwrap();
         renderer.row(&deleted, &mut out).unwrap();
@@ -348,7 +339,8 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
         let container = of_pod();
         let text = shown("custom-columns=containerid,AGE,labels", None, false, &[row(&container)]);
         assert_eq!(text.lines().nth(1).unwrap(), format!("{ID}/inner 5d  app=web,tier="));
-        let error = |output: &str| ContainerRenderer::new(output, "n1", true, None, false).unwrap_err();
+        let error =
+            |output: &str| ContainerRenderer::new(ListOf::Node, output, "n1", true, None, false).unwrap_err();
         assert!(error("custom-columns=COMM").contains("CONTAINERID"));
         assert!(error("custom-columns=EVENT").contains("EVENT"), "it is there only while watching");
         assert!(error("xml").contains("jsonpretty"));
@@ -424,7 +416,7 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
             terminal in 160..400_usize,
         ) {
             let rows = rows(&containers);
-            let mut renderer = ContainerRenderer::new(output, "n1", true, Some(terminal), watch).unwrap();
+            let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", true, Some(terminal), watch).unwrap();
             let mut out = Vec::new();
             // The last one comes when the columns have their width.
             let (last, first) = rows.split_last().map_or((None, &[][..]), |(last, first)| (Some(last), first));

@@ -21,7 +21,7 @@ use std::{borrow::Cow, io};
 use serde::Serialize;
 
 pub use columns::{Column, Layout, Rows, Table};
-pub use containers::{ContainerEvent, ContainerRenderer, ContainerRow, Containers};
+pub use containers::{ContainerEvent, ContainerRenderer, ContainerRow, Containers, ListOf};
 pub use event_table::EventTable;
 pub use events::{EventRenderer, Events, Kept, Row};
 pub use format::{Document, Format};

@@ -5,6 +5,7 @@
 mod exec;
 mod known;
 mod open;
+mod outlet;
 #[cfg(feature = "kubectl")]
 pub mod read;
 mod router;
@@ -22,9 +23,10 @@ use tracer_common::{
 };
 
 pub use known::Knowledge;
+pub use outlet::{Outlet, Output, Stop, Written};
 pub use router::Router;
 pub use session::{Config, run};
-pub use sink::{Output, Sink, Stop, Tally};
+pub use sink::{Sink, Tally};
 
 use crate::{
     render::{Call, Column, Memo},

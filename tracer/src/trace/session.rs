@@ -1,14 +1,15 @@
 //! One run of `tracer trace`: load, attach, say so, show events until told to stop, and account for all of them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use tokio::{runtime::Runtime, sync::oneshot};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Tracer,
-    sink::{Sink, Stop, Tally},
+    outlet::Stop,
+    sink::{Sink, Tally},
     stream::Stream,
 };
 use crate::{
@@ -19,9 +20,6 @@ use crate::{
     render::EventRenderer,
     stdout,
 };
-
-/// How long the end may take without any progress: when standard output does not take what is left.
-const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to trace, and how to show it.
 #[derive(Debug)]
@@ -155,28 +153,13 @@ impl Session {
     /// Waits until the last event has been handled, as long as there is progress. Returns how that went, and whether some
     /// are left.
     async fn finished(&mut self) -> (anyhow::Result<()>, bool) {
-        let mut given_up = false;
-        let mut progress = self.progress();
-        loop {
-            match tokio::time::timeout(END_PATIENCE, &mut self.finished).await {
-                Ok(Ok(result)) => return (result, false),
-                Ok(Err(_)) => {
-                    return (Err(anyhow!("the thread that shows events has ended without a word")), true);
-                }
-                Err(_) if self.progress() != progress => progress = self.progress(),
-                Err(_) if given_up => return (Ok(()), true),
-                Err(_) => {
-                    warn!("standard output takes nothing more: events that are left count as lost");
-                    stdout::give_up();
-                    given_up = true;
-                }
-            }
+        let tally = Arc::clone(&self.tally);
+        let handled = || tally.emitted() + tally.filtered() + tally.lost();
+        match stdout::finished(&mut self.finished, handled).await {
+            Some(Ok(result)) => (result, false),
+            Some(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a word")), true),
+            None => (Ok(()), true),
         }
-    }
-
-    /// What has changed when events have been handled or written.
-    fn progress(&self) -> (u64, u64) {
-        (stdout::taken(), self.tally.emitted() + self.tally.filtered() + self.tally.lost())
     }
 
     /// Logs every counter.

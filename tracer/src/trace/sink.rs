@@ -1,48 +1,29 @@
 //! Where events end: shown, filtered, or lost, each counted.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Event, Tracer};
+use super::{
+    Event, Tracer,
+    outlet::{Outlet, Output, Stop, Written, add},
+};
 use crate::{
     clock::WallClock,
     containers::Container,
     render::{EventRenderer, Kept, Lost, Row},
 };
 
-/// Text that is written at once at the latest when there is this much of it.
-const BUFFER: usize = 64 * 1024;
-
-/// Takes text. Returns how many bytes of it were taken, all of them unless there is an error.
-pub type Output = fn(&[u8]) -> (usize, io::Result<()>);
-
-/// Why showing events came to an end by itself.
-#[derive(Debug)]
-pub enum Stop {
-    /// As many were shown as were asked for.
-    MaxEvents,
-    /// Who read them has gone.
-    Closed,
-    /// They could not be written.
-    Failed(io::Error),
-}
-
 /// What became of the events that reached user space. Every one is counted once.
 #[derive(Debug, Default)]
 pub struct Tally {
-    emitted: AtomicU64,
-    filtered: AtomicU64,
+    written: Written,
     unattributed: AtomicU64,
     malformed: AtomicU64,
-    output: AtomicU64,
     /// Lost in the kernel when nobody asked for more: they count as filtered.
     unasked: AtomicU64,
 }
@@ -50,12 +31,12 @@ pub struct Tally {
 impl Tally {
     /// Shown.
     pub fn emitted(&self) -> u64 {
-        self.emitted.load(Ordering::Relaxed)
+        self.written.emitted.load(Ordering::Relaxed)
     }
 
     /// Filtered in user space, with what was lost in the kernel when nobody asked for more.
     pub fn filtered(&self) -> u64 {
-        self.filtered.load(Ordering::Relaxed) + self.unasked()
+        self.written.filtered.load(Ordering::Relaxed) + self.unasked()
     }
 
     /// What the kernel counts as lost, and nobody asked for.
@@ -69,7 +50,7 @@ impl Tally {
         [
             ("unattributed", count(&self.unattributed)),
             ("malformed", count(&self.malformed)),
-            ("output", count(&self.output)),
+            ("output", count(&self.written.lost)),
         ]
     }
 
@@ -77,10 +58,6 @@ impl Tally {
     pub fn lost(&self) -> u64 {
         self.lost_by_reason().iter().map(|(_, count)| count).sum()
     }
-}
-
-fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
 }
 
 /// Renders events and writes them to standard output, many at a time.
@@ -95,19 +72,7 @@ pub struct Sink {
     tally: Arc<Tally>,
     /// Filtered here since that was last added to `tally`.
     filtered: u64,
-    output: Output,
-    /// Rendered, not yet written.
-    buffer: Vec<u8>,
-    /// Where in `buffer` each event ends.
-    ends: Vec<usize>,
-    /// Events that may still be shown.
-    left: Option<u64>,
-    /// Taken once showing events has come to its end.
-    stop: Option<oneshot::Sender<Stop>>,
-    /// Whether standard output takes nothing more.
-    closed: bool,
-    /// Whether that is so although somebody asks for more.
-    failed: bool,
+    outlet: Outlet,
 }
 
 impl Sink {
@@ -122,8 +87,8 @@ impl Sink {
         output: Output,
         stop: oneshot::Sender<Stop>,
     ) -> Self {
-        let mut buffer = Vec::with_capacity(2 * BUFFER);
-        renderer.begin(&mut buffer);
+        let mut outlet = Outlet::new(max_events, output, stop);
+        renderer.begin(outlet.text());
         Self {
             tracer,
             renderer,
@@ -132,13 +97,7 @@ impl Sink {
             clock: WallClock::new(),
             tally,
             filtered: 0,
-            output,
-            buffer,
-            ends: Vec::new(),
-            left: max_events,
-            stop: Some(stop),
-            closed: false,
-            failed: false,
+            outlet,
         }
     }
 
@@ -159,7 +118,7 @@ impl Sink {
 
     /// Whether nobody asks for more events.
     pub(super) const fn is_over(&self) -> bool {
-        self.stop.is_none() && !self.failed
+        self.outlet.is_over()
     }
 
     /// Events that were lost in the kernel after that.
@@ -199,8 +158,8 @@ impl Sink {
 
     /// Shows an event. `kept` is what rows have of its container.
     pub fn show(&mut self, event: &Event<'_>, container: Option<&Container>, kept: &mut Kept) {
-        if self.failed {
-            add(&self.tally.output, 1);
+        if self.outlet.has_failed() {
+            add(&self.tally.written.lost, 1);
             return;
         }
         if self.is_over() {
@@ -209,22 +168,12 @@ impl Sink {
         }
         let timestamp = self.clock.from_boot(event.header.timestamp);
         let row = Row { timestamp, node: &self.node, kind: self.tracer.name(), event, container };
-        let len = self.buffer.len();
-        if let Err(error) = self.renderer.row(&row, kept, &mut self.buffer) {
-            warn!("an event cannot be shown: {error}");
-            self.buffer.truncate(len);
-            add(&self.tally.malformed, 1);
-            return;
-        }
-        self.ends.push(self.buffer.len());
-        if self.buffer.len() >= BUFFER {
-            self.flush();
-        }
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-            if *left == 0 {
-                self.flush();
-                self.end(Stop::MaxEvents);
+        match self.outlet.show(|out| self.renderer.row(&row, kept, out)) {
+            Ok(false) => {}
+            Ok(true) => self.flush(),
+            Err(error) => {
+                warn!("an event cannot be shown: {error}");
+                add(&self.tally.malformed, 1);
             }
         }
     }
@@ -232,7 +181,7 @@ impl Sink {
     /// Tells of what was lost: in the stream where it has a form for that, else on standard error.
     pub fn lost(&mut self, lost: &Lost) {
         let now = self.clock.now();
-        match self.renderer.lost(now, &self.node, lost, &mut self.buffer) {
+        match self.renderer.lost(now, &self.node, lost, self.outlet.text()) {
             Ok(true) => {}
             Ok(false) => warn!("lost {} of {}: {}", lost.count, lost.hook, lost.reason),
             Err(error) => warn!("lost {} of {}: {} ({error})", lost.count, lost.hook, lost.reason),
@@ -242,35 +191,7 @@ impl Sink {
     /// Writes what there is, and brings the tally up to date.
     pub fn flush(&mut self) {
         self.clock.adjust();
-        add(&self.tally.filtered, std::mem::take(&mut self.filtered));
-        let (written, result) = if self.closed { (0, Ok(())) } else { (self.output)(&self.buffer) };
-        let emitted = self.ends.partition_point(|end| *end <= written);
-        let left = (self.ends.len() - emitted) as u64;
-        self.ends.clear();
-        self.buffer.clear();
-        add(&self.tally.emitted, emitted as u64);
-        match result {
-            // Nobody has asked for more, or nobody reads any more.
-            Ok(()) => add(&self.tally.filtered, left),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                add(&self.tally.filtered, left);
-                self.closed = true;
-                self.end(Stop::Closed);
-            }
-            Err(error) => {
-                add(&self.tally.output, left);
-                self.closed = true;
-                // What comes after the last event that was asked for is not missed.
-                self.failed = self.stop.is_some();
-                self.end(Stop::Failed(error));
-            }
-        }
-    }
-
-    fn end(&mut self, reason: Stop) {
-        if let Some(stop) = self.stop.take() {
-            // Nobody listens if the session is at its end anyway.
-            let _ = stop.send(reason);
-        }
+        add(&self.tally.written.filtered, std::mem::take(&mut self.filtered));
+        self.outlet.flush(&self.tally.written);
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use tracer::{
     containers::{Container, Pod, Unknown},
-    render::{ContainerRenderer, ContainerRow},
+    render::{ContainerRenderer, ContainerRow, ListOf},
 };
 use unicode_width::UnicodeWidthChar;
 
@@ -74,7 +74,8 @@ pub fn check_yaml(text: &[u8]) -> Vec<Value> {
 pub fn check_container(container: &Container) {
     let row = ContainerRow { node: "worker-1", event: None, container, pid: 7, started: Some(0), now: 1 };
     let show = |output: &str, terminal: Option<usize>| {
-        let mut renderer = ContainerRenderer::new(output, "worker-1", true, terminal, false).unwrap();
+        let mut renderer =
+            ContainerRenderer::new(ListOf::Node, output, "worker-1", true, terminal, false).unwrap();
         let mut text = Vec::new();
         renderer.begin(std::slice::from_ref(&row), &mut text).unwrap();
         text
