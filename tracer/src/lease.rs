@@ -40,6 +40,12 @@ pub(crate) fn parse_term(text: &str) -> Result<Duration, String> {
     Ok(term)
 }
 
+/// As [`parse_term`] reads it, without blanks.
+#[cfg(feature = "kubectl")]
+pub(crate) fn format_term(term: Duration) -> String {
+    humantime::format_duration(term).to_string().replace(' ', "")
+}
+
 /// A lease that is held.
 #[derive(Debug)]
 pub struct Lease(oneshot::Receiver<Over>);

@@ -14,12 +14,26 @@ use crate::{bpf::Hook, lease, trace::TRACERS};
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct LogArgs {
     /// Log more to standard error; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
+    pub(crate) verbose: u8,
     /// Log errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub(super) quiet: bool,
+    pub(crate) quiet: bool,
+}
+
+impl LogArgs {
+    /// Whether it is more than usual.
+    pub(crate) const fn is_verbose(self) -> bool {
+        self.verbose > 0
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -31,7 +45,7 @@ pub(super) enum Command {
     /// Tell what this kernel and this user allow, what is missing, and how to get it
     Doctor,
     /// Do nothing but be there, so that tracer can be run in this container
-    Agent(AgentArgs),
+    Agent(LeaseArgs),
     #[command(flatten)]
     Generate(Generate),
 }
@@ -52,6 +66,13 @@ pub(crate) struct NodeArgs {
     /// The node's name, instead of the host name
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) lease: LeaseArgs,
+}
+
+/// For how long whoever started it may say nothing.
+#[derive(Clone, Copy, Debug, Default, ClapArgs)]
+pub(crate) struct LeaseArgs {
     /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long: for who runs tracer from afar,
     /// and may vanish
     #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
@@ -107,13 +128,6 @@ pub(crate) struct TraceArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) runtimes: RuntimeArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct AgentArgs {
-    /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long
-    #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
-    pub(super) lease: Option<Duration>,
 }
 
 #[derive(Debug, ClapArgs)]

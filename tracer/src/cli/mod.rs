@@ -17,7 +17,7 @@ use crate::{
     runtime::helper,
     stderr, trace,
 };
-use args::{Args, Command};
+use args::{Args, Command, LogArgs};
 
 /// Failure while running.
 pub(crate) const FAILURE: u8 = 1;
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     // clap ends the process itself on wrong usage, with the same code as below.
     let args = Args::parse();
     stderr::start();
-    start_log(args.quiet, args.verbose);
+    start_log(args.log);
     finish(run(args))
 }
 
@@ -52,11 +52,11 @@ pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Trace(trace) => {
-            trace::run(config::trace(&trace.args, &trace.node, args.verbose > 0)?)?;
+            trace::run(config::trace(&trace.args, &trace.node, args.log.is_verbose())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListContainers(list) => {
-            list::run(config::list(&list.args, &list.node, args.verbose > 0)?)?;
+            list::run(config::list(&list.args, &list.node, args.log.is_verbose())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Agent(agent) => {
@@ -88,8 +88,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// Standard error, plain: the log of a command, not of a service.
-pub(crate) fn start_log(quiet: bool, verbose: u8) {
-    let directives = match (quiet, verbose) {
+pub(crate) fn start_log(log: LogArgs) {
+    let directives = match (log.quiet, log.verbose) {
         (true, _) => "error",
         (false, 0) => "warn",
         // The libraries tell too much of what concerns nobody but their authors.

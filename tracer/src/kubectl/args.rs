@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cli::{
-        args::{ListArgs, TraceArgs},
+        args::{ListArgs, LogArgs, TraceArgs},
         generate::Generate,
     },
     lease,
@@ -47,12 +47,8 @@ pub(super) enum Command {
 pub(super) struct Common {
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,
-    /// Log more to standard error; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
-    /// Log errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub(super) quiet: bool,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
 }
 
 /// Which cluster, and as whom.

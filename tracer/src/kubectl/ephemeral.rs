@@ -70,7 +70,8 @@ pub(super) async fn over_agents(
 struct Ephemeral {
     jobs: Api<Job>,
     place: Place,
-    keeper: JoinHandle<()>,
+    /// Renews the leases until it is dropped.
+    _keeper: AbortOnDrop,
 }
 
 impl Ephemeral {
@@ -83,8 +84,9 @@ impl Ephemeral {
         let place = Place { namespace: namespace.to_owned(), selector: Selector::Instance(instance.clone()) };
         let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), namespace);
         let (running, runs) = watch::channel(BTreeSet::new());
-        let keeper = tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone(), running));
-        let ephemeral = Self { jobs, place, keeper };
+        let keeper =
+            AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone(), running)));
+        let ephemeral = Self { jobs, place, _keeper: keeper };
         let all_run = async {
             ephemeral.make(&chosen, &manifests, &instance, nodes.agent_lease).await?;
             wait(runs, &chosen).await;
@@ -125,7 +127,7 @@ impl Ephemeral {
         results.into_iter().collect()
     }
 
-    /// Takes them away.
+    /// Takes them away. Their leases are renewed until then, so that they do not end by themselves meanwhile.
     async fn end(self) {
         let these = ListParams::default().labels(&self.place.selector.query());
         let how = DeleteParams::background();
@@ -141,8 +143,6 @@ impl Ephemeral {
                 "the agents with the labels {query} are not deleted, and will vanish by themselves: {problem}"
             );
         }
-        // Until here, so that they do not end by themselves meanwhile.
-        self.keeper.abort();
     }
 }
 
@@ -175,7 +175,7 @@ async fn wait(mut running: watch::Receiver<BTreeSet<String>>, nodes: &[String]) 
 async fn keep(client: Client, place: Place, nodes: NodesArgs, running: watch::Sender<BTreeSet<String>>) {
     let mut agents = Agents::default();
     let mut pods = place.watch(client.clone(), &nodes);
-    let mut kept: HashMap<Target, JoinOnDrop> = HashMap::new();
+    let mut kept: HashMap<Target, AbortOnDrop> = HashMap::new();
     while let Some(event) = pods.next().await {
         match event {
             Ok(event) => drop(agents.learn(event)),
@@ -192,7 +192,7 @@ async fn keep(client: Client, place: Place, nodes: NodesArgs, running: watch::Se
         for target in now.keys() {
             let (client, namespace) = (client.clone(), place.namespace.clone());
             kept.entry(target.clone()).or_insert_with_key(|target| {
-                JoinOnDrop(tokio::spawn(renew(
+                AbortOnDrop(tokio::spawn(renew(
                     client,
                     namespace,
                     target.pod.clone(),
@@ -205,9 +205,9 @@ async fn keep(client: Client, place: Place, nodes: NodesArgs, running: watch::Se
 }
 
 /// A task that ends with who has started it.
-struct JoinOnDrop(JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
-impl Drop for JoinOnDrop {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::agents::{CONTAINER, Selector};
+use crate::lease::format_term;
 
 /// The objects as they are written.
 const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
@@ -80,8 +81,7 @@ impl Manifests {
         pod.service_account_name = None;
         let container = container(&mut pod)?;
         container.stdin = Some(true);
-        let lease = format!("--lease={}", humantime::format_duration(lease)).replace(' ', "");
-        container.command.get_or_insert_default().push(lease);
+        container.command.get_or_insert_default().push(format!("--lease={}", format_term(lease)));
         let metadata = ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() };
         Ok(Job {
             metadata: ObjectMeta {

@@ -26,14 +26,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{cli, observe::local_runtime, stderr};
-use args::{Args, Command, Common};
+use args::{Args, Command};
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
     stderr::start();
-    cli::start_log(args.common.quiet, args.common.verbose);
+    cli::start_log(args.common.log);
     cli::finish(run(args))
 }
 
@@ -53,9 +53,4 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     // What still waits for an answer must not keep the process.
     runtime.shutdown_background();
     result
-}
-
-/// Whether the log is to have everything.
-const fn is_verbose(common: &Common) -> bool {
-    common.verbose > 0
 }

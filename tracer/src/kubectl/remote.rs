@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::args::Common;
-use crate::cli::args::{ListArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
+use crate::{
+    cli::args::{ListArgs, LogArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
+    lease::format_term,
+};
 
 /// Where an agent has it.
 const TRACER: &str = "/tracer";
@@ -21,7 +23,7 @@ pub(super) struct Remote {
 
 impl Remote {
     /// `tracer trace`. Time and number of events have their limits here.
-    pub(super) fn trace(args: &TraceArgs, namespaces: &[String], lease: Duration, common: &Common) -> Self {
+    pub(super) fn trace(args: &TraceArgs, namespaces: &[String], lease: Duration, log: LogArgs) -> Self {
         let TraceArgs {
             kind,
             host,
@@ -37,7 +39,7 @@ impl Remote {
             runtimes,
         } = args;
         let mut remote = Self { words: vec![TRACER.into(), "trace".into(), kind.clone()] };
-        remote.common(lease, common);
+        remote.common(lease, log);
         remote.flag("host", *host);
         remote.flag("failed", *failed);
         remote.values("pid", pid);
@@ -51,7 +53,7 @@ impl Remote {
     }
 
     /// `tracer list-containers`.
-    pub(super) fn list(args: &ListArgs, namespaces: &[String], lease: Duration, common: &Common) -> Self {
+    pub(super) fn list(args: &ListArgs, namespaces: &[String], lease: Duration, log: LogArgs) -> Self {
         let ListArgs {
             watch,
             selection,
@@ -59,7 +61,7 @@ impl Remote {
             runtimes,
         } = args;
         let mut remote = Self { words: vec![TRACER.into(), "list-containers".into()] };
-        remote.common(lease, common);
+        remote.common(lease, log);
         remote.flag("watch", *watch);
         remote.selection(selection, namespaces);
         remote.runtimes(runtimes);
@@ -73,13 +75,13 @@ impl Remote {
         on.words
     }
 
-    fn common(&mut self, lease: Duration, common: &Common) {
+    fn common(&mut self, lease: Duration, log: LogArgs) {
         self.value("output", "json");
-        self.value("lease", humantime::format_duration(lease).to_string().replace(' ', ""));
-        for _ in 0..common.verbose {
+        self.value("lease", format_term(lease));
+        for _ in 0..log.verbose {
             self.flag("verbose", true);
         }
-        self.flag("quiet", common.quiet);
+        self.flag("quiet", log.quiet);
     }
 
     fn selection(&mut self, args: &SelectionArgs, namespaces: &[String]) {
@@ -132,10 +134,10 @@ mod tests {
         let lease = Duration::from_millis(2500);
         match command {
             Command::Trace(trace) => {
-                Remote::trace(&trace.args, &trace.args.selection.namespace, lease, &common).on("n1")
+                Remote::trace(&trace.args, &trace.args.selection.namespace, lease, common.log).on("n1")
             }
             Command::ListContainers(list) => {
-                Remote::list(&list.args, &list.args.selection.namespace, lease, &common).on("n1")
+                Remote::list(&list.args, &list.args.selection.namespace, lease, common.log).on("n1")
             }
             Command::Doctor(_) => doctor(),
             Command::Generate(_) | Command::Deploy(_) | Command::Undeploy(_) => {
