@@ -20,6 +20,7 @@ pub mod lease;
 pub mod list;
 pub mod observe;
 pub mod privileges;
+pub mod read;
 pub mod render;
 pub mod runtime;
 pub mod stderr;

@@ -2,16 +2,12 @@
 
 use std::{ops::Range, sync::Arc};
 
-use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    containers::{Container, Pod},
-    render::{ContainerEvent, Lost},
-    trace::{
-        Tracer,
-        read::{About, Malformed, Reader, Told, nanoseconds},
-    },
+    read::{About, Listed, Malformed, Reader, Told},
+    render::Lost,
+    trace::Tracer,
 };
 
 /// How to read the lines of a node.
@@ -54,16 +50,6 @@ pub(super) enum Item {
     Lost { timestamp: Option<i128>, lost: Lost },
 }
 
-/// A container that a node lists.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) event: Option<ContainerEvent>,
-    pub(super) container: Container,
-    pub(super) pid: u32,
-    /// In nanoseconds since 1970.
-    pub(super) started: Option<i128>,
-}
-
 impl Batch {
     pub(super) const fn new(node: Arc<str>) -> Self {
         Self { node, records: Vec::new(), items: Vec::new(), bytes: 0, room: None }
@@ -94,94 +80,8 @@ impl Reading {
                     Told::Lost { timestamp, lost } => Item::Lost { timestamp: Some(timestamp), lost },
                 }
             }
-            Self::Containers => Item::Container(Box::new(listed(line)?)),
+            Self::Containers => Item::Container(Box::new(Listed::read(line)?)),
         });
         Ok(())
-    }
-}
-
-/// A container as JSON has it (`render/containers.rs`).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Line<'a> {
-    event: Option<ContainerEvent>,
-    k8s: Option<Pod>,
-    container: Container,
-    pid: Option<u32>,
-    started_at: Option<&'a str>,
-}
-
-fn listed(line: &[u8]) -> Result<Listed, Malformed> {
-    let Line { event, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
-    Ok(Listed {
-        event,
-        container: Container { pod: k8s, ..container },
-        pid: pid.unwrap_or(0),
-        started: started_at.map(nanoseconds).transpose()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        containers::{ContainerType, Isolation, Nested, Source, Unknown},
-        render::{ContainerRenderer, ContainerRow, ListOf},
-    };
-
-    fn any_listed() -> impl Strategy<Value = Listed> {
-        let labels = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
-        let pod =
-            (any::<String>(), any::<String>(), any::<Option<String>>(), any::<Option<String>>(), labels);
-        let container = (any::<String>(), any::<String>(), any::<Option<String>>(), any::<Option<String>>());
-        let event =
-            prop::option::of(prop::sample::select(vec![ContainerEvent::Added, ContainerEvent::Deleted]));
-        let started = prop::option::of(0..1_900_000_000_000_000_000_i128);
-        (prop::option::of(pod), container, event, any::<u32>(), started).prop_map(
-            |(pod, (id, runtime, image, nested), event, pid, started)| {
-                let nested = nested.map(|id| Nested { id, runtime: "crun".into() });
-                let pod = pod.map(|(namespace, name, pod_uid, container, labels)| Pod {
-                    namespace,
-                    name,
-                    pod_uid,
-                    container,
-                    labels: Some(labels),
-                });
-                let container = Container {
-                    id,
-                    runtime,
-                    image,
-                    kind: ContainerType::Sandbox,
-                    source: Source::State,
-                    isolation: nested.as_ref().map(|_| Isolation::Kata),
-                    inner: nested,
-                    pod,
-                    ..Container::unknown(Unknown::Missed)
-                };
-                Listed { event, container, pid, started }
-            },
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn containers_that_were_read_back_are_the_same(listed in any_listed(), watch: bool) {
-            let Listed { event, container, pid, started } = &listed;
-            let row = ContainerRow { node: "n", event: *event, container, pid: *pid, started: *started, now: 0 };
-            let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", true, None, watch).unwrap();
-            let (mut out, mut batch) = (Vec::new(), Batch::new("n".into()));
-            renderer.begin(&[row], &mut out).unwrap();
-            Reading::Containers.read(out.trim_ascii_end(), &mut batch).unwrap();
-            let Some(Item::Container(read)) = batch.items.pop() else { panic!() };
-            prop_assert_eq!(*read, listed);
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let error = listed(br#"{"node":"n","k8s":null,"pid":null,"startedAt":null}"#).unwrap_err();
-        assert!(error.to_string().contains("`container`"), "{error}");
     }
 }

@@ -9,9 +9,10 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::reading::{Batch, Item, Listed};
+use super::reading::{Batch, Item};
 use crate::{
     clock::WallClock,
+    read::Listed,
     render::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row, line},
     stdout,
     trace::{Event, Outlet, Stop, Tracer, Written},

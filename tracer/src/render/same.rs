@@ -12,6 +12,7 @@ use unicode_width::UnicodeWidthChar;
 use super::{EventRenderer, Events, Format, Kept, Renderer, Row, Table, sanitize::is_safe};
 use crate::{
     containers::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown},
+    read::{Reader, Told},
     trace::{Event, TRACERS, Tracer},
     wire,
 };
@@ -223,7 +224,6 @@ proptest! {
 }
 
 /// What was written as lines of JSON, read back and shown.
-#[cfg(feature = "kubectl")]
 fn read_back(
     output: &str,
     terminal: Option<usize>,
@@ -231,7 +231,6 @@ fn read_back(
     containers: &[Container],
     records: &[(Vec<u8>, usize)],
 ) -> String {
-    use crate::trace::read::{Reader, Told};
     let (lines, _) = shown("json", None, tracer, containers, records);
     let format = Format::parse(output).unwrap();
     let mut renderer = EventRenderer::new(&format, tracer, NODE, terminal, true).unwrap();
@@ -250,7 +249,6 @@ fn read_back(
     String::from_utf8(out).unwrap()
 }
 
-#[cfg(feature = "kubectl")]
 proptest! {
     #[test]
     fn opens_that_were_read_back_are_shown_the_same(

@@ -6,8 +6,6 @@ mod exec;
 mod known;
 mod open;
 mod outlet;
-#[cfg(feature = "kubectl")]
-pub mod read;
 mod router;
 mod session;
 mod sink;
@@ -23,6 +21,7 @@ use tracer_common::{
 };
 
 pub use known::Knowledge;
+pub(crate) use open::{ACCESS_MODES, FLAGS};
 pub use outlet::{Outlet, Output, Stop, Written};
 pub use router::Router;
 pub use session::{Config, run};

@@ -119,10 +119,10 @@ impl Tracer for OpenTracer {
 struct Flags(u64);
 
 /// The access mode is a number, not bits; 3 asks for neither (open(2), "O_ACCMODE").
-pub(super) const ACCESS_MODES: [&str; 4] = ["O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"];
+pub(crate) const ACCESS_MODES: [&str; 4] = ["O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"];
 
 /// include/uapi/asm-generic/fcntl.h. Of flags that include others' bits the larger ones come first.
-pub(super) const FLAGS: &[(u64, &str)] = &[
+pub(crate) const FLAGS: &[(u64, &str)] = &[
     (0o100, "O_CREAT"),
     (0o200, "O_EXCL"),
     (0o400, "O_NOCTTY"),

@@ -1,9 +1,10 @@
-//! Events out of the lines of JSON that another `tracer` has written: made into the very records that they were
-//! decoded from there, so that they are decoded and shown here by the same code.
+//! What another `tracer` has written, out of its lines of JSON. Events are made into the very records that they were
+//! decoded from there, so that they are decoded and shown here by the same code; so are containers.
 //!
 //! Whoever wrote a line may lie: what it says counts as names that a container chose.
 
 mod about;
+mod container;
 mod exec;
 mod open;
 
@@ -19,9 +20,9 @@ use tracer_common::{
 
 pub use about::About;
 use about::Known;
+pub use container::Listed;
 
-use super::Tracer;
-use crate::render::Lost;
+use crate::{render::Lost, trace::Tracer};
 
 /// Why a line is not what such a tracer writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +165,7 @@ struct LostText<'a> {
 }
 
 /// Nanoseconds since 1970.
-pub(crate) fn nanoseconds(timestamp: &str) -> Result<i128, Malformed> {
+fn nanoseconds(timestamp: &str) -> Result<i128, Malformed> {
     let parsed = timestamp.parse::<jiff::Timestamp>();
     Ok(parsed.map_err(|_| "its timestamp is none")?.as_nanosecond())
 }
@@ -217,7 +218,8 @@ fn ret(value: i32, errno: u32) -> Result<i32, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::TRACERS, *};
+    use super::*;
+    use crate::trace::TRACERS;
 
     const PROCESS: &str =
         r#""process":{"pid":1,"tid":1,"ppid":0,"containerPid":1,"uid":0,"gid":0,"comm":"c"}"#;

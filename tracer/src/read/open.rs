@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use tracer_common::event::{Header, Open as Record, PATH_FAULT, PATH_TRUNCATED};
 
-use super::{
-    super::open::{ACCESS_MODES, FLAGS},
-    Malformed, bytes_of, ret,
+use super::{Malformed, bytes_of, ret};
+use crate::{
+    trace::{ACCESS_MODES, FLAGS},
+    wire,
 };
-use crate::wire;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

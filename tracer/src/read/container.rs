@@ -1,0 +1,109 @@
+//! A container as `tracer list-containers` lists it.
+
+use serde::Deserialize;
+
+use super::{Malformed, nanoseconds};
+use crate::{
+    containers::{Container, Pod},
+    render::ContainerEvent,
+};
+
+/// A container that is listed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What happened to it, if that is told.
+    pub event: Option<ContainerEvent>,
+    /// Itself, with its pod.
+    pub container: Container,
+    /// Its first process; 0 if there is none.
+    pub pid: u32,
+    /// When it was started, in nanoseconds since 1970.
+    pub started: Option<i128>,
+}
+
+impl Listed {
+    /// What `line` tells.
+    pub fn read(line: &[u8]) -> Result<Self, Malformed> {
+        let Line { event, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
+        Ok(Self {
+            event,
+            container: Container { pod: k8s, ..container },
+            pid: pid.unwrap_or(0),
+            started: started_at.map(nanoseconds).transpose()?,
+        })
+    }
+}
+
+/// A container as JSON has it (`render/containers.rs`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    event: Option<ContainerEvent>,
+    k8s: Option<Pod>,
+    container: Container,
+    pid: Option<u32>,
+    started_at: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        containers::{ContainerType, Isolation, Nested, Source, Unknown},
+        render::{ContainerRenderer, ContainerRow, ListOf},
+    };
+
+    fn any_listed() -> impl Strategy<Value = Listed> {
+        let labels = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
+        let pod =
+            (any::<String>(), any::<String>(), any::<Option<String>>(), any::<Option<String>>(), labels);
+        let container = (any::<String>(), any::<String>(), any::<Option<String>>(), any::<Option<String>>());
+        let event =
+            prop::option::of(prop::sample::select(vec![ContainerEvent::Added, ContainerEvent::Deleted]));
+        let started = prop::option::of(0..1_900_000_000_000_000_000_i128);
+        (prop::option::of(pod), container, event, any::<u32>(), started).prop_map(
+            |(pod, (id, runtime, image, nested), event, pid, started)| {
+                let nested = nested.map(|id| Nested { id, runtime: "crun".into() });
+                let pod = pod.map(|(namespace, name, pod_uid, container, labels)| Pod {
+                    namespace,
+                    name,
+                    pod_uid,
+                    container,
+                    labels: Some(labels),
+                });
+                let container = Container {
+                    id,
+                    runtime,
+                    image,
+                    kind: ContainerType::Sandbox,
+                    source: Source::State,
+                    isolation: nested.as_ref().map(|_| Isolation::Kata),
+                    inner: nested,
+                    pod,
+                    ..Container::unknown(Unknown::Missed)
+                };
+                Listed { event, container, pid, started }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn containers_that_were_read_back_are_the_same(listed in any_listed(), watch: bool) {
+            let Listed { event, container, pid, started } = &listed;
+            let row = ContainerRow { node: "n", event: *event, container, pid: *pid, started: *started, now: 0 };
+            let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", true, None, watch).unwrap();
+            let mut out = Vec::new();
+            renderer.begin(&[row], &mut out).unwrap();
+            prop_assert_eq!(Listed::read(out.trim_ascii_end()).unwrap(), listed);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = Listed::read(br#"{"node":"n","k8s":null,"pid":null,"startedAt":null}"#).unwrap_err();
+        assert!(error.to_string().contains("`container`"), "{error}");
+    }
+}
