@@ -45,4 +45,4 @@ macro_rules! replays {
         }
     };
 }
-replays!(annotations command_line config_json cri_info events lifecycle selectors);
+replays!(annotations command_line config_json cri_info events lifecycle node_lines selectors);

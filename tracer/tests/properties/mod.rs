@@ -16,6 +16,7 @@ pub mod cri_info;
 pub mod events;
 mod fixtures;
 pub mod lifecycle;
+pub mod node_lines;
 #[path = "../records/mod.rs"]
 mod records;
 mod script;
@@ -33,12 +34,13 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     annotations::TARGET,
     command_line::TARGET,
     config_json::TARGET,
     cri_info::TARGET,
     events::TARGET,
     lifecycle::TARGET,
+    node_lines::TARGET,
     selectors::TARGET,
 ];
