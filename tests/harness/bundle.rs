@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::{need, program, scratch, wait};
+use crate::wait::{self, LIMIT};
+use crate::{need, program, scratch};
 
 /// The applets that tests call. `/bin/busybox` has more.
 const APPLETS: &[&str] =
@@ -287,7 +289,30 @@ pub fn make_fifo(path: &Path) {
 }
 
 /// Makes a root file system with busybox and the applets that tests call.
-pub(crate) fn make_rootfs(rootfs: &Path) {
+fn make_rootfs(rootfs: &Path) {
+    make_rootfs_with(rootfs, install);
+}
+
+/// Makes such a file system in `dir` and `layer`, a tar of it.
+#[track_caller]
+pub(crate) fn make_layer(dir: &Path, layer: &Path) {
+    let rootfs = dir.join("rootfs");
+    // A copy: tar takes it for a change when another test makes a hard link.
+    make_rootfs_with(&rootfs, |from, to| {
+        fs::copy(from, to).expect("a copy");
+    });
+    tar(&rootfs, layer);
+}
+
+/// Makes a tar of a directory.
+#[track_caller]
+pub(crate) fn tar(from: &Path, to: &Path) {
+    let mut tar = Command::new("tar");
+    tar.arg("--create").arg("--file").arg(to).arg("--directory").arg(from).arg(".");
+    wait::output(&mut tar, LIMIT).success();
+}
+
+fn make_rootfs_with(rootfs: &Path, install: impl Fn(&Path, &Path)) {
     for dir in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).expect("our own directory");
     }

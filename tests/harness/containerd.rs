@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::wait::{self, LIMIT};
-use crate::{cri, need, scratch};
+use crate::{bundle, cri, need, scratch};
 
 /// The name under which the workload's image is known.
 pub const IMAGE: &str = "localhost/tracer-test:1";
@@ -441,23 +441,10 @@ disabled_plugins = [
 /// Makes a docker-archive by hand: one layer with busybox, the pause image and the workload's.
 #[track_caller]
 fn image(dir: &Path) -> PathBuf {
-    let rootfs = dir.join("rootfs");
-    for name in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
-        fs::create_dir_all(rootfs.join(name)).expect("our own directory");
-    }
-    fs::copy(need::find("busybox").expect("Need::Busybox"), rootfs.join("bin/busybox")).expect("a copy");
-    for applet in ["cat", "echo", "sh", "sleep", "true"] {
-        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).expect("our own directory");
-    }
     let archive = dir.join("archive");
-    fs::create_dir(&archive).expect("our own directory");
-    let tar = |from: &Path, to: &Path| {
-        let mut tar = Command::new("tar");
-        tar.arg("--create").arg("--file").arg(to).arg("--directory").arg(from).arg(".");
-        wait::output(&mut tar, LIMIT).success();
-    };
+    fs::create_dir_all(&archive).expect("our own directory");
     let layer = archive.join("layer.tar");
-    tar(&rootfs, &layer);
+    bundle::make_layer(dir, &layer);
     let sum = wait::output(Command::new("sha256sum").arg(&layer), LIMIT).success().stdout;
     let digest = sum.split(' ').next().expect("sha256sum prints the sum first");
     let write = |name: &str, value: &Value| {
@@ -478,6 +465,6 @@ fn image(dir: &Path) -> PathBuf {
         |config: &str, name: &str| json!({"Config": config, "RepoTags": [name], "Layers": ["layer.tar"]});
     write("manifest.json", &json!([image("pause.json", PAUSE), image("workload.json", IMAGE)]));
     let target = dir.join("image.tar");
-    tar(&archive, &target);
+    bundle::tar(&archive, &target);
     target
 }

@@ -1,7 +1,6 @@
 //! A dockerd of the tests' own, with a containerd that it starts itself, one per test binary.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -83,7 +82,8 @@ impl Docker {
 
     #[track_caller]
     fn import(&self) {
-        let tar = image(self.dir.path());
+        let tar = self.dir.path().join("image.tar");
+        bundle::make_layer(self.dir.path(), &tar);
         wait::output(self.command().arg("import").arg(tar).arg(IMAGE), LIMIT).success();
     }
 }
@@ -111,18 +111,6 @@ pub fn arguments(dir: &str) -> Vec<String> {
         format!("--host=unix://{dir}/d.sock"),
     ]);
     arguments
-}
-
-/// The tests' root file system as a tar, for `import`.
-#[track_caller]
-pub(crate) fn image(dir: &Path) -> PathBuf {
-    let rootfs = dir.join("rootfs");
-    bundle::make_rootfs(&rootfs);
-    let target = dir.join("image.tar");
-    let mut tar = Command::new("tar");
-    tar.arg("--create").arg("--file").arg(&target).arg("--directory").arg(&rootfs).arg(".");
-    wait::output(&mut tar, LIMIT).success();
-    target
 }
 
 impl Drop for Docker {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::engine::{Client, IMAGE};
 use crate::wait::{self, LIMIT};
-use crate::{docker, need, scratch};
+use crate::{bundle, need, scratch};
 
 /// podman, with runc as its runtime. When dropped, its mounts and its cgroups go; containers remove
 /// themselves and must be dropped before.
@@ -52,7 +52,8 @@ impl Podman {
         ];
         let client = Client::new(need::find("podman").expect("Need::Podman"), globals, creating);
         let podman = Self { client, cgroup_parent, dir };
-        let tar = docker::image(podman.dir.path());
+        let tar = podman.dir.path().join("image.tar");
+        bundle::make_layer(podman.dir.path(), &tar);
         wait::output(podman.command().arg("import").arg(tar).arg(IMAGE), LIMIT).success();
         podman
     }
