@@ -384,6 +384,8 @@ pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
+        // As Go's servers do: what has been written is on its way, whatever comes that nobody reads any more.
+        stream.set_nodelay(true).expect("a socket");
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
