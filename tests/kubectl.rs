@@ -479,6 +479,8 @@ fn failing() {
         assert_eq!(told, 1, "{node}:\n{}", done.log());
     }
     assert!(done.stderr.iter().any(|line| line == "tracer: ready"));
+    // It is told once, not by the libraries as well.
+    assert!(done.stderr.iter().all(|line| line.starts_with("tracer: ")), "{}", done.log());
 }
 
 fn all_fail() {

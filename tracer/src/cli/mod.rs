@@ -90,10 +90,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// Standard error, plain: the log of a command, not of a service.
 pub(crate) fn start_log(log: LogArgs) {
     let directives = match (log.quiet, log.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
+        // kube logs each answer that is an error, which is told where it was asked for.
+        (true, _) => "error,kube_client::client=off",
+        (false, 0) => "warn,kube_client::client=off",
         // The libraries tell too much of what concerns nobody but their authors.
-        (false, 1) => "warn,tracer=debug,tracer_ebpf=debug",
+        (false, 1) => "warn,kube_client::client=off,tracer=debug,tracer_ebpf=debug",
         (false, _) => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
