@@ -138,6 +138,8 @@ struct Control {
     ending: watch::Receiver<bool>,
     target: Target,
     beats: Interval,
+    /// Whether nothing can be sent any more.
+    mute: bool,
     /// By when it must have ended, once it is to.
     until: Option<Instant>,
 }
@@ -155,24 +157,32 @@ impl Control {
             sleep_until(until).await;
             return Signal::Cut;
         }
-        let Self { targets, ending, target, beats, .. } = self;
+        let Self { targets, ending, target, beats, mute, .. } = self;
         select! {
             biased;
             () = is_over(ending) => {}
             () = is_other(targets, target) => {}
-            _ = beats.tick() => return Signal::Beat,
+            _ = beats.tick(), if !*mute => return Signal::Beat,
         }
         self.until = Some(Instant::now() + END_PATIENCE);
         Signal::End
     }
 
-    /// Does it. An error if nothing more is to be hoped for.
-    async fn obey(signal: Signal, exec: &mut Exec) -> Result<(), String> {
-        match signal {
-            Signal::Beat => exec.send(ALIVE).await,
-            Signal::End => exec.send(&[lease::END]).await,
-            Signal::Cut => Err(format!("it has not ended within {END_PATIENCE:?}")),
+    /// Does it. An error if nothing more is to be hoped for. That something cannot be sent is none: what has come before
+    /// is still to be read, and tells why.
+    async fn obey(&mut self, signal: Signal, exec: &mut Exec) -> Result<(), String> {
+        let bytes = match signal {
+            Signal::Beat => ALIVE,
+            Signal::End => &[lease::END],
+            Signal::Cut => return Err(format!("it has not ended within {END_PATIENCE:?}")),
+        };
+        if !self.mute
+            && let Err(problem) = exec.send(bytes).await
+        {
+            debug!("nothing can be sent to {}: {}", render::line(&self.target.pod), render::line(&problem));
+            self.mute = true;
         }
+        Ok(())
     }
 }
 
@@ -313,7 +323,8 @@ impl Node {
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (targets, ending) = (self.targets.clone(), self.shared.ending.clone());
-        let mut control = Control { targets, ending, target: target.clone(), beats, until: None };
+        let mut control =
+            Control { targets, ending, target: target.clone(), beats, mute: false, until: None };
         let mut attempt = Attempt::new();
         let gone = loop {
             let silent = attempt.heard + SILENCE;
@@ -321,7 +332,7 @@ impl Node {
                 // Beats are few, and must not wait for a node that never pauses; what has come counts before silence.
                 biased;
                 signal = control.next() => {
-                    if let Err(error) = Control::obey(signal, &mut exec).await {
+                    if let Err(error) = control.obey(signal, &mut exec).await {
                         break error;
                     }
                     self.tell_of_losses();
@@ -468,7 +479,7 @@ impl Node {
         loop {
             select! {
                 biased;
-                signal = control.next() => Control::obey(signal, exec).await.ok()?,
+                signal = control.next() => control.obey(signal, exec).await.ok()?,
                 room = &mut room => return room.ok(),
                 () = &mut patience => return None,
             }
