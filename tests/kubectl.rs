@@ -5,15 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use harness::agent::Agent;
 use harness::apiserver::{self, ApiServer, NAMESPACE, Options, Program};
 use harness::need::{KUBECTL_RUNC, Need};
+use harness::proxy::Proxy;
 use harness::scratch;
-use harness::tls::Tls;
+use harness::tls::{Identity, Tls};
 use harness::wait::{self, Output};
 use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer, tracer};
 use rustix::process::Signal;
@@ -40,6 +42,10 @@ fn main() -> ExitCode {
         .test("frozen_client_leaves_nothing", KUBECTL_RUNC, frozen)
         .test("over_tls", CLIENT, over_tls)
         .test("an_authority_that_is_not_known", CLIENT, unknown_authority)
+        .test("a_users_certificate", CLIENT, client_certificate)
+        .test("a_plugin_for_credentials", CLIENT, credential_plugin)
+        .test("another_user_and_groups", CLIENT, impersonated)
+        .test("through_a_proxy", CLIENT, through_a_proxy)
         .test("the_namespace_is_the_contexts_unless_told", CLIENT, namespace)
         .test("each_nodes_order_is_kept", CLIENT, order)
         .test("max_events", CLIENT, max_events)
@@ -171,34 +177,119 @@ fn through_containers() {
     }
 }
 
-/// A kubeconfig for the server behind `tls` that trusts this certificate.
-fn trusting(tls: &Tls, certificate: &str) -> (scratch::Dir, PathBuf) {
-    let dir = scratch::Dir::new("tls");
-    let (authority, path) = (dir.path().join("ca.pem"), dir.path().join("kubeconfig"));
-    fs::write(&authority, certificate).unwrap();
-    let mut config: Value = serde_json::from_str(&apiserver::kubeconfig(&tls.url(), None)).unwrap();
-    config["clusters"][0]["cluster"]["certificate-authority"] = json!(authority);
-    fs::write(&path, config.to_string()).unwrap();
-    (dir, path)
+/// A server with one node, which prints one event.
+fn small(options: Options) -> ApiServer {
+    let server = ApiServer::start(options);
+    server.add("n-1", Program::script(&prints(1), "1 1 0 0"));
+    server
 }
 
-fn over_tls() {
-    let server = ApiServer::start(Options::default());
-    server.add("n-1", Program::script(&prints(1), "1 1 0 0"));
-    let tls = Tls::before(server.address());
-    let (_dir, kubeconfig) = trusting(&tls, tls.certificate());
-    let client = Launch::kubectl(&kubeconfig, &["trace", "open", "-A", "-o", "json"]).start();
+/// The options that trace with a kubeconfig for the server at `url`, with this of its cluster and its user.
+fn tracing(url: &str, mut cluster: Value, user: Value) -> (scratch::Dir, Launch) {
+    let dir = scratch::Dir::new("kubeconfig");
+    let path = dir.path().join("config");
+    let mut config: Value = serde_json::from_str(&apiserver::kubeconfig(url, None)).unwrap();
+    cluster["server"] = json!(url);
+    config["clusters"][0]["cluster"] = cluster;
+    config["users"][0]["user"] = user;
+    fs::write(&path, config.to_string()).unwrap();
+    let launch = Launch::kubectl(&path, &["trace", "open", "-A", "-o", "json"]);
+    (dir, launch)
+}
+
+/// Fails unless it shows the event of [`small`].
+fn assert_traces((_dir, launch): (scratch::Dir, Launch)) {
+    let client = launch.start();
     assert_eq!(client.wait_open("/1")["node"], "n-1");
     assert_eq!(sum(&client.stop()).emitted, 1);
 }
 
+fn base64(text: &str) -> String {
+    BASE64_STANDARD.encode(text)
+}
+
+fn trusted(tls: &Tls) -> Value {
+    json!({"certificate-authority-data": base64(tls.certificate())})
+}
+
+fn over_tls() {
+    let server = small(Options::default());
+    let tls = Tls::before(server.address(), None);
+    assert_traces(tracing(&tls.url(), trusted(&tls), json!({})));
+}
+
 fn unknown_authority() {
-    let server = ApiServer::start(Options::default());
-    let (tls, other) = (Tls::before(server.address()), Tls::before(server.address()));
-    let (_dir, kubeconfig) = trusting(&tls, other.certificate());
-    let output = Launch::kubectl(&kubeconfig, &["trace", "open", "-A"]).output();
-    assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
-    assert!(output.stderr.contains(&tls.url()) && output.stderr.contains("certificate"), "{}", output.stderr);
+    let server = small(Options::default());
+    let [tls, other] = [(); 2].map(|()| Tls::before(server.address(), None));
+    let output = tracing(&tls.url(), trusted(&other), json!({})).1.output();
+    assert_fails(&output, &[&tls.url(), "certificate"]);
+}
+
+fn client_certificate() {
+    let server = small(Options::default());
+    let [user, other] = ["alice", "mallory"].map(Identity::new);
+    let tls = Tls::before(server.address(), Some(&user));
+    let who = |identity: &Identity| {
+        json!({
+            "client-certificate-data": base64(&identity.certificate()),
+            "client-key-data": base64(&identity.key()),
+        })
+    };
+    assert_traces(tracing(&tls.url(), trusted(&tls), who(&user)));
+    assert_fails(&tracing(&tls.url(), trusted(&tls), who(&other)).1.output(), &[&tls.url()]);
+}
+
+/// As the command-line tools of clouds are called.
+fn credential_plugin() {
+    let server = small(Options { only: &[("authorization", "Bearer of-plugin")], ..Options::default() });
+    let url = format!("http://{}", server.address());
+    let plugin = |script: &str| {
+        json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": "/bin/sh",
+            "args": ["-c", script],
+            "interactiveMode": "Never",
+        }})
+    };
+    let says = |token: &str| {
+        let credential = json!({
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": {"token": token},
+        });
+        plugin(&format!("echo '{credential}'"))
+    };
+    assert_traces(tracing(&url, json!({}), says("of-plugin")));
+    assert_fails(&tracing(&url, json!({}), says("of-another")).1.output(), &[&url, "Unauthorized"]);
+    let fails = plugin("echo 'log in first' >&2; exit 1");
+    let output = tracing(&url, json!({}), fails).1.output();
+    assert_fails(&output, &["credential plugin", "/bin/sh", "exit status: 1", "log in first"]);
+    let mut missing = says("of-plugin");
+    missing["exec"]["command"] = json!("/no/such/plugin");
+    let output = tracing(&url, json!({}), missing).1.output();
+    assert_fails(&output, &["credential plugin", "/no/such/plugin", "No such file"]);
+}
+
+fn impersonated() {
+    let only = &[("impersonate-user", "alice"), ("impersonate-group", "ops"), ("impersonate-group", "dev")];
+    let server = small(Options { only, ..Options::default() });
+    let asked =
+        |further: &[&str]| kubectl(&server, &[&["trace", "open", "-A", "-o", "json"], further].concat());
+    let client = asked(&["--as=alice", "--as-group=ops", "--as-group=dev"]).start();
+    client.wait_open("/1");
+    client.stop();
+    assert_fails(&asked(&["--as=alice", "--as-group=ops"]).output(), &["Unauthorized"]);
+}
+
+fn through_a_proxy() {
+    let server = small(Options::default());
+    let (tls, proxy) = (Tls::before(server.address(), None), Proxy::start());
+    let mut cluster = trusted(&tls);
+    cluster["proxy-url"] = json!(proxy.url());
+    assert_traces(tracing(&tls.url(), cluster, json!({})));
+    let asked = proxy.asked();
+    // The list, the watch and the node's stream take two connections at least.
+    assert!(asked.len() >= 2 && asked.iter().all(|target| *target == tls.address().to_string()), "{asked:?}");
 }
 
 fn columns() {

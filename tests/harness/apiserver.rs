@@ -76,11 +76,13 @@ pub struct Options {
     pub version: u8,
     /// Whether a command's standard input stays open when its connection has ended.
     pub keeps_stdin: bool,
+    /// Headers that each request must have.
+    pub only: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { version: 5, keeps_stdin: false }
+        Self { version: 5, keeps_stdin: false, only: &[] }
     }
 }
 
@@ -402,6 +404,10 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
+    let has = |(name, value): &(&str, &str)| request.headers().get_all(*name).iter().any(|has| has == *value);
+    if !shared.options.only.iter().all(has) {
+        return failure(StatusCode::UNAUTHORIZED, "Unauthorized");
+    }
     let path = request.uri().path().to_owned();
     let pairs = pairs(request.uri().query().unwrap_or_default());
     let Some(place) = Place::parse(&path) else {
@@ -586,6 +592,7 @@ fn json_answer(status: StatusCode, value: &Value) -> Answer {
 pub(crate) fn failure(status: StatusCode, message: &str) -> Answer {
     let code = status.as_u16();
     let reason = match code {
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
         409 => "Conflict",

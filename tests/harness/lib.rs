@@ -27,7 +27,7 @@
 //! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
 //! | [`envtest`] | a real API server, where there is one |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
-//! | [`loopback`], [`tls`] | servers on ports of our own; TLS before one that has none |
+//! | [`loopback`], [`tls`], [`proxy`] | servers on ports of our own; TLS before one that has none; a way to it |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
@@ -62,6 +62,7 @@ mod objects;
 mod pins;
 pub mod podman;
 pub mod program;
+pub mod proxy;
 mod remote_command;
 pub mod runtime;
 pub mod scratch;
