@@ -1,8 +1,9 @@
 //! The connection to the cluster: as kubectl finds it.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use kube::{
     Client, Config,
+    client::AuthError,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
@@ -26,7 +27,10 @@ impl Cluster {
             config.auth_info.impersonate_groups = Some(args.impersonate_group.clone());
         }
         let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
-        let client = Client::try_from(config).context("preparing to ask the cluster")?;
+        let plugin = config.auth_info.exec.as_ref().and_then(|plugin| plugin.command.clone());
+        let client = Client::try_from(config).map_err(|error| {
+            anyhow!("preparing to ask the cluster: {}", unprepared(&error, &plugin.unwrap_or_default()))
+        })?;
         Ok(Self { client, server: server.trim_end_matches('/').to_owned(), namespace })
     }
 }
@@ -63,6 +67,21 @@ fn in_pod(missing: KubeconfigError) -> anyhow::Result<Config> {
         anyhow::Error::new(missing)
             .context("there is no kubeconfig (--kubeconfig, $KUBECONFIG, ~/.kube/config), and this is no pod")
     })
+}
+
+/// Why there is no client: in the words of the plugin that has the credentials, where that is why.
+fn unprepared(error: &kube::Error, plugin: &str) -> String {
+    match error {
+        kube::Error::Auth(AuthError::AuthExecStart(error)) => {
+            format!("the kubeconfig's credential plugin {plugin:?} cannot be run: {error}")
+        }
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            let failed = format!("the kubeconfig's credential plugin {plugin:?} has failed ({})", out.status);
+            if said.is_empty() { failed } else { format!("{failed}: {}", said.trim_end()) }
+        }
+        error => chain(error),
+    }
 }
 
 /// What a call to the API server ended with, without what repeats it.
