@@ -290,6 +290,10 @@ fn through_a_proxy() {
     let asked = proxy.asked();
     // The list, the watch and the node's stream take two connections at least.
     assert!(asked.len() >= 2 && asked.iter().all(|target| *target == tls.address().to_string()), "{asked:?}");
+    // A cluster on this machine is asked without the proxy that the environment has for all others.
+    let (dir, launch) = tracing(&tls.url(), trusted(&tls), json!({}));
+    assert_traces((dir, launch.wrapper(&["env", &format!("HTTPS_PROXY={}", proxy.url())])));
+    assert_eq!(proxy.asked(), asked);
 }
 
 fn columns() {

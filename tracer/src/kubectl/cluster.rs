@@ -1,5 +1,7 @@
 //! The connection to the cluster: as kubectl finds it.
 
+use std::env;
+
 use anyhow::{Context as _, anyhow};
 use kube::{
     Client, Config,
@@ -7,7 +9,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::args::ClusterArgs;
+use super::{args::ClusterArgs, proxy};
 
 /// A cluster that can be asked.
 pub(super) struct Cluster {
@@ -49,7 +51,10 @@ async fn config(args: &ClusterArgs) -> anyhow::Result<Config> {
         Err(error) if !asked_for && is_missing(&error) => return in_pod(error),
         Err(error) => return Err(error.into()),
     };
-    Ok(Config::from_custom_kubeconfig(file, &options).await?)
+    let of_file = proxy::of_file(&file, &options);
+    let mut config = Config::from_custom_kubeconfig(file, &options).await?;
+    config.proxy_url = proxy::choose(&config.cluster_url, of_file, |name| env::var(name).ok())?;
+    Ok(config)
 }
 
 /// Whether there is no kubeconfig, rather than one that makes no sense.

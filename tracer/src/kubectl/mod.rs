@@ -16,6 +16,7 @@ mod exec;
 mod lines;
 mod manifests;
 mod node;
+mod proxy;
 mod reading;
 mod remote;
 mod session;
