@@ -117,7 +117,7 @@ impl Bundle {
         let id = scratch::unique("tracer-test");
         let dir = scratch::Dir::new("bundle");
         let rootfs = dir.path().join("rootfs");
-        make_rootfs(&rootfs);
+        make_rootfs(&rootfs, install);
         let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         let config = config(&id, &args);
         let bundle = Self { id, config, pod: None, dialect: None, dir, rootfs };
@@ -288,17 +288,12 @@ pub fn make_fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("our own directory");
 }
 
-/// Makes a root file system with busybox and the applets that tests call.
-fn make_rootfs(rootfs: &Path) {
-    make_rootfs_with(rootfs, install);
-}
-
-/// Makes such a file system in `dir` and `layer`, a tar of it.
+/// Makes a container's file system in `dir`, and `layer`, a tar of it.
 #[track_caller]
 pub(crate) fn make_layer(dir: &Path, layer: &Path) {
     let rootfs = dir.join("rootfs");
     // A copy: tar takes it for a change when another test makes a hard link.
-    make_rootfs_with(&rootfs, |from, to| {
+    make_rootfs(&rootfs, |from, to| {
         fs::copy(from, to).expect("a copy");
     });
     tar(&rootfs, layer);
@@ -312,7 +307,8 @@ pub(crate) fn tar(from: &Path, to: &Path) {
     wait::output(&mut tar, LIMIT).success();
 }
 
-fn make_rootfs_with(rootfs: &Path, install: impl Fn(&Path, &Path)) {
+/// Makes a root file system with busybox, which `install` puts there, and the applets that tests call.
+fn make_rootfs(rootfs: &Path, install: impl Fn(&Path, &Path)) {
     for dir in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).expect("our own directory");
     }
