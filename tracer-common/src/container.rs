@@ -57,8 +57,16 @@ pub struct Process {
     pub pid: u32,
     /// Process id in the innermost pid namespace, the container's own.
     pub container_pid: u32,
+    /// When its first thread started, in nanoseconds of `CLOCK_BOOTTIME`: distinguishes it from a later process with the
+    /// same id, should its exit have been missed.
+    pub start_time: u64,
+    /// Whether it has executed a program since criu was, which restores processes: 1 or 0. What criu restores has not.
+    pub executed: u32,
+    /// 0.
+    pub reserved: u32,
 }
-assert_layout!(Process, size 24, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20);
+assert_layout!(Process, size 40, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20, start_time @ 24,
+    executed @ 32, reserved @ 36);
 
 /// Whose the task is that a program last ran for on a CPU: it is most likely the same one's turn again.
 #[repr(C)]
@@ -81,8 +89,10 @@ assert_layout!(Recent, size 40, task @ 0, start_time @ 8, epoch @ 16, container 
 
 /// Index into `EPOCHS` of what the programs count: processes that became a container's.
 pub const EPOCH_OF_PROGRAMS: u32 = 0;
-/// Index into `EPOCHS` of what user space counts: processes that it has entered into `ADOPTEES`.
+/// Index into `EPOCHS` of what user space counts: processes and namespaces that it has entered into `ADOPTEES` and `EVIDENCE`.
 pub const EPOCH_OF_USER: u32 = 1;
+/// Bit of the user's epoch: events are traced from now on. Before, user space still looks for the containers that run.
+pub const TRACING: u64 = 1 << 63;
 
 /// A process that ran before the programs did. Value of the map `ADOPTEES`, by process id in the pid namespace of
 /// `tracer`. User space enters it; at the process's next system call or fork it moves to `PROCESSES`.
@@ -97,6 +107,38 @@ pub struct Adoptee {
     pub start_ticks: u64,
 }
 assert_layout!(Adoptee, size 24, container @ 0, preparing @ 8, start_ticks @ 16);
+
+/// What shows that a process belongs to a container although its ancestors were not followed. Key of the map `EVIDENCE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Evidence {
+    /// One of `EVIDENCE_*`.
+    pub kind: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The number of the namespace or cgroup.
+    pub id: u64,
+}
+assert_layout!(Evidence, size 16, kind @ 0, reserved @ 4, id @ 8);
+
+/// [`Evidence::id`] is the inode number of a pid namespace that belongs to one container alone.
+pub const EVIDENCE_PID_NS: u32 = 1;
+/// [`Evidence::id`] is the inode number of a mount namespace.
+pub const EVIDENCE_MNT_NS: u32 = 2;
+/// [`Evidence::id`] is the id of a cgroup in the unified hierarchy: the inode number of its directory.
+pub const EVIDENCE_CGROUP: u32 = 3;
+
+/// The container that a piece of [`Evidence`] points to. Value of the map `EVIDENCE`, written by user space alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The container.
+    pub container: ContainerKey,
+    /// Of a pid namespace, when its first process started, in [`NANOSECONDS_PER_TICK`]: distinguishes it from a later
+    /// namespace with the same number. Otherwise 0.
+    pub init_start_ticks: u64,
+}
+assert_layout!(Suspect, size 16, container @ 0, init_start_ticks @ 8);
 
 /// /proc counts start times in ticks of this length (`USER_HZ`, 100 on x86_64 and aarch64).
 pub const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -116,13 +158,27 @@ pub struct Slot {
     pub runtime_root: u64,
     /// The file that criu was executed from to restore the container, likewise; 0 where none was.
     pub restorer: u64,
+    /// Thread group id, in the initial pid namespace, of the runtime: executed again, it is the same invocation.
+    pub runtime_tgid: u32,
+    /// Inode number of the mount namespace that the container's first process was bound in; 0 before.
+    pub bound_mntns: u32,
+    /// Likewise of its pid namespace; 0 where that is the host's.
+    pub bound_pidns: u32,
+    /// The id of that process in its innermost pid namespace.
+    pub bound_container_pid: u32,
+    /// Its root directory, an address in the kernel; 0 where it is not known.
+    pub bound_root: u64,
 }
-assert_layout!(Slot, size 32, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24);
+assert_layout!(Slot, size 56, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24,
+    runtime_tgid @ 32, bound_mntns @ 36, bound_pidns @ 40, bound_container_pid @ 44, bound_root @ 48);
 
 /// [`Verdict::verdict`]: nobody selected this container: its events count as filtered.
 pub const REJECTED: u32 = 1;
 /// [`Verdict::verdict`]: runtimes within this container are not followed: there were too many.
 pub const CLOSED: u32 = 1 << 1;
+/// [`Verdict::verdict`]: the runtime runs this container's program within itself (wasm, krun): there will be no entrypoint
+/// that is executed.
+pub const IN_PROCESS: u32 = 1 << 2;
 
 /// Value of the map `RUNTIMES`: a container runtime.
 pub const RUNTIME: u8 = 1;
@@ -138,12 +194,12 @@ pub const RESTORER: u8 = 2;
 pub struct Verdict {
     /// Generation of the key that the verdict is about.
     pub generation: u32,
-    /// [`REJECTED`] and [`CLOSED`], or 0.
+    /// [`REJECTED`], [`CLOSED`] and [`IN_PROCESS`], or 0.
     pub verdict: u32,
 }
 assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);
 
-impl_pod!(ContainerKey, Process, Recent, Adoptee, Slot, Verdict);
+impl_pod!(ContainerKey, Process, Recent, Adoptee, Evidence, Suspect, Slot, Verdict);
 
 #[cfg(test)]
 mod tests {

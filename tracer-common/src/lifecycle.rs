@@ -15,6 +15,8 @@ pub enum Kind {
     Bound = 2,
     /// The last process of the tree is gone: [`Record`] alone.
     Ended = 3,
+    /// A program was executed in a container that no runtime was seen to start: [`Bound`].
+    Unannounced = 4,
 }
 
 impl TryFrom<u32> for Kind {
@@ -25,6 +27,7 @@ impl TryFrom<u32> for Kind {
             1 => Ok(Self::Runtime),
             2 => Ok(Self::Bound),
             3 => Ok(Self::Ended),
+            4 => Ok(Self::Unannounced),
             unknown => Err(unknown),
         }
     }
@@ -79,6 +82,9 @@ pub const TRUSTED: u32 = TRUST_ROOT | TRUST_USER_NS | TRUST_PID_NS | TRUST_ROOT_
 pub const RUNTIME_ARGS_TRUNCATED: u16 = 1;
 /// [`Runtime::marks`]: the command line could not be read.
 pub const RUNTIME_ARGS_FAULT: u16 = 1 << 1;
+/// [`Runtime::marks`]: the process has executed a runtime before, which was reported with the same key: a wrapper, or the
+/// runtime itself.
+pub const RUNTIME_AGAIN: u16 = 1 << 2;
 
 /// A container runtime was executed; `args_len` bytes of NUL-terminated arguments follow.
 #[repr(C)]

@@ -61,6 +61,12 @@ impl Current {
         self.load(&globals::TASK_START_BOOTTIME)
     }
 
+    /// When the first thread of its process started, likewise.
+    #[inline(always)]
+    pub fn process_start_time(self) -> u64 {
+        self.follow(&globals::TASK_GROUP_LEADER).map_or(0, Self::start_time)
+    }
+
     /// Real user and group id, in the initial user namespace.
     #[inline(always)]
     pub fn ids(self) -> (u32, u32) {

@@ -12,6 +12,11 @@ pub static TRACER_PID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TRACER_PID_NS: Global<u32> = Global::new(0);
 
+/// Inode number of the host's mount namespace, that of the first process of `tracer`'s pid namespace; 0 where it is not
+/// known.
+#[unsafe(no_mangle)]
+pub static HOST_MNT_NS: Global<u32> = Global::new(0);
+
 /// Whether executions are traced, not only followed: 1 or 0.
 #[unsafe(no_mangle)]
 pub static TRACE_EXEC: Global<u32> = Global::new(0);

@@ -1,12 +1,13 @@
 //! Whose an event is, and whether anybody asked for it.
 
-use tracer_common::container::{ContainerKey, EPOCH_OF_PROGRAMS, EPOCH_OF_USER, Process, REJECTED, Recent};
+use tracer_common::container::{ContainerKey, EPOCH_OF_PROGRAMS, EPOCH_OF_USER, REJECTED, Recent, TRACING};
 
 use crate::{
-    atomic,
+    atomic, binding,
     current::Current,
-    globals, lifecycle,
+    globals,
     maps::{EPOCHS, VERDICTS},
+    processes::{self, Entry},
     state::State,
     task::Task,
 };
@@ -26,27 +27,28 @@ impl Identity {
     /// A process of the host. A runtime there that prepares a container is one, whichever namespaces it is in.
     pub const HOST: Self = Self { container: ContainerKey::HOST, pid: 0, container_pid: 0 };
 
-    /// Whose a process that is followed is.
+    /// The container that a process which is followed belongs to.
     #[inline(always)]
-    pub fn of(process: &Process) -> Self {
-        Self { container: process.container, pid: process.pid, container_pid: process.container_pid }
+    pub fn of(process: Entry) -> Self {
+        Self { container: process.container(), pid: process.pid(), container_pid: process.container_pid() }
     }
 
     /// Looks the current process up, unless it is the one that the program last did that for on this CPU. One that
-    /// still prepares a container is shown to `prepares` each time, which may make it a member.
+    /// prepares a container may have become a member.
     #[inline(always)]
-    pub fn look_up(state: State, task: Current, prepares: impl FnOnce(&mut Process)) -> Self {
-        let (address, start_time, epoch) = (task.address(), task.start_time(), epoch());
+    pub fn look_up(state: State, task: Current, epoch: u64) -> Self {
+        let (address, start_time) = (task.address(), task.start_time());
         let recent = state.recent();
         if recent.task == address && recent.start_time == start_time && recent.epoch == epoch {
             let Recent { container, pid, container_pid, .. } = recent;
             return Self { container, pid, container_pid };
         }
-        let identity = match lifecycle::find_process(task.tgid()) {
+        let tgid = task.tgid();
+        let identity = match processes::find(state.program(), tgid) {
             None => Self::HOST,
-            Some(process) if process.preparing == ContainerKey::HOST => Self::of(process),
+            Some(process) if process.preparing() == ContainerKey::HOST => Self::of(process),
             Some(process) => {
-                prepares(process);
+                binding::settle(state.program(), tgid, process);
                 return Self::of(process);
             }
         };
@@ -75,14 +77,21 @@ pub fn begin_epoch() {
     }
 }
 
-/// Both counts only grow, and so does their sum. Read before what it is about, lest something old be taken for new.
+/// The epoch, once events are traced; None while user space still looks for the containers that run. Both counts only
+/// grow, and so does their sum. Read before what it is about, lest something old be taken for new.
 #[inline(always)]
-fn epoch() -> u64 {
+pub fn epoch() -> Option<u64> {
     let [programs, user] = [EPOCH_OF_PROGRAMS, EPOCH_OF_USER].map(|index| {
         // SAFETY: a value of an array map, never removed.
         EPOCHS.get_ptr(index).map_or(0, |epoch| unsafe { epoch.read_volatile() })
     });
-    programs + user
+    (user & TRACING != 0).then_some(programs + user)
+}
+
+/// Whether events are traced.
+#[inline(always)]
+pub fn is_tracing() -> bool {
+    epoch().is_some()
 }
 
 /// What user space has decided about a container, as far as it has.

@@ -35,6 +35,7 @@
 
 mod arch;
 mod atomic;
+mod binding;
 mod current;
 mod emit;
 mod filter;
@@ -44,6 +45,7 @@ mod lifecycle;
 mod maps;
 mod preemption;
 mod probes;
+mod processes;
 mod read;
 mod state;
 mod task;
@@ -76,7 +78,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
         find_tracer_level();
         let task = Task(KernelAddress(ctx.arg(0)));
         let identity = lifecycle::on_exec(&ctx, task);
-        if globals::TRACE_EXEC.load() != 0 {
+        if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
             exec::on_exec(&identity, task, KernelAddress(ctx.arg(2)));
         }
     });
@@ -111,7 +113,7 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    trace_open(&ctx, registers(&ctx), ctx.arg(1));
+    trace_open(registers(&ctx), ctx.arg(1));
     0
 }
 
@@ -124,17 +126,17 @@ pub fn open_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
     if number == NO_CALL || arch::may_open(number) {
         find_tracer_level();
-        trace_open(&ctx, current_registers(), ret);
+        trace_open(current_registers(), ret);
     }
     0
 }
 
 #[inline(always)]
-fn trace_open(ctx: &impl EbpfContext, registers: &Registers, ret: i64) {
+fn trace_open(registers: &Registers, ret: i64) {
     if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(ctx, Program::OpenExit, current_tgid());
+        lifecycle::on_sigreturn(Program::OpenExit, current_tgid());
     } else {
-        open::on_return(Program::OpenExit, registers, ret, |_| true, |_| ());
+        open::on_return(Program::OpenExit, registers, ret, |_| true);
     }
 }
 
@@ -143,35 +145,28 @@ fn trace_open(ctx: &impl EbpfContext, registers: &Registers, ret: i64) {
 #[fexit(function = "do_sys_openat2")]
 #[inline(always)]
 pub fn open_return(ctx: FExitContext) -> i32 {
-    let program = Program::OpenReturn;
-    on_open_return(&ctx, program, ctx.arg(3), |call| call != OpenCall::Openat2)
+    on_open_return(Program::OpenReturn, ctx.arg(3), |call| call != OpenCall::Openat2)
 }
 
 /// `long __x64_sys_openat2(const struct pt_regs *regs)`, and its like on other architectures.
 #[fexit(function = "__x64_sys_openat2")]
 #[inline(always)]
 pub fn openat2_return(ctx: FExitContext) -> i32 {
-    on_open_return(&ctx, Program::Openat2Return, ctx.arg(1), |call| call == OpenCall::Openat2)
+    on_open_return(Program::Openat2Return, ctx.arg(1), |call| call == OpenCall::Openat2)
 }
 
 /// As [`openat2_return`], where 32-bit programs have an entry of their own.
 #[fexit(function = "__ia32_sys_openat2")]
 #[inline(always)]
 pub fn openat2_compat_return(ctx: FExitContext) -> i32 {
-    on_open_return(&ctx, Program::Openat2CompatReturn, ctx.arg(1), |call| call == OpenCall::Openat2)
+    on_open_return(Program::Openat2CompatReturn, ctx.arg(1), |call| call == OpenCall::Openat2)
 }
 
 #[inline(always)]
-fn on_open_return(
-    ctx: &FExitContext,
-    program: Program,
-    ret: i32,
-    is_its: impl FnOnce(OpenCall) -> bool,
-) -> i32 {
+fn on_open_return(program: Program, ret: i32, is_its: impl FnOnce(OpenCall) -> bool) -> i32 {
     undisturbed(|| {
         find_tracer_level();
-        let prepares = |process: &mut _| lifecycle::bind_restored(ctx, program, process);
-        open::on_return(program, current_registers(), i64::from(ret), is_its, prepares);
+        open::on_return(program, current_registers(), i64::from(ret), is_its);
     });
     0
 }
@@ -181,7 +176,7 @@ fn on_open_return(
 #[inline(always)]
 pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    trace_exec(&ctx, registers(&ctx), ctx.arg(1));
+    trace_exec(registers(&ctx), ctx.arg(1));
     0
 }
 
@@ -192,16 +187,16 @@ pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
     if number == NO_CALL || (ret < 0 && arch::may_execute(number)) {
         find_tracer_level();
-        trace_exec(&ctx, current_registers(), ret);
+        trace_exec(current_registers(), ret);
     }
     0
 }
 
 #[inline(always)]
-fn trace_exec(ctx: &impl EbpfContext, registers: &Registers, ret: i64) {
+fn trace_exec(registers: &Registers, ret: i64) {
     if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(ctx, Program::ExecExit, current_tgid());
-    } else if globals::TRACE_EXEC.load() != 0 {
+        lifecycle::on_sigreturn(Program::ExecExit, current_tgid());
+    } else if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
         exec::on_exit(registers, ret);
     }
 }

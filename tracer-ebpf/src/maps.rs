@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Process, Slot, Verdict},
+    container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict},
     stats::{Program, State},
 };
 
@@ -59,6 +59,15 @@ pub static COMMS: HashMap<Comm, u8> = HashMap::with_max_entries(1, 0);
 /// Processes of containers that were there before the programs, until they do something.
 #[map]
 pub static ADOPTEES: HashMap<u32, Adoptee> = HashMap::with_max_entries(1024, 0);
+
+/// The namespaces and cgroups of containers that were there before the programs: a process in one of them belongs to the
+/// container even if nobody has seen where it comes from.
+#[map]
+pub static EVIDENCE: HashMap<Evidence, Suspect> = HashMap::with_max_entries(1024, 0);
+
+/// Processes that become a container's just now, by thread group id: of several threads one does it.
+#[map]
+pub static BINDING: HashMap<u32, u8> = HashMap::with_max_entries(256, 0);
 
 /// Containers, by slot.
 #[map]

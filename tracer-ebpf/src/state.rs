@@ -9,12 +9,21 @@ use crate::{globals, maps::STATE};
 
 /// A program's values on this CPU.
 #[derive(Clone, Copy)]
-pub struct State(*mut Values);
+pub struct State {
+    values: *mut Values,
+    program: Program,
+}
 
 impl State {
     #[inline(always)]
     pub fn of(program: Program) -> Option<Self> {
-        STATE.get_ptr_mut(program as u32).map(Self)
+        Some(Self { values: STATE.get_ptr_mut(program as u32)?, program })
+    }
+
+    /// The program whose values they are.
+    #[inline(always)]
+    pub const fn program(self) -> Program {
+        self.program
     }
 
     /// Adds to a counter.
@@ -51,7 +60,7 @@ impl State {
     fn values<'a>(self) -> &'a mut Values {
         // SAFETY: the values are this CPU's, and a program never runs within itself there, so that nobody else writes
         // while the reference lives; user space reads whole words. They are a map's, and never removed.
-        unsafe { &mut *self.0 }
+        unsafe { &mut *self.values }
     }
 }
 

@@ -127,6 +127,30 @@ impl Task {
         self.0.follow(&globals::TASK_FS).read(&globals::FS_ROOT_DENTRY)
     }
 
+    /// Inode number of its innermost pid namespace; 0 where that is `tracer`'s, which is the host's.
+    #[inline(always)]
+    pub fn own_pid_ns(self) -> u32 {
+        let pid = Pid(self.thread_pid());
+        let inum = pid.namespace(pid.level()).number(&globals::PID_NS_INUM);
+        match globals::TRACER_PID_NS.load() {
+            0 if pid.level() == 0 => 0,
+            tracer if tracer == inum => 0,
+            _ => inum,
+        }
+    }
+
+    /// Its pid namespaces within that of `tracer`, the innermost first, `DEPTH` at the most.
+    #[inline(always)]
+    pub fn pid_namespaces<const DEPTH: u32>(self) -> impl Iterator<Item = PidNamespace> {
+        let pid = Pid(self.thread_pid());
+        let level = pid.level();
+        let tracer = match globals::TRACER_PID_NS.load() {
+            0 => 0,
+            _ => TRACER_LEVEL.get(0).copied().unwrap_or(0),
+        };
+        (0..DEPTH).take_while(move |up| level > tracer + up).map(move |up| PidNamespace(pid.namespace(level - up)))
+    }
+
     /// The init of the host, which is the first process of `tracer`'s pid namespace, if it can see this task; else
     /// null.
     #[inline(always)]
@@ -174,6 +198,12 @@ impl Task {
 struct Pid(KernelAddress);
 
 impl Pid {
+    /// How deep the innermost of its namespaces is; 0 for the initial one.
+    #[inline(always)]
+    fn level(self) -> u32 {
+        self.0.number(&globals::PID_LEVEL)
+    }
+
     #[inline(always)]
     fn upid(self, level: u32) -> KernelAddress {
         let numbers = u64::from(globals::PID_NUMBERS.load());
@@ -199,6 +229,24 @@ impl Pid {
     #[inline(always)]
     fn is_in(self, level: u32, inum: u32) -> bool {
         self.namespace(level).number(&globals::PID_NS_INUM) == inum
+    }
+}
+
+/// A `struct pid_namespace`.
+#[derive(Clone, Copy)]
+pub struct PidNamespace(KernelAddress);
+
+impl PidNamespace {
+    /// Its inode number.
+    #[inline(always)]
+    pub fn inum(self) -> u32 {
+        self.0.number(&globals::PID_NS_INUM)
+    }
+
+    /// When its first process started, in nanoseconds of `CLOCK_BOOTTIME`.
+    #[inline(always)]
+    pub fn init_start_time(self) -> u64 {
+        Task(self.0.follow(&globals::PID_NS_CHILD_REAPER)).process_start_time()
     }
 }
 

@@ -27,8 +27,11 @@ use crate::{
     runtime::{Lifecycle, Readers, recovery, running},
 };
 
-/// How long finding the containers that run already may delay `ready`.
-const FIND_PATIENCE: Duration = Duration::from_secs(2);
+/// How long finding the containers that run already may delay `ready`. That takes a second for a thousand containers; what
+/// takes longer is a file system that hangs.
+const FIND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long engines wait for what was found, and for bundles, before they complete it.
+const ENGINES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// When it is looked again for what there was no room to follow.
 const RECOVERY_AGAIN: Duration = Duration::from_secs(5);
@@ -40,7 +43,9 @@ const RECOVERY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Durat
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Programs are attached, or about to be.
+    /// The programs are being attached, and the containers that run already are being found: nothing is shown yet.
+    Starting,
+    /// Events are traced and shown.
     Running,
     /// No program runs any more: what is in the rings is all there will be.
     Detached,
@@ -103,12 +108,12 @@ impl Observer {
             }
         }
         log_programs(&mut bpf, runtime)?;
-        let registry = Arc::new(Registry::new(scope.selection, maps.registry));
+        let registry = Arc::new(Registry::new(scope.selection, options.host, maps.registry));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));
         let lifecycle =
             Lifecycle::new(maps.lifecycle, Arc::clone(&registry), Arc::clone(&readers), scope.trust_rootless);
         let lifecycle = Arc::new(Mutex::new(lifecycle));
-        let (phase, phases) = watch::channel(Phase::Running);
+        let (phase, phases) = watch::channel(Phase::Starting);
         let for_thread = Arc::clone(&lifecycle);
         let kept =
             privileges::lasting(|| bpf.counters().is_ok()).context("finding out what is to be kept")?;
@@ -138,7 +143,20 @@ impl Observer {
         lock(&self.lifecycle).settle();
         found.send_replace(true);
         self.recover();
+        // Not before: what a container does that is still to be found would be attributed to the host.
+        self.registry.trace()?;
         Ok(asked)
+    }
+
+    /// Lets the events be shown that were traced since [`Self::start`].
+    pub fn show(&self) {
+        self.phase.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Running;
+            }
+            starting
+        });
     }
 
     /// Recovers what is missed, in the background, each time that something is.
@@ -175,18 +193,29 @@ impl Observer {
         });
     }
 
-    /// Finds the containers that run already. What hangs there delays nobody for long.
+    /// Finds the containers that run already. What hangs there delays `ready`, within bounds, and goes on afterwards.
     async fn find_running(&self) {
         let (registry, readers, runtimes) =
             (Arc::clone(&self.registry), Arc::clone(&self.readers), self.runtimes.clone());
-        let found = tokio::task::spawn_blocking(move || running::find(&registry, &readers, &runtimes));
-        let Ok(found) = tokio::time::timeout(FIND_PATIENCE, found).await else {
-            warn!("some containers that run already are not found yet: it takes too long");
-            return;
+        let mut found = tokio::task::spawn_blocking(move || running::find(&registry, &readers, &runtimes));
+        let report = |found: Result<anyhow::Result<()>, tokio::task::JoinError>| {
+            if let Err(error) = found.map_err(anyhow::Error::from).flatten() {
+                warn!("containers that run already are attributed to the host: {error:#}");
+            }
         };
-        if let Err(error) = found.map_err(anyhow::Error::from).flatten() {
-            warn!("containers that run already pass for the host: {error:#}");
+        if let Ok(found) = tokio::time::timeout(FIND_TIMEOUT, &mut found).await {
+            report(found);
+            return;
         }
+        let seconds = FIND_TIMEOUT.as_secs();
+        warn!(
+            "still looking for containers that run already, after {seconds} s: until they are found, their events are \
+             attributed to the host"
+        );
+        tokio::spawn(async move {
+            report(found.await);
+            info!("the containers that run already are found now");
+        });
     }
 
     /// Asks the engines what they know, and goes on doing so in the background. `found` tells that the containers
@@ -197,9 +226,9 @@ impl Observer {
         let engines = Engines::new(&self.sockets, Arc::clone(&registry), self.listen);
         tokio::spawn(async move {
             let witnessed = engines.snapshot().await;
-            found.within(FIND_PATIENCE).await;
+            found.within(FIND_TIMEOUT).await;
             // What has a bundle that cannot be read is for them to complete.
-            registry.settled(FIND_PATIENCE).await;
+            registry.settled(ENGINES_TIMEOUT).await;
             let unknown = registry.witness(witnessed);
             let adopt = move || running::adopt(&unknown, &registry, &readers);
             let adopted = tokio::task::spawn_blocking(adopt).await;
@@ -307,7 +336,11 @@ fn read_lifecycle(lifecycle: &Mutex<Lifecycle>, mut phases: watch::Receiver<Phas
         loop {
             tokio::select! {
                 guard = fd.readable() => guard.context("watching the lifecycle ring")?.clear_ready(),
-                _ = phases.changed() => return Ok(()),
+                changed = phases.changed() => {
+                    if changed.is_err() || *phases.borrow() == Phase::Detached {
+                        return Ok(());
+                    }
+                }
             }
             lock(lifecycle).drain();
         }

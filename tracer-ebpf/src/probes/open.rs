@@ -1,7 +1,6 @@
 //! open, openat, openat2, creat, read when the call returns.
 
 use tracer_common::{
-    container::Process,
     event::{Kind, OPEN_PATH_MAX, Open, PATH_FAULT, PATH_TRUNCATED},
     stats::Program,
 };
@@ -10,7 +9,7 @@ use crate::{
     arch::{self, Arguments, OpenCall, Registers},
     emit::Scratch,
     filter,
-    identity::Identity,
+    identity::{self, Identity},
     read,
     state::State,
 };
@@ -36,16 +35,16 @@ pub fn on_return(
     registers: &Registers,
     ret: i64,
     is_its: impl FnOnce(OpenCall) -> bool,
-    prepares: impl FnOnce(&mut Process),
 ) {
     const FIXED: u32 = size_of::<Open>() as u32;
     let Some((call, arguments, task)) = arch::open_call(registers) else { return };
     if !is_its(call) {
         return;
     }
+    let Some(epoch) = identity::epoch() else { return };
     let Some(state) = State::of(program) else { return };
     state.count(|stats| &mut stats.seen);
-    let identity = Identity::look_up(state, task, prepares);
+    let identity = Identity::look_up(state, task, epoch);
     let Some(header) = filter::admit(state, Kind::Open, task, &identity, ret < 0) else { return };
     let Some(mut scratch) = Scratch::take(program) else { return };
     let Request { dirfd, path, flags, mode } = request(call, arguments);

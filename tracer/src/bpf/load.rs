@@ -103,6 +103,7 @@ impl Bpf {
         let mut ebpf = loader
             .override_global("TRACER_PID", &globals.tracer_pid, true)
             .override_global("TRACER_PID_NS", &globals.tracer_pid_ns, true)
+            .override_global("HOST_MNT_NS", &globals.host_mnt_ns, true)
             .override_global("TRACE_EXEC", &globals.trace_exec, true)
             .override_global("TRACE_HOST", &globals.trace_host, true)
             .override_global("FAILED_ONLY", &globals.failed_only, true)
@@ -115,6 +116,7 @@ impl Bpf {
             .map_max_entries("EVENTS", options.buffer_size)
             .map_max_entries("PROCESSES", processes_max())
             .map_max_entries("ADOPTEES", adoptees_max())
+            .map_max_entries("EVIDENCE", adoptees_max())
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
             .map_max_entries("FREE_SLOTS", SLOTS)
@@ -152,6 +154,7 @@ impl Bpf {
                 adoptees: take(&mut ebpf, "ADOPTEES")?,
                 epochs: take(&mut ebpf, "EPOCHS")?,
                 processes: take(&mut ebpf, "PROCESSES")?,
+                evidence: take(&mut ebpf, "EVIDENCE")?,
             },
         };
         let stats = take(&mut ebpf, "STATE")?;
@@ -234,6 +237,7 @@ struct Globals {
     offsets: Vec<u32>,
     tracer_pid: u32,
     tracer_pid_ns: u32,
+    host_mnt_ns: u32,
     trace_exec: u32,
     trace_host: u32,
     failed_only: u32,
@@ -248,6 +252,7 @@ impl Globals {
             typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
             tracer_pid: std::process::id(),
             tracer_pid_ns: nested_pid_ns()?,
+            host_mnt_ns: host_mnt_ns(),
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
@@ -270,6 +275,12 @@ fn nested_pid_ns() -> anyhow::Result<u32> {
         return Ok(0);
     }
     u32::try_from(inode).with_context(|| format!("{path} has the inode number {inode}"))
+}
+
+/// The inode number of the host's mount namespace, that of the first process; 0, which matches none, where that process may not
+/// be looked at.
+fn host_mnt_ns() -> u32 {
+    rustix::fs::stat("/proc/1/ns/mnt").ok().and_then(|stat| stat.st_ino.try_into().ok()).unwrap_or(0)
 }
 
 /// Before Linux 5.11 maps count against this limit. Later it does not matter, and a refusal is no reason to stop.

@@ -46,6 +46,9 @@ pub struct Container {
     /// Whether it is root on the host in all but name.
     #[serde(skip)]
     pub privileged: bool,
+    /// Whether its runtime runs its program within itself, so that no entrypoint is executed.
+    #[serde(skip)]
+    pub in_process: bool,
 }
 
 impl Container {
@@ -66,6 +69,7 @@ impl Container {
             pod_known: false,
             sandbox_id: None,
             privileged: false,
+            in_process: false,
         }
     }
 
@@ -129,6 +133,7 @@ impl Container {
             pod_known: true,
             sandbox_id: Some(witnessed.sandbox_id.clone()),
             privileged: false,
+            in_process: false,
         }
     }
 

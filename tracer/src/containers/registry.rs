@@ -9,11 +9,14 @@ use std::{
     },
 };
 
+use anyhow::Context as _;
 use tokio::{
     sync::watch,
     time::{Duration, Instant, timeout_at},
 };
-use tracer_common::container::{Adoptee, CLOSED, ContainerKey, Process, REJECTED};
+use tracer_common::container::{
+    Adoptee, CLOSED, ContainerKey, Evidence, IN_PROCESS, Process, REJECTED, Suspect,
+};
 use tracing::{debug, warn};
 
 use super::{
@@ -31,6 +34,8 @@ pub struct Attribution {
     pub container: Arc<Container>,
     /// Whether it is asked for.
     pub choice: Choice,
+    /// Whether it turned out to be no container: its processes are attributed to the host.
+    pub host: bool,
 }
 
 /// What is known of a key.
@@ -104,6 +109,8 @@ pub struct Known {
 /// All containers that live, and those whose last events are still on their way.
 pub struct Registry {
     selection: Selection,
+    /// Whether events of the host are selected.
+    host: bool,
     state: Mutex<State>,
     /// Told whenever a container becomes known or ends.
     changed: watch::Sender<()>,
@@ -116,11 +123,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry that tells the programs what `selection` rejects.
+    /// An empty registry that tells the programs what `selection` rejects, and the events of the host unless `host`.
     #[must_use]
-    pub fn new(selection: Selection, maps: RegistryMaps) -> Self {
+    pub fn new(selection: Selection, host: bool, maps: RegistryMaps) -> Self {
         Self {
             selection,
+            host,
             state: Mutex::new(State::new(maps)),
             changed: watch::Sender::new(()),
             revision: AtomicU64::new(0),
@@ -149,12 +157,35 @@ impl Registry {
 
     fn attribute(&self, key: ContainerKey, container: Container) -> Attribution {
         let choice = self.selection.judge(&container);
-        Attribution { key, container: Arc::new(container), choice }
+        Attribution { key, container: Arc::new(container), choice, host: false }
+    }
+
+    /// What looked like a container is none, for all that can be found: its processes are attributed to the host.
+    pub fn resolve_as_host(&self, key: ContainerKey) {
+        let choice = if self.host { Choice::Selected } else { Choice::Rejected };
+        let container = Arc::new(Container::unknown(super::Unknown::Missed));
+        let mut state = self.lock();
+        self.set(&mut state, key, Arc::new(Attribution { key, container, choice, host: true }));
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// Whether the processes of a key are attributed to the host.
+    #[must_use]
+    pub fn is_host(&self, key: ContainerKey) -> bool {
+        self.resolved(key).is_some_and(|attribution| attribution.host)
     }
 
     /// A runtime was started, in the container `outer` or on the host: its container will be known soon.
     pub fn announce(&self, key: ContainerKey, outer: ContainerKey, name: Option<ContainerName>) {
         let mut state = self.lock();
+        // The same invocation: a wrapper has executed the runtime.
+        if let Some(entry) = state.entries.get_mut(&key) {
+            if name.is_some() {
+                entry.name = name;
+            }
+            return;
+        }
         let charged = state.charge(outer);
         let entry = Entry { name, attribution: None, first: None, root: None, charged, inner: 0, verdict: 0 };
         state.entries.insert(key, entry);
@@ -226,10 +257,12 @@ impl Registry {
         // A container may have ended, and its entry be gone, before its bundle was read.
         let Some(entry) = state.entries.get_mut(&key) else { return };
         let (rejected, container) = (attribution.choice == Choice::Rejected, attribution.key);
+        let in_process = attribution.container.in_process;
         if entry.attribution.replace(attribution).is_some() {
             self.revision.fetch_add(1, Ordering::Release);
         }
         state.mark(key, REJECTED, rejected);
+        state.mark(key, IN_PROCESS, in_process);
         if state.entries.get(&container).is_some_and(|entry| entry.verdict & CLOSED != 0) {
             state.mark(key, CLOSED, true);
         }
@@ -307,7 +340,8 @@ impl Registry {
         let state = self.lock();
         let listed = |(key, entry): (&ContainerKey, &Entry)| {
             let attribution = entry.attribution.as_ref()?;
-            let own = attribution.key == *key && attribution.choice == Choice::Selected;
+            let own =
+                attribution.key == *key && attribution.choice == Choice::Selected && !attribution.host;
             let container = Arc::clone(&attribution.container);
             let (first, ended) = (entry.first?, state.ended.contains_key(key));
             own.then_some(Listed { key: *key, container, first, ended })
@@ -419,6 +453,18 @@ impl Registry {
         }
     }
 
+    /// Has the programs recognise processes of a container that runs already by a namespace or a cgroup.
+    pub fn enter_evidence(&self, evidence: Evidence, suspect: &Suspect) {
+        if let Err(error) = self.lock().enter_evidence(evidence, suspect) {
+            debug!("container {} is not recognised by {evidence:?}: {error}", suspect.container.slot());
+        }
+    }
+
+    /// Has the programs trace events from now on.
+    pub fn trace(&self) -> anyhow::Result<()> {
+        self.lock().trace().context("starting to trace")
+    }
+
     /// All processes of these containers that ran already are entered. What had ended before is told now.
     pub fn entered(&self, keys: impl IntoIterator<Item = ContainerKey>, now: u64) {
         for key in keys {
@@ -460,6 +506,18 @@ impl Registry {
         }
     }
 
+    /// A key was given to a container that no runtime was seen to start.
+    pub fn miss_unannounced(&self, key: ContainerKey) {
+        self.lock().unannounced.insert(key);
+        self.miss(key);
+    }
+
+    /// Whether no runtime was seen to start what has a key.
+    #[must_use]
+    pub fn is_unannounced(&self, key: ContainerKey) -> bool {
+        self.lock().unannounced.contains(&key)
+    }
+
     /// Whether a key is in use without anybody having told of it.
     #[must_use]
     pub fn is_missing(&self, key: ContainerKey) -> bool {
@@ -476,7 +534,8 @@ impl Registry {
             let is_own = attribution.is_none_or(|attribution| attribution.key == *key);
             let isolation = attribution.and_then(|attribution| attribution.container.isolation);
             let (init, name) = (entry.first?.pid, entry.name.clone());
-            is_own.then_some(Known { key: *key, name, init, isolation })
+            let is_container = attribution.is_none_or(|attribution| !attribution.host);
+            (is_own && is_container).then_some(Known { key: *key, name, init, isolation })
         };
         state.entries.iter().filter_map(known).collect()
     }
@@ -538,6 +597,7 @@ impl Registry {
         }
         if state.is_in_use(key) && !state.ended.contains_key(&key) {
             state.ended.insert(key, at);
+            state.remove_evidence(key);
             // The next container may have the same name.
             if let Some(entry) = state.entries.get_mut(&key) {
                 entry.name = None;
@@ -561,6 +621,7 @@ impl Registry {
             state.adopted.remove(key);
             state.entering.remove(key);
             state.missing.remove(key);
+            state.unannounced.remove(key);
             state.ended.remove(key);
             debug!("slot {} is free again", key.slot());
             if let Some(last) = state.given_back.get_mut(key.slot() as usize) {

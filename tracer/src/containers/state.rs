@@ -6,7 +6,9 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tracer_common::container::{Adoptee, CLOSED, ContainerKey, EPOCH_OF_USER, Process, Slot, Verdict};
+use tracer_common::container::{
+    Adoptee, CLOSED, ContainerKey, EPOCH_OF_USER, Evidence, Process, Slot, Suspect, TRACING, Verdict,
+};
 use tracing::{debug, warn};
 
 use super::{Attribution, Container, ContainerName, First};
@@ -35,6 +37,12 @@ pub(super) struct State {
     pub(super) labels: HashMap<Sandbox, BTreeMap<String, String>>,
     /// Keys that were missed, as long as they are in use.
     pub(super) missing: HashSet<ContainerKey>,
+    /// Keys of containers that no runtime was seen to start, as long as they are in use.
+    pub(super) unannounced: HashSet<ContainerKey>,
+    /// The processes that were entered and may not have done anything yet, with their start times, by container.
+    waiting: HashMap<ContainerKey, Vec<(u32, u64)>>,
+    /// What was entered as evidence for each of the containers that ran already.
+    evidence: HashMap<ContainerKey, Vec<Evidence>>,
 }
 
 /// The maps through which the registry and the programs tell each other of containers.
@@ -51,6 +59,8 @@ pub struct RegistryMaps {
     pub epochs: Array<MapData, u64>,
     /// Processes that the programs follow.
     pub processes: KernelMap<MapData, u32, Process>,
+    /// Namespaces and cgroups by which the programs recognise processes of containers that ran already.
+    pub evidence: KernelMap<MapData, Evidence, Suspect>,
 }
 
 #[derive(Debug)]
@@ -83,22 +93,71 @@ impl State {
             entering: HashSet::new(),
             labels: HashMap::new(),
             missing: HashSet::new(),
+            unannounced: HashSet::new(),
+            waiting: HashMap::new(),
+            evidence: HashMap::new(),
         }
     }
 
     pub(super) fn take_slot(&mut self, runtime_mntns: u32) -> Result<ContainerKey, MapError> {
         let index = self.maps.free_slots.pop(0)?;
         let generation = self.maps.slots.get(&index, 0)?.generation + 1;
-        let slot = Slot { generation, runtime_mntns, processes: 0, runtime_root: 0, restorer: 0 };
+        let slot = Slot {
+            generation,
+            runtime_mntns,
+            processes: 0,
+            runtime_root: 0,
+            restorer: 0,
+            runtime_tgid: 0,
+            bound_mntns: 0,
+            bound_pidns: 0,
+            bound_container_pid: 0,
+            bound_root: 0,
+        };
         self.maps.slots.set(index, &slot, 0)?;
         Ok(ContainerKey::new(index, generation))
+    }
+
+    /// Has the programs recognise processes of a container by a namespace or a cgroup. What was entered for another
+    /// container that lives stays.
+    pub(super) fn enter_evidence(&mut self, evidence: Evidence, suspect: &Suspect) -> Result<(), MapError> {
+        let is_same = |known: Suspect| known.container == suspect.container;
+        match self.maps.evidence.get(&evidence, 0) {
+            Ok(known) if is_same(known) || self.is_in_use(known.container) => return Ok(()),
+            Ok(_) | Err(_) => self.maps.evidence.insert(&evidence, suspect, 0)?,
+        }
+        self.evidence.entry(suspect.container).or_default().push(evidence);
+        self.begin_epoch()
+    }
+
+    /// The container has ended: its numbers may be used again.
+    pub(super) fn remove_evidence(&mut self, key: ContainerKey) {
+        for evidence in self.evidence.remove(&key).unwrap_or_default() {
+            if let Err(error) = self.maps.evidence.remove(&evidence) {
+                debug!("removing {evidence:?} of container {}: {error}", key.slot());
+            }
+        }
+    }
+
+    /// Has the programs trace events from now on.
+    pub(super) fn trace(&mut self) -> Result<(), MapError> {
+        self.epoch |= TRACING;
+        self.begin_epoch()
+    }
+
+    /// What the programs have looked up before may hold no more.
+    fn begin_epoch(&mut self) -> Result<(), MapError> {
+        self.epoch += 1;
+        self.maps.epochs.set(EPOCH_OF_USER, &self.epoch, 0)
     }
 
     /// Hands a process to the programs, which may have looked it up before.
     pub(super) fn adopt(&mut self, pid: u32, adoptee: &Adoptee) -> Result<(), MapError> {
         self.maps.adoptees.insert(&pid, adoptee, 0)?;
-        self.epoch += 1;
-        self.maps.epochs.set(EPOCH_OF_USER, &self.epoch, 0)
+        for key in [adoptee.container, adoptee.preparing].into_iter().filter(|key| *key != ContainerKey::HOST) {
+            self.waiting.entry(key).or_default().push((pid, adoptee.start_ticks));
+        }
+        self.begin_epoch()
     }
 
     /// Whether processes of a container that ran already are left. The programs count those that have done
@@ -106,18 +165,20 @@ impl State {
     /// first, so it is found here in any case.
     pub(super) fn has_processes(&mut self, key: ContainerKey) -> bool {
         let adoptees = &mut self.maps.adoptees;
-        let of_key = |entry: Result<(u32, Adoptee), MapError>| {
-            entry.ok().filter(|(_, adoptee)| adoptee.container == key || adoptee.preparing == key)
-        };
-        let entered: Vec<(u32, Adoptee)> = adoptees.iter().filter_map(of_key).collect();
-        let mut waiting = false;
-        for (pid, adoptee) in entered {
-            if start_ticks(pid) == Some(adoptee.start_ticks) {
-                waiting = true;
-            } else if let Err(error) = adoptees.remove(&pid) {
+        let is_waiting = |(pid, ticks): &(u32, u64)| {
+            if adoptees.get(pid, 0).ok().is_none_or(|adoptee| adoptee.start_ticks != *ticks) {
+                return false;
+            }
+            let lives = start_ticks(*pid) == Some(*ticks);
+            if !lives && let Err(error) = adoptees.remove(pid) {
                 debug!("process {pid} has been removed by the programs: {error}");
             }
-        }
+            lives
+        };
+        let waiting = self.waiting.get_mut(&key).is_some_and(|waiting| {
+            waiting.retain(is_waiting);
+            !waiting.is_empty()
+        });
         waiting || self.maps.slots.get(&key.slot(), 0).is_ok_and(|slot| slot.processes > 0)
     }
 
@@ -153,6 +214,9 @@ impl State {
     /// none of its own, unless the container has ended before.
     pub(super) fn charge(&mut self, outer: ContainerKey) -> ContainerKey {
         let Some(entry) = self.entries.get(&outer) else { return ContainerKey::HOST };
+        if entry.attribution.as_ref().is_some_and(|known| known.host) {
+            return ContainerKey::HOST;
+        }
         let own = entry.attribution.as_ref().filter(|known| known.container.inner.is_none());
         let own = own.map(|known| known.key).filter(|key| self.entries.contains_key(key));
         let payer = match own {
@@ -183,6 +247,7 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, key: ContainerKey) {
+        self.waiting.remove(&key);
         let Some(removed) = self.entries.remove(&key) else { return };
         if let Some(share) = self.entries.get_mut(&removed.charged) {
             share.inner -= 1;

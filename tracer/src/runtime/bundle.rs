@@ -61,13 +61,15 @@ pub struct Bundle {
     pub sandbox_id: Option<String>,
     /// Whether it lets its container do all that root may.
     pub privileged: bool,
+    /// Whether the runtime runs the program within itself (crun's and youki's wasm, krun): no entrypoint is executed.
+    pub in_process: bool,
 }
 
 /// Reads `config`, the `config.json` of a bundle, below the runtime's root directory. It must belong to root or to
 /// `owner`.
-pub fn read(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Bundle, BundleError> {
+pub fn read_bytes(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Vec<u8>, BundleError> {
     let file = |source| BundleError::File { path: config.to_owned(), source };
-    Bundle::parse(&files::read_below(root, config, owner).map_err(file)?, config)
+    files::read_below(root, config, owner).map_err(file)
 }
 
 impl Bundle {
@@ -75,8 +77,10 @@ impl Bundle {
     pub fn parse(bytes: &[u8], config: &Path) -> Result<Self, BundleError> {
         let config_json =
             parse(bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
-        interpret(config_json, config)
-            .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
+        let in_process = runs_in_process(&config_json.annotations);
+        let bundle = interpret(config_json, config)
+            .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })?;
+        Ok(Self { in_process, ..bundle })
     }
 }
 
@@ -109,6 +113,12 @@ fn parse(bytes: &[u8]) -> Result<ConfigJson, serde_json::Error> {
             Ok(ConfigJson { annotations: minimal.annotations.unwrap_or_default(), privileged: false })
         }
     }
+}
+
+/// Whether the runtime is told to run the container's program within itself: crun's handlers and youki's (crun(1), `run.oci.handler`
+/// and `module.wasm.image/variant`). One that has no such handler executes the program all the same.
+fn runs_in_process(annotations: &HashMap<String, String>) -> bool {
+    annotations.contains_key("run.oci.handler") || annotations.contains_key("module.wasm.image/variant")
 }
 
 /// The capabilities with which each of the walls around a container comes down.
@@ -145,7 +155,7 @@ fn interpret(config_json: ConfigJson, config: &Path) -> Result<Bundle, tracer_an
     let Some(resolved) = resolve(&annotations, config)? else {
         let engine = engine_without_pod(&annotations, config);
         let kind = ContainerType::Container;
-        return Ok(Bundle { engine, kind, image: None, pod: None, sandbox_id: None, privileged });
+        return Ok(Bundle { engine, kind, image: None, pod: None, sandbox_id: None, privileged, in_process: false });
     };
     let kind = match resolved.role {
         Role::Sandbox => ContainerType::Sandbox,
@@ -170,6 +180,7 @@ fn interpret(config_json: ConfigJson, config: &Path) -> Result<Bundle, tracer_an
         }),
         sandbox_id: resolved.sandbox_id,
         privileged,
+        in_process: false,
     })
 }
 

@@ -12,7 +12,7 @@ use tracer_common::{
     comm_bytes,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
-        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
+        RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
         TRUST_USER_NS, TRUSTED,
     },
 };
@@ -49,6 +49,8 @@ pub struct Claim {
     args: Vec<u8>,
     /// Whether `args` are all there are.
     whole: bool,
+    /// Whether its process has executed a runtime before, with the same key.
+    pub again: bool,
     /// A hold on its process, where that was taken before it is known what to do with it.
     held: Option<RuntimeProcess>,
     /// What the parent of an `init` was asked for, where that was found out before.
@@ -82,6 +84,7 @@ impl Claim {
             ppid: record.ppid,
             args: args.to_owned(),
             whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
+            again: record.marks & RUNTIME_AGAIN != 0,
             held: None,
             parent: Arc::default(),
         }
@@ -174,6 +177,7 @@ impl Claim {
                 creation.id
             }
             Ok(Command::Exec(exec)) => exec.id,
+            Ok(Command::Start(id)) => id,
             Ok(Command::Init | Command::Other) | Err(_) => {
                 return Nested { id: String::new(), runtime: self.runtime.clone() };
             }
@@ -269,7 +273,7 @@ fn what(line: &Result<CommandLine, String>) -> Option<String> {
             Some(format!("container {:?} with bundle {bundle:?}", creation.id))
         }
         Ok(Command::Exec(exec)) => Some(format!("a process for container {:?}", exec.id)),
-        Ok(Command::Other) => None,
+        Ok(Command::Start(_) | Command::Other) => None,
         Ok(Command::Init) | Err(_) => Some("a container".to_owned()),
     }
 }
@@ -314,6 +318,7 @@ mod tests {
                 ppid: 0,
                 args,
                 whole: true,
+                again: false,
                 held: None,
                 parent: Arc::default(),
             };

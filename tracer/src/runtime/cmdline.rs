@@ -41,9 +41,12 @@ pub enum Command {
     Restore(Creation),
     /// `exec`: one more process in a container.
     Exec(Exec),
+    /// `start`: lets the program of the container with this id go. Some runtimes run poststart hooks here, which may enter the
+    /// container.
+    Start(OsString),
     /// `init`: what a runtime executes itself as, on the way from its own command to the container's program.
     Init,
-    /// Anything that brings no process into a container: `start`, `state`, `delete`, `--version`, a lone `--help`.
+    /// Anything that brings no process into a container: `state`, `delete`, `--version`, a lone `--help`.
     Other,
 }
 
@@ -53,7 +56,7 @@ impl Command {
     pub fn creation(&self) -> Option<&Creation> {
         match self {
             Self::Create(creation) | Self::Run(creation) | Self::Restore(creation) => Some(creation),
-            Self::Exec(_) | Self::Init | Self::Other => None,
+            Self::Exec(_) | Self::Start(_) | Self::Init | Self::Other => None,
         }
     }
 }
@@ -250,6 +253,9 @@ static EXEC: &[Opt] = &[
     leave("usage", b""),
 ];
 
+/// Options of `start`.
+static START: &[Opt] = &[leave("help", b"h?"), leave("usage", b"")];
+
 /// The commands that are [`Command::Other`], as far as they are known. An unknown one is that too, except behind an
 /// unknown option, whose value it is then taken for.
 const OTHER_COMMANDS: &[&[u8]] = &[
@@ -268,7 +274,6 @@ const OTHER_COMMANDS: &[&[u8]] = &[
     b"ps",
     b"resume",
     b"spec",
-    b"start",
     b"state",
     b"update",
 ];
@@ -283,6 +288,7 @@ struct Scope {
 static GLOBAL_SCOPE: Scope = Scope { own: GLOBAL, inherited: &[] };
 static CREATION_SCOPE: Scope = Scope { own: CREATION, inherited: GLOBAL };
 static EXEC_SCOPE: Scope = Scope { own: EXEC, inherited: GLOBAL };
+static START_SCOPE: Scope = Scope { own: START, inherited: GLOBAL };
 
 impl Scope {
     fn long(&self, name: &[u8]) -> Option<&'static Opt> {
@@ -399,6 +405,7 @@ impl<'a> Reader<'a> {
             b"run" => Command::Run(self.creation("run")?),
             b"restore" => Command::Restore(self.creation("restore")?),
             b"exec" => Command::Exec(self.exec()?),
+            b"start" => self.start()?,
             b"init" => Command::Init,
             _ => Command::Other,
         })
@@ -422,6 +429,12 @@ impl<'a> Reader<'a> {
         // Behind the id stands the command to run, whose options are no business of the runtime's.
         let id = self.positional(&EXEC_SCOPE, &mut false)?;
         Ok(Exec { id: container_id(id, "exec")?, pid_file: self.found.pid_file.take() })
+    }
+
+    fn start(&mut self) -> Result<Command, Stop> {
+        // Without an id it starts nothing.
+        let id = self.positional(&START_SCOPE, &mut false)?.filter(|id| !id.word.is_empty());
+        Ok(id.map_or(Command::Other, |id| Command::Start(OsStr::from_bytes(id.word).to_owned())))
     }
 
     /// The next positional, and the options before it. `options_end` tells whether `--` was among them, now or before.
@@ -489,7 +502,7 @@ fn container_id(found: Option<Positional<'_>>, command: &'static str) -> Result<
 }
 
 fn is_command(word: &[u8]) -> bool {
-    matches!(word, b"create" | b"run" | b"restore" | b"exec" | b"init") || OTHER_COMMANDS.contains(&word)
+    matches!(word, b"create" | b"run" | b"restore" | b"exec" | b"start" | b"init") || OTHER_COMMANDS.contains(&word)
 }
 
 #[cfg(test)]
@@ -571,6 +584,8 @@ mod tests {
                 } else if is_runtime && words.contains(&"exec") {
                     counts.1 += 1;
                     Command::Exec(Exec { id, pid_file })
+                } else if is_runtime && words.contains(&"start") {
+                    Command::Start(id)
                 } else {
                     Command::Other
                 };
@@ -702,6 +717,13 @@ mod tests {
     }
 
     #[test]
+    fn start_names_a_container() {
+        for line in ["runc start c1", "crun --root /r start c1", "youki start c1", "runc start -- c1"] {
+            assert_eq!(command(line), Command::Start("c1".into()), "{line}");
+        }
+    }
+
+    #[test]
     fn all_else_is_other() {
         for name in OTHER_COMMANDS {
             let name = std::str::from_utf8(name).unwrap();
@@ -720,7 +742,7 @@ mod tests {
             "runc run -h",
             "runc exec -h",
             "crun restore --usage",
-            "runc start create",
+            "runc start",
             "runc kill --all c1 9",
             "runc delete --force c1",
             "runc a-command-of-tomorrow create c1",

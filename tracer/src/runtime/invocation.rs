@@ -4,11 +4,12 @@ use std::{
     fmt::Display,
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Once},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, Mutex, Once, PoisonError},
 };
 
 use tracer_common::container::ContainerKey;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     bundle::{self, Bundle},
@@ -30,6 +31,9 @@ use crate::{
     render::line,
 };
 
+/// Runtimes that run the container's program within themselves, whatever the bundle says.
+const IN_PROCESS_RUNTIMES: [&str; 3] = ["crun-krun", "crun-wasm", "krun"];
+
 /// A runtime's invocation that brings a process into a container, with a hold on what it sees of the file system.
 #[derive(Debug)]
 pub struct Invocation {
@@ -42,6 +46,8 @@ pub struct Invocation {
     outer: Option<Outer>,
     name: ContainerName,
     task: Task,
+    /// The `config.json` that was read last, as a hash.
+    read: Mutex<Option<u64>>,
 }
 
 /// What a runtime sees of the file system.
@@ -73,6 +79,8 @@ enum Task {
     Read { config: PathBuf, source: Source },
     /// A process joins a container.
     Join,
+    /// A container is started: what hooks do for it joins it.
+    Start,
 }
 
 /// What was found out.
@@ -82,6 +90,24 @@ pub enum Found {
     Container(Box<Container>),
     /// A container that is known already.
     Joined(Arc<Attribution>),
+    /// The same as before.
+    Unchanged,
+}
+
+/// Nothing was found out, and why: the container without its pod.
+#[derive(Debug)]
+pub struct Unread {
+    container: Box<Container>,
+    problem: String,
+}
+
+/// Whether more may become known of what an invocation brings about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The runtime is at work: a wrapper may still write the bundle.
+    AtWork,
+    /// The container's program runs.
+    Begun,
 }
 
 impl Outer {
@@ -122,6 +148,7 @@ impl Invocation {
                 (creation.id, Task::Read { config, source: Source::Bundle })
             }
             Command::Exec(exec) => (exec.id, Task::Join),
+            Command::Start(id) => (id, Task::Start),
         };
         let root = line.root.unwrap_or_else(|| Path::new("/run").join(&runtime));
         let name = ContainerName {
@@ -134,7 +161,7 @@ impl Invocation {
             (None, None) => View::Host,
             (None, Some(outer)) => outer.root.clone().map_or(View::Gone, View::Below),
         };
-        Some(Self { key, runtime, view, owner, outer, name, task })
+        Some(Self { key, runtime, view, owner, outer, name, task, read: Mutex::default() })
     }
 
     /// From a container that runs.
@@ -153,6 +180,7 @@ impl Invocation {
             outer,
             name,
             task: Task::Read { config, source: Source::State },
+            read: Mutex::default(),
         }
     }
 
@@ -167,17 +195,18 @@ impl Invocation {
     }
 
     /// Finds the container, reading files where that is needed: to be called where waiting does no harm.
-    pub fn find(&self, registry: &Registry) -> Found {
-        let container = match &self.task {
+    pub fn find(&self, registry: &Registry) -> Result<Found, Unread> {
+        match &self.task {
             Task::Read { config, source } if config.is_absolute() => self.read_bundle(config, *source),
             // The runtime has ended, and with it the directory that its path began from.
             Task::Read { .. } => self.read_state(),
-            Task::Join => match registry.find(&self.name).or_else(|| self.find_running(registry)) {
-                Some(attribution) => return Found::Joined(attribution),
-                None => self.read_state(),
-            },
-        };
-        Found::Container(Box::new(container))
+            Task::Join | Task::Start => {
+                match registry.find(&self.name).or_else(|| self.find_running(registry)) {
+                    Some(attribution) => Ok(Found::Joined(attribution)),
+                    None => self.read_state(),
+                }
+            }
+        }
     }
 
     /// The container that its state shows to be one that is known by another name.
@@ -187,29 +216,34 @@ impl Invocation {
 
     fn state(&self) -> Result<State, String> {
         let ContainerName { root: state_root, id, .. } = &self.name;
-        self.read(|root| state::read(root, state_root, id, self.owner))
+        self.view(|root| state::read(root, state_root, id, self.owner))
     }
 
-    fn read_state(&self) -> Container {
-        match self.state() {
-            Ok(state) => self.read_bundle(&state.bundle.join("config.json"), Source::State),
-            Err(problem) => {
-                warn!("container {:?} is shown without pod: {problem}", self.name.id);
-                self.without_bundle()
-            }
+    fn read_state(&self) -> Result<Found, Unread> {
+        let state = self.state().map_err(|problem| self.unread(problem, Source::State))?;
+        self.read_bundle(&state.bundle.join("config.json"), Source::State)
+    }
+
+    fn unread(&self, problem: String, source: Source) -> Unread {
+        Unread { container: Box::new(Container { source, ..self.without_bundle() }), problem }
+    }
+
+    /// Reads the bundle, unless it is what was read before.
+    fn read_bundle(&self, config: &Path, source: Source) -> Result<Found, Unread> {
+        // Of two threads that read it the later one has the newer file.
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self
+            .view(|root| bundle::read_bytes(root, config, self.owner))
+            .map_err(|problem| self.unread(problem, source))?;
+        let digest = digest(&bytes);
+        if *read == Some(digest) {
+            return Ok(Found::Unchanged);
         }
-    }
-
-    fn read_bundle(&self, config: &Path, source: Source) -> Container {
-        let Bundle { engine, kind, image, pod, sandbox_id, privileged } =
-            match self.read(|root| bundle::read(root, config, self.owner)) {
-                Ok(bundle) => bundle,
-                Err(problem) => {
-                    warn!("container {:?} is shown without pod: {problem}", self.name.id);
-                    return Container { source, ..self.without_bundle() };
-                }
-            };
-        Container {
+        let Bundle { engine, kind, image, pod, sandbox_id, privileged, in_process } =
+            Bundle::parse(&bytes, config)
+                .map_err(|error| self.unread(line(&error.to_string()), source))?;
+        *read = Some(digest);
+        Ok(Found::Container(Box::new(Container {
             runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
             kind,
             image,
@@ -219,8 +253,9 @@ impl Invocation {
             pod_known: true,
             sandbox_id,
             privileged,
+            in_process: in_process || IN_PROCESS_RUNTIMES.contains(&self.runtime.as_str()),
             ..self.without_bundle()
-        }
+        })))
     }
 
     fn without_bundle(&self) -> Container {
@@ -235,7 +270,7 @@ impl Invocation {
     }
 
     /// Reads something as the runtime sees it. Why that failed is fit for the log, whatever a path or a file holds.
-    fn read<T, E: Display>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>) -> Result<T, String> {
+    fn view<T, E: Display>(&self, read: impl FnOnce(BorrowedFd<'_>) -> Result<T, E>) -> Result<T, String> {
         let result = match &self.view {
             View::Below(root) => read(root.as_fd()),
             View::Host => read(host::root().map_err(|error| error.to_string())?.as_fd()),
@@ -245,29 +280,58 @@ impl Invocation {
     }
 }
 
+/// The content of a file as a number, by which a change shows. Whoever can make two files with the same number can write
+/// the bundle anyway.
+fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Has a container found out without waiting for it.
 pub fn learn(invocation: Invocation, registry: &Arc<Registry>, readers: &Arc<Readers>) {
+    learn_at(&Arc::new(invocation), Stage::Begun, registry, readers);
+}
+
+/// Likewise, of a container that may not have begun yet: what cannot be read then is read again when it has.
+pub fn learn_at(
+    invocation: &Arc<Invocation>,
+    stage: Stage,
+    registry: &Arc<Registry>,
+    readers: &Arc<Readers>,
+) {
     registry.announce(invocation.key(), ContainerKey::HOST, invocation.name().cloned());
-    let registry = Arc::clone(registry);
+    let (invocation, registry) = (Arc::clone(invocation), Arc::clone(registry));
     let Some(outer) = &invocation.outer else {
-        readers.host(move || tell(&invocation, &registry));
+        readers.host(move || resolve(&invocation, stage, &registry));
         return;
     };
     let (guest, readers) = (Guest::Container(outer.key), Arc::clone(readers));
     readers
         .handle()
         .clone()
-        .spawn(async move { readers.guest(guest, move || tell(&invocation, &registry)).await });
+        .spawn(async move { readers.guest(guest, move || resolve(&invocation, stage, &registry)).await });
 }
 
-/// Finds the container, and tells.
-fn tell(invocation: &Invocation, registry: &Registry) {
+/// Finds the container, and lets the registry know.
+fn resolve(invocation: &Invocation, stage: Stage, registry: &Registry) {
+    let key = invocation.key();
     match invocation.find(registry) {
-        Found::Container(container) => {
-            say_what_is_hidden(&container);
-            registry.resolve(invocation.key(), *container);
+        Ok(Found::Container(container)) => {
+            warn_of_isolation(&container);
+            registry.resolve(key, *container);
         }
-        Found::Joined(attribution) => registry.join(invocation.key(), &attribution),
+        Ok(Found::Joined(attribution)) => registry.join(key, &attribution),
+        Ok(Found::Unchanged) => {}
+        Err(Unread { problem, .. }) if stage == Stage::AtWork => {
+            debug!("container {:?} cannot be read yet: {problem}", invocation.name.id);
+        }
+        // What was read before may have been deleted since.
+        Err(_) if registry.resolved(key).is_some() => {}
+        Err(Unread { container, problem }) => {
+            warn!("container {:?} is shown without pod: {problem}", invocation.name.id);
+            registry.resolve(key, *container);
+        }
     }
 }
 
@@ -282,12 +346,18 @@ pub fn learn_inner(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Rea
             registry.resolve(claim.key, Container::unknown(Unknown::Late));
             return;
         };
+        if around.host {
+            // It turned out to be no container.
+            let stray = claim.disbelieved().map(|stray| stray.container("", 0));
+            registry.resolve(claim.key, stray.unwrap_or_else(|| Container::unknown(Unknown::Untrusted)));
+            return;
+        }
         match Outer::new(&around, &registry).filter(|_| claim.is_roots()) {
             None => registry.resolve(claim.key, around.container.with_inner(claim.nested())),
             Some(outer) => {
                 let guest = Guest::Container(outer.key);
                 let read = move || match claim_as_guest(&mut claim, Some(outer)) {
-                    Ok(Some(invocation)) => tell_named(&invocation, &registry),
+                    Ok(Some(invocation)) => resolve_named(&invocation, &registry),
                     // It brings nothing about, so what it does is the outer one's.
                     Ok(None) => registry.join(claim.key, &around),
                     Err(container) => registry.resolve(claim.key, *container),
@@ -304,7 +374,7 @@ pub fn learn_rootless(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
         let read = move || match claim_as_guest(&mut claim, None) {
-            Ok(Some(invocation)) => tell_named(&invocation, &registry),
+            Ok(Some(invocation)) => resolve_named(&invocation, &registry),
             Ok(None) => {}
             Err(container) => registry.resolve(claim.key, *container),
         };
@@ -329,12 +399,12 @@ fn claim_as_guest(claim: &mut Claim, outer: Option<Outer>) -> Result<Option<Invo
     }
 }
 
-/// As [`tell`], for what was announced without its name.
-fn tell_named(invocation: &Invocation, registry: &Registry) {
+/// As [`resolve`], for what was announced without its name.
+fn resolve_named(invocation: &Invocation, registry: &Registry) {
     if let Some(name) = invocation.name() {
         registry.name(invocation.key(), name.clone());
     }
-    tell(invocation, registry);
+    resolve(invocation, Stage::Begun, registry);
 }
 
 /// What a key resolves to, once that is known; None if it is forgotten before.
@@ -351,7 +421,7 @@ async fn known(registry: &Registry, key: ContainerKey) -> Option<Arc<Attribution
 }
 
 /// Says once of each kind of isolation that events from within are not seen.
-fn say_what_is_hidden(container: &Container) {
+fn warn_of_isolation(container: &Container) {
     static GVISOR: Once = Once::new();
     static KATA: Once = Once::new();
     let (said, what) = match container.isolation {

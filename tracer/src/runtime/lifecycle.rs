@@ -9,12 +9,12 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use tracer_common::container::ContainerKey;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     claim::{Claim, Standing, Stray},
     files,
-    invocation::{Invocation, learn, learn_inner, learn_rootless},
+    invocation::{Invocation, Stage, learn_at, learn_inner, learn_rootless},
     processes,
     readers::Readers,
     told::Told,
@@ -36,6 +36,9 @@ struct Learner {
     trust_rootless: bool,
     /// Containers that wait for their cgroup to tell which they are.
     strays: HashMap<ContainerKey, Stray>,
+    /// What runtimes at work bring about: looked at again when the container begins, since a wrapper may have changed the
+    /// bundle meanwhile.
+    at_work: HashMap<ContainerKey, Arc<Invocation>>,
     /// Runtimes that may turn out to work in a container which ran already, while those are being found.
     unsettled: Option<HashMap<ContainerKey, Unsettled>>,
 }
@@ -57,8 +60,9 @@ impl Lifecycle {
         readers: Arc<Readers>,
         trust_rootless: bool,
     ) -> Self {
-        let (strays, unsettled) = (HashMap::new(), Some(HashMap::new()));
-        Self { ring, learner: Learner { registry, readers, trust_rootless, strays, unsettled } }
+        let (strays, at_work, unsettled) = (HashMap::new(), HashMap::new(), Some(HashMap::new()));
+        let learner = Learner { registry, readers, trust_rootless, strays, at_work, unsettled };
+        Self { ring, learner }
     }
 
     /// The containers that ran already are found: who runs in one of them is known from now on.
@@ -104,6 +108,11 @@ impl Learner {
                 self.begin(record.container, &cgroup, record.pid, bound.container_pid, record.timestamp);
             }
             Told::Ended(record) => self.end(record.container, record.timestamp),
+            Told::Unannounced(bound, cgroup) => {
+                let (key, cgroup) = (bound.record.container, String::from_utf8_lossy(cgroup));
+                debug!("process {} runs in container {}, in cgroup {cgroup:?}: which is that?", bound.record.pid, key.slot());
+                self.registry.miss_unannounced(key);
+            }
         }
         Some(())
     }
@@ -115,18 +124,25 @@ impl Learner {
         } else if let Some(unsettled) = self.unsettled.as_mut().and_then(|all| all.get_mut(&key)) {
             unsettled.bound = Some((cgroup.to_owned(), pid));
         }
+        if let Some(invocation) = self.at_work.remove(&key) {
+            learn_at(&invocation, Stage::Begun, &self.registry, &self.readers);
+        }
         self.registry.begin(key, pid, container_pid, at);
     }
 
     /// The last process of a container is gone.
     fn end(&mut self, key: ContainerKey, at: u64) {
         self.strays.remove(&key);
+        self.at_work.remove(&key);
         self.registry.end(key, at);
     }
 
     /// A runtime was executed.
     fn follow(&mut self, mut claim: Claim) {
-        if claim.outer != ContainerKey::HOST {
+        if claim.again {
+            debug!("{} works on for container {}", claim.runtime, claim.key.slot());
+        }
+        if claim.outer != ContainerKey::HOST && !self.registry.is_host(claim.outer) {
             learn_inner(claim, &self.registry, &self.readers);
             return;
         }
@@ -172,7 +188,9 @@ impl Learner {
                 if let Some(invocation) =
                     Invocation::new(claim.key, runtime, process, files::ROOT, None, line)
                 {
-                    learn(invocation, &self.registry, &self.readers);
+                    let invocation = Arc::new(invocation);
+                    learn_at(&invocation, Stage::AtWork, &self.registry, &self.readers);
+                    self.at_work.insert(invocation.key(), invocation);
                 }
             }
             (Err(problem), _) => self.await_cgroup(claim.key, claim.not_understood(&problem)),

@@ -29,7 +29,7 @@ impl Process {
     /// None if it is gone, or not to be seen.
     pub fn read(pid: u32) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
-        let namespace = |name: &str| Some(rustix::fs::stat(directory.join("ns").join(name)).ok()?.st_ino);
+        let namespace = |name: &str| namespace(&directory, name);
         let stat = Stat::parse(&fs::read(directory.join("stat")).ok()?)?;
         let cgroups = fs::read_to_string(directory.join("cgroup")).ok()?;
         Some(Self {
@@ -43,17 +43,38 @@ impl Process {
         })
     }
 
+    /// Its cgroup in the unified hierarchy.
+    pub fn unified_cgroup(&self) -> Option<&str> {
+        self.cgroups.iter().find_map(|line| line.strip_prefix("0::"))
+    }
+
     /// When it started, in nanoseconds of `CLOCK_BOOTTIME`, to a tick.
     pub const fn start_time(&self) -> u64 {
         self.start_ticks * NANOSECONDS_PER_TICK
     }
 
-    /// Whether it is in this cgroup, or below it. A root cgroup is no container's.
-    pub fn is_in(&self, cgroup: &str) -> bool {
-        let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
-        !cgroup.ends_with(":/")
-            && self.cgroups.iter().any(|mine| mine.strip_prefix(cgroup).is_some_and(is_below))
+    /// The cgroups that it is in, each with those around it, the innermost first. A root cgroup is no container's.
+    pub fn all_cgroups(&self) -> impl Iterator<Item = &str> {
+        self.cgroups.iter().flat_map(|cgroup| {
+            std::iter::successors(Some(cgroup.as_str()), |inner| Some(inner.rsplit_once('/')?.0))
+                .take_while(|cgroup| !is_root(cgroup))
+        })
     }
+}
+
+/// The inode number of a namespace of a process. A main thread that has exited has none any more, while the other threads
+/// go on.
+fn namespace(process: &Path, name: &str) -> Option<u64> {
+    let of = |task: &Path| Some(rustix::fs::stat(task.join("ns").join(name)).ok()?.st_ino);
+    of(process).or_else(|| {
+        let mut tasks = fs::read_dir(process.join("task")).ok()?.flatten();
+        tasks.find_map(|task| of(&task.path()))
+    })
+}
+
+/// Whether a line of `/proc/PID/cgroup` names a hierarchy's root.
+fn is_root(cgroup: &str) -> bool {
+    cgroup.splitn(3, ':').nth(2).is_none_or(|path| path.is_empty() || path == "/")
 }
 
 /// What `/proc/PID/stat` says (proc_pid_stat(5)).
@@ -86,18 +107,18 @@ impl Stat {
 #[derive(Debug, Default)]
 pub struct Processes(HashMap<u32, Process>);
 
+impl FromIterator<Process> for Processes {
+    fn from_iter<T: IntoIterator<Item = Process>>(processes: T) -> Self {
+        Self(processes.into_iter().map(|process| (process.pid, process)).collect())
+    }
+}
+
 impl Processes {
     /// Those that can be seen now.
     pub fn read() -> std::io::Result<Self> {
-        let mut processes = HashMap::new();
-        for entry in fs::read_dir("/proc")? {
-            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-            // Kernel threads have neither a parent but kthreadd nor a place in any container.
-            if let Some(process) = pid.and_then(Process::read) {
-                processes.insert(process.pid, process);
-            }
-        }
-        Ok(Self(processes))
+        let entries: Vec<fs::DirEntry> = fs::read_dir("/proc")?.collect::<Result<_, _>>()?;
+        let pids = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Ok(pids.filter_map(Process::read).collect())
     }
 
     /// All of them.
@@ -188,19 +209,18 @@ mod tests {
     }
 
     #[test]
-    fn a_nested_cgroup_is_the_containers_a_longer_name_is_not() {
-        let process = |cgroups: &[&str]| Process {
+    fn a_process_is_in_its_cgroups_and_in_those_around_them() {
+        let process = Process {
             pid: 1,
             ppid: 0,
             start_ticks: 0,
             comm: String::new(),
             mntns: 0,
             pidns: 0,
-            cgroups: cgroups.iter().map(ToString::to_string).collect(),
+            cgroups: ["1:cpu:/x", "2:pids:/", "0::/pod/a:b/c"].map(ToOwned::to_owned).into(),
         };
-        assert!(process(&["0::/pod/a/b"]).is_in("0::/pod/a"));
-        assert!(process(&["0::/pod/a"]).is_in("0::/pod/a"));
-        assert!(!process(&["1:cpu:/x", "0::/pod/ab"]).is_in("0::/pod/a"));
-        assert!(!process(&["1:cpu:/"]).is_in("1:cpu:/"));
+        let cgroups: Vec<&str> = process.all_cgroups().collect();
+        assert_eq!(cgroups, ["1:cpu:/x", "0::/pod/a:b/c", "0::/pod/a:b", "0::/pod"]);
+        assert_eq!(process.unified_cgroup(), Some("/pod/a:b/c"));
     }
 }

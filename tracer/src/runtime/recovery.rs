@@ -111,6 +111,11 @@ fn end(registry: &Registry, lifecycle: &Mutex<Lifecycle>) {
     }
 }
 
+/// Whether a container's id is one that an engine has made: 64 hexadecimal digits.
+fn is_engines_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The processes of a key that are the container's, the oldest first.
 fn members<'p>(key: ContainerKey, of_key: &[Followed], processes: &'p Processes) -> Vec<&'p Process> {
     let of_container = of_key.iter().filter(|process| process.container == key);
@@ -159,6 +164,10 @@ impl Search<'_> {
                 continue;
             }
             let members = members(key, &of_key, &processes);
+            if members.first().is_some_and(|first| self.learn_from_parent(key, first, &processes)) {
+                debug!("container {} is known by the command line of its runtime", key.slot());
+                continue;
+            }
             // Before it is started there is nothing to name.
             if !members.is_empty() && !self.join(key, &members, &processes) {
                 self.name(key, &members, &processes, &followed);
@@ -218,6 +227,12 @@ impl Search<'_> {
             None => {
                 let id = members.iter().find_map(|one| cgroup::id_of_roots_process(one.pid));
                 let id = id.unwrap_or_default();
+                if registry.is_unannounced(key) && !is_engines_id(&id) {
+                    debug!("what looks like container {} is none that anything on disk tells of", key.slot());
+                    registry.announce(key, ContainerKey::HOST, None);
+                    registry.resolve_as_host(key);
+                    return;
+                }
                 debug!("container {} is known again by its cgroup: {id:?}", key.slot());
                 registry.announce(key, ContainerKey::HOST, None);
                 registry.resolve(key, Container { id, ..Container::unknown(Unknown::Missed) });

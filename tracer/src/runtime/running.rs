@@ -1,8 +1,9 @@
 //! Containers that run already: found through the runtimes' state on disk and the processes that watch over them.
 //!
 //! The programs are attached before this looks, so nothing that starts meanwhile is missed. What is found is entered
-//! as *adoptees*, process by process; the programs adopt each when it next does something. Processes that were
-//! forked before their parent was entered are found by looking again, until nothing new turns up.
+//! as *adoptees*, process by process; the programs adopt each when it next does something. What is a container's alone is
+//! entered as [`evidence`]: by that the programs recognise processes that were not found, since they come and go faster than
+//! this can look. For the rest it is looked again until nothing new turns up.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,10 +23,12 @@ use tracing::{debug, warn};
 use super::{
     claim,
     cmdline::CommandLine,
+    evidence::{self, CgroupTree, Shared},
     files,
     invocation::{Invocation, Outer, learn},
+    membership::{Member, Membership},
     place::{Place, Running},
-    process::{self, RuntimeProcess},
+    process::RuntimeProcess,
     processes::{Process, Processes, start_ticks},
     readers::{Guest, Readers},
 };
@@ -35,7 +38,7 @@ use crate::{
     cri::Witnessed,
 };
 
-/// Looks at the most: processes that fork faster than they are found are a fork bomb.
+/// Looks at the most. What forks faster than it is found is recognised by evidence.
 const LOOKS: usize = 10;
 /// How long bundles may take to be read before it is looked into containers for further ones.
 const BUNDLES: Duration = Duration::from_millis(500);
@@ -102,6 +105,8 @@ struct Tree {
     hidden: bool,
     /// Whether it was known before.
     known: bool,
+    /// Whether what is its alone has been entered.
+    evident: bool,
 }
 
 impl<'a> Search<'a> {
@@ -136,6 +141,7 @@ impl<'a> Search<'a> {
                 name: name.map(|name| (name.root.clone(), name.id.clone())),
                 hidden: known.isolation == Some(Isolation::Kata),
                 known: true,
+                evident: true,
             }
         };
         let followed: HashMap<u32, ContainerKey> =
@@ -192,20 +198,44 @@ impl<'a> Search<'a> {
 
     /// The container whose cgroup, and no other's, a process is in.
     pub(super) fn in_cgroup_of(&self, process: &Process, processes: &Processes) -> Option<ContainerKey> {
-        let trees = self.inner_first(processes);
-        let is_in = |(tree, init): &&(&Tree, &Process)| {
-            let others = others(tree, init, &trees, processes);
-            own_cgroups(init, &others).iter().any(|cgroup| process.is_in(cgroup))
-        };
-        trees.iter().find(is_in).map(|(tree, _)| tree.key)
+        let containers = self.containers(processes);
+        Some(Membership::new(&containers, processes).in_cgroup(process)?.key)
     }
 
-    /// The containers with their first processes, inner ones before those around them, which have their cgroups too.
-    fn inner_first<'p>(&self, processes: &'p Processes) -> Vec<(&Tree, &'p Process)> {
-        let mut trees: Vec<(&Tree, &Process)> =
-            self.trees.iter().filter_map(|tree| Some((tree, processes.get(tree.init)?))).collect();
-        trees.sort_by_key(|(tree, _)| tree.outer.is_none());
-        trees
+    /// The containers with their first processes.
+    fn containers<'p>(&self, processes: &'p Processes) -> Vec<Member<'p>> {
+        let container = |tree: &Tree| {
+            Some(Member { key: tree.key, outer: tree.outer, init: processes.get(tree.init)? })
+        };
+        self.trees.iter().filter_map(container).collect()
+    }
+
+    /// Enters what is the containers' alone, of those within others first: these are in their outer ones' namespaces, too.
+    fn enter_evidence(&mut self, processes: &Processes) {
+        if self.trees.iter().all(|tree| tree.evident) {
+            return;
+        }
+        let containers = self.containers(processes);
+        let membership = Membership::new(&containers, processes);
+        let inits = containers.iter().map(|container| container.init);
+        // What is the host's, or the engines', is no container's alone.
+        let parents = inits.clone().filter_map(|init| processes.get(init.ppid));
+        let hosts = [1, std::process::id()].into_iter().filter_map(|pid| processes.get(pid));
+        let distinct: HashMap<u32, &Process> =
+            inits.chain(parents).chain(hosts).map(|process| (process.pid, process)).collect();
+        let shared = Shared::among(distinct.into_values());
+        let cgroups = CgroupTree::open();
+        let mut new: Vec<&mut Tree> = self.trees.iter_mut().filter(|tree| !tree.evident).collect();
+        new.sort_by_key(|tree| tree.outer.is_none());
+        for tree in new {
+            tree.evident = true;
+            let Some(init) = processes.get(tree.init).filter(|_| !tree.hidden) else { continue };
+            let own = |cgroup: &&str| membership.is_own_cgroup(tree.key, &format!("0::{cgroup}"));
+            let cgroup = init.unified_cgroup().filter(own);
+            for (evidence, suspect) in evidence::of(tree.key, init, &shared, cgroup, cgroups.as_ref()) {
+                self.registry.enter_evidence(evidence, &suspect);
+            }
+        }
     }
 
     /// Looks again and again until nothing is news any more. `discover` makes containers known.
@@ -230,6 +260,7 @@ impl<'a> Search<'a> {
             if !adopts {
                 break;
             }
+            self.enter_evidence(&processes);
             let mut found = self.look(&processes, &followed);
             found.retain(|pid, _| processes.get(*pid).is_some_and(is_news));
             if found.is_empty() {
@@ -314,6 +345,7 @@ impl<'a> Search<'a> {
             name: running.state_root.clone().map(|root| (root, running.id.clone())),
             hidden: Isolation::of_runtime(&running.runtime) == Some(Isolation::Kata),
             known: false,
+            evident: false,
         };
         learn(Invocation::of_running(key, running, outer), self.registry, self.readers);
         if began {
@@ -363,7 +395,15 @@ impl<'a> Search<'a> {
         self.registry.begin(key, init.pid, 1, init.start_time());
         let runtime = container.runtime_handler.as_deref().unwrap_or_default();
         let hidden = Isolation::of_runtime(runtime) == Some(Isolation::Kata);
-        self.trees.push(Tree { init: init.pid, key, outer: None, name: None, hidden, known: false });
+        self.trees.push(Tree {
+            init: init.pid,
+            key,
+            outer: None,
+            name: None,
+            hidden,
+            known: false,
+            evident: false,
+        });
     }
 
     /// The processes of all containers, and the runtimes at work with theirs.
@@ -412,26 +452,10 @@ impl<'a> Search<'a> {
     /// The processes of the containers: their first ones; those in a cgroup or pid namespace that is one container's
     /// alone; and what descends from those, each from the nearest.
     fn members(&self, processes: &Processes) -> HashMap<u32, ContainerKey> {
-        let trees = self.inner_first(processes);
-        // A pid namespace that is shared with the host or with `tracer` is nobody's own.
-        let shared = [process::INITIAL_PID_NS, processes.get(std::process::id()).map_or(0, |me| me.pidns)];
-        let mut core: HashMap<u32, ContainerKey> =
-            trees.iter().map(|(tree, init)| (init.pid, tree.key)).collect();
-        for (tree, init) in &trees {
-            let others = others(tree, init, &trees, processes);
-            let cgroups = own_cgroups(init, &others);
-            let own_pidns =
-                !shared.contains(&init.pidns) && !others.iter().any(|other| other.pidns == init.pidns);
-            for process in processes.iter() {
-                if cgroups.iter().any(|cgroup| process.is_in(cgroup))
-                    || own_pidns && process.pidns == init.pidns
-                {
-                    core.entry(process.pid).or_insert(tree.key);
-                }
-            }
-        }
+        let containers = self.containers(processes);
+        let membership = Membership::new(&containers, processes);
         let key_of =
-            |process: &Process| processes.lineage(process.pid).find_map(|one| core.get(&one.pid).copied());
+            |process: &Process| processes.lineage(process.pid).find_map(|one| membership.of(one));
         processes.iter().filter_map(|process| Some((process.pid, key_of(process)?))).collect()
     }
 
@@ -489,6 +513,31 @@ impl<'a> Search<'a> {
         Some(key)
     }
 
+    /// Has the container of a key known by the command line of its first process's parent, or of that one's, if that is the
+    /// runtime which runs it, whatever its name. Returns whether that is so.
+    pub(super) fn learn_from_parent(
+        &self,
+        key: ContainerKey,
+        first: &Process,
+        processes: &Processes,
+    ) -> bool {
+        processes.lineage(first.pid).skip(1).take(2).any(|parent| {
+            let Some(Ok((line, process))) = self.look_at(parent, None) else { return false };
+            // Any program may have such words on its command line: the bundle shows that it is a runtime.
+            let bundle = line.command.creation().map(|creation| creation.bundle.clone().unwrap_or_default());
+            let is_runtime = bundle.is_some_and(|bundle| {
+                process.has(&process.absolute(&bundle).join("config.json"))
+            });
+            let invocation = is_runtime.then(|| {
+                Invocation::new(key, parent.comm.clone(), Some(process), files::ROOT, None, line)
+            });
+            let Some(Some(invocation)) = invocation else { return false };
+            learn(invocation, self.registry, self.readers);
+            self.registry.begin(key, first.pid, 1, first.start_time());
+            true
+        })
+    }
+
     /// What a runtime at work was asked for, if it is believed; else nothing of it is looked at. None if it is gone, or
     /// makes no sense.
     fn look_at(
@@ -514,28 +563,6 @@ impl<'a> Search<'a> {
             }
         }
     }
-}
-
-/// What a container must not be taken for: the first processes of the others, but for those within it, and the parent of
-/// its own.
-fn others<'p>(
-    tree: &Tree,
-    init: &Process,
-    trees: &[(&Tree, &'p Process)],
-    processes: &'p Processes,
-) -> Vec<&'p Process> {
-    let is_within = |other: &Tree| other.outer == Some(tree.key);
-    trees
-        .iter()
-        .filter(|(other, _)| other.key != tree.key && !is_within(other))
-        .map(|(_, other)| *other)
-        .chain(processes.get(init.ppid))
-        .collect()
-}
-
-/// The cgroups that are a container's alone.
-fn own_cgroups<'p>(init: &'p Process, others: &[&Process]) -> Vec<&'p String> {
-    init.cgroups.iter().filter(|cgroup| !others.iter().any(|other| other.is_in(cgroup))).collect()
 }
 
 /// Whether a descendant of a runtime runs the container's program already, or descends from what does: a process in

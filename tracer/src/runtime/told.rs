@@ -13,6 +13,8 @@ pub enum Told<'a> {
     Bound(Bound, &'a [u8]),
     /// The last process of a container is gone.
     Ended(Record),
+    /// A program was executed in a container that no runtime was seen to start, in a cgroup of this name.
+    Unannounced(Bound, &'a [u8]),
 }
 
 impl<'a> Told<'a> {
@@ -26,12 +28,22 @@ impl<'a> Told<'a> {
                 Self::Runtime(runtime, behind::<Runtime>(bytes, usize::from(runtime.args_len))?)
             }
             Kind::Bound => {
-                let bound: Bound = wire::read(bytes)?;
-                Self::Bound(bound, behind::<Bound>(bytes, bound.cgroup_len as usize)?)
+                let (bound, cgroup) = bound(bytes)?;
+                Self::Bound(bound, cgroup)
+            }
+            Kind::Unannounced => {
+                let (bound, cgroup) = bound(bytes)?;
+                Self::Unannounced(bound, cgroup)
             }
             Kind::Ended => Self::Ended(record),
         })
     }
+}
+
+/// A process that is a container's, with the name of its cgroup.
+fn bound(bytes: &[u8]) -> Option<(Bound, &[u8])> {
+    let bound: Bound = wire::read(bytes)?;
+    Some((bound, behind::<Bound>(bytes, bound.cgroup_len as usize)?))
 }
 
 /// So many bytes that follow a structure; None where there are fewer.

@@ -39,6 +39,7 @@ impl Known {
     /// Hands one of its events on.
     pub(super) fn deliver(&mut self, event: &Event<'_>, sink: &mut Sink) {
         match self.attribution.choice {
+            Choice::Selected if self.attribution.host => sink.show(event, None, &mut self.kept),
             Choice::Selected => sink.show(event, Some(&self.attribution.container), &mut self.kept),
             Choice::Rejected => sink.filtered(),
             Choice::Undecidable => sink.unattributed(),

@@ -115,6 +115,7 @@ impl Session {
         let end = End::new(self.limits)?;
         self.observer.start().await?;
         say("ready");
+        self.observer.show();
         let mut result = Ok(());
         tokio::select! {
             () = end.come() => {}

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use tokio::sync::watch;
 use tracer_common::container::ContainerKey;
 
@@ -91,6 +92,10 @@ impl Stream {
         let mut changes = self.registry.changes();
         let mut waiter = self.ring.waiter()?;
         self.router.sink.flush();
+        // Nothing is shown before `ready` is printed.
+        while *phases.borrow_and_update() == Phase::Starting {
+            phases.changed().await.context("waiting for the start")?;
+        }
         while *phases.borrow() == Phase::Running {
             tokio::select! {
                 result = waiter.wait() => result?,

@@ -66,6 +66,7 @@ fn names(command: &Command) -> (Option<&OsString>, Vec<&Option<PathBuf>>) {
             (Some(&creation.id), vec![&creation.bundle, &creation.config, &creation.pid_file])
         }
         Command::Exec(exec) => (Some(&exec.id), vec![&exec.pid_file]),
+        Command::Start(id) => (Some(id), vec![]),
         Command::Init | Command::Other => (None, vec![]),
     }
 }
@@ -77,11 +78,13 @@ fn check_printed(line: &CommandLine) {
         Command::Run(_) => "run",
         Command::Restore(_) => "restore",
         Command::Exec(_) => "exec",
+        Command::Start(_) => "start",
         Command::Init => "init",
         Command::Other => "state",
     };
     let options: &[&str] = match line.command {
         Command::Exec(_) => &["--pid-file"],
+        Command::Start(_) => &[],
         _ => &["--bundle", "--config", "--pid-file"],
     };
     let (id, paths) = names(&line.command);

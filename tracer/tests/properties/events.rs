@@ -211,7 +211,7 @@ impl Slots {
             0 => Container::unknown(Unknown::Untrusted),
             _ => shown::called(&self.name),
         };
-        Attribution { key, container: Arc::new(container), choice }
+        Attribution { key, container: Arc::new(container), choice, host: false }
     }
 }
 

@@ -135,7 +135,7 @@ pub struct All(pub Choice);
 
 impl All {
     fn attribution(&self, key: ContainerKey) -> Attribution {
-        Attribution { key, container: Arc::new(container(key)), choice: self.0 }
+        Attribution { key, container: Arc::new(container(key)), choice: self.0, host: false }
     }
 }
 

@@ -1,0 +1,342 @@
+//! The processes that are followed, and how those get in that ran before the programs did.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id},
+};
+use tracer_common::{
+    container::{
+        Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence,
+        NANOSECONDS_PER_TICK, Process, Slot, Suspect,
+    },
+    lifecycle::{Kind, Record},
+    stats::Program,
+};
+
+use crate::{
+    atomic, binding,
+    current::Current,
+    emit::{now, submit_lifecycle},
+    globals,
+    identity::begin_epoch,
+    maps::{ADOPTEES, EVIDENCE, PROCESSES, RUNTIMES, SLOTS},
+    task::Task,
+};
+
+/// Pid namespaces that are looked at between a process's own and the host's: a node in a container, its pods, and what a
+/// program makes for itself.
+const PID_NS_DEPTH: u32 = 4;
+
+/// The entry of a process in `PROCESSES`.
+///
+/// Its own threads alone change it, and remove it with the last of them, so that it stays as long as one of them runs a
+/// program. Fields are loaded and stored whole.
+#[derive(Clone, Copy)]
+pub struct Entry(*mut Process);
+
+macro_rules! field {
+    ($field:ident: $type:ty) => {
+        #[inline(always)]
+        pub fn $field(self) -> $type {
+            // SAFETY: a value of a map, valid as the type's comment says.
+            unsafe { (&raw const (*self.0).$field).read_volatile() }
+        }
+    };
+}
+
+impl Entry {
+    field!(container: ContainerKey);
+    field!(preparing: ContainerKey);
+    field!(pid: u32);
+    field!(container_pid: u32);
+    field!(start_time: u64);
+    field!(executed: u32);
+
+    #[inline(always)]
+    pub fn set_container(self, container: ContainerKey) {
+        // SAFETY: as for the fields above.
+        unsafe { (&raw mut (*self.0).container).write_volatile(container) }
+    }
+
+    #[inline(always)]
+    pub fn set_preparing(self, preparing: ContainerKey) {
+        // SAFETY: as for the fields above.
+        unsafe { (&raw mut (*self.0).preparing).write_volatile(preparing) }
+    }
+
+    #[inline(always)]
+    pub fn set_executed(self, executed: bool) {
+        // SAFETY: as for the fields above.
+        unsafe { (&raw mut (*self.0).executed).write_volatile(u32::from(executed)) }
+    }
+
+    #[inline(always)]
+    fn of(tgid: u32) -> Option<Self> {
+        PROCESSES.get_ptr_mut(&tgid).map(Self)
+    }
+}
+
+/// The entry of the current process, if it belongs to a container or prepares one.
+#[inline(always)]
+pub fn find(program: Program, tgid: u32) -> Option<Entry> {
+    if let Some(entry) = Entry::of(tgid) {
+        if entry.start_time() == Current::task().process_start_time() {
+            return Some(entry);
+        }
+        // It is that of an earlier process whose exit the kernel did not report.
+        forget(program, tgid);
+    }
+    adopt(tgid)
+}
+
+/// Enters a process that nobody follows yet; None if there is no room.
+#[inline(always)]
+pub fn insert(tgid: u32, process: &Process) -> Option<Entry> {
+    PROCESSES.insert(&tgid, process, u64::from(BPF_NOEXIST)).ok()?;
+    Entry::of(tgid)
+}
+
+/// Enters the child of a process that is followed; None if there is no room.
+#[inline(always)]
+pub fn insert_child(tgid: u32, process: &Process) -> Option<()> {
+    // The child does not run yet, so an entry that is there belongs to an earlier process whose exit was missed.
+    forget(Program::ProcessFork, tgid);
+    PROCESSES.insert(&tgid, process, u64::from(BPF_ANY)).ok()?;
+    join(process.container);
+    join(process.preparing);
+    Some(())
+}
+
+/// The last thread of a process exits: counts it out of its containers.
+#[inline(always)]
+pub fn remove(task: Task, tgid: u32) {
+    if Entry::of(tgid).is_some() {
+        forget(Program::ProcessExit, tgid);
+    } else if let Some((pid, adoptee)) = adoptee(task, tgid) {
+        // Two last threads may both find their group dead: one of them removes the entry.
+        if ADOPTEES.remove(&pid).is_ok() {
+            leave(Program::ProcessExit, adoptee.container, pid, 0);
+            leave(Program::ProcessExit, adoptee.preparing, pid, 0);
+        }
+    }
+}
+
+/// Removes an entry, and counts its process out of its containers.
+#[inline(always)]
+fn forget(program: Program, tgid: u32) {
+    let Some(entry) = Entry::of(tgid) else { return };
+    let (container, preparing, pid) = (entry.container(), entry.preparing(), entry.pid());
+    if PROCESSES.remove(&tgid).is_ok() {
+        leave(program, container, pid, 1);
+        leave(program, preparing, pid, 1);
+    }
+}
+
+/// Enters the current process if it belongs to a container that ran already: user space has found it, or it is where only
+/// that container's processes are. It runs this program, and so cannot end meanwhile.
+#[inline(always)]
+fn adopt(tgid: u32) -> Option<Entry> {
+    let task = Task::current();
+    let found = adoptee(task, tgid);
+    let (container, preparing) = match found {
+        Some((_, adoptee)) => (adoptee.container, adoptee.preparing),
+        None => (container_by_evidence(task)?, ContainerKey::HOST),
+    };
+    let ids = task.process_ids();
+    let mut process = Process {
+        container,
+        preparing,
+        pid: ids.tracer,
+        container_pid: ids.innermost,
+        start_time: task.process_start_time(),
+        executed: 1,
+        reserved: 0,
+    };
+    // Since user space looked at it, it may have executed the container's program.
+    if preparing != ContainerKey::HOST
+        && binding::is_entrypoint(task, preparing, process.container_pid)
+        && !is_still_runtime()
+    {
+        process.container = preparing;
+        process.preparing = ContainerKey::HOST;
+    }
+    // Two threads may do this at once: one of them enters it. It is counted before it ceases to be an adoptee, so that
+    // user space, which looks in that order, never finds it nowhere.
+    if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_ok() {
+        join(process.container);
+        join(process.preparing);
+        if let Some((pid, _)) = found {
+            // Another thread may have been faster.
+            let _ = ADOPTEES.remove(&pid);
+        }
+        begin_epoch();
+    }
+    Entry::of(tgid)
+}
+
+/// What user space has found out about a process, with its id in `tracer`'s pid namespace.
+#[inline(always)]
+fn adoptee(task: Task, tgid: u32) -> Option<(u32, Adoptee)> {
+    let pid = if globals::TRACER_PID_NS.load() == 0 { tgid } else { task.process_ids().tracer };
+    // SAFETY: copied at once; should it be removed meanwhile, the start time distinguishes it from the next entry.
+    let adoptee = *unsafe { ADOPTEES.get(&pid) }?;
+    (task.process_start_time() / NANOSECONDS_PER_TICK == adoptee.start_ticks).then_some((pid, adoptee))
+}
+
+/// The container that the current task is in by its namespaces or its cgroup. Unlike a list of processes that does not
+/// race: it holds for processes too that come and go faster than user space can look.
+#[inline(always)]
+fn container_by_evidence(task: Task) -> Option<ContainerKey> {
+    for namespace in task.pid_namespaces::<PID_NS_DEPTH>() {
+        if let Some(suspect) = suspect(EVIDENCE_PID_NS, u64::from(namespace.inum()))
+            && namespace.init_start_time() / NANOSECONDS_PER_TICK == suspect.init_start_ticks
+        {
+            return Some(suspect.container);
+        }
+    }
+    let mntns = task.mntns();
+    // Host programs may be in a container's cgroup: `runc exec` is cloned into it, and engines put their own there.
+    if mntns == 0 || mntns == globals::HOST_MNT_NS.load() {
+        return None;
+    }
+    if let Some(suspect) = suspect(EVIDENCE_MNT_NS, u64::from(mntns)) {
+        return Some(suspect.container);
+    }
+    // SAFETY: the helper takes no arguments and always succeeds.
+    let suspect = suspect(EVIDENCE_CGROUP, unsafe { bpf_get_current_cgroup_id() })?;
+    (task.root_dentry() != task.host_init().root_dentry()).then_some(suspect.container)
+}
+
+/// The container that a piece of evidence points to, if that has not ended.
+#[inline(always)]
+fn suspect(kind: u32, id: u64) -> Option<Suspect> {
+    // SAFETY: copied at once. Should it be removed meanwhile, the generation tells that it holds no more.
+    let suspect = *unsafe { EVIDENCE.get(&Evidence { kind, reserved: 0, id }) }?;
+    (slot_of(suspect.container)?.generation() == suspect.container.generation()).then_some(suspect)
+}
+
+/// Whether the current task, which is in its container's mount namespace already, still executes the runtime's own program:
+/// crun's keeps its name, runc and youki call theirs `runc:[2:INIT]`. As numbers, since each comparison of a byte
+/// would be a path more for the verifier.
+#[inline(always)]
+pub fn is_still_runtime() -> bool {
+    /// The first six bytes, of eight.
+    const RUNC: u64 = u64::from_le_bytes(*b"runc:[\0\0");
+    const RUNC_MASK: u64 = (1 << 48) - 1;
+    /// The first seven.
+    const YOUKI: u64 = u64::from_le_bytes(*b"youki:[\0");
+    const YOUKI_MASK: u64 = (1 << 56) - 1;
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    let Some(start) = comm.first_chunk().map(|start| u64::from_le_bytes(*start)) else { return false };
+    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || known_name().is_some()
+}
+
+/// What the task that just executed is known as, by its file's name: the kernel has just made that the comm
+/// (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it.
+#[inline(always)]
+pub fn known_name() -> Option<u8> {
+    let comm = bpf_get_current_comm().ok()?;
+    // SAFETY: the map is written before the programs run.
+    unsafe { RUNTIMES.get(&comm) }.copied()
+}
+
+/// The slot of a container, in the map. Other CPUs read and write it at the same time, so fields are loaded and stored whole.
+#[derive(Clone, Copy)]
+pub struct SlotEntry(*mut Slot);
+
+macro_rules! slot_field {
+    ($field:ident: $type:ty) => {
+        #[inline(always)]
+        pub fn $field(self) -> $type {
+            // SAFETY: a value of an array map, never removed.
+            unsafe { (&raw const (*self.0).$field).read_volatile() }
+        }
+    };
+}
+
+impl SlotEntry {
+    slot_field!(generation: u32);
+    slot_field!(runtime_mntns: u32);
+    slot_field!(runtime_root: u64);
+    slot_field!(runtime_tgid: u32);
+    slot_field!(restorer: u64);
+    slot_field!(bound_mntns: u32);
+    slot_field!(bound_pidns: u32);
+    slot_field!(bound_container_pid: u32);
+    slot_field!(bound_root: u64);
+
+    #[inline(always)]
+    pub fn set_restorer(self, restorer: u64) {
+        // SAFETY: a value of an array map, never removed.
+        unsafe { (&raw mut (*self.0).restorer).write_volatile(restorer) }
+    }
+
+    /// A process was bound: that tells later ones apart.
+    #[inline(always)]
+    pub fn set_bound(self, task: Task, container_pid: u32) {
+        // SAFETY: a value of an array map, never removed.
+        unsafe {
+            (&raw mut (*self.0).bound_pidns).write_volatile(task.own_pid_ns());
+            (&raw mut (*self.0).bound_container_pid).write_volatile(container_pid);
+            (&raw mut (*self.0).bound_root).write_volatile(task.root_dentry().unwrap_or(0));
+            (&raw mut (*self.0).bound_mntns).write_volatile(task.mntns());
+        }
+    }
+
+    /// Begins the next use of a slot that nobody else uses; returns its generation.
+    #[inline(always)]
+    pub fn begin(self, slot: Slot) -> u32 {
+        let generation = self.generation() + 1;
+        // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
+        unsafe { self.0.write(Slot { generation, ..slot }) };
+        generation
+    }
+
+    /// Counts processes up or down; returns how many there are, by then.
+    #[inline(always)]
+    fn add_processes(self, change: i64) -> u64 {
+        // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
+        // atomically.
+        unsafe {
+            let processes = &raw mut (*self.0).processes;
+            atomic::add(processes, change);
+            processes.read_volatile()
+        }
+    }
+}
+
+/// The slot of a container.
+#[inline(always)]
+pub fn slot_of(container: ContainerKey) -> Option<SlotEntry> {
+    slot(container.slot())
+}
+
+/// The slot with this index.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<SlotEntry> {
+    SLOTS.get_ptr_mut(index).map(SlotEntry)
+}
+
+/// Counts one process more.
+#[inline(always)]
+fn join(container: ContainerKey) {
+    if container != ContainerKey::HOST
+        && let Some(slot) = slot_of(container)
+    {
+        slot.add_processes(1);
+    }
+}
+
+/// Counts processes of a container down, one or none, and reports its end if none is left. Of two last ones that leave at
+/// once both may find none left: user space takes a second end for what it is. That neither does is impossible, as
+/// each has counted itself down before it looks.
+#[inline(always)]
+pub fn leave(program: Program, container: ContainerKey, pid: u32, count: i64) {
+    if container != ContainerKey::HOST
+        && let Some(slot) = slot_of(container)
+        && slot.add_processes(-count) == 0
+    {
+        let kind = Kind::Ended as u32;
+        submit_lifecycle(program, &Record { timestamp: now(), container, kind, pid });
+    }
+}
