@@ -21,11 +21,14 @@ pub const FREESTANDING_I386: &[&str] =
 
 /// What there is, as source, name and flags: for [`compile_all`].
 const ALL: &[(&str, &str, &[&str])] = &[
+    ("chain.c", "chain", STATIC),
     ("compat.c", "compat32", FREESTANDING_I386),
     ("compat.c", "compat64", FREESTANDING),
     ("dyn.c", "dyn", DYNAMIC),
     ("dying.c", "dying", STATIC),
     ("execs.c", "execs", STATIC),
+    ("headless.c", "headless", STATIC),
+    ("in_process.c", "in_process", STATIC),
     ("hanging.c", "hanging", STATIC),
     ("impostor.c", "impostor", STATIC),
     ("landlocked.c", "landlocked", STATIC),

@@ -62,8 +62,12 @@ pub struct Bound {
     pub cgroup_len: u32,
     /// The process id in its innermost pid namespace.
     pub container_pid: u32,
+    /// Process id, in the pid namespace of `tracer`, of its parent.
+    pub ppid: u32,
+    /// 0.
+    pub reserved: u32,
 }
-assert_layout!(Bound, size 32, record @ 0, cgroup_len @ 24, container_pid @ 28);
+assert_layout!(Bound, size 40, record @ 0, cgroup_len @ 24, container_pid @ 28, ppid @ 32, reserved @ 36);
 
 /// [`Runtime::trust`]: the effective user id is 0.
 pub const TRUST_ROOT: u32 = 1;

@@ -118,6 +118,8 @@ pub fn submit(program: Program, kind: Kind, task: Task, process: Entry) {
         record: Record { timestamp: now(), container, kind: kind as u32, pid },
         cgroup_len: name.len,
         container_pid: process.container_pid(),
+        ppid: task.real_parent().process_ids().tracer,
+        reserved: 0,
     });
     scratch.submit_lifecycle(FIXED + name.len);
 }

@@ -12,8 +12,8 @@ pub static TRACER_PID: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TRACER_PID_NS: Global<u32> = Global::new(0);
 
-/// Inode number of the host's mount namespace, that of the first process of `tracer`'s pid namespace; 0 where it is not
-/// known.
+/// Inode number of the host's mount namespace, that of the first process of `tracer`'s pid namespace; 0 where user space may
+/// not look at that: then the programs do.
 #[unsafe(no_mangle)]
 pub static HOST_MNT_NS: Global<u32> = Global::new(0);
 

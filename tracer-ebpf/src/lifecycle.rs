@@ -20,8 +20,7 @@ use tracer_common::{
 use crate::{
     binding,
     emit::{Scratch, is_crowded, now},
-    globals,
-    identity::{Identity, verdict},
+    identity::{Identity, begin_epoch, verdict},
     maps::FREE_SLOTS,
     processes::{self, Entry, known_name, leave, slot, slot_of},
     read::{self, Copied},
@@ -70,13 +69,7 @@ fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: Option<u
 
 /// The task prepares a container.
 #[inline(always)]
-fn on_exec_of_preparing(
-    ctx: &impl EbpfContext,
-    task: Task,
-    tgid: u32,
-    process: Entry,
-    name: Option<u8>,
-) {
+fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: Entry, name: Option<u8>) {
     if binding::is_entrypoint(task, process.preparing(), process.container_pid()) {
         binding::bind(EXEC, task, tgid, process);
         return;
@@ -155,9 +148,7 @@ pub fn on_sigreturn(program: Program, tgid: u32) {
 pub fn identity_of_failed_exec(task: Task) -> Identity {
     let Some(process) = processes::find(Program::ExecExit, task.tgid()) else { return Identity::HOST };
     let preparing = process.preparing();
-    if preparing != ContainerKey::HOST
-        && binding::is_entrypoint(task, preparing, process.container_pid())
-    {
+    if preparing != ContainerKey::HOST && binding::is_entrypoint(task, preparing, process.container_pid()) {
         Identity { container: preparing, ..Identity::of(process) }
     } else {
         Identity::of(process)
@@ -176,12 +167,10 @@ fn may_nest(task: Task, outer: ContainerKey) -> bool {
 /// like whose runtime has a name that nobody knows, or is a part of the engine.
 #[inline(always)]
 fn is_unannounced(task: Task) -> bool {
-    let (mntns, hosts) = (task.mntns(), globals::HOST_MNT_NS.load());
-    if hosts == 0 || mntns == hosts || mntns == 0 || !task.is_visible() {
-        return false;
-    }
+    let Some(mntns) = task.mntns_of_its_own() else { return false };
     let parent = task.real_parent();
-    parent.mntns() != mntns
+    task.is_visible()
+        && parent.mntns() != mntns
         && task.root_dentry() != task.host_init().root_dentry()
         && trust(parent) == TRUSTED
 }
@@ -204,6 +193,8 @@ fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<E
     if let Some(slot) = slot_of(container) {
         slot.set_bound(task, ids.innermost);
     }
+    // Before it was the host's.
+    begin_epoch();
     binding::submit(EXEC, Kind::Unannounced, task, entry);
     Some(entry)
 }

@@ -194,11 +194,8 @@ fn container_by_evidence(task: Task) -> Option<ContainerKey> {
             return Some(suspect.container);
         }
     }
-    let mntns = task.mntns();
     // Host programs may be in a container's cgroup: `runc exec` is cloned into it, and engines put their own there.
-    if mntns == 0 || mntns == globals::HOST_MNT_NS.load() {
-        return None;
-    }
+    let mntns = task.mntns_of_its_own()?;
     if let Some(suspect) = suspect(EVIDENCE_MNT_NS, u64::from(mntns)) {
         return Some(suspect.container);
     }

@@ -51,6 +51,17 @@ impl Task {
         self.0.follow(&globals::TASK_NSPROXY).follow(&globals::NSPROXY_MNT_NS).number(&globals::MNT_NS_INUM)
     }
 
+    /// Its mount namespace, unless it has none or that is the host's.
+    #[inline(always)]
+    pub fn mntns_of_its_own(self) -> Option<u32> {
+        let mntns = self.mntns();
+        let hosts = match globals::HOST_MNT_NS.load() {
+            0 => self.host_init().mntns(),
+            hosts => hosts,
+        };
+        (mntns != 0 && mntns != hosts).then_some(mntns)
+    }
+
     /// Whether no thread of its group is left. True from the `sched_process_exit` of the last one on:
     /// do_exit() counts `signal->live` down before that (kernel/exit.c).
     #[inline(always)]
@@ -148,7 +159,9 @@ impl Task {
             0 => 0,
             _ => TRACER_LEVEL.get(0).copied().unwrap_or(0),
         };
-        (0..DEPTH).take_while(move |up| level > tracer + up).map(move |up| PidNamespace(pid.namespace(level - up)))
+        (0..DEPTH)
+            .take_while(move |up| level > tracer + up)
+            .map(move |up| PidNamespace(pid.namespace(level - up)))
     }
 
     /// The init of the host, which is the first process of `tracer`'s pid namespace, if it can see this task; else

@@ -35,6 +35,12 @@ pub fn look_at_init() -> io::Result<OwnedFd> {
     look_into(1).or_else(|error| if is_initial_pid_namespace() { look_into(2) } else { Err(error) })
 }
 
+/// The inode number of the node's mount namespace, likewise. None where neither may be looked at.
+pub fn mount_namespace() -> Option<u64> {
+    let namespace = |pid: u32| Some(fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino());
+    namespace(1).or_else(|| is_initial_pid_namespace().then(|| namespace(2)).flatten())
+}
+
 /// Whether this process is in the pid namespace that the kernel has started with.
 pub fn is_initial_pid_namespace() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == INITIAL_PID_NS)

@@ -30,12 +30,7 @@ struct OpenHow {
 
 /// A call that `program` answers for has returned.
 #[inline(always)]
-pub fn on_return(
-    program: Program,
-    registers: &Registers,
-    ret: i64,
-    is_its: impl FnOnce(OpenCall) -> bool,
-) {
+pub fn on_return(program: Program, registers: &Registers, ret: i64, is_its: impl FnOnce(OpenCall) -> bool) {
     const FIXED: u32 = size_of::<Open>() as u32;
     let Some((call, arguments, task)) = arch::open_call(registers) else { return };
     if !is_its(call) {

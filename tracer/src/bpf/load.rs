@@ -28,7 +28,7 @@ use super::{
     preemption::{self, Functions, Object},
     stats::{self, Counters},
 };
-use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_NS};
+use crate::{containers::RegistryMaps, error::Unsupported, host, runtime::INITIAL_PID_NS};
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
 const SLOTS: u32 = 32_768;
@@ -252,7 +252,7 @@ impl Globals {
             typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
             tracer_pid: std::process::id(),
             tracer_pid_ns: nested_pid_ns()?,
-            host_mnt_ns: host_mnt_ns(),
+            host_mnt_ns: host::mount_namespace().and_then(|inode| inode.try_into().ok()).unwrap_or(0),
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
@@ -275,12 +275,6 @@ fn nested_pid_ns() -> anyhow::Result<u32> {
         return Ok(0);
     }
     u32::try_from(inode).with_context(|| format!("{path} has the inode number {inode}"))
-}
-
-/// The inode number of the host's mount namespace, that of the first process; 0, which matches none, where that process may not
-/// be looked at.
-fn host_mnt_ns() -> u32 {
-    rustix::fs::stat("/proc/1/ns/mnt").ok().and_then(|stat| stat.st_ino.try_into().ok()).unwrap_or(0)
 }
 
 /// Before Linux 5.11 maps count against this limit. Later it does not matter, and a refusal is no reason to stop.

@@ -340,8 +340,7 @@ impl Registry {
         let state = self.lock();
         let listed = |(key, entry): (&ContainerKey, &Entry)| {
             let attribution = entry.attribution.as_ref()?;
-            let own =
-                attribution.key == *key && attribution.choice == Choice::Selected && !attribution.host;
+            let own = attribution.key == *key && attribution.choice == Choice::Selected && !attribution.host;
             let container = Arc::clone(&attribution.container);
             let (first, ended) = (entry.first?, state.ended.contains_key(key));
             own.then_some(Listed { key: *key, container, first, ended })
@@ -506,9 +505,12 @@ impl Registry {
         }
     }
 
-    /// A key was given to a container that no runtime was seen to start.
+    /// Nothing at hand tells of a container that no runtime was seen to start: it is to be searched for.
     pub fn miss_unannounced(&self, key: ContainerKey) {
-        self.lock().unannounced.insert(key);
+        let mut state = self.lock();
+        state.remove(key);
+        state.unannounced.insert(key);
+        drop(state);
         self.miss(key);
     }
 

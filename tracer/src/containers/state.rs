@@ -154,7 +154,8 @@ impl State {
     /// Hands a process to the programs, which may have looked it up before.
     pub(super) fn adopt(&mut self, pid: u32, adoptee: &Adoptee) -> Result<(), MapError> {
         self.maps.adoptees.insert(&pid, adoptee, 0)?;
-        for key in [adoptee.container, adoptee.preparing].into_iter().filter(|key| *key != ContainerKey::HOST) {
+        for key in [adoptee.container, adoptee.preparing].into_iter().filter(|key| *key != ContainerKey::HOST)
+        {
             self.waiting.entry(key).or_default().push((pid, adoptee.start_ticks));
         }
         self.begin_epoch()

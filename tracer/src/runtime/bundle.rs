@@ -155,7 +155,15 @@ fn interpret(config_json: ConfigJson, config: &Path) -> Result<Bundle, tracer_an
     let Some(resolved) = resolve(&annotations, config)? else {
         let engine = engine_without_pod(&annotations, config);
         let kind = ContainerType::Container;
-        return Ok(Bundle { engine, kind, image: None, pod: None, sandbox_id: None, privileged, in_process: false });
+        return Ok(Bundle {
+            engine,
+            kind,
+            image: None,
+            pod: None,
+            sandbox_id: None,
+            privileged,
+            in_process: false,
+        });
     };
     let kind = match resolved.role {
         Role::Sandbox => ContainerType::Sandbox,

@@ -12,8 +12,8 @@ use tracer_common::{
     comm_bytes,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
-        RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR,
-        TRUST_USER_NS, TRUSTED,
+        RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT,
+        TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };
 use tracing::{debug, warn};

@@ -502,7 +502,8 @@ fn container_id(found: Option<Positional<'_>>, command: &'static str) -> Result<
 }
 
 fn is_command(word: &[u8]) -> bool {
-    matches!(word, b"create" | b"run" | b"restore" | b"exec" | b"start" | b"init") || OTHER_COMMANDS.contains(&word)
+    matches!(word, b"create" | b"run" | b"restore" | b"exec" | b"start" | b"init")
+        || OTHER_COMMANDS.contains(&word)
 }
 
 #[cfg(test)]

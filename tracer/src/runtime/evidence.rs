@@ -66,8 +66,7 @@ pub fn of(
     let is_init = || namespace_pids(init.pid).and_then(|pids| pids.last().copied()) == Some(1);
     let pidns = (shared.is_own(EVIDENCE_PID_NS, init.pidns) && is_init())
         .then(|| evidence(EVIDENCE_PID_NS, init.pidns, init.start_ticks));
-    let mntns =
-        shared.is_own(EVIDENCE_MNT_NS, init.mntns).then(|| evidence(EVIDENCE_MNT_NS, init.mntns, 0));
+    let mntns = shared.is_own(EVIDENCE_MNT_NS, init.mntns).then(|| evidence(EVIDENCE_MNT_NS, init.mntns, 0));
     let cgroups = tree.zip(cgroup).map(|(tree, cgroup)| tree.ids(cgroup)).unwrap_or_default();
     let cgroups = cgroups.into_iter().map(|id| evidence(EVIDENCE_CGROUP, id, 0));
     pidns.into_iter().chain(mntns).chain(cgroups).collect()
@@ -104,8 +103,7 @@ impl CgroupTree {
             return Vec::new();
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(cgroup) =
-            rustix::fs::openat2(&self.root, &path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
+        let Ok(cgroup) = rustix::fs::openat2(&self.root, &path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
         else {
             return Vec::new();
         };

@@ -2,9 +2,9 @@
 
 use std::{
     fmt::Display,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, Once, PoisonError},
 };
 
@@ -240,8 +240,7 @@ impl Invocation {
             return Ok(Found::Unchanged);
         }
         let Bundle { engine, kind, image, pod, sandbox_id, privileged, in_process } =
-            Bundle::parse(&bytes, config)
-                .map_err(|error| self.unread(line(&error.to_string()), source))?;
+            Bundle::parse(&bytes, config).map_err(|error| self.unread(line(&error.to_string()), source))?;
         *read = Some(digest);
         Ok(Found::Container(Box::new(Container {
             runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),

@@ -18,6 +18,7 @@ use super::{
     processes,
     readers::Readers,
     told::Told,
+    unannounced,
 };
 use crate::containers::Registry;
 
@@ -110,8 +111,9 @@ impl Learner {
             Told::Ended(record) => self.end(record.container, record.timestamp),
             Told::Unannounced(bound, cgroup) => {
                 let (key, cgroup) = (bound.record.container, String::from_utf8_lossy(cgroup));
-                debug!("process {} runs in container {}, in cgroup {cgroup:?}: which is that?", bound.record.pid, key.slot());
-                self.registry.miss_unannounced(key);
+                debug!("process {} is in cgroup {cgroup:?}: container {}", bound.record.pid, key.slot());
+                self.registry.announce(key, ContainerKey::HOST, None);
+                unannounced::find(&bound, &self.registry, &self.readers);
             }
         }
         Some(())

@@ -8,6 +8,7 @@ use super::{
     process,
     processes::{Process, Processes},
 };
+use crate::host;
 
 /// A container with its first process.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,10 @@ impl<'p> Membership<'p> {
     /// Of these containers. What the first process of another container is in, or the parent of a container's own, is not
     /// that container's alone; containers within it do not count as others.
     pub fn new(containers: &[Member<'p>], processes: &'p Processes) -> Self {
+        Self::on_host(containers, processes, host::mount_namespace())
+    }
+
+    fn on_host(containers: &[Member<'p>], processes: &'p Processes, host_mntns: Option<u64>) -> Self {
         let (mut in_cgroup, mut in_pid_namespace) = (HashMap::new(), HashMap::new());
         for container in containers {
             for cgroup in container.init.all_cgroups() {
@@ -46,8 +51,7 @@ impl<'p> Membership<'p> {
         let is_alone = |container: &Member<'_>, those: &[&Member<'_>]| {
             those.iter().all(|other| other.key == container.key || other.outer == Some(container.key))
         };
-        let mut membership =
-            Self { host_mntns: processes.get(1).map(|init| init.mntns), ..Self::default() };
+        let mut membership = Self { host_mntns, ..Self::default() };
         for container in containers {
             let Member { key, init, .. } = *container;
             let parent = processes.get(init.ppid);
@@ -55,7 +59,9 @@ impl<'p> Membership<'p> {
                 |cgroup: &str| parent.is_some_and(|parent| parent.all_cgroups().any(|other| other == cgroup));
             membership.inits.insert(init.pid, key);
             for cgroup in init.cgroups.iter().map(String::as_str) {
-                if in_cgroup.get(cgroup).is_some_and(|those| is_alone(container, those)) && !is_parents(cgroup) {
+                if in_cgroup.get(cgroup).is_some_and(|those| is_alone(container, those))
+                    && !is_parents(cgroup)
+                {
                     membership.cgroups.insert(cgroup, *container);
                 }
             }
@@ -117,7 +123,7 @@ mod tests {
     fn a_process_is_in_the_container_whose_cgroup_or_pid_namespace_it_has() {
         let (host, init) = (process(1, 0, 1, HOST, "/"), process(10, 1, 2, 20, "/c1"));
         let all = processes(&[&host, &init]);
-        let membership = Membership::new(&[Member { key: ONE, outer: None, init: &init }], &all);
+        let membership = Membership::on_host(&[Member { key: ONE, outer: None, init: &init }], &all, Some(1));
         assert_eq!(membership.of(&process(11, 10, 2, 20, "/elsewhere")), Some(ONE));
         assert_eq!(membership.of(&process(11, 10, 3, 30, "/c1/below")), Some(ONE));
         assert_eq!(membership.of(&process(11, 10, 3, 30, "/c10")), None);
@@ -128,7 +134,7 @@ mod tests {
     fn a_host_program_in_a_containers_cgroup_is_the_hosts() {
         let (host, init) = (process(1, 0, 1, HOST, "/"), process(10, 1, 2, 20, "/c1"));
         let all = processes(&[&host, &init]);
-        let membership = Membership::new(&[Member { key: ONE, outer: None, init: &init }], &all);
+        let membership = Membership::on_host(&[Member { key: ONE, outer: None, init: &init }], &all, Some(1));
         assert_eq!(membership.of(&process(11, 1, 1, HOST, "/c1")), None);
     }
 
@@ -138,11 +144,12 @@ mod tests {
         let (one, two) = (process(10, 1, 2, 20, "/pod"), process(11, 1, 3, 20, "/pod"));
         let all = processes(&[&host, &one, &two]);
         let member = |key, outer, init| Member { key, outer, init };
-        let beside = Membership::new(&[member(ONE, None, &one), member(TWO, None, &two)], &all);
+        let beside = Membership::on_host(&[member(ONE, None, &one), member(TWO, None, &two)], &all, Some(1));
         assert_eq!(beside.of(&process(12, 1, 4, 20, "/pod")), None);
         assert_eq!(beside.of(&two), Some(TWO));
         let inside = process(11, 10, 3, 20, "/pod/inner");
-        let within = Membership::new(&[member(ONE, None, &one), member(TWO, Some(ONE), &inside)], &all);
+        let within =
+            Membership::on_host(&[member(ONE, None, &one), member(TWO, Some(ONE), &inside)], &all, Some(1));
         assert_eq!(within.of(&process(12, 10, 4, 20, "/pod")), Some(ONE));
         assert_eq!(within.of(&process(12, 11, 4, 20, "/pod/inner")), Some(TWO));
     }
@@ -151,7 +158,7 @@ mod tests {
     fn a_cgroup_that_the_runtimes_parent_is_in_is_not_the_containers() {
         let (shim, init) = (process(9, 1, 1, HOST, "/system"), process(10, 9, 2, 20, "/system"));
         let all = processes(&[&shim, &init]);
-        let membership = Membership::new(&[Member { key: ONE, outer: None, init: &init }], &all);
+        let membership = Membership::on_host(&[Member { key: ONE, outer: None, init: &init }], &all, Some(1));
         assert!(!membership.is_own_cgroup(ONE, "0::/system"));
     }
 }

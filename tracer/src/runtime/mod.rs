@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod running;
 mod state;
 mod told;
+mod unannounced;
 mod watcher;
 
 pub use claim::{Claim, Standing, Stray};

@@ -160,15 +160,20 @@ pub fn ancestors(pid: u32) -> Vec<u32> {
     /// No engine nests deeper.
     const DEPTH: usize = 32;
     let parent = |pid: &u32| {
-        let ppid = Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.ppid;
+        let ppid = stat(*pid)?.ppid;
         (ppid != 0).then_some(ppid)
     };
     std::iter::successors((pid != 0).then_some(pid), parent).take(DEPTH).collect()
 }
 
+/// What `/proc/PID/stat` says of a process; None if it is gone.
+pub fn stat(pid: u32) -> Option<Stat> {
+    Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// When a process started; None if it is gone.
 pub fn start_ticks(pid: u32) -> Option<u64> {
-    Some(Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?.start_ticks)
+    Some(stat(pid)?.start_ticks)
 }
 
 #[cfg(test)]

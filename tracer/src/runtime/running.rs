@@ -31,6 +31,7 @@ use super::{
     process::RuntimeProcess,
     processes::{Process, Processes, start_ticks},
     readers::{Guest, Readers},
+    unannounced,
 };
 use crate::{
     clock::WallClock,
@@ -204,9 +205,8 @@ impl<'a> Search<'a> {
 
     /// The containers with their first processes.
     fn containers<'p>(&self, processes: &'p Processes) -> Vec<Member<'p>> {
-        let container = |tree: &Tree| {
-            Some(Member { key: tree.key, outer: tree.outer, init: processes.get(tree.init)? })
-        };
+        let container =
+            |tree: &Tree| Some(Member { key: tree.key, outer: tree.outer, init: processes.get(tree.init)? });
         self.trees.iter().filter_map(container).collect()
     }
 
@@ -220,7 +220,7 @@ impl<'a> Search<'a> {
         let inits = containers.iter().map(|container| container.init);
         // What is the host's, or the engines', is no container's alone.
         let parents = inits.clone().filter_map(|init| processes.get(init.ppid));
-        let hosts = [1, std::process::id()].into_iter().filter_map(|pid| processes.get(pid));
+        let hosts = [1, 2, std::process::id()].into_iter().filter_map(|pid| processes.get(pid));
         let distinct: HashMap<u32, &Process> =
             inits.chain(parents).chain(hosts).map(|process| (process.pid, process)).collect();
         let shared = Shared::among(distinct.into_values());
@@ -454,8 +454,7 @@ impl<'a> Search<'a> {
     fn members(&self, processes: &Processes) -> HashMap<u32, ContainerKey> {
         let containers = self.containers(processes);
         let membership = Membership::new(&containers, processes);
-        let key_of =
-            |process: &Process| processes.lineage(process.pid).find_map(|one| membership.of(one));
+        let key_of = |process: &Process| processes.lineage(process.pid).find_map(|one| membership.of(one));
         processes.iter().filter_map(|process| Some((process.pid, key_of(process)?))).collect()
     }
 
@@ -522,16 +521,9 @@ impl<'a> Search<'a> {
         processes: &Processes,
     ) -> bool {
         processes.lineage(first.pid).skip(1).take(2).any(|parent| {
-            let Some(Ok((line, process))) = self.look_at(parent, None) else { return false };
-            // Any program may have such words on its command line: the bundle shows that it is a runtime.
-            let bundle = line.command.creation().map(|creation| creation.bundle.clone().unwrap_or_default());
-            let is_runtime = bundle.is_some_and(|bundle| {
-                process.has(&process.absolute(&bundle).join("config.json"))
-            });
-            let invocation = is_runtime.then(|| {
-                Invocation::new(key, parent.comm.clone(), Some(process), files::ROOT, None, line)
-            });
-            let Some(Some(invocation)) = invocation else { return false };
+            let invocation = unannounced::open_trusted(parent.pid, parent.start_ticks)
+                .and_then(|process| unannounced::by_parent(key, first.pid, process, &parent.comm));
+            let Some(invocation) = invocation else { return false };
             learn(invocation, self.registry, self.readers);
             self.registry.begin(key, first.pid, 1, first.start_time());
             true

@@ -25,14 +25,33 @@ const GVISOR_SHIM: &[u8] = b"containerd-shim-runsc-v1";
 /// The shim that runs a container in a virtual machine by itself, without any runtime.
 const KATA_SHIM: &[u8] = b"containerd-shim-kata-v2";
 
+/// What finds the containers of a process that watches over some.
+type Find = fn(&Watcher<'_>) -> Option<Vec<Running>>;
+
+/// None for what watches over nothing.
+fn find_by(comm: &str) -> Option<Find> {
+    match comm {
+        SHIM => Some(|watcher| watcher.shims()),
+        CONMON => Some(|watcher| watcher.conmons()),
+        _ => None,
+    }
+}
+
+/// Whether a process with this comm may watch over containers.
+pub fn is_watcher(comm: &str) -> bool {
+    find_by(comm).is_some()
+}
+
+/// The container of a process whose parent watches over it.
+pub fn container_of(place: &Place, parent: RuntimeProcess, comm: &str, child: u32) -> Option<Running> {
+    let containers = find_by(comm)?(&Watcher { place, process: parent, children: vec![child] })?;
+    containers.into_iter().find(|container| container.init == child)
+}
+
 /// The containers that a process watches over, whose first processes are its children. None for all others, and
 /// for what is not root's in its place.
 pub fn containers(place: &Place, process: &Process, processes: &Processes) -> Vec<Running> {
-    let of: fn(&Watcher<'_>) -> Option<Vec<Running>> = match process.comm.as_str() {
-        SHIM => |watcher| watcher.shims(),
-        CONMON => |watcher| watcher.conmons(),
-        _ => return Vec::new(),
-    };
+    let Some(of) = find_by(&process.comm) else { return Vec::new() };
     let needed = if place.is_host() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
     let children =
         processes.iter().filter(|child| child.ppid == process.pid).map(|child| child.pid).collect();
