@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use harness::bundle::make_fifo;
-use harness::need::{self, CRUN, Need, RUNC, RUNC_GCC};
+use harness::need::{self, CONTAINERD, CRUN, Need, RUNC, RUNC_GCC};
 use harness::runtime::{Kind, KnownRoot};
 use harness::scratch::{self, unique};
-use harness::{Bundle, Pod, Runtime, Suite, Tracer, program, wait};
+use harness::{Bundle, Pod, Runtime, Suite, Tracer, containerd, program, wait};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         .test("a_host_program_in_a_containers_cgroup_is_the_hosts", RUNC, host_in_cgroup)
         .test("a_runtime_by_another_name_that_runs_a_container", RUNC, renamed_run)
         .test("a_runtime_by_another_name_that_creates_a_container", RUNC, renamed_create)
+        .test("a_runtime_by_another_name_that_containerd_executes", CONTAINERD, renamed_by_containerd)
         .test("a_chroot_of_the_host_is_no_container", RUNC, chroot_of_host)
         .test("a_runtime_that_runs_the_program_within_itself", RUNC_GCC, in_process)
         .test("a_wrapper_that_rewrites_the_bundle", RUNC, rewritten)
@@ -220,6 +221,25 @@ fn renamed_create() {
     assert_eq!(entrypoint["k8s"], bundle.k8s(), "in {entrypoint}");
     bundle.release("/go");
     runtime.wait_stopped(&bundle);
+    opens.stop().assert_nothing_dropped();
+}
+
+/// As `BinaryName` in containerd's configuration does.
+fn renamed_by_containerd() {
+    let containerd = containerd::shared();
+    let namespace = unique("t");
+    let (opens, execs) = (Tracer::open(&namespace), Tracer::exec(&namespace));
+    let pod = containerd.pod_by(containerd::RENAMED, &namespace, "renamed");
+    let path = format!("/{}", unique("first"));
+    let id = pod.container("app", &["/bin/sh", "-c", &format!("true < {path}; exec sleep 1000")]);
+    let pause = opens.wait_open(containerd::PAUSE_OPENS);
+    assert_eq!(pause["k8s"]["pod"], "renamed", "in {pause}");
+    assert_eq!(pause["container"]["type"], "sandbox", "in {pause}");
+    let event = opens.wait_open(&path);
+    assert_eq!(event["k8s"]["container"], "app", "in {event}");
+    assert_eq!(event["container"]["id"], id, "in {event}");
+    let entrypoint = execs.wait_for("the entrypoint", |event| event["container"]["id"] == id);
+    assert_eq!(entrypoint["exec"]["path"], "/bin/sh", "in {entrypoint}");
     opens.stop().assert_nothing_dropped();
 }
 

@@ -16,6 +16,8 @@ use crate::{bundle, cri, need, scratch};
 
 /// The name under which the workload's image is known.
 pub const IMAGE: &str = "localhost/tracer-test:1";
+/// The runtime handler of a runc with another file name.
+pub const RENAMED: &str = "renamed";
 const PAUSE: &str = "localhost/tracer-pause:1";
 /// What the pause container opens before it sleeps: as every event of a pod, it must have a name.
 pub const PAUSE_OPENS: &str = "/opened/by/pause";
@@ -64,6 +66,8 @@ impl Containerd {
     #[track_caller]
     fn start() -> Self {
         let dir = scratch::Dir::new("c");
+        let runc = need::find("runc").expect("Need::Runc");
+        fs::copy(runc, dir.path().join("oci-runtime-1.3")).expect("our own directory");
         fs::write(dir.path().join("config.toml"), configuration(dir.path())).expect("our own directory");
         let child = Mutex::new(spawn(dir.path()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -166,6 +170,12 @@ impl Containerd {
     /// `RunPodSandbox`, in the node's network namespace.
     #[track_caller]
     pub fn pod(&self, namespace: &str, name: &str) -> PodSandbox<'_> {
+        self.pod_by("", namespace, name)
+    }
+
+    /// A pod whose containers are run by the runtime that is configured under this name.
+    #[track_caller]
+    pub fn pod_by(&self, runtime_handler: &str, namespace: &str, name: &str) -> PodSandbox<'_> {
         let uid = scratch::unique("uid");
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
@@ -191,7 +201,10 @@ impl Containerd {
                 }),
             }),
         };
-        let request = cri::RunPodSandboxRequest { config: Some(config.clone()) };
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: runtime_handler.into(),
+        };
         let id = self.call::<_, cri::Id>("RunPodSandbox", request).id;
         PodSandbox { containerd: self, id, uid, config }
     }
@@ -434,6 +447,12 @@ disabled_plugins = [
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
         Root = "{dir}/runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{RENAMED}]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{RENAMED}.options]
+        SystemdCgroup = false
+        Root = "{dir}/renamed"
+        BinaryName = "{dir}/oci-runtime-1.3"
 "#
     )
 }

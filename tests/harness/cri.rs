@@ -65,6 +65,9 @@ pub(crate) struct PodSandboxConfig {
 pub(crate) struct RunPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
     pub(crate) config: Option<PodSandboxConfig>,
+    /// `runtime_handler`, or empty for the default one.
+    #[prost(string, tag = "2")]
+    pub(crate) runtime_handler: String,
 }
 
 /// A message whose only field is an id: `RunPodSandboxResponse`, `StopPodSandboxRequest`,
