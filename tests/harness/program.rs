@@ -26,6 +26,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("dyn.c", "dyn", DYNAMIC),
     ("dying.c", "dying", STATIC),
     ("execs.c", "execs", STATIC),
+    ("fexits.c", "fexits", STATIC),
     ("hanging.c", "hanging", STATIC),
     ("impostor.c", "impostor", STATIC),
     ("landlocked.c", "landlocked", STATIC),
