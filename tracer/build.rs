@@ -9,21 +9,37 @@ use object::{
     elf::SHT_STRTAB,
 };
 
+#[path = "build/call_sites.rs"]
+mod call_sites;
 #[path = "../xtask/src/pins.rs"]
 #[expect(dead_code, reason = "one of the pins is for here")]
 mod pins;
+#[path = "../tracer-common/src/preemption.rs"]
+mod preemption;
 
 fn main() -> anyhow::Result<()> {
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf");
     // The object depends on these too, which aya-build does not know.
     println!("cargo::rerun-if-changed=../tracer-common");
     println!("cargo::rerun-if-changed=../xtask/src/pins.rs");
+    println!("cargo::rerun-if-changed=build/call_sites.rs");
     let package = Package { name: "tracer-ebpf", root_dir, ..Package::default() };
     aya_build::build_ebpf([package], Toolchain::Custom(pins::NIGHTLY))
         .context("building the BPF object; `cargo xtask build` installs what that needs")?;
     let out = env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?;
     let object = Path::new(&out).join("tracer-ebpf");
-    strip_dwarf(&object).with_context(|| format!("removing debug information from {}", object.display()))
+    strip_dwarf(&object).with_context(|| format!("removing debug information from {}", object.display()))?;
+    list_call_sites(&object, &Path::new(&out).join("call_sites.rs"))
+        .with_context(|| format!("looking for calls in {}", object.display()))
+}
+
+/// Writes where the object calls functions of the kernel that user space puts in.
+fn list_call_sites(object: &Path, list: &Path) -> anyhow::Result<()> {
+    let numbers = preemption::FUNCTIONS.map(|(number, _)| number);
+    let sites = call_sites::call_sites(&fs::read(object)?, &numbers)?;
+    anyhow::ensure!(!sites.is_empty(), "there are none");
+    fs::write(list, format!("{sites:?}"))?;
+    Ok(())
 }
 
 /// Removes the DWARF sections: nine tenths of the object, which the loader would parse at every start. What the

@@ -119,6 +119,13 @@ impl Need {
     }
 }
 
+/// The major and minor version of the kernel that runs.
+pub fn kernel_release() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux tells its release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
+    numbers.next().zip(numbers.next()).expect("a release begins with two numbers")
+}
+
 /// The file that `name` means on `PATH` and in the directories where Debian puts root's tools.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -231,6 +231,19 @@ impl Launch {
         self.wrapper(&setpriv)
     }
 
+    /// As an agent on a node runs: without root, with the capabilities that docs/reference.md names. The binary must be
+    /// one that everybody may execute ([`copy`]).
+    #[must_use]
+    pub fn agent(self) -> Self {
+        const NOBODY: u32 = 65534;
+        // Before Linux 5.11 maps count against this, and raising it takes a capability that agents do not have.
+        self.prelude("ulimit -l unlimited 2> /dev/null || true").user(
+            NOBODY,
+            &["bpf", "perfmon", "sys_ptrace", "dac_read_search"],
+            &[],
+        )
+    }
+
     /// By a command that executes what is behind it.
     #[must_use]
     pub fn wrapper<S: Into<OsString> + Clone>(mut self, command: &[S]) -> Self {

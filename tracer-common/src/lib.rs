@@ -34,14 +34,22 @@ pub fn comm_bytes(comm: &Comm) -> &[u8] {
     comm.split(|byte| *byte == 0).next().unwrap_or(comm)
 }
 
-/// Asserts at compile time the size of a structure and the offsets of the fields named.
+/// Asserts at compile time the size of a structure, the offsets of its fields, and that there is nothing between them:
+/// fields with padding, or those left out here, do not add up to the size.
 macro_rules! assert_layout {
     ($type:ty, size $size:literal $(, $field:ident @ $offset:literal)* $(,)?) => {
         const _: () = {
             assert!(size_of::<$type>() == $size);
             $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
+            let fields = 0 $(+ $crate::size_of_field(|value: &$type| &value.$field))*;
+            assert!(fields == $size, "padding, or a field that is not named");
         };
     };
+}
+
+/// The size of the field that `_field` is about.
+pub(crate) const fn size_of_field<T, F>(_field: fn(&T) -> &F) -> usize {
+    size_of::<F>()
 }
 pub(crate) use assert_layout;
 

@@ -114,4 +114,4 @@ pub struct Runtime {
     pub reserved: u32,
 }
 assert_layout!(Runtime, size 72, record @ 0, start_time @ 24, outer @ 32, trust @ 40, args_len @ 44, marks @ 46, comm @ 48,
-    ppid @ 64);
+    ppid @ 64, reserved @ 68);

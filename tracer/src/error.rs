@@ -4,8 +4,8 @@
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}: {remedy}")]
 pub struct Unsupported {
-    problem: String,
-    remedy: String,
+    pub(crate) problem: String,
+    pub(crate) remedy: String,
 }
 
 impl Unsupported {

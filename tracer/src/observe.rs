@@ -16,10 +16,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
-    bpf::{self, Bpf, EventRing, LifecycleCounters, OpenHook},
+    bpf::{self, Bpf, EventRing, LifecycleCounters},
     containers::{Gaps, Registry, Selection},
     engines::{Done, Engines},
     lease::Lease,
@@ -101,12 +101,6 @@ impl Observer {
         runtime: &Runtime,
     ) -> anyhow::Result<(Self, EventRing)> {
         let (mut bpf, maps) = Bpf::load(options)?;
-        if let Some(OpenHook { hook, instead_of }) = bpf.open_hook() {
-            info!("opens are hooked at {hook}");
-            if let Some(reason) = instead_of {
-                info!("not at {reason}");
-            }
-        }
         log_programs(&mut bpf, runtime)?;
         let registry = Arc::new(Registry::new(scope.selection, options.host, maps.registry));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));

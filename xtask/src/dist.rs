@@ -50,7 +50,6 @@ pub(crate) const TARGETS: [Target; 2] = [
         arch: ARCHITECTURES[0],
         platform: "amd64",
         triple: "x86_64-unknown-linux-musl",
-        component: "rust-std-x86_64-unknown-linux-musl",
         linker: "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER",
         gnu: "x86_64-linux-gnu",
     },
@@ -58,7 +57,6 @@ pub(crate) const TARGETS: [Target; 2] = [
         arch: ARCHITECTURES[1],
         platform: "arm64",
         triple: "aarch64-unknown-linux-musl",
-        component: "rust-std-aarch64-unknown-linux-musl",
         linker: "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER",
         gnu: "aarch64-linux-gnu",
     },
@@ -74,8 +72,6 @@ pub(crate) struct Target {
     /// The architecture as Debian, Kubernetes and container images name it, and so the files that are distributed.
     pub(crate) platform: &'static str,
     pub(crate) triple: &'static str,
-    /// Rust's standard library for it, as rustup names it.
-    pub(crate) component: &'static str,
     /// The variable that tells cargo its linker.
     linker: &'static str,
     /// What names of GNU's tools for it begin with.
@@ -105,7 +101,7 @@ impl Target {
 
     /// Has `cargo` compile C for it with GNU's compiler for another C library. So nothing may be made of that library's
     /// headers but the standard's own functions: not those that check lengths, which musl does not have.
-    fn compile_c(&self, cargo: &mut Command) {
+    pub(crate) fn compile_c(&self, cargo: &mut Command) {
         for (name, value) in self.c_variables() {
             // Whoever has a compiler for musl may name it.
             if env::var_os(&name).is_none() {
@@ -230,7 +226,6 @@ mod tests {
         for target in &TARGETS {
             assert_eq!(Target::of(target.arch).unwrap().triple, target.triple);
             assert_eq!(target.triple, format!("{}-unknown-linux-musl", target.arch));
-            assert_eq!(target.component, format!("rust-std-{}", target.triple));
             let variable = target.triple.to_uppercase().replace('-', "_");
             assert_eq!(target.linker, format!("CARGO_TARGET_{variable}_LINKER"));
             assert_eq!(target.gnu, format!("{}-linux-gnu", target.arch));

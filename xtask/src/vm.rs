@@ -37,7 +37,7 @@ use report::{Report, Status, Step};
 
 /// The test binaries that are run unless told: those for which runc and crun suffice, and which say something about
 /// the kernel.
-const SUITES: [&str; 6] = ["open", "exec", "identity", "lifecycle", "list", "accounting"];
+const SUITES: [&str; 7] = ["hooks", "open", "exec", "identity", "lifecycle", "list", "accounting"];
 
 /// The values of `trace open --hook`, each of which is tested.
 const HOOKS: [&str; 2] = ["sys-exit", "fexit"];
@@ -100,6 +100,8 @@ struct Boot {
     icount: Option<u32>,
     /// The hooks that it may lack; none is known of a kernel that was named by its file, which may lack any.
     lacks: &'static [&'static str],
+    /// As [`Kernel::command_line`].
+    command_line: &'static str,
 }
 
 /// Runs the tests on each kernel and prints what came of them.
@@ -127,6 +129,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             image: &image,
             cgroups: boot.cgroups,
             icount: boot.icount,
+            command_line: boot.command_line,
             limit: GUEST_LIMIT,
             logs: &logs,
         };
@@ -154,8 +157,9 @@ impl Options {
         let mut boots = Vec::new();
         for kernel in named {
             let file = kernel.file(self.update)?;
-            let Kernel { name, cgroups, icount, lacks, .. } = *kernel;
-            boots.push(Boot { name: name.to_owned(), arch: kernel.arch()?, file, cgroups, icount, lacks });
+            let Kernel { name, cgroups, icount, lacks, command_line, .. } = *kernel;
+            let (name, arch) = (name.to_owned(), kernel.arch()?);
+            boots.push(Boot { name, arch, file, cgroups, icount, lacks, command_line });
         }
         for file in &self.kernel {
             ensure!(file.is_file(), "there is no kernel {}", file.display());
@@ -167,6 +171,7 @@ impl Options {
                 cgroups: Cgroups::V2,
                 icount: None,
                 lacks: &HOOKS,
+                command_line: "",
             });
         }
         Ok(boots)
@@ -208,6 +213,8 @@ impl Options {
                 steps.push(format!("{step} {name} {STEP_LIMIT} env {environment}{variable} {run}"));
             }
         }
+        // There is no way back.
+        steps.push("step lockdown 300 locked_down".to_owned());
         steps.join("\n") + "\n"
     }
 }
@@ -224,7 +231,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// What guests have programs of, beside busybox's: the last ones because the tests ask more of them than those can.
-const PROGRAMS: [&str; 7] = ["runc", "crun", "unshare", "bpftool", "date", "sh", "sleep"];
+const PROGRAMS: [&str; 8] = ["runc", "crun", "unshare", "bpftool", "setpriv", "date", "sh", "sleep"];
 
 /// Builds what the guests of an architecture run and packs it.
 fn make_image(options: &Options, arch: &Arch, file: &Path) -> Result<()> {
@@ -279,7 +286,10 @@ fn cargo_of_tests(subcommand: &str, arch: &str) -> Result<Command> {
     for setting in ["debug=false", "strip=true", "opt-level=1"] {
         command.arg("--config").arg(format!("profile.dev.{setting}"));
     }
-    Target::of(arch)?.select(&mut command);
+    let target = Target::of(arch)?;
+    // The tests' TLS has C code.
+    target.compile_c(&mut command);
+    target.select(&mut command);
     Ok(command)
 }
 
@@ -462,7 +472,10 @@ mod tests {
 
     #[test]
     fn suites_that_take_long_are_run_in_part() {
-        let run = |args: &[&str]| options(args).steps().lines().last().unwrap().to_owned();
+        let run = |args: &[&str]| {
+            let steps = options(args).steps();
+            steps.lines().find(|line| line.contains("/tests/")).unwrap().to_owned()
+        };
         assert!(run(&["--tests", "accounting"]).ends_with("=1 one_namespace"));
         assert!(run(&["--tests", "accounting", "--filter", "exec"]).ends_with("=1 'exec'"));
         assert!(run(&["--tests", "exec"]).ends_with("=1"));
@@ -487,6 +500,7 @@ mod tests {
             cgroups: Cgroups::V2,
             icount: None,
             lacks: &["fexit"],
+            command_line: "",
         };
         let mut report = Report::new("@@x");
         report.steps = vec![

@@ -25,4 +25,5 @@ pub struct Exec {
     /// 0.
     pub reserved: [u8; 7],
 }
-assert_layout!(Exec, size 80, header @ 0, ret @ 64, path_len @ 68, args_len @ 70, marks @ 72);
+assert_layout!(Exec, size 80, header @ 0, ret @ 64, path_len @ 68, args_len @ 70, marks @ 72,
+    reserved @ 73);

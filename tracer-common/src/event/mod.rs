@@ -67,4 +67,4 @@ pub struct Header {
     pub comm: Comm,
 }
 assert_layout!(Header, size 64, timestamp @ 0, container @ 8, kind @ 16, pid @ 20, tid @ 24, ppid @ 28,
-    container_pid @ 32, uid @ 36, gid @ 40, comm @ 48);
+    container_pid @ 32, uid @ 36, gid @ 40, reserved @ 44, comm @ 48);

@@ -27,4 +27,5 @@ pub struct Open {
     /// 0.
     pub reserved: u8,
 }
-assert_layout!(Open, size 88, header @ 0, flags @ 64, ret @ 72, dirfd @ 76, mode @ 80, path_len @ 84, marks @ 86);
+assert_layout!(Open, size 88, header @ 0, flags @ 64, ret @ 72, dirfd @ 76, mode @ 80, path_len @ 84, marks @ 86,
+    reserved @ 87);

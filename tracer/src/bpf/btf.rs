@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use aya::{Btf, Endianness};
+use tracing::debug;
 
 /// Where the kernel shows its BTF (`CONFIG_DEBUG_INFO_BTF`).
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -14,6 +16,8 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE_WORDS: usize = 3;
 /// `struct btf_member`: name, type, offset.
 const MEMBER_WORDS: usize = 3;
+/// The length of a header that says where the layout is.
+const LAYOUT_HEADER: usize = 32;
 /// Structures within structures; the kernel's are not that deep.
 const DEPTH_MAX: u32 = 16;
 
@@ -24,6 +28,7 @@ mod kind {
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
     pub(super) const ENUM: u32 = 6;
+    pub(super) const FORWARD: u32 = 7;
     pub(super) const TYPEDEF: u32 = 8;
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
@@ -46,6 +51,22 @@ pub struct KernelTypes {
     /// Where in `words` each type starts. Types are numbered from 1: 0 is void.
     starts: Vec<usize>,
     strings: Vec<u8>,
+    /// The first kind of unknown length, which ends what can be read.
+    unknown: Option<u32>,
+}
+
+/// The lengths of all kinds (`struct btf_layout`), where the kernel is new enough to have them: with it a kind that came
+/// later can be skipped.
+#[derive(Debug, Default)]
+struct Layout(Vec<[u8; 4]>);
+
+impl Layout {
+    /// The words of a type of that kind, without those that all types start with.
+    fn further(&self, kind: u32, count: usize) -> Option<usize> {
+        let &[fixed, each, ..] = self.0.get(kind as usize)?;
+        let bytes = usize::from(fixed) + usize::from(each) * count;
+        bytes.is_multiple_of(4).then_some(bytes / 4)
+    }
 }
 
 /// One type.
@@ -81,20 +102,57 @@ impl KernelTypes {
         };
         let types = section(8).context("the section of types ends behind the file")?;
         let strings = section(16).context("the section of strings ends behind the file")?;
+        let has_layout = word(4).is_some_and(|header| header >= LAYOUT_HEADER);
+        let layout = if has_layout { section(24).unwrap_or_default() } else { &[] };
+        let layout = Layout(layout.as_chunks().0.to_vec());
         let words: Vec<u32> = types.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
         let mut starts = Vec::with_capacity(words.len() / 6);
-        let mut at = 0;
+        let (mut at, mut unknown) = (0, None);
         while at < words.len() {
-            let header = words.get(at..).filter(|words| words.len() >= TYPE_WORDS);
-            let len = header.and_then(|words| Type { words }.len());
-            let Some(len) = len else { bail!("type {} makes no sense", starts.len() + 1) };
+            let Some(found) = words.get(at..).filter(|words| words.len() >= TYPE_WORDS) else {
+                bail!("type {} ends behind its section", starts.len() + 1)
+            };
+            let found = Type { words: found };
+            let Some(len) = found.len(&layout) else {
+                debug!("type {} is of the unknown kind {}", starts.len() + 1, found.kind());
+                unknown = Some(found.kind());
+                break;
+            };
             starts.push(at);
             at += len;
         }
         if at > words.len() {
             bail!("the last type ends behind its section");
         }
-        Ok(Self { words, starts, strings: strings.to_vec() })
+        Ok(Self { words, starts, strings: strings.to_vec(), unknown })
+    }
+
+    /// The kind of type that ended the reading, if one did: what comes after it is not found.
+    #[must_use]
+    pub const fn unknown_kind(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// What the loader looks attach points up in: functions and type definitions, under their own numbers. Everything
+    /// else is left out: the loader knows fewer kinds, and it takes more memory to parse them all.
+    pub fn for_loader(&self) -> anyhow::Result<Btf> {
+        const HEADER: u32 = 24;
+        let mut bytes = Vec::with_capacity(self.starts.len() * TYPE_WORDS * 4 + self.strings.len());
+        let types_len = u32::try_from(self.starts.len() * TYPE_WORDS * 4)?;
+        bytes.extend(MAGIC.to_le_bytes());
+        bytes.extend([1, 0]);
+        for word in [HEADER, 0, types_len, types_len, u32::try_from(self.strings.len())?] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for found in self.types() {
+            let words = match (found.kind(), found.words) {
+                (kind::FUNC | kind::TYPEDEF, &[name, info, of, ..]) => [name, info, of],
+                _ => [0, kind::FORWARD << 24, 0],
+            };
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        bytes.extend(&self.strings);
+        Ok(Btf::parse(&bytes, Endianness::Little)?)
     }
 
     /// Whether there is a function of this name that programs can be attached to.
@@ -178,24 +236,25 @@ impl KernelTypes {
 }
 
 impl<'a> Type<'a> {
+    /// Seven bits, of which older kernels use five.
     fn kind(self) -> u32 {
-        (self.words[1] >> 24) & 0x1f
+        (self.words[1] >> 24) & 0x7f
     }
 
-    /// How many members, values or parameters it has.
+    /// How many members, values or parameters it has: 24 bits, of which older kernels use 16.
     fn count(self) -> usize {
-        (self.words[1] & 0xffff) as usize
+        (self.words[1] & 0x00ff_ffff) as usize
     }
 
-    /// Its length in words; none for kinds that came after these.
-    fn len(self) -> Option<usize> {
+    /// Its length in words; none for kinds that came after these and are not in the layout.
+    fn len(self, layout: &Layout) -> Option<usize> {
         let further = match self.kind() {
             kind::INT | kind::VAR | kind::DECL_TAG => 1,
             kind::ARRAY => 3,
             kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 3 * self.count(),
             kind::ENUM | kind::FUNC_PROTO => 2 * self.count(),
             1..=kind::LAST => 0,
-            _ => return None,
+            later => layout.further(later, self.count())?,
         };
         Some(TYPE_WORDS + further)
     }
@@ -238,6 +297,18 @@ mod tests {
         }
         bytes.extend(types.iter().flat_map(|word| word.to_le_bytes()));
         bytes.extend(strings);
+        bytes
+    }
+
+    /// The same, with lengths of kinds: of these the bytes for each type, and for each of its elements.
+    fn file_with_layout(types: &[u32], strings: &[u8], kinds: &[(u8, u8)]) -> Vec<u8> {
+        let mut bytes = file(types, strings);
+        let len = |len: usize| u32::try_from(len).unwrap().to_le_bytes();
+        let sections = bytes.len() - 24;
+        bytes[4..8].copy_from_slice(&len(LAYOUT_HEADER));
+        let layout = [len(sections), len(kinds.len() * 4)].concat();
+        bytes.splice(24..24, layout);
+        bytes.extend(kinds.iter().flat_map(|(fixed, each)| [*fixed, *each, 0, 0]));
         bytes
     }
 
@@ -299,9 +370,50 @@ mod tests {
         assert!(types.has_function("f") && !types.has_function("outer"));
     }
 
+    /// A type of a kind that nobody knows, two words longer than others and one more for each of its two elements,
+    /// before those that are looked for.
+    fn types_after_unknown() -> Vec<u32> {
+        [vec![0, info(kind::LAST + 1, 2), 0, 7, 7, 7, 7], types()[4..].to_vec()].concat()
+    }
+
+    #[test]
+    fn unknown_kind_with_layout_is_skipped() {
+        let mut kinds = vec![(0, 0); kind::LAST as usize + 2];
+        kinds[kind::LAST as usize + 1] = (8, 4);
+        let types = KernelTypes::parse(&file_with_layout(&types_after_unknown(), STRINGS, &kinds)).unwrap();
+        assert_eq!(types.unknown_kind(), None);
+        assert_eq!(types.offset_of("outer", "inner.b"), Some(8));
+        assert_eq!(types.function("f"), Some(6));
+        // The loader, which does not know the kind, finds what it needs under the kernel's numbers.
+        let btf = types.for_loader().unwrap();
+        assert_eq!(KernelTypes::parse(&btf.to_bytes()).unwrap().function("f"), Some(6));
+    }
+
+    #[test]
+    fn unknown_kind_without_layout_keeps_what_comes_before() {
+        let mut words = types();
+        words.extend([0, info(kind::LAST + 1, 2), 0, 7, 7, 7, 7]);
+        for bytes in [file(&words, STRINGS), file_with_layout(&words, STRINGS, &[(0, 0)])] {
+            let types = KernelTypes::parse(&bytes).unwrap();
+            assert_eq!(types.unknown_kind(), Some(kind::LAST + 1));
+            assert_eq!(types.offset_of("outer", "inner.b"), Some(8));
+        }
+    }
+
+    #[test]
+    fn more_members_than_16_bits_count() {
+        const COUNT: u32 = 1 << 16;
+        let mut words = vec![name("a"), info(kind::ENUM, COUNT), 4];
+        words.extend((0..COUNT).flat_map(|value| [0, value]));
+        words.extend(types());
+        let types = KernelTypes::parse(&file(&words, STRINGS)).unwrap();
+        assert_eq!(types.function("f"), Some(7));
+    }
+
     #[test]
     fn the_running_kernel_is_understood() {
         let types = KernelTypes::read(Path::new(KERNEL_BTF)).unwrap();
+        assert_eq!(types.unknown_kind(), None);
         // struct upid is an int and a pointer, struct list_head two pointers.
         assert_eq!(types.offset_of("upid", "ns"), Some(8));
         assert_eq!(types.offset_of("list_head", "prev"), Some(8));
@@ -335,7 +447,7 @@ mod tests {
                 .flat_map(|(kind, count, rest)| {
                     // Small numbers, so that types refer to each other.
                     let mut words = vec![0, info(*kind, *count), rest[0] % 20];
-                    let len = Type { words: &words }.len().unwrap();
+                    let len = Type { words: &words }.len(&Layout::default()).unwrap();
                     words.extend(rest.iter().map(|word| word % 20));
                     words.truncate(len);
                     words

@@ -16,7 +16,7 @@ use tracer_common::event::Kind;
 use tracing::warn;
 
 use super::{
-    Bpf, EventFilter, OpenHook, Options,
+    Bpf, EventFilter, Options, Taken,
     btf::{KERNEL_BTF, KernelTypes},
     hooks, preemption,
 };
@@ -60,7 +60,8 @@ pub fn check_all() -> Vec<Check> {
     if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
         checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
         checks.push(Check { name: "hooks", outcome: hooks() });
-        checks.push(Check { name: "opens", outcome: opens() });
+        checks.push(Check { name: "opens", outcome: calls(Kind::Open) });
+        checks.push(Check { name: "executions", outcome: calls(Kind::Exec) });
     }
     checks.push(Check { name: "processes", outcome: processes() });
     checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
@@ -195,10 +196,10 @@ fn hooks() -> Outcome {
     }
 }
 
-/// Where opens would be hooked: found out by loading the programs, as tracing does.
-fn opens() -> Outcome {
+/// How calls of a kind would be seen: found out by loading and attaching the programs, as tracing does.
+fn calls(kind: Kind) -> Outcome {
     let trial = Options {
-        kind: Some(Kind::Open),
+        kind: Some(kind),
         buffer_size: 4096,
         host: false,
         failed: false,
@@ -207,13 +208,37 @@ fn opens() -> Outcome {
         runtimes: &[],
         log: false,
     };
-    match Bpf::load(&trial).map(|(bpf, _)| bpf.into_open_hook()) {
-        Ok(Some(OpenHook { hook, instead_of: None })) => Outcome::Fine(format!("hooked at {hook}")),
-        Ok(Some(OpenHook { hook, instead_of: Some(reason) })) => {
-            Outcome::Note(format!("hooked at {hook}, which every system call passes: not at {reason}"))
-        }
-        Ok(None) => Outcome::Missing("opens are not hooked".into(), REPORT.into()),
-        Err(error) => Outcome::Missing(format!("the programs cannot be loaded: {error:#}"), REPORT.into()),
+    let tried = Bpf::load(&trial).and_then(|(mut bpf, _maps)| {
+        let taken = bpf.attach();
+        bpf.detach();
+        taken
+    });
+    match tried {
+        Ok(taken) => judge_calls(kind, &taken),
+        Err(error) => refused(error),
+    }
+}
+
+fn judge_calls(kind: Kind, taken: &Taken) -> Outcome {
+    let Taken { hook, refused, cost } = taken;
+    if let Some(cost) = cost {
+        return Outcome::Note(cost.clone());
+    }
+    let found = match kind {
+        Kind::Open => format!("hooked at {hook}"),
+        Kind::Exec => "seen".to_owned(),
+    };
+    if refused.is_empty() {
+        return Outcome::Fine(found);
+    }
+    Outcome::Note(format!("{found}, which every system call passes: not at {}", refused.join("; ")))
+}
+
+/// What keeps the programs from running.
+fn refused(error: anyhow::Error) -> Outcome {
+    match error.downcast::<Unsupported>() {
+        Ok(Unsupported { problem, remedy }) => Outcome::Missing(problem, remedy),
+        Err(error) => Outcome::Missing(format!("the programs cannot be used: {error:#}"), REPORT.into()),
     }
 }
 
@@ -225,16 +250,24 @@ fn lockdown() -> Outcome {
 /// loading the programs.
 fn judge_lockdown(modes: Option<&str>) -> Outcome {
     match modes {
-        Some(modes) if modes.contains("[confidentiality]") => Outcome::Missing(
-            "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory".into(),
-            "boot with lockdown=integrity or none".into(),
-        ),
+        Some(modes) if modes.contains("[confidentiality]") => {
+            let Unsupported { problem, remedy } = locked_down();
+            Outcome::Missing(problem, remedy)
+        }
         Some(modes) if modes.contains("[integrity]") => {
             Outcome::Fine("integrity, which permits all that tracer does".into())
         }
         Some(modes) => Outcome::Fine(modes.trim().to_owned()),
         None => Outcome::Fine(format!("not told: there is no {LOCKDOWN}")),
     }
+}
+
+/// What forbids programs to read the kernel's memory.
+pub(super) fn locked_down() -> Unsupported {
+    Unsupported::new(
+        "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory",
+        "boot with lockdown=integrity or none",
+    )
 }
 
 /// Whether processes may be looked into, which takes more than a capability where a security module has a say. Tried

@@ -8,7 +8,7 @@ use aya::{
 };
 use tracer_common::{event::Kind, stats::Program};
 
-use super::btf::KernelTypes;
+use super::{btf::KernelTypes, ways::explain_refused_event};
 
 /// Where opens are hooked. All ways see the same calls and tell the same of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,11 @@ impl Hooked {
     /// What the program is called that is loaded for it.
     pub(super) fn name(&self) -> &'static str {
         self.at_event.unwrap_or(self.program.name())
+    }
+
+    /// Whether it is attached to an event of the kernel's tracing.
+    pub(super) const fn is_at_event(&self) -> bool {
+        self.at_event.is_some()
     }
 
     /// Whether this kernel has calls for it to see.
@@ -164,7 +169,7 @@ pub(super) fn load(program: &mut aya_programs::Program, target: &str, btf: &Btf)
 pub(super) type Link = Box<dyn Send>;
 
 /// Attaches a program.
-pub(super) fn attach(program: &mut aya_programs::Program) -> Result<Link, ProgramError> {
+pub(super) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link> {
     Ok(match program {
         aya_programs::Program::FExit(program) => {
             let link = program.attach()?;
@@ -172,15 +177,28 @@ pub(super) fn attach(program: &mut aya_programs::Program) -> Result<Link, Progra
         }
         aya_programs::Program::TracePoint(program) => {
             let (category, name) = SYS_EXIT;
-            let link = program.attach(category, name)?;
+            let link = program.attach(category, name).map_err(explain_event)?;
             Box::new(program.take_link(link)?)
         }
         aya_programs::Program::BtfTracePoint(program) => {
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
         }
-        _ => return Err(ProgramError::UnexpectedProgramType),
+        _ => return Err(ProgramError::UnexpectedProgramType.into()),
     })
+}
+
+/// Why a program is not attached to an event.
+fn explain_event(error: ProgramError) -> anyhow::Error {
+    let refused = matches!(&error, ProgramError::SyscallError(error)
+        if matches!(error.io_error.raw_os_error(), Some(libc::EACCES | libc::EPERM)));
+    let error = anyhow::Error::new(error);
+    if !refused {
+        return error;
+    }
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    let paranoid = paranoid.ok().and_then(|level| level.trim().parse().ok());
+    error.context(explain_refused_event(paranoid))
 }
 
 #[cfg(test)]

@@ -16,17 +16,18 @@ use tracer_common::{
     offsets::FIELDS,
     stats::State,
 };
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::{
     EventFilter, EventRing, Hook,
     btf::{KERNEL_BTF, KernelTypes},
     features,
     filter::KernelFilter,
-    hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
+    hooks::{self, Hooked, LIFECYCLE, Link},
     offsets,
-    preemption::{self, Functions, Object},
+    preemption::{Functions, Object},
     stats::{self, Counters},
+    ways::{Preemption, Taken, Way, Ways},
 };
 use crate::{containers::RegistryMaps, error::Unsupported, host, runtime::INITIAL_PID_NS};
 
@@ -68,10 +69,14 @@ pub struct Options<'a> {
 /// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
 pub struct Bpf {
     ebpf: Ebpf,
-    /// The programs that this kind needs, in the order they are attached.
-    programs: Vec<Hooked>,
-    /// Where opens are hooked, if they are traced.
-    open_hook: Option<OpenHook>,
+    /// How calls are seen: loaded, and attached unless that is refused.
+    way: Way,
+    /// What there is to try then.
+    ways: Ways,
+    /// What those are loaded with; nothing any more when all is attached.
+    btf: Option<Btf>,
+    /// Programs that have been attached, or were.
+    attached: Vec<Hooked>,
     links: Vec<Link>,
     kind: Option<Kind>,
     stats: PerCpuArray<MapData, State>,
@@ -90,7 +95,8 @@ pub struct Maps {
 impl Bpf {
     /// Loads what tracing `options.kind` needs; nothing is attached yet.
     pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
-        let (types, btf) = kernel_types()?;
+        let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
+        let btf = types.for_loader().with_context(|| format!("parsing {KERNEL_BTF}"))?;
         let globals = Globals::new(options, &types)?;
         let filter = KernelFilter::new(options.filter);
         let object = Object::new(OBJECT, Functions::of_kernel(&types).as_ref())?;
@@ -126,14 +132,15 @@ impl Bpf {
             .load(object.bytes())
             .map_err(explain_maps)?;
 
-        let (programs, open_hook) = load_programs(&mut ebpf, options, &types, &btf)?;
-        drop((types, btf));
-        give_memory_back();
+        let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
+        let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
+        drop(types);
+        let way = load_programs(&mut ebpf, &mut ways, &btf)?;
 
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
         filter.comms.fill(&mut ebpf, "COMMS")?;
-        let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
+        let mut runtimes: HashMap<_, Comm, u8> = borrow(&mut ebpf, "RUNTIMES")?;
         let names = options.runtimes.iter().map(|name| (name.as_str(), RUNTIME));
         for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
             runtimes
@@ -158,7 +165,9 @@ impl Bpf {
             },
         };
         let stats = take(&mut ebpf, "STATE")?;
-        Ok((Self { ebpf, programs, open_hook, links: Vec::new(), kind: options.kind, stats }, maps))
+        let (attached, links) = (Vec::new(), Vec::new());
+        let btf = Some(btf);
+        Ok((Self { ebpf, way, ways, btf, attached, links, kind: options.kind, stats }, maps))
     }
 
     /// The object, for its log.
@@ -167,26 +176,76 @@ impl Bpf {
     }
 
     /// Attaches every program. On an error those that were attached go with `self`.
-    pub fn attach(&mut self) -> anyhow::Result<()> {
-        for hooked in &self.programs {
+    ///
+    /// Traced events come last, when the containers that they belong to are already seen. Executions are seen by one of
+    /// the programs that follow containers: where they are traced it comes last.
+    pub fn attach(&mut self) -> anyhow::Result<Taken> {
+        let [exit, fork, exec] = LIFECYCLE;
+        let (first, last): (&[Hooked], &[Hooked]) = match self.kind {
+            Some(Kind::Open) => (&[exit, fork, exec], &[]),
+            Some(Kind::Exec) | None => (&[exit, fork], &[exec]),
+        };
+        self.attach_all(first)?;
+        self.attach_way()?;
+        self.attach_all(last)?;
+        self.btf = None;
+        give_memory_back();
+        let taken = self.ways.taken(&self.way);
+        self.log(&taken);
+        Ok(taken)
+    }
+
+    /// Attaches what sees calls: the best way that can be attached.
+    fn attach_way(&mut self) -> anyhow::Result<()> {
+        let before = self.links.len();
+        let programs = self.way.programs.clone();
+        let Err(error) = self.attach_all(&programs) else { return Ok(()) };
+        let error = self.ways.refuse(&self.way, error);
+        if !self.ways.is_any_left() {
+            return Err(error);
+        }
+        let mut ways = std::mem::replace(&mut self.ways, Ways::none());
+        let way = ways.first(|way| {
+            // What was attached of the last one must not see calls twice, nor write where this one does.
+            self.links.truncate(before);
+            wait_for_running_programs();
+            self.load_way(way)?;
+            self.attach_all(&way.programs)
+        });
+        self.ways = ways;
+        self.way = way?;
+        Ok(())
+    }
+
+    fn load_way(&mut self, way: &Way) -> anyhow::Result<()> {
+        let btf = self.btf.as_ref().context("the kernel's types are gone")?;
+        let mut programs: Programs<'_> = self.ebpf.programs_mut().collect();
+        thread::scope(|scope| finish_loading(start_loading(scope, &mut programs, &way.programs, btf)?))
+    }
+
+    fn attach_all(&mut self, hooked: &[Hooked]) -> anyhow::Result<()> {
+        for hooked in hooked {
             let (name, target) = (hooked.name(), hooked.target);
             let loaded =
                 self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
             let link = hooks::attach(loaded)
                 .with_context(|| format!("attaching the BPF program {name} to {target}"))?;
             self.links.push(link);
+            self.attached.push(*hooked);
         }
         Ok(())
     }
 
-    /// Where opens are hooked, if they are traced.
-    pub const fn open_hook(&self) -> Option<&OpenHook> {
-        self.open_hook.as_ref()
-    }
-
-    /// The same, when that was all that the programs were loaded for.
-    pub fn into_open_hook(self) -> Option<OpenHook> {
-        self.open_hook
+    fn log(&self, taken: &Taken) {
+        if self.kind == Some(Kind::Open) {
+            info!("opens are hooked at {}", taken.hook);
+        }
+        for refused in &taken.refused {
+            info!("not at {refused}");
+        }
+        if let Some(cost) = &taken.cost {
+            warn!("{cost}");
+        }
     }
 
     /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
@@ -202,7 +261,7 @@ impl Bpf {
     /// Adds the counters up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         let mut counters = Counters::default();
-        for hooked in &self.programs {
+        for hooked in &self.attached {
             let Hooked { program, .. } = hooked;
             let per_cpu = self
                 .stats
@@ -219,17 +278,6 @@ impl Bpf {
         }
         Ok(counters)
     }
-}
-
-/// The kernel's types, once as offsets are looked up in and once as programs are loaded with: parsed at the same time,
-/// since each takes a good part of a start.
-fn kernel_types() -> anyhow::Result<(KernelTypes, Btf)> {
-    thread::scope(|scope| {
-        let types = scope.spawn(|| KernelTypes::read(Path::new(KERNEL_BTF)));
-        let btf = Btf::from_sys_fs().with_context(|| format!("parsing {KERNEL_BTF}"));
-        let types = types.join().unwrap_or_else(|_| Err(anyhow!("parsing {KERNEL_BTF} has panicked")))?;
-        Ok((types, btf?))
-    })
 }
 
 /// What the programs are told, kept here because the loader borrows it.
@@ -359,91 +407,37 @@ fn explain(error: ProgramError, program: &str, hook: &str) -> anyhow::Error {
     }
     let log = verifier_log.to_string();
     debug!("the verifier's log of {program}:\n{log}");
+    if reads_of_kernel_are_forbidden(&log) {
+        return features::locked_down().into();
+    }
     let lines: Vec<&str> = log.lines().collect();
     let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
     anyhow!("loading the BPF program {program} for {hook}: {io_error}; the end of the verifier's log:\n{end}")
 }
 
-/// Where opens are hooked, and why not better.
-#[derive(Debug)]
-pub struct OpenHook {
-    /// Where.
-    pub hook: Hook,
-    /// What speaks against a better one that was tried.
-    pub instead_of: Option<String>,
+/// Whether a program was refused for reading the kernel's memory, in the verifier's words, old and new. The helpers for it
+/// are there on all kernels, and withheld by lockdown alone where the capabilities suffice, which are looked at before.
+/// The loader takes the older helper where it finds that the newer one is refused.
+fn reads_of_kernel_are_forbidden(log: &str) -> bool {
+    const REFUSALS: [&str; 2] = ["unknown func ", "cannot use helper "];
+    let refused = |line: &str| {
+        let helper = REFUSALS.iter().find_map(|words| Some(line.split_once(words)?.1))?;
+        Some(helper.starts_with("bpf_probe_read") && !helper.starts_with("bpf_probe_read_user"))
+    };
+    log.lines().filter_map(refused).any(|is_read| is_read)
 }
 
-/// Loads what tracing takes, several programs at once: the verifier is what takes the time of a start. Returns what is
-/// to be attached, in that order: traced events last, when the containers they belong to are already seen.
-fn load_programs(
-    ebpf: &mut Ebpf,
-    options: &Options<'_>,
-    types: &KernelTypes,
-    btf: &Btf,
-) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
-    let at_events = preemption::of_programs() && hooks::has_event();
-    let of_kernel = |hooked: Hooked| if at_events { hooks::at_event(hooked) } else { hooked };
+/// Loads what tracing takes, several programs at once: the verifier is what takes the time of a start. Returns how calls
+/// are seen.
+fn load_programs(ebpf: &mut Ebpf, ways: &mut Ways, btf: &Btf) -> anyhow::Result<Way> {
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     thread::scope(|scope| {
         let lifecycle = start_loading(scope, &mut programs, &LIFECYCLE, btf);
-        let mut load = |hooked: &[Hooked]| finish_loading(start_loading(scope, &mut programs, hooked, btf)?);
-        let (last, open_hook) = match options.kind {
-            Some(Kind::Open) => load_open_hook(options.hook, types, of_kernel, load)?,
-            Some(Kind::Exec) => {
-                let exec: Vec<Hooked> = EXEC.iter().copied().map(of_kernel).collect();
-                load(&exec)?;
-                (exec, None)
-            }
-            // No call is traced.
-            None => {
-                load(EXEC)?;
-                (EXEC.to_vec(), None)
-            }
-        };
+        let way =
+            ways.first(|way| finish_loading(start_loading(scope, &mut programs, &way.programs, btf)?))?;
         finish_loading(lifecycle?)?;
-        Ok((attach_order(options.kind, &last), open_hook))
+        Ok(way)
     })
-}
-
-/// Executions are seen by one of the programs that follow containers: where they are traced it comes last.
-fn attach_order(kind: Option<Kind>, hooks: &[Hooked]) -> Vec<Hooked> {
-    let [exit, fork, exec] = LIFECYCLE;
-    match kind {
-        Some(Kind::Open) => [&[exit, fork, exec], hooks].concat(),
-        Some(Kind::Exec) | None => [&[exit, fork], hooks, &[exec]].concat(),
-    }
-}
-
-/// The best way to hook opens that this kernel has, or the one that is asked for. What it has is found out by trying:
-/// kernels of one version differ.
-fn load_open_hook(
-    forced: Option<Hook>,
-    types: &KernelTypes,
-    of_kernel: impl Fn(Hooked) -> Hooked,
-    mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
-) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
-    let mut load_at = |hook: Hook| {
-        let needed = hook.programs().iter().filter(|hooked| hooked.is_needed(types));
-        let hooked: Vec<Hooked> = needed.copied().map(&of_kernel).collect();
-        load(&hooked).map(|()| hooked)
-    };
-    let mut instead_of = None;
-    if forced != Some(Hook::SysExit) {
-        let hook = Hook::Fexit;
-        match load_at(hook) {
-            Ok(hooked) => return Ok((hooked, Some(OpenHook { hook, instead_of }))),
-            Err(error) if forced.is_none() => instead_of = Some(format!("{hook}: {error:#}")),
-            Err(error) => {
-                return Err(Unsupported::new(
-                    format!("this kernel does not let opens be hooked at {hook}: {error:#}"),
-                    format!("leave --hook out, or give it {}", Hook::SysExit),
-                )
-                .into());
-            }
-        }
-    }
-    let hook = Hook::SysExit;
-    Ok((load_at(hook)?, Some(OpenHook { hook, instead_of })))
 }
 
 type Programs<'e> = std::collections::HashMap<&'e str, &'e mut aya::programs::Program>;
@@ -474,7 +468,16 @@ fn finish_loading(loading: Loading<'_>) -> anyhow::Result<()> {
     results.into_iter().collect()
 }
 
-pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
+/// A map that nobody uses once the programs are attached. It stays with them: others may be loaded until then.
+pub(super) fn borrow<'e, M>(ebpf: &'e mut Ebpf, name: &str) -> anyhow::Result<M>
+where
+    M: TryFrom<&'e mut Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.map_mut(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("using the BPF map {name}"))
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
 where
     M: TryFrom<Map, Error = aya::maps::MapError>,
 {
@@ -483,4 +486,30 @@ where
 
 fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helper_that_lockdown_withholds_is_recognised() {
+        for line in [
+            "unknown func bpf_probe_read_kernel#113",
+            "program of this type cannot use helper bpf_probe_read_kernel#113",
+            "program of this type cannot use helper bpf_probe_read_kernel_str#115",
+            "program of this type cannot use helper bpf_probe_read#4",
+        ] {
+            assert!(reads_of_kernel_are_forbidden(&format!(
+                "12: (85) call 113\n{line}\nprocessed 12 insns\n"
+            )));
+        }
+        for line in [
+            "85: (85) call bpf_probe_read_kernel#113",
+            "unknown func bpf_task_pt_regs#175",
+            "program of this type cannot use helper bpf_probe_read_user#112",
+        ] {
+            assert!(!reads_of_kernel_are_forbidden(line), "{line}");
+        }
+    }
 }

@@ -10,11 +10,13 @@ mod offsets;
 mod preemption;
 mod ring;
 mod stats;
+mod ways;
 
 pub use btf::KERNEL_BTF;
 pub use events::EventRing;
 pub use filter::EventFilter;
 pub use hooks::Hook;
-pub use load::{Bpf, OpenHook, Options, wait_for_running_programs};
+pub use load::{Bpf, Options, wait_for_running_programs};
 pub use ring::Ring;
 pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};
+pub use ways::Taken;

@@ -13,11 +13,19 @@ pub fn resolve(types: &KernelTypes) -> anyhow::Result<Vec<u32>> {
         .map(|field| match types.offset_of(field.structure, field.member) {
             Some(offset) => Ok(offset),
             None if !field.required => Ok(UNKNOWN),
-            None => Err(Unsupported::new(
-                format!("this kernel has no field {}.{} (in {KERNEL_BTF})", field.structure, field.member),
-                "please report it with the output of `tracer doctor`",
-            )
-            .into()),
+            None => {
+                let incomplete = types.unknown_kind().map_or_else(String::new, |kind| {
+                    format!(", whose types of kind {kind} end what tracer can read")
+                });
+                Err(Unsupported::new(
+                    format!(
+                        "this kernel has no field {}.{} (in {KERNEL_BTF}{incomplete})",
+                        field.structure, field.member
+                    ),
+                    "please report it with the output of `tracer doctor`",
+                )
+                .into())
+            }
         })
         .collect()
 }

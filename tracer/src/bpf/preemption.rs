@@ -2,7 +2,7 @@
 
 use std::{fs, ops::Range};
 
-use anyhow::ensure;
+use anyhow::bail;
 use tracer_common::preemption::FUNCTIONS;
 use tracing::debug;
 
@@ -54,6 +54,9 @@ impl Functions {
     }
 }
 
+/// The offsets in the object of what stands for calls, each with the index of its function, as `build.rs` has found them.
+const CALL_SITES: &[(usize, usize)] = &include!(concat!(env!("OUT_DIR"), "/call_sites.rs"));
+
 /// A copy of an object, aligned for the loader, whose calls are those of `functions`, or left out.
 #[derive(Debug)]
 pub(super) struct Object {
@@ -63,17 +66,29 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// Of the object that the programs were built to.
     pub(super) fn new(original: &[u8], functions: Option<&Functions>) -> anyhow::Result<Self> {
+        Self::with_calls(original, CALL_SITES, functions)
+    }
+
+    fn with_calls(
+        original: &[u8],
+        sites: &[(usize, usize)],
+        functions: Option<&Functions>,
+    ) -> anyhow::Result<Self> {
         const ALIGNMENT: usize = size_of::<Instruction>();
         let mut buffer = vec![0; original.len() + ALIGNMENT];
         let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         let place = start..start + original.len();
         let copy = &mut buffer[place.clone()];
         copy.copy_from_slice(original);
-        // Instructions are aligned in the file as they are in memory.
-        let calls: usize =
-            copy.as_chunks_mut().0.iter_mut().map(|word| usize::from(put_in(word, functions))).sum();
-        ensure!(calls > 0, "the BPF object has no call to keep the processor");
+        for &(offset, index) in sites {
+            let instruction = copy.get_mut(offset..).and_then(<[u8]>::first_chunk_mut);
+            let Some(instruction) = instruction.filter(|found| **found == stand_in(index)) else {
+                bail!("the BPF object has no call at {offset}");
+            };
+            *instruction = call(index, functions);
+        }
         Ok(Self { buffer, place })
     }
 
@@ -83,51 +98,70 @@ impl Object {
     }
 }
 
-/// Makes a place for a call that call, or none. Returns whether it was one.
-fn put_in(word: &mut Instruction, functions: Option<&Functions>) -> bool {
-    let [CALL, 0, 0, 0, number @ ..] = *word else { return false };
-    let number = u32::from_le_bytes(number);
-    let Some(index) = FUNCTIONS.iter().position(|(place, _)| *place == number) else { return false };
-    *word = match functions {
-        Some(Functions(ids)) => {
-            let [a, b, c, d] = ids[index].to_le_bytes();
-            [CALL, KERNEL_FUNCTION, 0, 0, a, b, c, d]
-        }
-        None => NOTHING,
-    };
-    true
+/// What the compiler has written for a function: a call of a helper that there is not.
+fn stand_in(index: usize) -> Instruction {
+    let [a, b, c, d] = FUNCTIONS[index].0.to_le_bytes();
+    [CALL, 0, 0, 0, a, b, c, d]
+}
+
+/// The call itself, or nothing.
+fn call(index: usize, functions: Option<&Functions>) -> Instruction {
+    let Some(Functions(ids)) = functions else { return NOTHING };
+    let [a, b, c, d] = ids[index].to_le_bytes();
+    [CALL, KERNEL_FUNCTION, 0, 0, a, b, c, d]
 }
 
 #[cfg(test)]
+#[path = "../../build/call_sites.rs"]
+mod call_sites;
+
+#[cfg(test)]
 mod tests {
-    use super::*;
-    use tracer_common::preemption::{IRQ_RESTORE, PREEMPT_DISABLE};
+    use object::{Architecture, BinaryFormat, Endianness, SectionKind, write};
 
-    fn call(number: u32) -> Instruction {
-        let [a, b, c, d] = number.to_le_bytes();
-        [CALL, 0, 0, 0, a, b, c, d]
+    use super::{call_sites::call_sites, *};
+
+    const HELPER: Instruction = [CALL, 0, 0, 0, 14, 0, 0, 0];
+
+    /// An object of one section of each kind, with these words.
+    fn file(text: &[Instruction], data: &[Instruction]) -> Vec<u8> {
+        let mut file = write::Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
+        for (name, kind, words) in
+            [("tp_btf/x", SectionKind::Text, text), (".rodata", SectionKind::ReadOnlyData, data)]
+        {
+            let section = file.add_section(Vec::new(), name.into(), kind);
+            file.append_section_data(section, &words.concat(), 8);
+        }
+        file.write().unwrap()
     }
 
-    fn object(functions: Option<&Functions>) -> Vec<Instruction> {
-        let helper = call(14);
-        let original = [call(PREEMPT_DISABLE), helper, call(IRQ_RESTORE)].concat();
-        let object = Object::new(&original, functions).unwrap();
+    fn patched(original: &[u8], functions: Option<&Functions>) -> Vec<u8> {
+        let sites = call_sites(original, &FUNCTIONS.map(|(number, _)| number)).unwrap();
+        let object = Object::with_calls(original, &sites, functions).unwrap();
         assert_eq!(object.bytes().as_ptr().align_offset(8), 0);
-        object.bytes().as_chunks().0.to_vec()
+        object.bytes().to_vec()
     }
 
     #[test]
-    fn places_become_calls_of_the_kernel_or_nothing() {
+    fn stand_ins_become_calls_of_the_kernel_or_nothing() {
         let functions = Functions([0x0102_0304, 2, 3, 40]);
-        let [first, helper, last] = object(Some(&functions))[..3] else { panic!("three instructions") };
-        assert_eq!(first, [0x85, 0x20, 0, 0, 4, 3, 2, 1]);
-        assert_eq!(helper, call(14));
-        assert_eq!(last, [0x85, 0x20, 0, 0, 40, 0, 0, 0]);
-        assert_eq!(object(None)[..3], [NOTHING, call(14), NOTHING]);
+        let original = file(&[stand_in(0), HELPER, stand_in(3)], &[]);
+        let of_kernel = [[0x85, 0x20, 0, 0, 4, 3, 2, 1], HELPER, [0x85, 0x20, 0, 0, 40, 0, 0, 0]];
+        assert_eq!(patched(&original, Some(&functions)), file(&of_kernel, &[]));
+        assert_eq!(patched(&original, None), file(&[NOTHING, HELPER, NOTHING], &[]));
     }
 
     #[test]
-    fn object_without_places_is_not_ours() {
-        assert!(Object::new(&call(14), None).is_err());
+    fn what_looks_like_a_stand_in_and_is_no_instruction_stays() {
+        /// `r1 = CONSTANT ll`: its second word is not an instruction.
+        const LOAD: Instruction = [0x18, 1, 0, 0, 0, 0, 0, 0];
+        let original = file(&[LOAD, stand_in(1), stand_in(2)], &[stand_in(0)]);
+        assert_eq!(patched(&original, None), file(&[LOAD, stand_in(1), NOTHING], &[stand_in(0)]));
+    }
+
+    #[test]
+    fn object_without_its_stand_ins_is_refused() {
+        assert!(Object::with_calls(&HELPER, &[(0, 0)], None).is_err());
+        assert!(Object::with_calls(&HELPER, &[(4, 0)], None).is_err());
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Needs {
 pub(crate) struct Toolchain {
     pub(crate) name: &'static str,
     pub(crate) components: Vec<&'static str>,
+    /// Targets beside the machine's own.
+    pub(crate) targets: Vec<&'static str>,
 }
 
 /// A program that cargo installs.
@@ -162,24 +164,28 @@ impl Scope {
                 _ => vec![
                     Toolchain {
                         name: pins::STABLE,
-                        components: match self {
-                            Self::Quick | Self::Test => vec!["clippy", "rustfmt"],
+                        components: if lints { vec!["clippy", "rustfmt"] } else { vec![] },
+                        targets: match self {
                             Self::Dist
                             | Self::Image
                             | Self::Deb
                             | Self::Kind
                             | Self::Vm
-                            | Self::VmElsewhere => {
-                                dist::TARGETS.iter().map(|target| target.component).collect()
-                            }
-                            Self::Build | Self::Demo | Self::Bench | Self::Peers | Self::Fuzz | Self::Man => {
-                                vec![]
-                            }
+                            | Self::VmElsewhere => dist::TARGETS.iter().map(|target| target.triple).collect(),
+                            Self::Build
+                            | Self::Demo
+                            | Self::Bench
+                            | Self::Peers
+                            | Self::Quick
+                            | Self::Test
+                            | Self::Fuzz
+                            | Self::Man => vec![],
                         },
                     },
                     Toolchain {
                         name: pins::NIGHTLY,
                         components: if lints { vec!["rust-src", "clippy"] } else { vec!["rust-src"] },
+                        targets: vec![],
                     },
                 ],
             },

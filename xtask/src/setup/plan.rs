@@ -84,29 +84,37 @@ pub(crate) fn plan(needs: &Needs, machine: &Machine) -> Plan {
 fn install_toolchain(toolchain: &Toolchain, machine: &Machine) -> Option<Step> {
     let name = toolchain.name;
     let installed = machine.toolchains.get(name);
-    let missing: Vec<&str> = toolchain
-        .components
-        .iter()
-        .copied()
-        .filter(|component| {
-            !installed.is_some_and(|list| list.iter().any(|line| is_component(line, component)))
-        })
-        .collect();
-    if installed.is_some() && missing.is_empty() {
+    let is_missing =
+        |part: &str| !installed.is_some_and(|list| list.iter().any(|line| is_component(line, part)));
+    let missing = |parts: &[&'static str], component: fn(&str) -> String| -> Vec<&'static str> {
+        parts.iter().copied().filter(|part| is_missing(&component(part))).collect()
+    };
+    let components = missing(&toolchain.components, str::to_owned);
+    let targets = missing(&toolchain.targets, standard_library);
+    if installed.is_some() && components.is_empty() && targets.is_empty() {
         return None;
     }
-    let parts = missing.join(" and ");
-    let says = match (installed, missing.is_empty()) {
+    let parts = [&components[..], &targets].concat().join(" and ");
+    let says = match (installed, parts.is_empty()) {
         (None, true) => format!("installing Rust {name}"),
         (None, false) => format!("installing Rust {name} with {parts}"),
         (Some(_), _) => format!("adding {parts} to Rust {name}"),
     };
     let mut command =
         words(&["rustup", "toolchain", "install", name, "--profile", "minimal", "--no-self-update"]);
-    for component in missing {
+    for component in components {
         command.extend(words(&["--component", component]));
     }
+    // Not by their component: rustup takes that for one of the machine's own target.
+    for target in targets {
+        command.extend(words(&["--target", target]));
+    }
     Some(Step { says, command, variables: vec![], as_root: false, hint: None })
+}
+
+/// The component that a target consists of, as rustup lists it.
+fn standard_library(target: &str) -> String {
+    format!("rust-std-{target}")
 }
 
 /// Whether rustup's line names the component: `rust-src`, or `clippy-x86_64-unknown-linux-gnu`.
@@ -337,6 +345,31 @@ mod tests {
         let Plan::Install(steps) = plan(&Scope::Test.needs(), &machine) else { panic!() };
         assert_eq!(steps[0].says, format!("adding clippy to Rust {}", pins::NIGHTLY));
         assert_eq!(steps.len(), 1);
+    }
+
+    #[test]
+    fn targets_are_installed_as_targets() {
+        let first = lines(Scope::Vm, &bare()).remove(0);
+        assert_eq!(
+            first,
+            format!(
+                "rustup toolchain install {} --profile minimal --no-self-update --target \
+                 x86_64-unknown-linux-musl --target aarch64-unknown-linux-musl",
+                pins::STABLE
+            )
+        );
+        let mut machine = complete();
+        let Plan::Install(steps) = plan(&Scope::Image.needs(), &machine) else { panic!() };
+        assert_eq!(
+            steps[0].says,
+            format!(
+                "adding x86_64-unknown-linux-musl and aarch64-unknown-linux-musl to Rust {}",
+                pins::STABLE
+            )
+        );
+        let installed = machine.toolchains.get_mut(pins::STABLE).unwrap();
+        installed.extend(crate::dist::TARGETS.iter().map(|target| standard_library(target.triple)));
+        assert_eq!(lines(Scope::Image, &machine), [""; 0]);
     }
 
     #[test]

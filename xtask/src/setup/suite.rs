@@ -59,6 +59,11 @@ impl Suite {
         quietly(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
     }
 
+    /// The names of the packages that start so, one a line.
+    pub(crate) fn names(&self, prefix: &str) -> Result<String> {
+        quietly(self.apt("apt-cache").args(["pkgnames", prefix]))
+    }
+
     /// Fetches one package without what it depends on: its file.
     pub(crate) fn download(&self, package: &str) -> Result<PathBuf> {
         let dir = self.dir.join(package);

@@ -31,6 +31,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) cgroups: Cgroups,
     /// Has the guest's clock count instructions: 2^shift ns each.
     pub(crate) icount: Option<u32>,
+    /// What the kernel is told besides.
+    pub(crate) command_line: &'static str,
     /// When to give up.
     pub(crate) limit: Duration,
     /// Where its logs go.
@@ -116,7 +118,8 @@ impl Guest<'_> {
         let level = if self.arch.has_console() { "quiet" } else { "loglevel=1" };
         let cgroups = self.cgroups.name();
         let line = format!(
-            "console={line} panic=-1 {level} tracer_mark={mark} tracer_cgroups={cgroups} tracer_steps={steps}"
+            "console={line} panic=-1 {level} tracer_mark={mark} tracer_cgroups={cgroups} tracer_steps={steps} {}",
+            self.command_line
         );
         qemu.arg("-append").arg(line);
         if self.arch.has_console() {

@@ -87,6 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<String> {
         image: &image,
         cgroups: Cgroups::V2,
         icount: Some(SHIFT),
+        command_line: "",
         limit: GUEST_LIMIT,
         logs: &logs(),
     };

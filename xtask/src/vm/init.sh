@@ -83,6 +83,29 @@ umount /sys/kernel/btf
 END
 chmod +x /usr/bin/without_btf
 
+# A kernel that forbids programs to read its memory, and does not show that it does. There is no way back.
+cat > /usr/bin/locked_down << 'END'
+#!/bin/sh
+mount -t securityfs securityfs /sys/kernel/security || exit
+if [ ! -e /sys/kernel/security/lockdown ]; then
+    echo 'this kernel has no lockdown'
+    exit
+fi
+echo confidentiality > /sys/kernel/security/lockdown || exit
+umount /sys/kernel/security
+for command in "trace open" "trace exec" list-containers doctor; do
+    timeout 60 tracer $command > /tmp/said 2>&1
+    status=$?
+    if [ $status != 3 ] || ! grep -q 'confidentiality mode' /tmp/said || grep -q verifier /tmp/said; then
+        echo "tracer $command: $status"
+        cat /tmp/said
+        exit 1
+    fi
+done
+echo 'exit code 3, and the cause'
+END
+chmod +x /usr/bin/locked_down
+
 exec < /dev/null > "/dev/$tracer_steps" 2>&1
 stty -F "/dev/$tracer_steps" raw
 . /steps

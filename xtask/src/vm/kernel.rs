@@ -37,6 +37,8 @@ impl Cgroups {
 pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     suite: &'static str,
+    /// Which of the suite's kernels: the newest whose version starts so; the newest of all where that is empty.
+    series: &'static str,
     /// As Rust names it.
     arch: &'static str,
     pub(crate) cgroups: Cgroups,
@@ -46,37 +48,43 @@ pub(crate) struct Kernel {
     pub(crate) icount: Option<u32>,
     /// Hooks of opens that it does not have.
     pub(crate) lacks: &'static [&'static str],
+    /// What its command line has besides.
+    pub(crate) command_line: &'static str,
 }
 
+/// Debian's default, and that of many others: perf events take CAP_SYS_ADMIN.
+const NO_PERF_EVENTS: &str = "sysctl.kernel.perf_event_paranoid=3";
+
+/// One without peculiarities.
+const PLAIN: Kernel = Kernel {
+    name: "",
+    suite: "",
+    series: "",
+    arch: "x86_64",
+    cgroups: Cgroups::V2,
+    icount: None,
+    lacks: &[],
+    command_line: "",
+};
+
 /// What `cargo xtask vm` runs unless told.
-pub(crate) const KERNELS: [Kernel; 5] = [
+pub(crate) const KERNELS: [Kernel; 7] = [
     // `fexit` takes what came with 5.15.
+    Kernel { name: "5.10", suite: "bullseye", cgroups: Cgroups::V1, lacks: &["fexit"], ..PLAIN },
+    Kernel { name: "6.1", suite: "bookworm", ..PLAIN },
+    Kernel { name: "6.12", suite: "trixie", ..PLAIN },
+    // The last one on which tracepoints keep programs from being preempted, and the first on which they do not.
+    Kernel { name: "6.19", suite: "trixie-backports", series: "6.19.", ..PLAIN },
     Kernel {
-        name: "5.10",
-        suite: "bullseye",
-        arch: "x86_64",
-        cgroups: Cgroups::V1,
-        icount: None,
-        lacks: &["fexit"],
-    },
-    Kernel { name: "6.1", suite: "bookworm", arch: "x86_64", cgroups: Cgroups::V2, icount: None, lacks: &[] },
-    Kernel { name: "6.12", suite: "trixie", arch: "x86_64", cgroups: Cgroups::V2, icount: None, lacks: &[] },
-    Kernel {
-        name: "7",
+        name: "7.0",
         suite: "trixie-backports",
-        arch: "x86_64",
-        cgroups: Cgroups::V2,
+        series: "7.0.",
         icount: Some(1),
-        lacks: &[],
+        command_line: NO_PERF_EVENTS,
+        ..PLAIN
     },
-    Kernel {
-        name: "6.12-aarch64",
-        suite: "trixie",
-        arch: "aarch64",
-        cgroups: Cgroups::V2,
-        icount: None,
-        lacks: &[],
-    },
+    Kernel { name: "7", suite: "trixie-backports", icount: Some(1), command_line: NO_PERF_EVENTS, ..PLAIN },
+    Kernel { name: "6.12-aarch64", suite: "trixie", arch: "aarch64", ..PLAIN },
 ];
 
 impl Kernel {
@@ -105,7 +113,13 @@ impl Kernel {
         let debian = self.arch()?.debian;
         let suite = Suite::open(&suite::mirror()?, self.suite, Some(debian), &scratch.path().join("apt"))?;
         // It depends on the suite's newest kernel: that for virtual machines, without the drivers of others.
-        let mut package = format!("linux-image-cloud-{debian}");
+        let mut package = if self.series.is_empty() {
+            format!("linux-image-cloud-{debian}")
+        } else {
+            let prefix = format!("linux-image-{}", self.series);
+            let newest = newest(&suite.names(&prefix)?, &prefix, &format!("-cloud-{debian}"));
+            newest.with_context(|| format!("Debian {} has no kernel {}", self.suite, self.name))?
+        };
         while let Some(next) = next_package(&suite.show(&package)?) {
             package = next;
         }
@@ -115,6 +129,16 @@ impl Kernel {
         fs::rename(&found, &file).with_context(|| format!("making {}", file.display()))?;
         Ok(file)
     }
+}
+
+/// Of packages, that of the newest version between a prefix and what comes behind it; the version's next part is a number.
+fn newest(names: &str, prefix: &str, suffix: &str) -> Option<String> {
+    let part = |name: &str| {
+        let version = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        version.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
+    };
+    let newest = names.lines().filter_map(|name| Some((part(name)?, name))).max();
+    newest.map(|(_, name)| name.to_owned())
 }
 
 /// Of what a package depends on, by its description, that which has the kernel or depends on it.
@@ -166,6 +190,15 @@ mod tests {
         );
         assert_eq!(next(binary, "linux-base-7.3.4-cloud-amd64 (= 7)"), None);
         assert_eq!(next_package("Package: linux-image-1\nVersion: 1\n"), None);
+    }
+
+    #[test]
+    fn newest_of_a_series_is_found_by_number() {
+        let names = "linux-image-7.0.9+deb13-cloud-amd64\nlinux-image-7.0.13+deb13-rt-amd64\n\
+                     linux-image-7.0.12+deb13-cloud-amd64\nlinux-image-7.0.13+deb13-cloud-amd64-unsigned\n";
+        let newest = |prefix| newest(names, prefix, "-cloud-amd64");
+        assert_eq!(newest("linux-image-7.0.").as_deref(), Some("linux-image-7.0.12+deb13-cloud-amd64"));
+        assert_eq!(newest("linux-image-6.19."), None);
     }
 
     #[test]

@@ -1,0 +1,247 @@
+//! The ways to see the calls of a kind: which programs, attached where, the best first. What a kernel has of them is found
+//! out by loading and attaching: kernels of one version differ, and so do the rights of those that run `tracer`.
+
+use std::{collections::VecDeque, fmt};
+
+use tracer_common::event::Kind;
+
+use super::hooks::{self, EXEC, Hook, Hooked};
+use crate::error::Unsupported;
+
+/// Programs that are loaded and attached together.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) hook: Hook,
+    pub(super) programs: Vec<Hooked>,
+    /// Whether the kernel may preempt programs there.
+    preempted: bool,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.hook, self.programs.iter().any(Hooked::is_at_event)) {
+            (Hook::SysExit, true) => f.write_str("the event raw_syscalls/sys_exit"),
+            (hook, _) => hook.fmt(f),
+        }
+    }
+}
+
+/// Where this kernel preempts the programs that see every call, and whether it can be helped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Preemption {
+    /// At no tracepoint.
+    Never,
+    /// At the tracepoint, not at the event that is made of it.
+    AtTracepoint,
+    /// At the tracepoint, and tracefs, which has the event, is not mounted.
+    AtTracepointWithoutTracefs,
+}
+
+impl Preemption {
+    /// That of the running kernel.
+    pub(super) fn of_kernel() -> Self {
+        match (super::preemption::of_programs(), hooks::has_event()) {
+            (false, _) => Self::Never,
+            (true, true) => Self::AtTracepoint,
+            (true, false) => Self::AtTracepointWithoutTracefs,
+        }
+    }
+}
+
+/// Those that are left to try, and why better ones were refused.
+#[derive(Debug)]
+pub(super) struct Ways {
+    left: VecDeque<Way>,
+    refused: Vec<String>,
+    /// What speaks against the event.
+    no_event: Option<String>,
+    forced: Option<Hook>,
+}
+
+impl Ways {
+    /// What can be tried for a kind, or to follow containers only.
+    pub(super) fn new(
+        kind: Option<Kind>,
+        forced: Option<Hook>,
+        preemption: Preemption,
+        is_needed: impl Fn(&Hooked) -> bool,
+    ) -> Self {
+        let mut left = VecDeque::new();
+        let mut no_event = None;
+        if kind == Some(Kind::Open) && forced != Some(Hook::SysExit) {
+            let programs =
+                Hook::Fexit.programs().iter().filter(|hooked| is_needed(hooked)).copied().collect();
+            left.push_back(Way { hook: Hook::Fexit, programs, preempted: false });
+        }
+        let at_sys_exit = match kind {
+            Some(Kind::Open) => Hook::SysExit.programs(),
+            Some(Kind::Exec) | None => EXEC,
+        };
+        if forced != Some(Hook::Fexit) {
+            let at = |programs: Vec<Hooked>, preempted| Way { hook: Hook::SysExit, programs, preempted };
+            // Where no call is traced, little is lost with a call that is not seen.
+            if kind.is_some() && preemption == Preemption::AtTracepoint {
+                left.push_back(at(at_sys_exit.iter().copied().map(hooks::at_event).collect(), false));
+            }
+            if kind.is_some() && preemption == Preemption::AtTracepointWithoutTracefs {
+                no_event = Some("tracefs is not mounted".to_owned());
+            }
+            left.push_back(at(at_sys_exit.to_vec(), kind.is_some() && preemption != Preemption::Never));
+        }
+        Self { left, refused: Vec::new(), no_event, forced }
+    }
+
+    /// Nothing to try.
+    pub(super) const fn none() -> Self {
+        Self { left: VecDeque::new(), refused: Vec::new(), no_event: None, forced: None }
+    }
+
+    /// The best that `works`.
+    pub(super) fn first(&mut self, mut works: impl FnMut(&Way) -> anyhow::Result<()>) -> anyhow::Result<Way> {
+        let mut last = None;
+        while let Some(way) = self.left.pop_front() {
+            match works(&way) {
+                Ok(()) => return Ok(way),
+                Err(error) => last = Some(self.refuse(&way, error)),
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("no hook is left to try")))
+    }
+
+    /// Takes note of what speaks against a way, for its users; the error is for those who wanted this one.
+    pub(super) fn refuse(&mut self, way: &Way, error: anyhow::Error) -> anyhow::Error {
+        self.refused.push(format!("{way}: {error:#}"));
+        if way.programs.iter().any(Hooked::is_at_event) {
+            self.no_event = Some(format!("{error:#}"));
+        }
+        if self.forced == Some(Hook::Fexit) {
+            let problem = format!("this kernel does not let opens be hooked at {}: {error:#}", way.hook);
+            return Unsupported::new(problem, format!("leave --hook out, or give it {}", Hook::SysExit))
+                .into();
+        }
+        error
+    }
+
+    /// Whether one is left.
+    pub(super) fn is_any_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// What came of it, when `way` was taken.
+    pub(super) fn taken(&self, way: &Way) -> Taken {
+        let cost = way.preempted.then(|| {
+            let why = self.no_event.as_deref().unwrap_or_default();
+            format!(
+                "every system call is seen at the tracepoint sys_exit, where this kernel may preempt programs: what is \
+                 called meanwhile on that CPU can be lost (program-skipped). Better is the event of it, which is not to \
+                 be had: {why}"
+            )
+        });
+        Taken { hook: way.hook, refused: self.refused.clone(), cost }
+    }
+}
+
+/// How calls are seen.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// Where.
+    pub hook: Hook,
+    /// The better ways that were tried, with what speaks against each.
+    pub refused: Vec<String>,
+    /// What is worse than it could be.
+    pub cost: Option<String>,
+}
+
+/// Explains why perf events are refused.
+pub(super) fn explain_refused_event(paranoid: Option<i32>) -> String {
+    match paranoid {
+        Some(level @ 3..) => format!(
+            "kernel.perf_event_paranoid is {level}, which reserves perf events for CAP_SYS_ADMIN: set it to 2, or grant \
+             that"
+        ),
+        _ => "a security module or a seccomp filter may forbid perf_event_open(2)".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{anyhow, bail};
+
+    use super::*;
+
+    const ALL: fn(&Hooked) -> bool = |_| true;
+
+    fn ways(kind: Option<Kind>, forced: Option<Hook>, preemption: Preemption) -> Vec<String> {
+        Ways::new(kind, forced, preemption, ALL).left.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn event_is_tried_before_a_tracepoint_that_is_preempted() {
+        const EVENT: &str = "the event raw_syscalls/sys_exit";
+        let open = |forced, preemption| ways(Some(Kind::Open), forced, preemption);
+        assert_eq!(open(None, Preemption::Never), ["fexit", "sys-exit"]);
+        assert_eq!(open(None, Preemption::AtTracepoint), ["fexit", EVENT, "sys-exit"]);
+        assert_eq!(open(None, Preemption::AtTracepointWithoutTracefs), ["fexit", "sys-exit"]);
+        assert_eq!(open(Some(Hook::SysExit), Preemption::AtTracepoint), [EVENT, "sys-exit"]);
+        assert_eq!(open(Some(Hook::Fexit), Preemption::AtTracepoint), ["fexit"]);
+        assert_eq!(ways(Some(Kind::Exec), None, Preemption::AtTracepoint), [EVENT, "sys-exit"]);
+        assert_eq!(ways(Some(Kind::Exec), None, Preemption::Never), ["sys-exit"]);
+        // No call is traced.
+        assert_eq!(ways(None, None, Preemption::AtTracepoint), ["sys-exit"]);
+    }
+
+    #[test]
+    fn programs_without_a_function_to_attach_to_are_left_out() {
+        let programs = |is_needed| {
+            Ways::new(Some(Kind::Open), None, Preemption::Never, is_needed).left[0].programs.len()
+        };
+        assert_eq!(programs(ALL), Hook::Fexit.programs().len());
+        assert_eq!(programs(|hooked: &Hooked| hooked.target == "do_sys_openat2"), 1);
+    }
+
+    #[test]
+    fn refused_event_costs_what_is_preempted_and_says_why() {
+        let mut ways = Ways::new(Some(Kind::Exec), None, Preemption::AtTracepoint, ALL);
+        let way =
+            ways.first(|way| if way.preempted { Ok(()) } else { bail!("refused for a reason") }).unwrap();
+        let Taken { hook, refused, cost } = ways.taken(&way);
+        assert_eq!(hook, Hook::SysExit);
+        assert_eq!(refused, ["the event raw_syscalls/sys_exit: refused for a reason"]);
+        let cost = cost.unwrap();
+        assert!(cost.contains("program-skipped") && cost.contains("refused for a reason"), "{cost}");
+
+        let mut ways = Ways::new(Some(Kind::Exec), None, Preemption::AtTracepoint, ALL);
+        let way = ways.first(|_| Ok(())).unwrap();
+        assert!(ways.taken(&way).cost.is_none() && ways.is_any_left());
+
+        let mut ways = Ways::new(Some(Kind::Open), None, Preemption::AtTracepointWithoutTracefs, ALL);
+        let way = ways.first(|way| if way.preempted { Ok(()) } else { bail!("no fexit") }).unwrap();
+        assert!(ways.taken(&way).cost.unwrap().ends_with("tracefs is not mounted"));
+    }
+
+    #[test]
+    fn fexit_that_attaches_no_more_is_replaced_unless_it_is_forced() {
+        let full = || anyhow!("Argument list too long");
+        let mut ways = Ways::new(Some(Kind::Open), None, Preemption::Never, ALL);
+        let fexit = ways.first(|_| Ok(())).unwrap();
+        ways.refuse(&fexit, full());
+        let other = ways.first(|_| Ok(())).unwrap();
+        assert_eq!(ways.taken(&other).hook, Hook::SysExit);
+        assert_eq!(ways.taken(&other).refused, ["fexit: Argument list too long"]);
+
+        let mut ways = Ways::new(Some(Kind::Open), Some(Hook::Fexit), Preemption::Never, ALL);
+        let fexit = ways.first(|_| Ok(())).unwrap();
+        let error = ways.refuse(&fexit, full());
+        assert!(error.is::<Unsupported>() && !ways.is_any_left());
+        let error = error.to_string();
+        assert!(error.contains("too long") && error.contains("--hook"), "{error}");
+    }
+
+    #[test]
+    fn level_that_reserves_perf_events_is_named() {
+        assert!(explain_refused_event(Some(3)).contains("kernel.perf_event_paranoid is 3"));
+        for level in [None, Some(-1), Some(2)] {
+            assert!(!explain_refused_event(level).contains("paranoid"), "{level:?}");
+        }
+    }
+}
