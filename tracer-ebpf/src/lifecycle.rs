@@ -367,7 +367,7 @@ fn submit_runtime(task: Task, process: &Process) {
 #[inline(always)]
 fn trust(task: Task) -> u32 {
     let mut trust = 0;
-    if task.effective_uid() == Some(0) {
+    if task.is_root() {
         trust |= TRUST_ROOT;
     }
     if task.user_ns_level() == Some(0) {

@@ -277,7 +277,7 @@ fn what(line: &Result<CommandLine, String>) -> Option<String> {
 /// What speaks against a runtime.
 fn distrust(trust: u32) -> String {
     let reasons = [
-        (TRUST_ROOT, "it does not run as root"),
+        (TRUST_ROOT, "it was not started by root or does not run as root"),
         (TRUST_USER_NS, "it runs in a user namespace"),
         (TRUST_PID_NS, "it runs in a pid namespace"),
         (TRUST_ROOT_DIR, "its root directory is not the host's"),
@@ -328,6 +328,6 @@ mod tests {
         assert_eq!(distrust(TRUSTED), "");
         let all = distrust(0);
         assert_eq!(all.split(", ").count(), 4, "{all}");
-        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it does not run as root");
+        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it was not started by root or does not run as root");
     }
 }
