@@ -119,13 +119,19 @@ impl Claim {
         self.held = self.process();
         if matches!(self.command_line(None), Ok(line) if line.command == Command::Init) {
             let (parent, readers) = (Arc::clone(&self.parent), Arc::clone(readers));
-            let (guest, ppid) = (Guest::Container(self.key), self.ppid);
+            let (guest, ppid) = (self.guest(), self.ppid);
             let (runtime, trust) = (self.runtime.clone(), self.trust);
             readers.handle().clone().spawn(async move {
                 let look = move || parent.get_or_init(|| parent_request(ppid, &runtime, trust)).is_some();
                 readers.guest(guest, look).await;
             });
         }
+    }
+
+    /// Whose reading it is to look at what its parent was asked for: the container's that it runs in, however many runtimes
+    /// that executes.
+    const fn guest(&self) -> Guest {
+        Guest::Container(self.outer)
     }
 
     fn process(&self) -> Option<RuntimeProcess> {
@@ -235,9 +241,12 @@ impl Stray {
 /// What the parent of a runtime was asked for, if that is a runtime at work which is believed as much.
 fn parent_request(pid: u32, runtime: &str, trust: u32) -> Option<Request> {
     let parent = RuntimeProcess::open(pid, processes::start_ticks(pid)?).ok()?;
+    // First, since its command line is in its memory, which an untrusted process may make hang.
+    if parent.trust().ok()? & trust != trust {
+        return None;
+    }
     let line = parse(&parent.cmdline().ok()?, false, runtime).ok()?;
-    let trusted = parent.trust().is_ok_and(|parents| parents & trust == trust);
-    (trusted && !matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
+    (!matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
 }
 
 /// What the command line of a process with this comm says.
@@ -299,25 +308,35 @@ mod tests {
         assert_eq!(strip(b""), b"");
     }
 
+    fn claim(args: &str, key: ContainerKey, outer: ContainerKey) -> Claim {
+        Claim {
+            key,
+            outer,
+            runtime: "runc".to_owned(),
+            trust: 0,
+            pid: 0,
+            start_ticks: 0,
+            ppid: 0,
+            args: args.as_bytes().to_owned(),
+            whole: true,
+            held: None,
+            parent: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn all_claims_of_a_container_are_one_guests() {
+        let outer = ContainerKey::new(1, 1);
+        let guest = |slot| claim("runc\0init\0", ContainerKey::new(slot, 1), outer).guest();
+        assert_eq!(guest(2), Guest::Container(outer));
+        assert_eq!(guest(2), guest(3));
+    }
+
     #[test]
     fn an_id_that_no_runtime_would_take_is_none() {
         let claimed = |id: String| {
-            let args = format!("runc\0run\0{id}\0").into_bytes();
-            let (key, runtime) = (ContainerKey::HOST, "runc".to_owned());
-            let claim = Claim {
-                key,
-                outer: key,
-                runtime,
-                trust: 0,
-                pid: 0,
-                start_ticks: 0,
-                ppid: 0,
-                args,
-                whole: true,
-                held: None,
-                parent: Arc::default(),
-            };
-            claim.nested().id
+            let key = ContainerKey::HOST;
+            claim(&format!("runc\0run\0{id}\0"), key, key).nested().id
         };
         assert_eq!(claimed("x".repeat(64)), "x".repeat(64));
         assert_eq!(claimed("x".repeat(4096)), "");
