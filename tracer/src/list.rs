@@ -94,6 +94,7 @@ impl List {
         let mut end = End::new(limits)?;
         let reads_on = tokio::select! {
             () = end.told() => Ok(false),
+            error = observer.failed() => Err(error),
             reads_on = self.begin(observer) => reads_on,
         };
         if !matches!(reads_on, Ok(true)) || !self.watch {
@@ -103,6 +104,7 @@ impl List {
         say("ready");
         let result = tokio::select! {
             () = end.come() => Ok(()),
+            error = observer.failed() => Err(error),
             result = self.follow(observer) => result,
         };
         observer.detach();

@@ -12,7 +12,7 @@ use tracer_common::{
     filter::{ANY, EXCEPT, ONLY},
 };
 
-use super::load::take;
+use super::load::borrow;
 use crate::containers::Pattern;
 
 /// `--pid`, `--uid`, `--comm`.
@@ -67,7 +67,7 @@ impl<T: Pod + Eq + Hash> Listed<T> {
 
     /// Lists the values in the map.
     pub(super) fn fill(&self, ebpf: &mut Ebpf, map: &str) -> anyhow::Result<()> {
-        let mut listed: HashMap<MapData, T, u8> = take(ebpf, map)?;
+        let mut listed: HashMap<&mut MapData, T, u8> = borrow(ebpf, map)?;
         for value in &self.values {
             listed.insert(value, &1, 0).with_context(|| format!("filling the map {map}"))?;
         }

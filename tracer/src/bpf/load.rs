@@ -5,7 +5,7 @@ use std::{fs, path::Path, thread};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, Queue},
     programs::ProgramError,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -19,10 +19,11 @@ use tracer_common::{
 use tracing::debug;
 
 use super::{
-    EventFilter, EventRing, Hook,
+    EventFilter, EventRing, Hook, MappedRing,
     btf::{KERNEL_BTF, KernelTypes},
     features,
     filter::KernelFilter,
+    freeze::freeze_maps,
     hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
     offsets,
     preemption::{self, Functions, Object},
@@ -82,7 +83,7 @@ pub struct Maps {
     /// Traced events.
     pub events: EventRing,
     /// What runtimes do.
-    pub lifecycle: RingBuf<MapData>,
+    pub lifecycle: MappedRing,
     /// What is known and decided about containers.
     pub registry: RegistryMaps,
 }
@@ -131,20 +132,21 @@ impl Bpf {
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
         filter.comms.fill(&mut ebpf, "COMMS")?;
-        let mut runtimes: HashMap<_, Comm, u8> = take(&mut ebpf, "RUNTIMES")?;
+        let mut runtimes: HashMap<&mut MapData, Comm, u8> = borrow(&mut ebpf, "RUNTIMES")?;
         let names = options.runtimes.iter().map(|name| (name.as_str(), RUNTIME));
         for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
             runtimes
                 .insert(&comm_of(name), &what, 0)
                 .with_context(|| format!("naming {name} a container runtime"))?;
         }
+        freeze_maps(&ebpf)?;
         let mut free_slots: Queue<_, u32> = take(&mut ebpf, "FREE_SLOTS")?;
         for slot in 0..SLOTS {
             free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
         }
         let maps = Maps {
-            events: EventRing::new(take_untyped(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?)?,
-            lifecycle: take(&mut ebpf, "LIFECYCLE")?,
+            events: EventRing::new(take_ring(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
+            lifecycle: take_ring(&mut ebpf, "LIFECYCLE")?,
             registry: RegistryMaps {
                 verdicts: take(&mut ebpf, "VERDICTS")?,
                 free_slots,
@@ -469,9 +471,22 @@ fn finish_loading(loading: Loading<'_>) -> anyhow::Result<()> {
     results.into_iter().collect()
 }
 
-pub(super) fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
+/// A map that stays with the object.
+pub(super) fn borrow<'e, M>(ebpf: &'e mut Ebpf, name: &str) -> anyhow::Result<M>
 where
-    M: TryFrom<Map, Error = aya::maps::MapError>,
+    M: TryFrom<&'e mut Map, Error = MapError>,
+{
+    let map = ebpf.map_mut(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
+    M::try_from(map).with_context(|| format!("using the BPF map {name}"))
+}
+
+fn take_ring(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MappedRing> {
+    MappedRing::new(take_untyped(ebpf, name)?, name)
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
 {
     M::try_from(take_untyped(ebpf, name)?).with_context(|| format!("using the BPF map {name}"))
 }

@@ -123,6 +123,7 @@ impl Session {
                 // Of a stream that has failed, `finish` says how.
                 Ok(Stop::MaxEvents | Stop::Closed) | Err(_) => {}
             },
+            error = self.observer.failed() => result = Err(error),
         }
         result.and(self.finish().await)
     }
@@ -156,7 +157,9 @@ impl Session {
         let tally = Arc::clone(&self.tally);
         let handled = || tally.emitted() + tally.filtered() + tally.lost();
         match stdout::finished(&mut self.finished, handled).await {
-            Some(Ok(result)) => (result, false),
+            Some(Ok(Ok(()))) => (Ok(()), false),
+            // What it did not come to is lost.
+            Some(Ok(Err(error))) => (Err(error), true),
             Some(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a word")), true),
             None => (Ok(()), true),
         }
