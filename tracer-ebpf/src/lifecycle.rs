@@ -24,12 +24,12 @@ use tracer_common::{
 };
 
 use crate::{
-    atomic,
     emit::{Scratch, is_crowded, now, submit_lifecycle},
     globals,
     identity::{Identity, begin_epoch, verdict},
-    maps::{ADOPTEES, FREE_SLOTS, PROCESSES, RUNTIMES, SLOTS},
+    maps::{ADOPTEES, PROCESSES, RUNTIMES},
     read::{self, Copied},
+    slots::{self, Values},
     state::count,
     task::Task,
 };
@@ -50,9 +50,9 @@ pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
         if is_entrypoint(task, process) {
             bind(ctx, Program::ProcessExec, task, process);
         } else if name == Some(RESTORER)
-            && let Some(slot) = slot_of(process.preparing)
+            && let Some(slot) = Values::of(process.preparing)
         {
-            slot.restorer = task.executable().0;
+            slot.set_restorer(task.executable().0);
         }
     }
     // The entrypoint itself may be a runtime.
@@ -131,14 +131,10 @@ pub fn on_sigreturn(ctx: &impl EbpfContext, program: Program, tgid: u32) {
 /// changes to the restored one before.
 #[inline(always)]
 pub fn bind_restored(ctx: &impl EbpfContext, program: Program, process: &mut Process) {
-    let Some(slot) = slot_of(process.preparing) else { return };
+    let Some(slot) = Values::of(process.preparing) else { return };
     let task = Task::current();
-    let executable = task.executable().0;
-    if slot.restorer != 0
-        && executable != 0
-        && executable != slot.restorer
-        && task.mntns() != slot.runtime_mntns
-    {
+    let (executable, restorer) = (task.executable().0, slot.restorer());
+    if restorer != 0 && executable != 0 && executable != restorer && task.mntns() != slot.runtime_mntns() {
         bind(ctx, program, task, process);
     }
 }
@@ -228,10 +224,10 @@ fn known_name() -> Option<u8> {
 }
 
 /// Whether what a container executes may be a runtime of its own. Most containers may not make any, and must not
-/// be able to use slots up by calling something so.
+/// be able to use slots up by calling something so. In a user namespace of its own anybody may do anything.
 #[inline(always)]
 fn may_nest(task: Task, outer: ContainerKey) -> bool {
-    task.is_sys_admin() && verdict(outer) & CLOSED == 0 && !is_crowded()
+    task.is_sys_admin() && task.user_ns_level() == Some(0) && verdict(outer) & CLOSED == 0 && !is_crowded()
 }
 
 /// Whether a preparing task that executes does so as the container. It need not be the first to: a hook that enters
@@ -239,9 +235,9 @@ fn may_nest(task: Task, outer: ContainerKey) -> bool {
 /// left the runtime's namespace for one of its own still has the runtime's root directory.
 #[inline(always)]
 fn is_entrypoint(task: Task, process: &Process) -> bool {
-    let Some(slot) = slot_of(process.preparing) else { return false };
+    let Some(slot) = Values::of(process.preparing) else { return false };
     let mntns = task.mntns();
-    mntns != slot.runtime_mntns
+    mntns != slot.runtime_mntns()
         && task.real_parent().mntns() != mntns
         && task.root_dentry() != runtime_root(task, slot)
 }
@@ -249,8 +245,11 @@ fn is_entrypoint(task: Task, process: &Process) -> bool {
 /// The root directory of the runtime that a task descends from. That of one which ran before the programs did is not
 /// known: most likely the host's.
 #[inline(always)]
-fn runtime_root(task: Task, slot: &Slot) -> Option<u64> {
-    if slot.runtime_root == 0 { task.host_init().root_dentry() } else { Some(slot.runtime_root) }
+fn runtime_root(task: Task, slot: Values) -> Option<u64> {
+    match slot.runtime_root() {
+        0 => task.host_init().root_dentry(),
+        root => Some(root),
+    }
 }
 
 /// Makes a process a member of the container that it was preparing.
@@ -279,11 +278,12 @@ fn bind(ctx: &impl EbpfContext, program: Program, task: Task, process: &mut Proc
 #[inline(always)]
 fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
     let ids = task.process_ids();
-    if trust(task) != TRUSTED && is_crowded() {
-        count(Program::ProcessExec, |stats| &mut stats.lost_crowded);
+    let trust = trust(task);
+    let is_trusted = trust == TRUSTED;
+    if !is_trusted && !is_followed_untrusted(task) {
         return;
     }
-    let Some(preparing) = take_slot(ctx, task, ids.tracer) else { return };
+    let Some(preparing) = take_slot(ctx, task, ids.tracer, is_trusted) else { return };
     let process =
         Process { container: ContainerKey::HOST, preparing, pid: ids.tracer, container_pid: ids.innermost };
     if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_err() {
@@ -292,40 +292,55 @@ fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
         submit(Program::ProcessExec, Kind::Ended, preparing, ids.tracer);
         return;
     }
-    submit_runtime(task, &process);
+    submit_runtime(task, &process, trust);
+}
+
+/// Whether a runtime on the host is followed that is not trusted; counted if not. Whoever makes a user namespace may have as
+/// many processes in it as a user may, so none of those is, unless users' runtimes are trusted.
+#[inline(always)]
+fn is_followed_untrusted(task: Task) -> bool {
+    if globals::TRUST_ROOTLESS.load() == 0 && task.user_ns_level() != Some(0) {
+        count(Program::ProcessExec, |stats| &mut stats.lost_user_namespace);
+        return false;
+    }
+    if is_crowded() {
+        count(Program::ProcessExec, |stats| &mut stats.lost_crowded);
+        return false;
+    }
+    true
 }
 
 /// Follows a runtime within a container, whose process it stays.
 #[inline(always)]
 fn follow_inner_runtime(ctx: &impl EbpfContext, task: Task, process: &mut Process) {
-    let Some(preparing) = take_slot(ctx, task, process.pid) else { return };
+    let Some(preparing) = take_slot(ctx, task, process.pid, false) else { return };
     process.preparing = preparing;
-    submit_runtime(task, process);
+    submit_runtime(task, process, trust(task));
 }
 
 /// A key for what a runtime brings about, with the runtime as its first process.
 #[inline(always)]
-fn take_slot(ctx: &impl EbpfContext, task: Task, pid: u32) -> Option<ContainerKey> {
-    let Ok(Some(index)) = FREE_SLOTS.pop() else {
+fn take_slot(ctx: &impl EbpfContext, task: Task, pid: u32, is_trusted: bool) -> Option<ContainerKey> {
+    let Some(index) = slots::take_free(is_trusted) else {
         count(Program::ProcessExec, |stats| &mut stats.lost_slots_full);
-        warn!(ctx, "no slot is free: the container of runtime {} will pass for the host", pid);
+        warn!(ctx, "no slot is free: the container of runtime {} is attributed to the host", pid);
         return None;
     };
-    // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
-    let slot = unsafe { &mut *SLOTS.get_ptr_mut(index)? };
-    *slot = Slot {
-        generation: slot.generation + 1,
+    let slot = Values::at(index)?;
+    let generation = slot.generation() + 1;
+    slot.begin(Slot {
+        generation,
         runtime_mntns: task.mntns(),
         processes: 1,
         runtime_root: task.root_dentry().unwrap_or(0),
         restorer: 0,
-    };
+    });
     debug!(ctx, "container {}: runtime is process {}", index, pid);
-    Some(ContainerKey::new(index, slot.generation))
+    Some(ContainerKey::new(index, generation))
 }
 
 #[inline(always)]
-fn submit_runtime(task: Task, process: &Process) {
+fn submit_runtime(task: Task, process: &Process, trust: u32) {
     const FIXED: u32 = size_of::<Runtime>() as u32;
     let Some(mut scratch) = Scratch::take(Program::ProcessExec) else { return };
     let args = match task.arguments() {
@@ -351,7 +366,7 @@ fn submit_runtime(task: Task, process: &Process) {
         },
         start_time: task.process_start_time(),
         outer: process.container,
-        trust: trust(task),
+        trust,
         args_len: args.len as u16,
         marks,
         comm: bpf_get_current_comm().unwrap_or_default(),
@@ -388,21 +403,13 @@ fn submit(program: Program, kind: Kind, container: ContainerKey, pid: u32) {
     submit_lifecycle(program, &Record { timestamp: now(), container, kind: kind as u32, pid });
 }
 
-/// The slot of a container that has processes, and so is in use.
-#[inline(always)]
-fn slot_of(container: ContainerKey) -> Option<&'static mut Slot> {
-    // SAFETY: a value of an array map, never removed. What others write meanwhile, the number of processes, is not
-    // read through this.
-    Some(unsafe { &mut *SLOTS.get_ptr_mut(container.slot())? })
-}
-
 /// Counts one process more.
 #[inline(always)]
 fn join(container: ContainerKey) {
     if container != ContainerKey::HOST
-        && let Some(slot) = SLOTS.get_ptr_mut(container.slot())
+        && let Some(slot) = Values::of(container)
     {
-        add_processes(slot, 1);
+        slot.add_processes(1);
     }
 }
 
@@ -412,21 +419,9 @@ fn join(container: ContainerKey) {
 #[inline(always)]
 fn leave(program: Program, container: ContainerKey, pid: u32, count: i64) {
     if container != ContainerKey::HOST
-        && let Some(slot) = SLOTS.get_ptr_mut(container.slot())
-        && add_processes(slot, -count) == 0
+        && let Some(slot) = Values::of(container)
+        && slot.add_processes(-count) == 0
     {
         submit(program, Kind::Ended, container, pid);
-    }
-}
-
-/// Counts processes of a container up or down; returns how many there are, by then.
-#[inline(always)]
-fn add_processes(slot: *mut Slot, change: i64) -> u64 {
-    // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
-    // atomically.
-    unsafe {
-        let processes = &raw mut (*slot).processes;
-        atomic::add(processes, change);
-        processes.read_volatile()
     }
 }

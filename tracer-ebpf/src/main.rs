@@ -45,6 +45,7 @@ mod maps;
 mod preemption;
 mod probes;
 mod read;
+mod slots;
 mod state;
 mod task;
 

@@ -58,6 +58,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         filter: &EventFilter::default(),
         hook: None,
         runtimes: &runtimes,
+        trust_rootless: config.scope.trust_rootless,
         log: config.log_programs,
     };
     let engines_patience =

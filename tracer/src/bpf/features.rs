@@ -205,6 +205,7 @@ fn opens() -> Outcome {
         filter: &EventFilter::default(),
         hook: None,
         runtimes: &[],
+        trust_rootless: false,
         log: false,
     };
     match Bpf::load(&trial).map(|(bpf, _)| bpf.into_open_hook()) {

@@ -5,7 +5,7 @@ use std::{fs, path::Path, thread};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, Queue},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
     programs::ProgramError,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -29,10 +29,16 @@ use super::{
     preemption::{self, Functions, Object},
     stats::{self, Counters},
 };
-use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_NS};
+use crate::{
+    containers::{FreeSlots, RegistryMaps},
+    error::Unsupported,
+    runtime::INITIAL_PID_NS,
+};
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
 const SLOTS: u32 = 32_768;
+/// How many of them are for trusted runtimes only.
+const KEPT_SLOTS: u32 = SLOTS / 2;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
 /// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
@@ -47,6 +53,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// What the programs are loaded for.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and goes with any other"
+)]
 pub struct Options<'a> {
     /// The traced kind; none where containers are followed only.
     pub kind: Option<Kind>,
@@ -62,6 +72,8 @@ pub struct Options<'a> {
     pub hook: Option<Hook>,
     /// File names of container runtimes.
     pub runtimes: &'a [String],
+    /// Whether users' runtimes are trusted.
+    pub trust_rootless: bool,
     /// Whether the programs' own log is wanted.
     pub log: bool,
 }
@@ -107,6 +119,7 @@ impl Bpf {
             .override_global("TRACE_EXEC", &globals.trace_exec, true)
             .override_global("TRACE_HOST", &globals.trace_host, true)
             .override_global("FAILED_ONLY", &globals.failed_only, true)
+            .override_global("TRUST_ROOTLESS", &globals.trust_rootless, true)
             .override_global("FILTER_PIDS", &filter.pids.mode, true)
             .override_global("FILTER_UIDS", &filter.uids.mode, true)
             .override_global("FILTER_COMMS", &filter.comms.mode, true)
@@ -118,7 +131,8 @@ impl Bpf {
             .map_max_entries("ADOPTEES", adoptees_max())
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
-            .map_max_entries("FREE_SLOTS", SLOTS)
+            .map_max_entries("KEPT_SLOTS", KEPT_SLOTS)
+            .map_max_entries("FREE_SLOTS", SLOTS - KEPT_SLOTS)
             .map_max_entries("PIDS", filter.pids.max_entries())
             .map_max_entries("UIDS", filter.uids.max_entries())
             .map_max_entries("COMMS", filter.comms.max_entries())
@@ -140,10 +154,9 @@ impl Bpf {
                 .with_context(|| format!("naming {name} a container runtime"))?;
         }
         freeze_maps(&ebpf)?;
-        let mut free_slots: Queue<_, u32> = take(&mut ebpf, "FREE_SLOTS")?;
-        for slot in 0..SLOTS {
-            free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
-        }
+        let mut free_slots =
+            FreeSlots { kept: take(&mut ebpf, "KEPT_SLOTS")?, shared: take(&mut ebpf, "FREE_SLOTS")? };
+        free_slots.fill().context("filling the maps KEPT_SLOTS and FREE_SLOTS")?;
         let maps = Maps {
             events: EventRing::new(take_ring(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
             lifecycle: take_ring(&mut ebpf, "LIFECYCLE")?,
@@ -239,6 +252,7 @@ struct Globals {
     trace_exec: u32,
     trace_host: u32,
     failed_only: u32,
+    trust_rootless: u32,
     typed_tasks: u32,
     wake_bytes: u64,
 }
@@ -253,6 +267,7 @@ impl Globals {
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
+            trust_rootless: u32::from(options.trust_rootless),
             wake_bytes: wake_bytes(options.buffer_size),
         })
     }

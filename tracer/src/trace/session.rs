@@ -82,6 +82,7 @@ impl Session {
             filter: &config.filter,
             hook: config.hook,
             runtimes: &runtimes,
+            trust_rootless: config.scope.trust_rootless,
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
@@ -170,7 +171,7 @@ impl Session {
         for ProgramCounters { program, stats, skipped } in &counters.programs {
             debug!(
                 "{}: seen {} filtered {} buffer-full {} no-scratch {} program-skipped {skipped} lifecycle-full {} \
-                 process-map-full {} slots-full {} lifecycle-crowded {}",
+                 process-map-full {} slots-full {} lifecycle-crowded {} user-namespace {}",
                 program.name(),
                 stats.seen,
                 stats.filtered,
@@ -180,6 +181,7 @@ impl Session {
                 stats.lost_processes_full,
                 stats.lost_slots_full,
                 stats.lost_crowded,
+                stats.lost_user_namespace,
             );
         }
         let lost = self.tally.lost_by_reason().map(|(reason, count)| format!(" {reason} {count}")).concat();
