@@ -12,6 +12,7 @@ use crate::{
     cli::say,
     clock::WallClock,
     containers::{Listed, Lookup, Registry},
+    log_limit::REPORTS,
     observe::{self, End, Limits, Observer, Scope, spawn},
     render::{ContainerEvent, ContainerRenderer, ContainerRow},
     stdout,
@@ -152,7 +153,7 @@ impl List {
                     observer.registry.missed(missed.full, missed.not_followed());
                     for ((reason, count), (_, before)) in missed.by_reason().iter().zip(before.by_reason()) {
                         if *count > before {
-                            warn!("missed {} of what becomes of containers: {reason}", count - before);
+                            warn!(target: REPORTS, "missed {} of what becomes of containers: {reason}", count - before);
                         }
                     }
                 }

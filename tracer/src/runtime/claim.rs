@@ -2,10 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use tracer_common::{
@@ -188,19 +185,12 @@ impl Claim {
         Nested { id, runtime: self.runtime.clone() }
     }
 
-    /// Its container, which it is not believed about: not even the id, which might be another's. Says so, a few times
-    /// only, since whoever may execute what is called like a runtime can make this happen. None for what brings no
+    /// Its container, which it is not believed about: not even the id, which might be another's. None for what brings no
     /// process into any container.
     pub fn disbelieved(&self) -> Option<Stray> {
-        const WARNINGS: u32 = 20;
-        static WARNED: AtomicU32 = AtomicU32::new(0);
         let what = what(&self.command_line(None))?;
         let (runtime, why) = (&self.runtime, distrust(self.trust));
-        if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-            warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
-        } else {
-            debug!("{runtime} claims to start {what} and is not believed, since {why}");
-        }
+        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
         let roots_cgroup = self.is_roots();
         Some(Stray { runtime: runtime.clone(), why: Unknown::Untrusted, roots_cgroup, pod_known: true })
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
+    log_limit,
     observe::{self, End, Limits, Observer, Scope, local_runtime, lock, spawn},
     privileges,
     render::EventRenderer,
@@ -148,6 +149,7 @@ impl Session {
         if !missed.is_empty() {
             say(&format!("missed of containers: {}", missed.join(" ")));
         }
+        log_limit::finish();
         say(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
         result
     }
