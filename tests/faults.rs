@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::apiserver::{ApiServer, Options};
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     let with = |needs: &[Need], further: &[Need]| [needs, further].concat();
     let user = with(RUNC, &[Need::Setpriv]);
     let bpftool = with(RUNC, &[Need::Bpftool]);
+    let ring = with(RUNC_GCC, &[Need::Bpftool]);
     let suite = Suite::new()
         .test("without_root_pods_have_their_names", &user, without_root)
         .test("without_root_containers_within_others_have_their_names", &user, within_others)
@@ -56,6 +57,13 @@ fn main() -> ExitCode {
         .test("nobody_reads_what_it_logs", RUNC, unread_log)
         .test("stopped_while_containers_come_and_go", RUNC, stopped)
         .test("killed_again_and_again", &bpftool, killed)
+        .test("a_ring_that_another_process_writes_to_ends_the_trace", &ring, ring_of_events)
+        .test("a_ring_of_containers_that_another_process_writes_to_ends_the_trace", &ring, || {
+            ring_of_containers(&["trace", "open", "-o", "json"]);
+        })
+        .test("a_ring_of_containers_that_another_process_writes_to_ends_the_list", &ring, || {
+            ring_of_containers(&["list-containers", "-w", "-o", "json"]);
+        })
         .test("two_at_once", RUNC_GCC, two)
         .test("processes_are_hidden", &user, hidden)
         .test("no_memory_may_be_locked", RUNC, memory)
@@ -109,6 +117,50 @@ fn assert_runs_already(event: &Value, bundle: &Bundle) {
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
     assert_eq!(event["container"]["id"], *bundle.id, "in {event}");
     assert_eq!(event["container"]["source"], "state", "in {event}");
+}
+
+/// Writes to a ring buffer of the tracer's.
+fn spoil(tracer: &Tracer, ring: &str) {
+    let mut program = Command::new(program::compile("ring.c"));
+    wait::output(program.arg(Held::by(tracer.pid()).map(ring)), wait::LIMIT).success();
+}
+
+/// What it says at the end, and that it has failed, but not by a panic. The sum adds up.
+#[track_caller]
+fn assert_fails(done: &Finished, said: &str) {
+    assert_eq!(done.status.code(), Some(1), "ended with {}:\n{}", done.status, done.log());
+    assert!(done.log().contains(said) && !done.log().contains("panicked"), "{}", done.log());
+}
+
+/// The sum of one that has failed.
+#[track_caller]
+fn assert_adds_up(done: &Finished) {
+    let sum = done.summary_before_error().unwrap_or_else(|| panic!("no sum:\n{}", done.log()));
+    assert_eq!(sum.seen, sum.emitted + sum.filtered + sum.lost, "{}", done.log());
+}
+
+fn ring_of_events() {
+    let pod = Pod::new("web", "app");
+    let bundle = two_opens(&pod);
+    let (tracer, runtime) = (Tracer::open(&pod.namespace), Runtime::runc());
+    runtime.run_detached(&bundle);
+    tracer.wait_open("/first");
+    spoil(&tracer, "EVENTS");
+    bundle.release("/go");
+    let done = tracer.wait_end();
+    assert_fails(&done, "EVENTS");
+    assert_adds_up(&done);
+}
+
+fn ring_of_containers(arguments: &[&str]) {
+    let tracer = Tracer::start(arguments);
+    spoil(&tracer, "LIFECYCLE");
+    Runtime::runc().run(&Bundle::script(&Pod::new("web", "app"), "true"));
+    let done = tracer.wait_end();
+    assert_fails(&done, "LIFECYCLE");
+    if arguments[0] == "trace" {
+        assert_adds_up(&done);
+    }
 }
 
 /// Containers that run already, and those that come later, traced and listed.
@@ -467,7 +519,7 @@ fn killed() {
             assert_eq!(tracer.wait_end().status.signal(), Some(9));
             held.wait_gone();
         } else {
-            let mut command = std::process::Command::new(tracer::binary());
+            let mut command = Command::new(tracer::binary());
             command.args(["trace", "open"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = wait::spawn(&mut command);
             let held = wait::until("its first program", || {

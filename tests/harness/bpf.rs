@@ -56,19 +56,47 @@ impl Held {
         }
     }
 
+    /// The id of the map of this name.
+    ///
+    /// # Panics
+    /// When none of the maps is called so.
+    #[track_caller]
+    pub fn map(&self, name: &str) -> String {
+        let mut ids = self.maps.iter().map(u32::to_string);
+        let id = ids.find(|id| json(&["map", "show", "id", id])["name"] == name);
+        id.unwrap_or_else(|| panic!("there is no map {name}"))
+    }
+
     /// How many entries the map of this name has.
     ///
     /// # Panics
     /// When none of the maps is called so.
     #[track_caller]
     pub fn entries(&self, map: &str) -> usize {
-        let json = |arguments: &[&str]| -> Value {
-            serde_json::from_str(&bpftool(arguments).stdout).unwrap_or_default()
-        };
-        let mut ids = self.maps.iter().map(u32::to_string);
-        let id = ids.find(|id| json(&["map", "show", "id", id])["name"] == map);
-        let id = id.unwrap_or_else(|| panic!("there is no map {map}"));
-        json(&["map", "dump", "id", &id]).as_array().map_or(0, Vec::len)
+        json(&["map", "dump", "id", &self.map(map)]).as_array().map_or(0, Vec::len)
+    }
+
+    /// Writes an entry of so many bytes for key and value, all of them 255, as any process may that has `CAP_SYS_ADMIN`.
+    /// Returns what bpftool says.
+    pub fn write(&self, map: &str, key: usize, value: usize) -> Output {
+        let bytes = |count| std::iter::repeat_n("255", count);
+        let id = self.map(map);
+        let words = ["map", "update", "id", &id, "key"].into_iter().chain(bytes(key));
+        let words: Vec<&str> = words.chain(["value"]).chain(bytes(value)).collect();
+        bpftool(&words)
+    }
+
+    /// Takes so many elements from a queue.
+    ///
+    /// # Panics
+    /// When it has not as many.
+    #[track_caller]
+    pub fn dequeue(&self, queue: &str, count: usize) {
+        let dir = crate::scratch::Dir::new("bpftool");
+        let commands = dir.path().join("commands");
+        let line = format!("map dequeue id {}\n", self.map(queue));
+        fs::write(&commands, line.repeat(count)).expect("our own directory");
+        bpftool(&["batch", "file", commands.to_str().expect("UTF-8")]).success();
     }
 
     /// Waits until nothing of it is left: the kernel frees it a little later than the process's descriptors.
@@ -83,6 +111,10 @@ impl Held {
 /// Whether bpftool finds it.
 fn exists(kind: &str, id: u32) -> bool {
     bpftool(&[kind, "show", "id", &id.to_string()]).status.success()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&bpftool(arguments).stdout).unwrap_or_default()
 }
 
 fn bpftool(arguments: &[&str]) -> Output {

@@ -34,6 +34,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("impostor.c", "impostor", STATIC),
     ("landlocked.c", "landlocked", STATIC),
     ("opens.c", "opens", STATIC),
+    ("ring.c", "ring", STATIC),
     ("tree.c", "tree", STATIC),
     ("wrapper.c", "wrapper", STATIC),
 ];

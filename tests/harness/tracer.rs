@@ -99,6 +99,11 @@ impl Finished {
         self.summary.unwrap_or_else(|| panic!("no summary line at the end of stderr:\n{}", self.log()))
     }
 
+    /// The numbers of the line before the last: a tracer that fails says why behind its closing line.
+    pub fn summary_before_error(&self) -> Option<Summary> {
+        self.stderr.iter().rev().nth(1).and_then(|line| parse_summary(line))
+    }
+
     /// Fails unless it ended as it must: exit code 0, a summary that adds up and agrees with what
     /// was written, and every JSON line as the contract has it.
     #[track_caller]
@@ -147,7 +152,7 @@ impl Finished {
         let others = |loss: &Value| {
             // Nor are runtimes that nobody believes, when there are very many of them.
             let reason = loss["lost"]["reason"].as_str();
-            matches!(reason, Some("unattributed" | "lifecycle-crowded"))
+            matches!(reason, Some("unattributed" | "lifecycle-crowded" | "user-namespace"))
         };
         let dropped: Vec<Value> = self.losses().into_iter().filter(|loss| !others(loss)).collect();
         assert!(dropped.is_empty(), "lost: {dropped:?}");

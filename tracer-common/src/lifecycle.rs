@@ -69,7 +69,8 @@ pub struct Bound {
 }
 assert_layout!(Bound, size 40, record @ 0, cgroup_len @ 24, container_pid @ 28, ppid @ 32, reserved @ 36);
 
-/// [`Runtime::trust`]: the effective user id is 0.
+/// [`Runtime::trust`]: the real, effective, saved and file-system user ids are all 0. A set-uid program that a user has
+/// executed still has the user's real id, and does what the user says.
 pub const TRUST_ROOT: u32 = 1;
 /// [`Runtime::trust`]: the user namespace is the initial one.
 pub const TRUST_USER_NS: u32 = 1 << 1;

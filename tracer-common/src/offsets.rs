@@ -57,6 +57,8 @@ macro_rules! with_offsets {
             CRED_UID: "cred" "uid" true;
             CRED_GID: "cred" "gid" true;
             CRED_EUID: "cred" "euid" true;
+            CRED_SUID: "cred" "suid" true;
+            CRED_FSUID: "cred" "fsuid" true;
             CRED_USER_NS: "cred" "user_ns" true;
             CRED_CAP_EFFECTIVE: "cred" "cap_effective" true;
             USER_NS_LEVEL: "user_namespace" "level" true;

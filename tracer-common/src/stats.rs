@@ -77,9 +77,12 @@ pub struct ProgramStats {
     pub lost_slots_full: u64,
     /// Runtimes that are not believed, and came when `LIFECYCLE` was half full: likewise.
     pub lost_crowded: u64,
+    /// Runtimes in user namespaces, where users' runtimes are not trusted: likewise.
+    pub lost_user_namespace: u64,
 }
-assert_layout!(ProgramStats, size 64, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
-    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, lost_crowded @ 56);
+assert_layout!(ProgramStats, size 72, seen @ 0, filtered @ 8, lost_buffer_full @ 16, lost_no_scratch @ 24,
+    lost_lifecycle @ 32, lost_processes_full @ 40, lost_slots_full @ 48, lost_crowded @ 56,
+    lost_user_namespace @ 64);
 
 /// What a program keeps on a CPU, all in one place: a look-up more for each event would be felt. Value of the map `STATE`.
 #[repr(C)]
@@ -92,5 +95,5 @@ pub struct State {
     /// Bytes that it has put into `EVENTS` since it last woke the reader.
     pub since_wake: u64,
 }
-assert_layout!(State, size 112, stats @ 0, recent @ 64, since_wake @ 104);
+assert_layout!(State, size 120, stats @ 0, recent @ 72, since_wake @ 112);
 impl_pod!(ProgramStats, State);

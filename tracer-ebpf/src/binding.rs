@@ -11,8 +11,9 @@ use crate::{
     emit::{Scratch, now},
     identity::{begin_epoch, verdict},
     maps::BINDING,
-    processes::{Entry, SlotEntry, is_still_runtime, leave, slot_of},
+    processes::{Entry, is_still_runtime, leave},
     read,
+    slots::{SlotEntry, slot_of},
     task::Task,
 };
 

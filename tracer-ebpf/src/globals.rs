@@ -29,6 +29,10 @@ pub static TRACE_HOST: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static FAILED_ONLY: Global<u32> = Global::new(0);
 
+/// Whether runtimes of users are trusted, who have user namespaces of their own: 1 or 0.
+#[unsafe(no_mangle)]
+pub static TRUST_ROOTLESS: Global<u32> = Global::new(0);
+
 /// Whether the kernel gives the current task as a pointer that the verifier knows (`bpf_get_current_task_btf`, 5.11):
 /// 1 or 0.
 #[unsafe(no_mangle)]

@@ -20,10 +20,11 @@ use tracer_common::{
 use crate::{
     binding,
     emit::{Scratch, is_crowded, now},
+    globals,
     identity::{Identity, begin_epoch, verdict},
-    maps::FREE_SLOTS,
-    processes::{self, Entry, known_name, leave, slot, slot_of},
+    processes::{self, Entry, known_name, leave},
     read::{self, Copied},
+    slots::{self, slot, slot_of},
     state::count,
     task::Task,
 };
@@ -46,10 +47,10 @@ pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
     if process.preparing() == ContainerKey::HOST
         && name == Some(RUNTIME)
         && may_nest(task, process.container())
-        && let Some(preparing) = take_slot(ctx, task, tgid, process.pid(), task.mntns())
+        && let Some(preparing) = take_slot(ctx, task, tgid, process.pid(), task.mntns(), false)
     {
         process.set_preparing(preparing);
-        submit_runtime(task, process, 0);
+        submit_runtime(task, process, trust(task), 0);
     }
     Identity::of(process)
 }
@@ -86,14 +87,16 @@ fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: 
     } else if name == Some(RUNTIME) {
         if slot.runtime_tgid() == tgid {
             // A wrapper has executed the runtime that it is for, perhaps after it has changed the bundle.
-            submit_runtime(task, process, RUNTIME_AGAIN);
-        } else if !is_init(task)
-            && let Some(own) = take_slot(ctx, task, tgid, process.pid(), task.mntns())
-        {
+            submit_runtime(task, process, trust(task), RUNTIME_AGAIN);
+        } else if !is_init(task) {
             // A hook starts a container of its own, or a wrapper has the runtime run as its child.
-            process.set_preparing(own);
-            leave(EXEC, preparing, process.pid(), 1);
-            submit_runtime(task, process, 0);
+            let trust = trust(task);
+            let own = take_slot(ctx, task, tgid, process.pid(), task.mntns(), trust == TRUSTED);
+            if let Some(own) = own {
+                process.set_preparing(own);
+                leave(EXEC, preparing, process.pid(), 1);
+                submit_runtime(task, process, trust, 0);
+            }
         }
     }
 }
@@ -156,10 +159,10 @@ pub fn identity_of_failed_exec(task: Task) -> Identity {
 }
 
 /// Whether what a container executes may be a runtime of its own. Most containers may not make any, and must not
-/// be able to use slots up by calling something so.
+/// be able to use slots up by calling something so. In a user namespace of its own anybody may do anything.
 #[inline(always)]
 fn may_nest(task: Task, outer: ContainerKey) -> bool {
-    task.is_sys_admin() && verdict(outer) & CLOSED == 0 && !is_crowded()
+    task.is_sys_admin() && task.user_ns_level() == Some(0) && verdict(outer) & CLOSED == 0 && !is_crowded()
 }
 
 /// Whether a task that nobody follows has become a container's: it is in a mount namespace and a root directory that are
@@ -179,7 +182,7 @@ fn is_unannounced(task: Task) -> bool {
 #[inline(always)]
 fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<Entry> {
     let ids = task.process_ids();
-    let container = take_slot(ctx, task, 0, ids.tracer, task.real_parent().mntns())?;
+    let container = take_slot(ctx, task, 0, ids.tracer, task.real_parent().mntns(), true)?;
     let process = Process {
         container,
         preparing: ContainerKey::HOST,
@@ -203,11 +206,12 @@ fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<E
 #[inline(always)]
 fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
     let ids = task.process_ids();
-    if trust(task) != TRUSTED && is_crowded() {
-        count(EXEC, |stats| &mut stats.lost_crowded);
+    let trust = trust(task);
+    let is_trusted = trust == TRUSTED;
+    if !is_trusted && !is_followed_untrusted(task) {
         return;
     }
-    let Some(preparing) = take_slot(ctx, task, tgid, ids.tracer, task.mntns()) else { return };
+    let Some(preparing) = take_slot(ctx, task, tgid, ids.tracer, task.mntns(), is_trusted) else { return };
     let process = Process {
         container: ContainerKey::HOST,
         preparing,
@@ -218,8 +222,23 @@ fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
         reserved: 0,
     };
     if let Some(entry) = enter(ctx, tgid, preparing, &process) {
-        submit_runtime(task, entry, 0);
+        submit_runtime(task, entry, trust, 0);
     }
+}
+
+/// Whether a runtime on the host is followed that is not trusted; counted if not. Whoever makes a user namespace may have as
+/// many processes in it as a user may, so none of those is, unless users' runtimes are trusted.
+#[inline(always)]
+fn is_followed_untrusted(task: Task) -> bool {
+    if globals::TRUST_ROOTLESS.load() == 0 && task.user_ns_level() != Some(0) {
+        count(EXEC, |stats| &mut stats.lost_user_namespace);
+        return false;
+    }
+    if is_crowded() {
+        count(EXEC, |stats| &mut stats.lost_crowded);
+        return false;
+    }
+    true
 }
 
 /// Enters the first process of a key; without room the key ends at once.
@@ -242,8 +261,9 @@ fn take_slot(
     runtime_tgid: u32,
     pid: u32,
     runtime_mntns: u32,
+    is_trusted: bool,
 ) -> Option<ContainerKey> {
-    let Ok(Some(index)) = FREE_SLOTS.pop() else {
+    let Some(index) = slots::take_free(is_trusted) else {
         count(EXEC, |stats| &mut stats.lost_slots_full);
         warn!(ctx, "no slot is free: the container of process {} will be attributed to the host", pid);
         return None;
@@ -276,7 +296,7 @@ fn is_init(task: Task) -> bool {
 }
 
 #[inline(always)]
-fn submit_runtime(task: Task, process: Entry, marks: u16) {
+fn submit_runtime(task: Task, process: Entry, trust: u32, marks: u16) {
     const FIXED: u32 = size_of::<Runtime>() as u32;
     let Some(mut scratch) = Scratch::take(EXEC) else { return };
     let args = match task.arguments() {
@@ -297,7 +317,7 @@ fn submit_runtime(task: Task, process: Entry, marks: u16) {
         },
         start_time: process.start_time(),
         outer: process.container(),
-        trust: trust(task),
+        trust,
         args_len: args.len as u16,
         marks: marks | truncated | fault,
         comm: bpf_get_current_comm().unwrap_or_default(),
@@ -313,7 +333,7 @@ fn submit_runtime(task: Task, process: Entry, marks: u16) {
 #[inline(always)]
 fn trust(task: Task) -> u32 {
     let mut trust = 0;
-    if task.effective_uid() == Some(0) {
+    if task.is_root() {
         trust |= TRUST_ROOT;
     }
     if task.user_ns_level() == Some(0) {

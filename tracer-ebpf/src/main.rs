@@ -47,6 +47,7 @@ mod preemption;
 mod probes;
 mod processes;
 mod read;
+mod slots;
 mod state;
 mod task;
 

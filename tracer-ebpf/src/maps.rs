@@ -77,7 +77,12 @@ pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 pub static VERDICTS: Array<Verdict> = Array::with_max_entries(1, 0);
 
-/// Slots that no container uses. User space gives them out and takes them back.
+/// Slots that no container uses, and that are kept for trusted runtimes: one half of all. User space fills it, and gives
+/// them back.
+#[map]
+pub static KEPT_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
+
+/// The other half, which any runtime may have.
 #[map]
 pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 

@@ -7,19 +7,20 @@ use aya_ebpf::{
 use tracer_common::{
     container::{
         Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence,
-        NANOSECONDS_PER_TICK, Process, Slot, Suspect,
+        NANOSECONDS_PER_TICK, Process, Suspect,
     },
     lifecycle::{Kind, Record},
     stats::Program,
 };
 
 use crate::{
-    atomic, binding,
+    binding,
     current::Current,
     emit::{now, submit_lifecycle},
     globals,
     identity::begin_epoch,
-    maps::{ADOPTEES, EVIDENCE, PROCESSES, RUNTIMES, SLOTS},
+    maps::{ADOPTEES, EVIDENCE, PROCESSES, RUNTIMES},
+    slots::slot_of,
     task::Task,
 };
 
@@ -235,83 +236,6 @@ pub fn known_name() -> Option<u8> {
     let comm = bpf_get_current_comm().ok()?;
     // SAFETY: the map is written before the programs run.
     unsafe { RUNTIMES.get(&comm) }.copied()
-}
-
-/// The slot of a container, in the map. Other CPUs read and write it at the same time, so fields are loaded and stored whole.
-#[derive(Clone, Copy)]
-pub struct SlotEntry(*mut Slot);
-
-macro_rules! slot_field {
-    ($field:ident: $type:ty) => {
-        #[inline(always)]
-        pub fn $field(self) -> $type {
-            // SAFETY: a value of an array map, never removed.
-            unsafe { (&raw const (*self.0).$field).read_volatile() }
-        }
-    };
-}
-
-impl SlotEntry {
-    slot_field!(generation: u32);
-    slot_field!(runtime_mntns: u32);
-    slot_field!(runtime_root: u64);
-    slot_field!(runtime_tgid: u32);
-    slot_field!(restorer: u64);
-    slot_field!(bound_mntns: u32);
-    slot_field!(bound_pidns: u32);
-    slot_field!(bound_container_pid: u32);
-    slot_field!(bound_root: u64);
-
-    #[inline(always)]
-    pub fn set_restorer(self, restorer: u64) {
-        // SAFETY: a value of an array map, never removed.
-        unsafe { (&raw mut (*self.0).restorer).write_volatile(restorer) }
-    }
-
-    /// A process was bound: that tells later ones apart.
-    #[inline(always)]
-    pub fn set_bound(self, task: Task, container_pid: u32) {
-        // SAFETY: a value of an array map, never removed.
-        unsafe {
-            (&raw mut (*self.0).bound_pidns).write_volatile(task.own_pid_ns());
-            (&raw mut (*self.0).bound_container_pid).write_volatile(container_pid);
-            (&raw mut (*self.0).bound_root).write_volatile(task.root_dentry().unwrap_or(0));
-            (&raw mut (*self.0).bound_mntns).write_volatile(task.mntns());
-        }
-    }
-
-    /// Begins the next use of a slot that nobody else uses; returns its generation.
-    #[inline(always)]
-    pub fn begin(self, slot: Slot) -> u32 {
-        let generation = self.generation() + 1;
-        // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
-        unsafe { self.0.write(Slot { generation, ..slot }) };
-        generation
-    }
-
-    /// Counts processes up or down; returns how many there are, by then.
-    #[inline(always)]
-    fn add_processes(self, change: i64) -> u64 {
-        // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
-        // atomically.
-        unsafe {
-            let processes = &raw mut (*self.0).processes;
-            atomic::add(processes, change);
-            processes.read_volatile()
-        }
-    }
-}
-
-/// The slot of a container.
-#[inline(always)]
-pub fn slot_of(container: ContainerKey) -> Option<SlotEntry> {
-    slot(container.slot())
-}
-
-/// The slot with this index.
-#[inline(always)]
-pub fn slot(index: u32) -> Option<SlotEntry> {
-    SLOTS.get_ptr_mut(index).map(SlotEntry)
 }
 
 /// Counts one process more.

@@ -85,9 +85,18 @@ impl Task {
         Some((start, end.saturating_sub(start)))
     }
 
+    /// Whether its real, effective, saved and file-system user ids are all 0.
     #[inline(always)]
-    pub fn effective_uid(self) -> Option<u32> {
-        self.0.follow(&globals::TASK_CRED).read(&globals::CRED_EUID)
+    pub fn is_root(self) -> bool {
+        let cred = self.0.follow(&globals::TASK_CRED);
+        let ids: [Option<u32>; 4] = [
+            cred.read(&globals::CRED_UID),
+            cred.read(&globals::CRED_EUID),
+            cred.read(&globals::CRED_SUID),
+            cred.read(&globals::CRED_FSUID),
+        ];
+        // An id that could not be read is none of root's. Combined without a branch for each: less for the verifier.
+        ids.into_iter().fold(0, |all, id| all | id.unwrap_or(u32::MAX)) == 0
     }
 
     /// The name of its cgroup in the unified hierarchy, a string of the kernel; null where that is not known.

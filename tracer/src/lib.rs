@@ -18,6 +18,7 @@ mod json;
 pub mod kubectl;
 pub mod lease;
 pub mod list;
+pub mod log_limit;
 pub mod observe;
 pub mod privileges;
 pub mod read;

@@ -12,6 +12,7 @@ use crate::{
     cli::say,
     clock::WallClock,
     containers::{Listed, Lookup, Registry},
+    log_limit::REPORTS,
     observe::{self, End, Limits, Observer, Scope, spawn},
     render::{ContainerEvent, ContainerRenderer, ContainerRow},
     stdout,
@@ -58,6 +59,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         filter: &EventFilter::default(),
         hook: None,
         runtimes: &runtimes,
+        trust_rootless: config.scope.trust_rootless,
         log: config.log_programs,
     };
     let engines_patience =
@@ -94,6 +96,7 @@ impl List {
         let mut end = End::new(limits)?;
         let reads_on = tokio::select! {
             () = end.told() => Ok(false),
+            error = observer.failed() => Err(error),
             reads_on = self.begin(observer) => reads_on,
         };
         if !matches!(reads_on, Ok(true)) || !self.watch {
@@ -103,6 +106,7 @@ impl List {
         say("ready");
         let result = tokio::select! {
             () = end.come() => Ok(()),
+            error = observer.failed() => Err(error),
             result = self.follow(observer) => result,
         };
         observer.detach();
@@ -149,7 +153,7 @@ impl List {
                     observer.registry.missed(missed.full, missed.not_followed());
                     for ((reason, count), (_, before)) in missed.by_reason().iter().zip(before.by_reason()) {
                         if *count > before {
-                            warn!("missed {} of what becomes of containers: {reason}", count - before);
+                            warn!(target: REPORTS, "missed {} of what becomes of containers: {reason}", count - before);
                         }
                     }
                 }

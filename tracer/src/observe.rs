@@ -14,7 +14,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
 };
 use tracing::{debug, info, warn};
 
@@ -33,6 +33,8 @@ const FIND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long engines wait for what was found, and for bundles, before they complete it.
 const ENGINES_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often the lifecycle ring is looked at, should nothing come.
+const LIFECYCLE_INTERVAL: Duration = Duration::from_secs(1);
 /// When it is looked again for what there was no room to follow.
 const RECOVERY_AGAIN: Duration = Duration::from_secs(5);
 /// How long nothing is recovered after something was: as many times as long as that took, within bounds.
@@ -76,11 +78,36 @@ pub struct Observer {
     pub lifecycle: Arc<Mutex<Lifecycle>>,
     /// The capabilities that are kept once the programs are attached; threads that start before keep no more.
     pub kept: CapabilitySet,
+    failure: Arc<Failure>,
     readers: Arc<Readers>,
     runtimes: Vec<String>,
     sockets: Vec<PathBuf>,
     listen: bool,
     phase: watch::Sender<Phase>,
+}
+
+/// Why a thread has ended that a run cannot do without.
+#[derive(Debug, Default)]
+struct Failure {
+    error: Mutex<Option<anyhow::Error>>,
+    reported: Notify,
+}
+
+impl Failure {
+    fn report(&self, error: anyhow::Error) {
+        *lock(&self.error) = Some(error);
+        self.reported.notify_one();
+    }
+
+    /// Returns when there is one.
+    async fn come(&self) -> anyhow::Error {
+        loop {
+            if let Some(error) = lock(&self.error).take() {
+                return error;
+            }
+            self.reported.notified().await;
+        }
+    }
 }
 
 /// The asynchronous runtime that an observer works in.
@@ -101,7 +128,10 @@ impl Observer {
         runtime: &Runtime,
     ) -> anyhow::Result<(Self, EventRing)> {
         let (mut bpf, maps) = Bpf::load(options)?;
-        log_programs(&mut bpf, runtime)?;
+        // Nothing is logged else. Nor is the ring of log records read then, which whoever may open its map can spoil.
+        if options.log {
+            log_programs(&mut bpf, runtime)?;
+        }
         let registry = Arc::new(Registry::new(scope.selection, options.host, maps.registry));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));
         let lifecycle =
@@ -111,13 +141,20 @@ impl Observer {
         let for_thread = Arc::clone(&lifecycle);
         let kept =
             privileges::lasting(|| bpf.counters().is_ok()).context("finding out what is to be kept")?;
+        let failure = Arc::new(Failure::default());
+        let failed = Arc::clone(&failure);
         spawn("lifecycle", move || {
-            privileges::keep_only(kept)?;
-            read_lifecycle(&for_thread, phases)
+            let result = privileges::keep_only(kept).and_then(|()| read_lifecycle(&for_thread, phases));
+            if let Err(error) = result {
+                failed.report(error.context("containers cannot be followed any further"));
+            }
+            Ok(())
         })?;
         let bpf = Arc::new(Mutex::new(bpf));
         let Scope { runtimes, sockets, listen, .. } = scope;
-        Ok((Self { bpf, registry, lifecycle, kept, readers, runtimes, sockets, listen, phase }, maps.events))
+        let observer =
+            Self { bpf, registry, lifecycle, kept, failure, readers, runtimes, sockets, listen, phase };
+        Ok((observer, maps.events))
     }
 
     /// How far the end has come.
@@ -235,6 +272,11 @@ impl Observer {
         asked
     }
 
+    /// Returns when containers cannot be followed any further, and why.
+    pub async fn failed(&self) -> anyhow::Error {
+        self.failure.come().await
+    }
+
     /// What was missed of containers so far.
     pub fn missed(&self) -> anyhow::Result<LifecycleCounters> {
         lock(&self.bpf).counters().map(|counters| counters.lifecycle)
@@ -335,8 +377,12 @@ fn read_lifecycle(lifecycle: &Mutex<Lifecycle>, mut phases: watch::Receiver<Phas
                         return Ok(());
                     }
                 }
+                // Should another process have written to the ring, the programs may not wake this thread any more.
+                () = tokio::time::sleep(LIFECYCLE_INTERVAL) => {}
             }
-            lock(lifecycle).drain();
+            let mut lifecycle = lock(lifecycle);
+            lifecycle.drain();
+            lifecycle.check()?;
         }
     })
 }

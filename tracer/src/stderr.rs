@@ -134,13 +134,27 @@ pub fn finish() {
     OUTPUT.finish(END_PATIENCE);
 }
 
+/// A line of the log, no longer than anybody reads: it may quote a command line. What is written over many lines, as the
+/// verifier's log is, nobody else has written.
+fn shortened(line: &[u8]) -> Vec<u8> {
+    const LEN_MAX: usize = 2048;
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    if text.len() <= LEN_MAX || text.contains(&b'\n') {
+        return line.to_owned();
+    }
+    // Not within a character.
+    let end = (0..=LEN_MAX).rev().find(|end| text[*end] & 0xc0 != 0x80).unwrap_or(0);
+    let left_out = format!("… ({} bytes more)\n", text.len() - end);
+    [&text[..end], left_out.as_bytes()].concat()
+}
+
 /// For the log, which writes a line at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        say(line.to_owned());
+        say(shortened(line));
         Ok(line.len())
     }
 
@@ -172,6 +186,16 @@ mod tests {
             });
         });
         (output, go, lines)
+    }
+
+    #[test]
+    fn a_long_line_of_the_log_is_cut_between_characters() {
+        let long = format!("{}ü{}\n", "x".repeat(2047), "y".repeat(5000));
+        let cut = String::from_utf8(shortened(long.as_bytes())).unwrap();
+        assert_eq!(cut, format!("{}… (5002 bytes more)\n", "x".repeat(2047)));
+        for whole in ["short\n".to_owned(), format!("verifier:\n{}\n", "x".repeat(5000)), String::new()] {
+            assert_eq!(shortened(whole.as_bytes()), whole.as_bytes());
+        }
     }
 
     #[test]

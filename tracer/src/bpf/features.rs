@@ -206,6 +206,7 @@ fn calls(kind: Kind) -> Outcome {
         filter: &EventFilter::default(),
         hook: None,
         runtimes: &[],
+        trust_rootless: false,
         log: false,
     };
     let tried = Bpf::load(&trial).and_then(|(mut bpf, _maps)| {

@@ -5,7 +5,7 @@ use std::{fs, path::Path, thread};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, Queue, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
     programs::ProgramError,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -19,20 +19,28 @@ use tracer_common::{
 use tracing::{debug, info, warn};
 
 use super::{
-    EventFilter, EventRing, Hook,
+    EventFilter, EventRing, Hook, MappedRing,
     btf::{KERNEL_BTF, KernelTypes},
     features,
     filter::KernelFilter,
+    freeze::freeze_maps,
     hooks::{self, Hooked, LIFECYCLE, Link},
     offsets,
     preemption::{Functions, Object},
     stats::{self, Counters},
     ways::{Preemption, Taken, Way, Ways},
 };
-use crate::{containers::RegistryMaps, error::Unsupported, host, runtime::INITIAL_PID_NS};
+use crate::{
+    containers::{FreeSlots, RegistryMaps},
+    error::Unsupported,
+    host,
+    runtime::INITIAL_PID_NS,
+};
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
 const SLOTS: u32 = 32_768;
+/// How many of them are for trusted runtimes only.
+const KEPT_SLOTS: u32 = SLOTS / 2;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
 /// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
@@ -47,6 +55,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// What the programs are loaded for.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and goes with any other"
+)]
 pub struct Options<'a> {
     /// The traced kind; none where containers are followed only.
     pub kind: Option<Kind>,
@@ -62,6 +74,8 @@ pub struct Options<'a> {
     pub hook: Option<Hook>,
     /// File names of container runtimes.
     pub runtimes: &'a [String],
+    /// Whether users' runtimes are trusted.
+    pub trust_rootless: bool,
     /// Whether the programs' own log is wanted.
     pub log: bool,
 }
@@ -87,7 +101,7 @@ pub struct Maps {
     /// Traced events.
     pub events: EventRing,
     /// What runtimes do.
-    pub lifecycle: RingBuf<MapData>,
+    pub lifecycle: MappedRing,
     /// What is known and decided about containers.
     pub registry: RegistryMaps,
 }
@@ -113,6 +127,7 @@ impl Bpf {
             .override_global("TRACE_EXEC", &globals.trace_exec, true)
             .override_global("TRACE_HOST", &globals.trace_host, true)
             .override_global("FAILED_ONLY", &globals.failed_only, true)
+            .override_global("TRUST_ROOTLESS", &globals.trust_rootless, true)
             .override_global("FILTER_PIDS", &filter.pids.mode, true)
             .override_global("FILTER_UIDS", &filter.uids.mode, true)
             .override_global("FILTER_COMMS", &filter.comms.mode, true)
@@ -125,7 +140,8 @@ impl Bpf {
             .map_max_entries("EVIDENCE", adoptees_max())
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
-            .map_max_entries("FREE_SLOTS", SLOTS)
+            .map_max_entries("KEPT_SLOTS", KEPT_SLOTS)
+            .map_max_entries("FREE_SLOTS", SLOTS - KEPT_SLOTS)
             .map_max_entries("PIDS", filter.pids.max_entries())
             .map_max_entries("UIDS", filter.uids.max_entries())
             .map_max_entries("COMMS", filter.comms.max_entries())
@@ -140,20 +156,20 @@ impl Bpf {
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
         filter.comms.fill(&mut ebpf, "COMMS")?;
-        let mut runtimes: HashMap<_, Comm, u8> = borrow(&mut ebpf, "RUNTIMES")?;
+        let mut runtimes: HashMap<&mut MapData, Comm, u8> = borrow(&mut ebpf, "RUNTIMES")?;
         let names = options.runtimes.iter().map(|name| (name.as_str(), RUNTIME));
         for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
             runtimes
                 .insert(&comm_of(name), &what, 0)
                 .with_context(|| format!("naming {name} a container runtime"))?;
         }
-        let mut free_slots: Queue<_, u32> = take(&mut ebpf, "FREE_SLOTS")?;
-        for slot in 0..SLOTS {
-            free_slots.push(&slot, 0).context("filling the map FREE_SLOTS")?;
-        }
+        freeze_maps(&ebpf)?;
+        let mut free_slots =
+            FreeSlots { kept: take(&mut ebpf, "KEPT_SLOTS")?, shared: take(&mut ebpf, "FREE_SLOTS")? };
+        free_slots.fill().context("filling the maps KEPT_SLOTS and FREE_SLOTS")?;
         let maps = Maps {
-            events: EventRing::new(take_untyped(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?)?,
-            lifecycle: take(&mut ebpf, "LIFECYCLE")?,
+            events: EventRing::new(take_ring(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
+            lifecycle: take_ring(&mut ebpf, "LIFECYCLE")?,
             registry: RegistryMaps {
                 verdicts: take(&mut ebpf, "VERDICTS")?,
                 free_slots,
@@ -289,6 +305,7 @@ struct Globals {
     trace_exec: u32,
     trace_host: u32,
     failed_only: u32,
+    trust_rootless: u32,
     typed_tasks: u32,
     wake_bytes: u64,
 }
@@ -304,6 +321,7 @@ impl Globals {
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
+            trust_rootless: u32::from(options.trust_rootless),
             wake_bytes: wake_bytes(options.buffer_size),
         })
     }
@@ -471,15 +489,19 @@ fn finish_loading(loading: Loading<'_>) -> anyhow::Result<()> {
 /// A map that nobody uses once the programs are attached. It stays with them: others may be loaded until then.
 pub(super) fn borrow<'e, M>(ebpf: &'e mut Ebpf, name: &str) -> anyhow::Result<M>
 where
-    M: TryFrom<&'e mut Map, Error = aya::maps::MapError>,
+    M: TryFrom<&'e mut Map, Error = MapError>,
 {
     let map = ebpf.map_mut(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
     M::try_from(map).with_context(|| format!("using the BPF map {name}"))
 }
 
+fn take_ring(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<MappedRing> {
+    MappedRing::new(take_untyped(ebpf, name)?, name)
+}
+
 fn take<M>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M>
 where
-    M: TryFrom<Map, Error = aya::maps::MapError>,
+    M: TryFrom<Map, Error = MapError>,
 {
     M::try_from(take_untyped(ebpf, name)?).with_context(|| format!("using the BPF map {name}"))
 }

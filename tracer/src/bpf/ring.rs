@@ -14,12 +14,14 @@
 use std::{
     ffi::c_void,
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     ptr::{self, NonNull},
     slice,
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
+use anyhow::{Context as _, bail};
+use aya::maps::{Map, MapData};
 use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
     param::page_size,
@@ -36,9 +38,42 @@ const ALIGNMENT: usize = 8;
 /// The position is published when this much has been read, or the sixteenth part of a smaller ring.
 const PUBLISHED_MAX: usize = 64 * 1024;
 
+/// Bytes of a record that are read at the most: the programs put none together that is longer.
+const RECORD_MAX: usize = 32 * 1024;
+
+/// Why a ring cannot be read any further. The kernel keeps it in order; whoever may open its map by id (`CAP_SYS_ADMIN`)
+/// may change the reader's position, so that records are overwritten before they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Corrupt {
+    /// The reader's position is not what the reader has made it.
+    #[error("another process has changed the reader's position to {found}, which was {published}")]
+    Position {
+        /// What the reader published last.
+        published: usize,
+        /// What was found.
+        found: usize,
+    },
+    /// The writers have overtaken the reader.
+    #[error("{unread} bytes are unread, in a ring of {size}")]
+    Overtaken {
+        /// Bytes between the two positions.
+        unread: usize,
+        /// Bytes in the ring.
+        size: usize,
+    },
+    /// A record is longer than what was written, or than any record is.
+    #[error("a record has {len} bytes, of {unread} that are unread")]
+    Length {
+        /// As its header has it.
+        len: usize,
+        /// Bytes between the two positions.
+        unread: usize,
+    },
+}
+
 /// The reader's side of a ring buffer.
 #[derive(Debug)]
-pub struct Ring {
+pub(super) struct Ring {
     /// The page with the reader's position.
     reader: Mapping,
     /// The page with the writers' position, and the data twice.
@@ -51,62 +86,101 @@ pub struct Ring {
     published: usize,
     /// How far the writers had come when that was looked at last.
     written: usize,
+    /// The record that is handled: a copy, since whoever changes the reader's position may have it overwritten.
+    record: Box<[u64]>,
 }
 
 impl Ring {
     /// Maps the ring of `size` bytes that `fd` stands for.
-    pub fn map(fd: impl AsFd, size: u32) -> io::Result<Self> {
+    ///
+    /// # Safety
+    /// `fd` is a BPF ring buffer with `size` bytes of data, or a file that is laid out like one, which becomes no shorter
+    /// while it is mapped. `size` is a power of two, and a page at least.
+    pub(super) unsafe fn map(fd: impl AsFd, size: u32) -> io::Result<Self> {
         let (page, size) = (page_size(), size as usize);
         let reader = Mapping::new(&fd, 0, page, ProtFlags::READ | ProtFlags::WRITE)?;
         let writers = Mapping::new(&fd, page, page + 2 * size, ProtFlags::READ)?;
         let position = reader.position().load(Ordering::Acquire);
-        Ok(Self { reader, writers, size, position, published: position, written: position })
+        let record = vec![0; size.min(RECORD_MAX) / size_of::<u64>()].into_boxed_slice();
+        Ok(Self { reader, writers, size, position, published: position, written: position, record })
     }
 
-    /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
-    pub fn drain(&mut self, mut handle: impl FnMut(&[u8]) -> bool) -> usize {
+    /// Hands every record that is there to `handle`, until it returns false. Returns how many there were. After an error
+    /// nothing more can be read.
+    pub(super) fn drain(&mut self, mut handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
         let step = PUBLISHED_MAX.min(self.size / 16);
         let mut records = 0;
-        while let Some((len, is_discarded)) = self.next() {
-            let mut goes_on = true;
-            if !is_discarded {
-                records += 1;
-                goes_on = handle(self.data(len));
+        self.check_position()?;
+        loop {
+            while let Some((len, is_discarded)) = self.next()? {
+                let mut goes_on = true;
+                if !is_discarded {
+                    records += 1;
+                    goes_on = handle(self.copy(len));
+                }
+                self.position = self.position.wrapping_add((HEADER + len).next_multiple_of(ALIGNMENT));
+                if self.position.wrapping_sub(self.published) >= step {
+                    self.publish()?;
+                }
+                if !goes_on {
+                    self.publish()?;
+                    return Ok(records);
+                }
             }
-            self.position = self.position.wrapping_add((HEADER + len).next_multiple_of(ALIGNMENT));
-            if self.position.wrapping_sub(self.published) >= step {
-                self.publish();
+            // A writer wakes the reader only if it finds that this has come to its record. So it is looked once more after
+            // that was published.
+            if self.published == self.position {
+                return Ok(records);
             }
-            if !goes_on {
-                break;
-            }
+            self.publish()?;
         }
-        self.publish();
-        records
     }
 
     /// The length of the record at the reader's position, and whether it was given up; None where none is whole yet.
-    fn next(&mut self) -> Option<(usize, bool)> {
+    fn next(&mut self) -> Result<Option<(usize, bool)>, Corrupt> {
         if self.position == self.written {
             // The kernel stores it after the record's header.
             self.written = self.writers.position().load(Ordering::Acquire);
             if self.position == self.written {
-                return None;
+                return Ok(None);
+            }
+            let (unread, size) = (self.written.wrapping_sub(self.position), self.size);
+            if unread > size {
+                return Err(Corrupt::Overtaken { unread, size });
             }
         }
-        // SAFETY: the writers are past this position, so there is a header: aligned, in the mapping, and changed by
-        // atomic operations only. The kernel takes the busy mark away after all of the record is written.
+        // SAFETY: the position is a multiple of the alignment, so there is a header: aligned, in the mapping, and accessed
+        // by atomic operations only. The kernel takes the busy mark away after all of the record is written.
         let header = unsafe { &*self.at_position().cast::<AtomicU32>() }.load(Ordering::Acquire);
-        (header & BUSY == 0).then_some(((header & !DISCARDED) as usize, header & DISCARDED != 0))
+        if header & BUSY != 0 {
+            return Ok(None);
+        }
+        let len = (header & !DISCARDED) as usize;
+        let unread = self.written.wrapping_sub(self.position);
+        let is_discarded = header & DISCARDED != 0;
+        // What was given up is not copied, so it may be as long as it likes.
+        let is_too_long = !is_discarded && len > size_of_val(&*self.record);
+        if (HEADER + len).next_multiple_of(ALIGNMENT) > unread || is_too_long {
+            return Err(Corrupt::Length { len, unread });
+        }
+        Ok(Some((len, is_discarded)))
     }
 
-    /// The data of the record at the reader's position.
-    fn data(&self, len: usize) -> &[u8] {
-        assert!(HEADER + len <= self.size, "a record of {len} bytes in a ring of {}", self.size);
-        // SAFETY: the record begins in the first copy of the data and is no longer than the ring, so it is within the
-        // two copies. It is whole, and nobody writes there before the reader's position is published beyond it, which
-        // takes `&mut self`.
-        unsafe { slice::from_raw_parts(self.at_position().byte_add(HEADER).cast(), len) }
+    /// A copy of the data of the record at the reader's position, which [`Self::next`] has found to have this length.
+    fn copy(&mut self, len: usize) -> &[u8] {
+        let words = len.div_ceil(size_of::<u64>());
+        // SAFETY: the record begins in the first copy of the data and is no longer than the ring, so it is within the two
+        // copies, aligned to words as records are. Should it be overwritten meanwhile, what is copied makes no sense, but
+        // each word is read by an atomic operation.
+        let data =
+            unsafe { slice::from_raw_parts(self.at_position().byte_add(HEADER).cast::<AtomicU64>(), words) };
+        for (copied, word) in self.record.iter_mut().zip(data) {
+            *copied = word.load(Ordering::Relaxed);
+        }
+        // SAFETY: as many bytes as the words have, all of them initialised, and borrowed with `self`.
+        let bytes =
+            unsafe { slice::from_raw_parts(self.record.as_ptr().cast::<u8>(), size_of_val(&*self.record)) };
+        &bytes[..len]
     }
 
     /// Where the record at the reader's position begins, in the first copy of the data.
@@ -117,12 +191,50 @@ impl Ring {
     }
 
     /// Lets the writers use what has been read.
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), Corrupt> {
         if self.published != self.position {
+            self.check_position()?;
             self.published = self.position;
             // What was read is read before the writers see that they may write there.
             self.reader.position().store(self.position, Ordering::Release);
+            // And either the next look finds what a writer submits, or that writer finds this position.
+            fence(Ordering::SeqCst);
         }
+        Ok(())
+    }
+
+    /// Whether the writers know what this reader has told them.
+    fn check_position(&self) -> Result<(), Corrupt> {
+        let (published, found) = (self.published, self.reader.position().load(Ordering::Relaxed));
+        if found == published { Ok(()) } else { Err(Corrupt::Position { published, found }) }
+    }
+}
+
+/// A BPF map that is a ring buffer, with its reader.
+pub struct MappedRing {
+    map: MapData,
+    ring: Ring,
+}
+
+impl MappedRing {
+    /// Maps the ring buffer that is called `name`.
+    pub(super) fn new(map: Map, name: &str) -> anyhow::Result<Self> {
+        let Map::RingBuf(map) = map else { bail!("the BPF map {name} is not a ring buffer") };
+        let info = map.info().with_context(|| format!("asking for the size of the BPF map {name}"))?;
+        // SAFETY: the kernel has just said that it is a ring buffer, and how large: a power of two, and whole pages.
+        let ring = unsafe { Ring::map(map.fd(), info.max_entries()) }
+            .with_context(|| format!("mapping the BPF map {name}"))?;
+        Ok(Self { map, ring })
+    }
+
+    /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
+    pub fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
+        self.ring.drain(handle)
+    }
+
+    /// A descriptor that is readable when a record has come since the last one was read.
+    pub fn readiness(&self) -> io::Result<OwnedFd> {
+        self.map.fd().as_fd().try_clone_to_owned()
     }
 }
 
@@ -234,7 +346,8 @@ mod tests {
         }
 
         fn ring(&self) -> Ring {
-            Ring::map(&self.file, u32::try_from(SIZE).unwrap()).unwrap()
+            // SAFETY: the file is laid out like a ring, and keeps its length.
+            unsafe { Ring::map(&self.file, u32::try_from(SIZE).unwrap()) }.unwrap()
         }
     }
 
@@ -243,7 +356,8 @@ mod tests {
         ring.drain(|record| {
             records.push(record.to_vec());
             true
-        });
+        })
+        .unwrap();
         records
     }
 
@@ -282,7 +396,7 @@ mod tests {
         for data in [b"a", b"b"] {
             writer.submit(data);
         }
-        assert_eq!(ring.drain(|_| false), 1);
+        assert_eq!(ring.drain(|_| false), Ok(1));
         assert_eq!(writer.read_up_to(), 16);
         assert_eq!(drained(&mut ring), [b"b"]);
     }
@@ -298,7 +412,8 @@ mod tests {
         ring.drain(|_| {
             published.push(writer.read_up_to());
             true
-        });
+        })
+        .unwrap();
         published.dedup();
         assert_eq!(published, (0..16).map(|part| part * SIZE / 16).collect::<Vec<_>>());
     }
@@ -308,6 +423,53 @@ mod tests {
         let mut writer = Writer::new(SIZE - 8);
         writer.submit(b"crosses the end");
         assert_eq!(drained(&mut writer.ring()), [b"crosses the end"]);
+    }
+
+    #[test]
+    fn a_record_longer_than_what_was_written_is_an_error() {
+        for len in [8, 16, SIZE, (DISCARDED - 1) as usize] {
+            for marks in [0, DISCARDED] {
+                let mut writer = Writer::new(0);
+                let mut ring = writer.ring();
+                let at = writer.reserve(b"");
+                writer.header(at, len, marks);
+                let error = ring.drain(|_| panic!("{len} bytes were handled")).unwrap_err();
+                assert_eq!(error, Corrupt::Length { len, unread: HEADER });
+            }
+        }
+    }
+
+    #[test]
+    fn writers_that_overtake_the_reader_are_an_error() {
+        let mut writer = Writer::new(0);
+        let mut ring = writer.ring();
+        writer.position = SIZE + 8;
+        writer.publish();
+        let error = ring.drain(|_| true).unwrap_err();
+        assert_eq!(error, Corrupt::Overtaken { unread: SIZE + 8, size: SIZE });
+    }
+
+    #[test]
+    fn a_position_that_another_process_has_changed_is_an_error() {
+        let mut writer = Writer::new(0);
+        let mut ring = writer.ring();
+        writer.submit(b"one");
+        assert_eq!(drained(&mut ring), [b"one"]);
+        writer.file.write_all_at(&8_usize.to_ne_bytes(), 0).unwrap();
+        assert_eq!(ring.drain(|_| true), Err(Corrupt::Position { published: 16, found: 8 }));
+    }
+
+    #[test]
+    fn a_record_that_is_overwritten_meanwhile_does_not_change_for_its_reader() {
+        let mut writer = Writer::new(0);
+        let mut ring = writer.ring();
+        writer.submit(b"before");
+        ring.drain(|record| {
+            writer.write_at(HEADER, b"after!");
+            assert_eq!(record, b"before");
+            true
+        })
+        .unwrap();
     }
 
     proptest! {

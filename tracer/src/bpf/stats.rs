@@ -29,6 +29,8 @@ pub struct LifecycleCounters {
     pub slots_full: u64,
     /// Runtimes that are not believed and were not followed, to keep room for the host's.
     pub crowded: u64,
+    /// Runtimes in user namespaces that were not followed, since users' runtimes are not trusted.
+    pub user_namespace: u64,
     /// Runs of what follows processes that the kernel left out.
     pub skipped: u64,
 }
@@ -36,12 +38,13 @@ pub struct LifecycleCounters {
 impl LifecycleCounters {
     /// By reason.
     #[must_use]
-    pub const fn by_reason(&self) -> [(&'static str, u64); 5] {
+    pub const fn by_reason(&self) -> [(&'static str, u64); 6] {
         [
             ("lifecycle-full", self.full),
             ("process-map-full", self.processes_full),
             ("slots-full", self.slots_full),
             ("lifecycle-crowded", self.crowded),
+            ("user-namespace", self.user_namespace),
             ("program-skipped", self.skipped),
         ]
     }
@@ -97,6 +100,7 @@ impl Counters {
             sum.lost_processes_full += stats.lost_processes_full;
             sum.lost_slots_full += stats.lost_slots_full;
             sum.lost_crowded += stats.lost_crowded;
+            sum.lost_user_namespace += stats.lost_user_namespace;
         }
         self.events.seen += sum.seen;
         self.events.filtered += sum.filtered;
@@ -106,6 +110,7 @@ impl Counters {
         self.lifecycle.processes_full += sum.lost_processes_full;
         self.lifecycle.slots_full += sum.lost_slots_full;
         self.lifecycle.crowded += sum.lost_crowded;
+        self.lifecycle.user_namespace += sum.lost_user_namespace;
         if is_hook {
             self.events.seen += skipped;
             self.events.skipped += skipped;
@@ -173,12 +178,19 @@ mod tests {
             lost_processes_full: 5,
             lost_slots_full: 6,
             lost_crowded: 7,
+            lost_user_namespace: 8,
         };
         let mut counters = Counters::default();
         counters.add(Program::OpenExit, true, [one, one].iter(), 1);
         assert_eq!(counters.events, HookCounters { seen: 21, filtered: 6, buffer_full: 4, skipped: 3 });
-        let lifecycle =
-            LifecycleCounters { full: 8, processes_full: 10, slots_full: 12, crowded: 14, skipped: 0 };
+        let lifecycle = LifecycleCounters {
+            full: 8,
+            processes_full: 10,
+            slots_full: 12,
+            crowded: 14,
+            user_namespace: 16,
+            skipped: 0,
+        };
         assert_eq!(counters.lifecycle, lifecycle);
     }
 }

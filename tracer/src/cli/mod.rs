@@ -8,12 +8,13 @@ pub(crate) mod generate;
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
     agent,
     error::{Unsupported, Usage},
     list,
+    log_limit::{self, Limited},
     runtime::helper,
     stderr, trace,
 };
@@ -45,6 +46,7 @@ pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
         say(&format!("{error:#}"));
         ExitCode::from(exit_code(&error))
     });
+    log_limit::finish();
     stderr::finish();
     code
 }
@@ -98,12 +100,11 @@ pub(crate) fn start_log(log: LogArgs) {
         (false, _) => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| stderr::Log)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .log_internal_errors(false)
-        .without_time()
-        .init();
+        .without_time();
+    tracing_subscriber::registry().with(lines).with(Limited).with(filter).init();
 }

@@ -4,10 +4,11 @@ mod container;
 mod labels;
 mod registry;
 mod selection;
+mod shares;
 mod state;
 
 pub use container::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown};
 pub use labels::LabelSelector;
 pub use registry::{Attribution, ContainerName, First, Gaps, Known, Listed, Lookup, Registry};
 pub use selection::{Choice, Pattern, Selection};
-pub use state::RegistryMaps;
+pub use state::{FreeSlots, RegistryMaps};

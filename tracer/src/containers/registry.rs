@@ -178,20 +178,7 @@ impl Registry {
 
     /// A runtime was started, in the container `outer` or on the host: its container will be known soon.
     pub fn announce(&self, key: ContainerKey, outer: ContainerKey, name: Option<ContainerName>) {
-        let mut state = self.lock();
-        // The same invocation: a wrapper has executed the runtime.
-        if let Some(entry) = state.entries.get_mut(&key) {
-            if name.is_some() {
-                entry.name = name;
-            }
-            return;
-        }
-        let charged = state.charge(outer);
-        let entry = Entry { name, attribution: None, first: None, root: None, charged, inner: 0, verdict: 0 };
-        state.entries.insert(key, entry);
-        if state.entries.get(&charged).is_some_and(|share| share.verdict & CLOSED != 0) {
-            state.mark(key, CLOSED, true);
-        }
+        self.lock().enter(key, outer, name);
     }
 
     /// The name of a container that was announced without.
@@ -201,12 +188,13 @@ impl Registry {
         }
     }
 
-    /// The living container with this name; its labels may be missing yet.
+    /// The living container with this name; its labels may be missing yet. A later claim to the name does not take it over:
+    /// of several the first counts that has begun.
     #[must_use]
     pub fn find(&self, name: &ContainerName) -> Option<Arc<Attribution>> {
         let state = self.lock();
-        let named = state.entries.values().find(|entry| entry.name.as_ref() == Some(name))?;
-        named.attribution.clone()
+        let named = state.entries.values().filter(|entry| entry.name.as_ref() == Some(name));
+        named.min_by_key(|entry| (entry.first.is_none(), entry.number))?.attribution.clone()
     }
 
     /// The living container with this name but another state directory: that of one which ran already may be known
@@ -263,7 +251,7 @@ impl Registry {
         }
         state.mark(key, REJECTED, rejected);
         state.mark(key, IN_PROCESS, in_process);
-        if state.entries.get(&container).is_some_and(|entry| entry.verdict & CLOSED != 0) {
+        if state.is_closed(container) {
             state.mark(key, CLOSED, true);
         }
     }
@@ -423,11 +411,11 @@ impl Registry {
     }
 
     /// A key for a container that runs already, whose runtime was started in this mount namespace; None when no slot is
-    /// free. It does not end before it is [`Self::entered`].
+    /// free, or none that an untrusted runtime may have. It does not end before it is [`Self::entered`].
     #[must_use]
-    pub fn take_slot(&self, runtime_mntns: u32) -> Option<ContainerKey> {
+    pub fn take_slot(&self, runtime_mntns: u32, is_trusted: bool) -> Option<ContainerKey> {
         let mut state = self.lock();
-        match state.take_slot(runtime_mntns) {
+        match state.take_slot(runtime_mntns, is_trusted) {
             Ok(key) => {
                 state.adopted.insert(key);
                 state.entering.insert(key);
@@ -629,7 +617,7 @@ impl Registry {
             if let Some(last) = state.given_back.get_mut(key.slot() as usize) {
                 *last = key.generation();
             }
-            if let Err(error) = state.maps.free_slots.push(&key.slot(), 0) {
+            if let Err(error) = state.maps.free_slots.give_back(key.slot()) {
                 warn!("giving back slot {}: {error}", key.slot());
             }
         }

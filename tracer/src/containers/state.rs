@@ -11,14 +11,11 @@ use tracer_common::container::{
 };
 use tracing::{debug, warn};
 
-use super::{Attribution, Container, ContainerName, First};
+use super::{
+    Attribution, Container, ContainerName, First,
+    shares::{Change, Shares},
+};
 use crate::runtime::{Root, processes::start_ticks};
-
-/// Runtimes within a container that are followed at a time, those included whose slots are still to be given back:
-/// whoever calls programs `runc` must not use up the slots of all.
-const INNER_MAX: usize = 256;
-/// Likewise, within a container whose runtimes name containers of their own: a whole node of kind.
-const INNER_MAX_OF_NODE: usize = 8192;
 
 pub(super) struct State {
     pub(super) entries: HashMap<ContainerKey, Entry>,
@@ -43,6 +40,9 @@ pub(super) struct State {
     waiting: HashMap<ContainerKey, Vec<(u32, u64)>>,
     /// What was entered as evidence for each of the containers that ran already.
     evidence: HashMap<ContainerKey, Vec<Evidence>>,
+    shares: Shares,
+    /// How many entries there have been.
+    entered: u64,
 }
 
 /// The maps through which the registry and the programs tell each other of containers.
@@ -50,7 +50,7 @@ pub struct RegistryMaps {
     /// What is decided about containers, by slot.
     pub verdicts: Array<MapData, Verdict>,
     /// Slots for further containers.
-    pub free_slots: Queue<MapData, u32>,
+    pub free_slots: FreeSlots,
     /// What the programs keep of containers, by slot.
     pub slots: Array<MapData, Slot>,
     /// Processes of containers that ran already, by process id.
@@ -61,6 +61,38 @@ pub struct RegistryMaps {
     pub processes: KernelMap<MapData, u32, Process>,
     /// Namespaces and cgroups by which the programs recognise processes of containers that ran already.
     pub evidence: KernelMap<MapData, Evidence, Suspect>,
+}
+
+/// The slots that no container uses.
+pub struct FreeSlots {
+    /// Those that are kept for trusted runtimes: the first of all.
+    pub kept: Queue<MapData, u32>,
+    /// The others.
+    pub shared: Queue<MapData, u32>,
+}
+
+impl FreeSlots {
+    /// How many slots there are, free or not.
+    pub fn capacity(&self) -> u32 {
+        self.kept.capacity() + self.shared.capacity()
+    }
+
+    /// Makes all of them free.
+    pub fn fill(&mut self) -> Result<(), MapError> {
+        (0..self.capacity()).try_for_each(|slot| self.give_back(slot))
+    }
+
+    /// One of them, for what a trusted runtime brings about or another one.
+    fn take(&mut self, is_trusted: bool) -> Result<u32, MapError> {
+        let kept = is_trusted.then(|| self.kept.pop(0).ok()).flatten();
+        kept.map_or_else(|| self.shared.pop(0), Ok)
+    }
+
+    /// Makes one free again.
+    pub(super) fn give_back(&mut self, slot: u32) -> Result<(), MapError> {
+        let queue = if slot < self.kept.capacity() { &mut self.kept } else { &mut self.shared };
+        queue.push(&slot, 0)
+    }
 }
 
 #[derive(Debug)]
@@ -75,8 +107,8 @@ pub(super) struct Entry {
     pub(super) root: Option<Arc<Root>>,
     /// Whose share of slots it uses; [`ContainerKey::HOST`] for none's.
     pub(super) charged: ContainerKey,
-    /// Slots used of its own share.
-    pub(super) inner: usize,
+    /// How many were entered before.
+    pub(super) number: u64,
     /// What the programs are told.
     pub(super) verdict: u32,
 }
@@ -96,11 +128,17 @@ impl State {
             unannounced: HashSet::new(),
             waiting: HashMap::new(),
             evidence: HashMap::new(),
+            shares: Shares::default(),
+            entered: 0,
         }
     }
 
-    pub(super) fn take_slot(&mut self, runtime_mntns: u32) -> Result<ContainerKey, MapError> {
-        let index = self.maps.free_slots.pop(0)?;
+    pub(super) fn take_slot(
+        &mut self,
+        runtime_mntns: u32,
+        is_trusted: bool,
+    ) -> Result<ContainerKey, MapError> {
+        let index = self.maps.free_slots.take(is_trusted)?;
         let generation = self.maps.slots.get(&index, 0)?.generation + 1;
         let slot = Slot {
             generation,
@@ -211,28 +249,62 @@ impl State {
         }
     }
 
-    /// Charges one more runtime in the container `outer` to the share of whom it belongs to: what joined a container has
-    /// none of its own, unless the container has ended before.
-    pub(super) fn charge(&mut self, outer: ContainerKey) -> ContainerKey {
-        let Some(entry) = self.entries.get(&outer) else { return ContainerKey::HOST };
+    /// Enters a key that a runtime in the container `outer` has been given, or one on the host.
+    pub(super) fn enter(&mut self, key: ContainerKey, outer: ContainerKey, name: Option<ContainerName>) {
+        // The same invocation: a wrapper has executed the runtime.
+        if let Some(entry) = self.entries.get_mut(&key) {
+            if name.is_some() {
+                entry.name = name;
+            }
+            return;
+        }
+        let charged = self.payer(outer);
+        let entry = Entry {
+            name,
+            attribution: None,
+            first: None,
+            root: None,
+            charged,
+            number: self.entered,
+            verdict: 0,
+        };
+        self.entered += 1;
+        self.entries.insert(key, entry);
+        let payer = self.entries.get(&charged).and_then(|payer| payer.attribution.as_ref());
+        let is_node = payer.is_some_and(|payer| payer.container.may_name_others());
+        if self.shares.charge(charged, is_node) == Change::Closed {
+            warn!("too many runtimes within one container: further ones are attributed to the container");
+            self.close(charged, true);
+        }
+        if self.shares.is_closed(charged) {
+            self.mark(key, CLOSED, true);
+        }
+    }
+
+    /// Whose share the runtimes of a container use: what joined a container, or runs within one that may name no others, has
+    /// none of its own. The share of a container that has ended goes on, as long as something uses it.
+    fn payer(&self, outer: ContainerKey) -> ContainerKey {
+        let Some(entry) = self.entries.get(&outer) else { return outer };
         if entry.attribution.as_ref().is_some_and(|known| known.host) {
             return ContainerKey::HOST;
         }
-        let own = entry.attribution.as_ref().filter(|known| known.container.inner.is_none());
-        let own = own.map(|known| known.key).filter(|key| self.entries.contains_key(key));
-        let payer = match own {
-            Some(key) => key,
+        match entry.attribution.as_ref().filter(|known| known.container.inner.is_none()) {
+            Some(own) => own.key,
             None if entry.charged == ContainerKey::HOST => outer,
             None => entry.charged,
-        };
-        if let Some(share) = self.entries.get_mut(&payer) {
-            share.inner += 1;
-            if share.inner > share.inner_max() && share.verdict & CLOSED == 0 {
-                warn!("too many runtimes within one container: those that follow pass for what runs in it");
-                self.close(payer, true);
-            }
         }
-        payer
+    }
+
+    /// Gives a slot of a share back.
+    fn release(&mut self, payer: ContainerKey) {
+        if self.shares.release(payer) == Change::Opened {
+            self.close(payer, false);
+        }
+    }
+
+    /// Whether no further runtime within a container is followed.
+    pub(super) fn is_closed(&self, container: ContainerKey) -> bool {
+        self.shares.is_closed(container)
     }
 
     /// Has the programs leave out, or follow again, what is executed as a runtime in a container and those within it.
@@ -250,12 +322,7 @@ impl State {
     pub(super) fn remove(&mut self, key: ContainerKey) {
         self.waiting.remove(&key);
         let Some(removed) = self.entries.remove(&key) else { return };
-        if let Some(share) = self.entries.get_mut(&removed.charged) {
-            share.inner -= 1;
-            if share.verdict & CLOSED != 0 && share.inner <= share.inner_max() / 2 {
-                self.close(removed.charged, false);
-            }
-        }
+        self.release(removed.charged);
         if let Some(sandbox) = removed.sandbox()
             && !self.entries.values().any(|entry| entry.sandbox().as_ref() == Some(&sandbox))
         {
@@ -277,11 +344,6 @@ impl State {
 }
 
 impl Entry {
-    fn inner_max(&self) -> usize {
-        let is_node = self.attribution.as_ref().is_some_and(|known| known.container.may_name_others());
-        if is_node { INNER_MAX_OF_NODE } else { INNER_MAX }
-    }
-
     pub(super) fn sandbox(&self) -> Option<Sandbox> {
         Sandbox::of(&self.attribution.as_ref()?.container)
     }

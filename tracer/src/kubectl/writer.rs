@@ -12,6 +12,7 @@ use tracing::warn;
 use super::reading::{Batch, Item};
 use crate::{
     clock::WallClock,
+    log_limit::REPORTS,
     read::Listed,
     render::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row, line},
     stdout,
@@ -131,7 +132,7 @@ impl Writer {
         };
         if !matches!(result, Ok(true)) {
             let (hook, reason) = (line(&lost.hook), line(&lost.reason));
-            warn!("node {}: lost {} of {hook}: {reason}", line(node), lost.count);
+            warn!(target: REPORTS, "node {}: lost {} of {hook}: {reason}", line(node), lost.count);
         }
     }
 

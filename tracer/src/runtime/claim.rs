@@ -2,10 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use tracer_common::{
@@ -122,13 +119,19 @@ impl Claim {
         self.held = self.process();
         if matches!(self.command_line(None), Ok(line) if line.command == Command::Init) {
             let (parent, readers) = (Arc::clone(&self.parent), Arc::clone(readers));
-            let (guest, ppid) = (Guest::Container(self.key), self.ppid);
+            let (guest, ppid) = (self.guest(), self.ppid);
             let (runtime, trust) = (self.runtime.clone(), self.trust);
             readers.handle().clone().spawn(async move {
                 let look = move || parent.get_or_init(|| parent_request(ppid, &runtime, trust)).is_some();
                 readers.guest(guest, look).await;
             });
         }
+    }
+
+    /// Whose reading it is to look at what its parent was asked for: the container's that it runs in, however many runtimes
+    /// that executes.
+    const fn guest(&self) -> Guest {
+        Guest::Container(self.outer)
     }
 
     fn process(&self) -> Option<RuntimeProcess> {
@@ -186,19 +189,12 @@ impl Claim {
         Nested { id, runtime: self.runtime.clone() }
     }
 
-    /// Its container, which it is not believed about: not even the id, which might be another's. Says so, a few times
-    /// only, since whoever may execute what is called like a runtime can make this happen. None for what brings no
+    /// Its container, which it is not believed about: not even the id, which might be another's. None for what brings no
     /// process into any container.
     pub fn disbelieved(&self) -> Option<Stray> {
-        const WARNINGS: u32 = 20;
-        static WARNED: AtomicU32 = AtomicU32::new(0);
         let what = what(&self.command_line(None))?;
         let (runtime, why) = (&self.runtime, distrust(self.trust));
-        if WARNED.fetch_add(1, Ordering::Relaxed) < WARNINGS {
-            warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
-        } else {
-            debug!("{runtime} claims to start {what} and is not believed, since {why}");
-        }
+        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
         let roots_cgroup = self.is_roots();
         Some(Stray { runtime: runtime.clone(), why: Unknown::Untrusted, roots_cgroup, pod_known: true })
     }
@@ -239,9 +235,12 @@ impl Stray {
 /// What the parent of a runtime was asked for, if that is a runtime at work which is believed as much.
 fn parent_request(pid: u32, runtime: &str, trust: u32) -> Option<Request> {
     let parent = RuntimeProcess::open(pid, processes::start_ticks(pid)?).ok()?;
+    // First, since its command line is in its memory, which an untrusted process may make hang.
+    if parent.trust().ok()? & trust != trust {
+        return None;
+    }
     let line = parse(&parent.cmdline().ok()?, false, runtime).ok()?;
-    let trusted = parent.trust().is_ok_and(|parents| parents & trust == trust);
-    (trusted && !matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
+    (!matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
 }
 
 /// What the command line of a process with this comm says.
@@ -281,7 +280,7 @@ fn what(line: &Result<CommandLine, String>) -> Option<String> {
 /// What speaks against a runtime.
 fn distrust(trust: u32) -> String {
     let reasons = [
-        (TRUST_ROOT, "it does not run as root"),
+        (TRUST_ROOT, "it was not started by root or does not run as root"),
         (TRUST_USER_NS, "it runs in a user namespace"),
         (TRUST_PID_NS, "it runs in a pid namespace"),
         (TRUST_ROOT_DIR, "its root directory is not the host's"),
@@ -303,26 +302,35 @@ mod tests {
         assert_eq!(strip(b""), b"");
     }
 
+    fn claim(args: &str, key: ContainerKey, outer: ContainerKey) -> Claim {
+        Claim {
+            key,
+            outer,
+            runtime: "runc".to_owned(),
+            trust: 0,
+            pid: 0,
+            start_ticks: 0,
+            ppid: 0,
+            args: args.as_bytes().to_owned(),
+            whole: true,
+            held: None,
+            parent: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn all_claims_of_a_container_are_one_guests() {
+        let outer = ContainerKey::new(1, 1);
+        let guest = |slot| claim("runc\0init\0", ContainerKey::new(slot, 1), outer).guest();
+        assert_eq!(guest(2), Guest::Container(outer));
+        assert_eq!(guest(2), guest(3));
+    }
+
     #[test]
     fn an_id_that_no_runtime_would_take_is_none() {
         let claimed = |id: String| {
-            let args = format!("runc\0run\0{id}\0").into_bytes();
-            let (key, runtime) = (ContainerKey::HOST, "runc".to_owned());
-            let claim = Claim {
-                key,
-                outer: key,
-                runtime,
-                trust: 0,
-                pid: 0,
-                start_ticks: 0,
-                ppid: 0,
-                args,
-                whole: true,
-                again: false,
-                held: None,
-                parent: Arc::default(),
-            };
-            claim.nested().id
+            let key = ContainerKey::HOST;
+            claim(&format!("runc\0run\0{id}\0"), key, key).nested().id
         };
         assert_eq!(claimed("x".repeat(64)), "x".repeat(64));
         assert_eq!(claimed("x".repeat(4096)), "");
@@ -333,6 +341,6 @@ mod tests {
         assert_eq!(distrust(TRUSTED), "");
         let all = distrust(0);
         assert_eq!(all.split(", ").count(), 4, "{all}");
-        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it does not run as root");
+        assert_eq!(distrust(TRUSTED & !TRUST_ROOT), "it was not started by root or does not run as root");
     }
 }

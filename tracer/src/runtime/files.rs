@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Dir, FileType, Mode, OFlags, ResolveFlags},
+    fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstatfs},
     io::Errno,
 };
 
@@ -19,6 +19,42 @@ pub const SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 /// The user whom files may belong to in any case.
 pub const ROOT: u32 = 0;
+
+/// How paths are resolved: no link leads above the root, and none of those in /proc that lead to what is open elsewhere is
+/// followed at all.
+const RESOLVE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// File systems without storage, by their magic numbers (include/uapi/linux/magic.h; fs/fuse/control.c, fs/nfsd/nfsctl.c).
+///
+/// The owner of a file there says who may ask the kernel, not who has written what it holds: `/proc/PID/environ` of a
+/// process that may not be dumped is root's, and has what a user has put into it. These are listed, rather than the others,
+/// since bundles are on whatever stores files: new file systems of that kind come every year, and out of the tree.
+const PSEUDO_FILE_SYSTEMS: [(u32, &str); 24] = [
+    (0x9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x0027_e0eb, "cgroup"),
+    (0x6367_7270, "cgroup2"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+    (0x6265_6570, "configfs"),
+    (0xcafe_4a11, "bpf"),
+    (0x6165_676c, "pstore"),
+    (0xde5e_81e4, "efivarfs"),
+    (0xf97c_ff8c, "selinuxfs"),
+    (0x4341_5d53, "smackfs"),
+    (0x5a3c_69f0, "aafs"),
+    (0x1cd1, "devpts"),
+    (0x1980_0202, "mqueue"),
+    (0x6e73_6673, "nsfs"),
+    (0x5049_5045, "pipefs"),
+    (0x534f_434b, "sockfs"),
+    (0x0904_1934, "anon_inodefs"),
+    (0x4249_4e4d, "binfmt_misc"),
+    (0x0765_5821, "resctrl"),
+    (0x6573_5543, "fusectl"),
+    (0x6e66_7364, "nfsd"),
+];
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +71,9 @@ pub enum FileError {
     /// Somebody else than root, or than the runtime's user, may have written it.
     #[error("it belongs to user {0}, neither to root nor to the runtime's user")]
     Foreign(u32),
+    /// The kernel makes up what it holds, from what processes have told it.
+    #[error("it is on a file system of the kernel's own ({0}), whose files hold what processes have set")]
+    Pseudo(&'static str),
     /// It is larger than [`SIZE_MAX`].
     #[error("it has {0} bytes, more than the {SIZE_MAX} that are read")]
     TooLarge(u64),
@@ -72,10 +111,12 @@ pub fn read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Result<Vec<u8>
 /// [`read_below`], in this process.
 pub fn open_and_read(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Vec<u8>, FileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file =
-        rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(|errno| {
-            if errno == Errno::LOOP { FileError::Symlink } else { FileError::Io(errno.into()) }
-        })?;
+    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), RESOLVE).map_err(|errno| {
+        if errno == Errno::LOOP { FileError::Symlink } else { FileError::Io(errno.into()) }
+    })?;
+    if let Some(name) = pseudo_file_system(file.as_fd())? {
+        return Err(FileError::Pseudo(name));
+    }
     let stat = rustix::fs::fstat(file.as_fd()).map_err(std::io::Error::from)?;
     if let Some(kind) = special_kind(FileType::from_raw_mode(stat.st_mode)) {
         return Err(FileError::NotRegular(kind));
@@ -98,7 +139,7 @@ pub fn open_and_read(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Ve
 pub fn open_and_list(root: BorrowedFd<'_>, path: &Path) -> Vec<u8> {
     const NAMES_MAX: usize = 65_536;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) else {
+    let Ok(directory) = rustix::fs::openat2(root, path, flags, Mode::empty(), RESOLVE) else {
         return Vec::new();
     };
     let Ok(entries) = Dir::new(directory) else { return Vec::new() };
@@ -113,7 +154,7 @@ pub fn open_and_list(root: BorrowedFd<'_>, path: &Path) -> Vec<u8> {
 /// [`has_below`], in this process.
 pub fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileError> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), RESOLVE) {
         Ok(_) => Ok(Vec::new()),
         Err(errno) => Err(FileError::Io(errno.into())),
     }
@@ -128,6 +169,14 @@ pub fn open_and_read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Resul
     let mut bytes = Vec::new();
     std::fs::File::from(file).take(OF_PROCESS_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The name of the file system that a file is on, if that stores nothing.
+fn pseudo_file_system(file: BorrowedFd<'_>) -> std::io::Result<Option<&'static str>> {
+    // A magic number has 32 bits, whatever the width and sign of the field.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only those bits count")]
+    let magic = fstatfs(file)?.f_type as u32;
+    Ok(PSEUDO_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name))
 }
 
 fn special_kind(file_type: FileType) -> Option<&'static str> {
@@ -194,6 +243,34 @@ mod tests {
         let read = |owner| read_below(root.as_fd(), Path::new("file"), owner);
         assert!(matches!(read(ROOT), Err(FileError::Foreign(1234))));
         assert_eq!(read(1234).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_the_kernel_makes_up_is_refused_whoever_owns_it() {
+        let root = fs::File::open("/").unwrap();
+        let read = |path: &str| read_below(root.as_fd(), Path::new(path), ROOT);
+        for (path, name) in
+            [("/proc/version", "proc"), ("/proc/1/status", "proc"), ("/sys/kernel/uevent_seqnum", "sysfs")]
+        {
+            let result = read(path);
+            assert!(matches!(&result, Err(FileError::Pseudo(is)) if *is == name), "{path}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn links_of_proc_to_what_is_open_elsewhere_are_not_followed() {
+        let scratch = Scratch::new("magic");
+        fs::write(scratch.0.join("file"), "x").unwrap();
+        let file = fs::File::open(scratch.0.join("file")).unwrap();
+        let root = fs::File::open("/").unwrap();
+        let process = std::process::id();
+        let owner = rustix::process::geteuid().as_raw();
+        for path in [
+            format!("/proc/{process}/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)),
+            format!("/proc/{process}/cwd/file"),
+        ] {
+            assert!(read_below(root.as_fd(), Path::new(&path), owner).is_err(), "{path}");
+        }
     }
 
     #[test]

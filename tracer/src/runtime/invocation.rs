@@ -15,7 +15,7 @@ use super::{
     bundle::{self, Bundle},
     claim::Claim,
     cmdline::{Command, CommandLine},
-    files,
+    files, helper,
     place::Running,
     process::{Root, RuntimeProcess},
     processes,
@@ -264,7 +264,7 @@ impl Invocation {
             kind: ContainerType::Container,
             outer: self.outer.as_ref().map(|outer| outer.shown.clone()),
             isolation: Isolation::of_runtime(&self.runtime),
-            ..Container::unknown(Unknown::Unreadable)
+            ..Container::unknown(if helper::is_overdue() { Unknown::Late } else { Unknown::Unreadable })
         }
     }
 
@@ -306,10 +306,30 @@ pub fn learn_at(
         return;
     };
     let (guest, readers) = (Guest::Container(outer.key), Arc::clone(readers));
-    readers
-        .handle()
-        .clone()
-        .spawn(async move { readers.guest(guest, move || resolve(&invocation, stage, &registry)).await });
+    let late =
+        Late { key: invocation.key(), outer: Some(outer.shown.clone()), registry: Arc::clone(&registry) };
+    readers.handle().clone().spawn(async move {
+        let read = move || resolve(&invocation, stage, &registry);
+        late.unless(readers.guest(guest, read).await);
+    });
+}
+
+/// A container that nothing becomes known of in time.
+struct Late {
+    key: ContainerKey,
+    /// The container that it is in.
+    outer: Option<Nested>,
+    registry: Arc<Registry>,
+}
+
+impl Late {
+    /// Says so, unless it has been found out.
+    fn unless(self, found: Option<()>) {
+        if found.is_none() && self.registry.resolved(self.key).is_none() {
+            let container = Container { outer: self.outer, ..Container::unknown(Unknown::Late) };
+            self.registry.resolve(self.key, container);
+        }
+    }
 }
 
 /// Finds the container, and lets the registry know.
@@ -355,13 +375,15 @@ pub fn learn_inner(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Rea
             None => registry.resolve(claim.key, around.container.with_inner(claim.nested())),
             Some(outer) => {
                 let guest = Guest::Container(outer.key);
+                let shown = Some(outer.shown.clone());
+                let late = Late { key: claim.key, outer: shown, registry: Arc::clone(&registry) };
                 let read = move || match claim_as_guest(&mut claim, Some(outer)) {
                     Ok(Some(invocation)) => resolve_named(&invocation, &registry),
                     // It brings nothing about, so what it does is the outer one's.
                     Ok(None) => registry.join(claim.key, &around),
                     Err(container) => registry.resolve(claim.key, *container),
                 };
-                readers.guest(guest, read).await;
+                late.unless(readers.guest(guest, read).await);
             }
         }
     });
@@ -372,12 +394,13 @@ pub fn learn_rootless(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<
     registry.announce(claim.key, ContainerKey::HOST, None);
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
+        let late = Late { key: claim.key, outer: None, registry: Arc::clone(&registry) };
         let read = move || match claim_as_guest(&mut claim, None) {
             Ok(Some(invocation)) => resolve_named(&invocation, &registry),
             Ok(None) => {}
             Err(container) => registry.resolve(claim.key, *container),
         };
-        readers.guest(Guest::Rootless, read).await;
+        late.unless(readers.guest(Guest::Rootless, read).await);
     });
 }
 

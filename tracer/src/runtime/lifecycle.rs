@@ -1,13 +1,8 @@
 //! Reading the ring buffer of lifecycle records, ahead of the events that they explain.
 
-use std::{
-    collections::HashMap,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-};
+use std::{collections::HashMap, os::fd::OwnedFd, sync::Arc};
 
 use anyhow::Context as _;
-use aya::maps::{MapData, RingBuf};
 use tracer_common::container::ContainerKey;
 use tracing::{debug, warn};
 
@@ -20,12 +15,17 @@ use super::{
     told::Told,
     unannounced,
 };
-use crate::containers::Registry;
+use crate::{
+    bpf::{Corrupt, MappedRing},
+    containers::Registry,
+};
 
 /// The reader of the ring. Whoever drains it does so for all: the registry is up to date afterwards.
 pub struct Lifecycle {
-    ring: RingBuf<MapData>,
+    ring: MappedRing,
     learner: Learner,
+    /// Why the ring could not be read any further.
+    failure: Option<Corrupt>,
 }
 
 /// All of it but the ring, which lends the records out.
@@ -56,14 +56,14 @@ struct Unsettled {
 impl Lifecycle {
     /// A reader that tells `registry` what it learns.
     pub fn new(
-        ring: RingBuf<MapData>,
+        ring: MappedRing,
         registry: Arc<Registry>,
         readers: Arc<Readers>,
         trust_rootless: bool,
     ) -> Self {
         let (strays, at_work, unsettled) = (HashMap::new(), HashMap::new(), Some(HashMap::new()));
         let learner = Learner { registry, readers, trust_rootless, strays, at_work, unsettled };
-        Self { ring, learner }
+        Self { ring, learner, failure: None }
     }
 
     /// The containers that ran already are found: who runs in one of them is known from now on.
@@ -76,7 +76,7 @@ impl Lifecycle {
 
     /// A descriptor that is readable when there is something to drain.
     pub fn readiness(&self) -> anyhow::Result<OwnedFd> {
-        self.ring.as_fd().try_clone_to_owned().context("duplicating the lifecycle ring's descriptor")
+        self.ring.readiness().context("duplicating the lifecycle ring's descriptor")
     }
 
     /// A container whose first process was not told of.
@@ -89,14 +89,24 @@ impl Lifecycle {
         self.learner.end(key, at);
     }
 
-    /// Handles every record that is there.
+    /// Handles every record that is there. Should the ring not be readable any further, [`Self::check`] says so.
     pub fn drain(&mut self) {
-        let Self { ring, learner } = self;
-        while let Some(bytes) = ring.next() {
-            if learner.handle(&bytes).is_none() {
+        let Self { ring, learner, failure } = self;
+        if failure.is_some() {
+            return;
+        }
+        let drained = ring.drain(|bytes| {
+            if learner.handle(bytes).is_none() {
                 warn!("a lifecycle record of {} bytes makes no sense", bytes.len());
             }
-        }
+            true
+        });
+        *failure = drained.err();
+    }
+
+    /// Fails if the ring could not be read any further.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.failure.map_or(Ok(()), |failure| Err(failure).context("reading the BPF map LIFECYCLE"))
     }
 }
 

@@ -133,7 +133,7 @@ impl RuntimeProcess {
         let host_root = host::root().and_then(|root| which(&root)).map_err(error)?;
         let own_pid_ns = rustix::fs::stat("/proc/self/ns/pid").map_err(|e| error(e.into()))?;
         let marks = [
-            (TRUST_ROOT, self.effective_uid()? == files::ROOT),
+            (TRUST_ROOT, is_root(self.user_ids()?) && !self.is_set_id().map_err(error)?),
             (TRUST_USER_NS, stat("ns/user")?.st_ino == INITIAL_USER_NS),
             (TRUST_PID_NS, stat("ns/pid")?.st_ino == own_pid_ns.st_ino),
             (TRUST_ROOT_DIR, which(&self.root.directory).map_err(error)? == host_root),
@@ -144,13 +144,25 @@ impl RuntimeProcess {
     /// Its effective user id, in `tracer`'s user namespace. Not the owner of its files in `/proc`, which is root
     /// for any process that has forbidden to be dumped.
     pub fn effective_uid(&self) -> Result<u32, ProcessError> {
-        let what = "reading its user id";
+        Ok(self.user_ids()?[1])
+    }
+
+    /// Its real, effective, saved and file-system user ids, in `tracer`'s user namespace.
+    fn user_ids(&self) -> Result<[u32; 4], ProcessError> {
+        let what = "reading its user ids";
         let status = self.read("status", what)?;
-        effective_uid_in(&String::from_utf8_lossy(&status)).ok_or_else(|| ProcessError::Io {
+        user_ids_in(&String::from_utf8_lossy(&status)).ok_or_else(|| ProcessError::Io {
             pid: self.pid,
             what,
             source: std::io::ErrorKind::InvalidData.into(),
         })
+    }
+
+    /// Whether its program is a set-user-id or set-group-id one. Such a program may have become root altogether since a
+    /// user has executed it with arguments of the user's choice; no runtime is one.
+    fn is_set_id(&self) -> std::io::Result<bool> {
+        let stat = rustix::fs::statx(&self.proc_dir, "exe", AtFlags::STATX_DONT_SYNC, StatxFlags::MODE)?;
+        Ok(Mode::from_raw_mode(stat.stx_mode.into()).intersects(Mode::SUID | Mode::SGID))
     }
 
     /// Whether there is a file, as it sees it.
@@ -183,9 +195,15 @@ impl RuntimeProcess {
 }
 
 /// From the line `Uid: REAL EFFECTIVE SAVED FILESYSTEM` (proc_pid_status(5)).
-fn effective_uid_in(status: &str) -> Option<u32> {
+fn user_ids_in(status: &str) -> Option<[u32; 4]> {
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
+    let ids: Vec<u32> = line.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
+    ids.try_into().ok()
+}
+
+/// Whether all of a process's user ids are root's. A set-uid program that a user has executed has the user's real id.
+fn is_root(ids: [u32; 4]) -> bool {
+    ids.iter().all(|id| *id == files::ROOT)
 }
 
 /// Which directory it is: device and inode number, as far as this kernel knows already. A file system that hangs is not
@@ -215,9 +233,21 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_uid_is_the_second() {
-        assert_eq!(effective_uid_in("Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\n"), Some(2));
-        assert_eq!(effective_uid_in("Name:\tUid:\n"), None);
+    fn status_names_all_four_user_ids() {
+        let status = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\n";
+        assert_eq!(user_ids_in(status), Some([1, 2, 3, 4]));
+        assert_eq!(user_ids_in("Name:\tUid:\n"), None);
+        assert_eq!(user_ids_in("Uid:\t0\t0\t0\n"), None);
+    }
+
+    #[test]
+    fn a_set_uid_program_of_a_user_is_not_root() {
+        // The real id stays the user's.
+        for ids in ["1000\t0\t0\t0", "0\t1000\t0\t1000", "0\t0\t1000\t0", "0\t0\t0\t1000"] {
+            let ids = user_ids_in(&format!("Uid:\t{ids}\n")).unwrap();
+            assert!(!is_root(ids), "{ids:?}");
+        }
+        assert!(is_root([0; 4]));
     }
 
     #[test]

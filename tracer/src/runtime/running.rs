@@ -164,8 +164,8 @@ impl<'a> Search<'a> {
     }
 
     /// A key for what nobody follows.
-    fn take_slot(&mut self, runtime_mntns: u32) -> Option<ContainerKey> {
-        let key = self.registry.take_slot(runtime_mntns);
+    fn take_slot(&mut self, runtime_mntns: u32, is_trusted: bool) -> Option<ContainerKey> {
+        let key = self.registry.take_slot(runtime_mntns, is_trusted);
         self.left_out |= key.is_none();
         key
     }
@@ -371,7 +371,7 @@ impl<'a> Search<'a> {
         let is_new = is_news(init)
             && !self.trees.iter().any(|tree| tree.init == init.pid)
             && start_ticks(init.pid) == Some(init.start_ticks);
-        let key = is_new.then(|| self.take_slot(0))??;
+        let key = is_new.then(|| self.take_slot(0, true))??;
         self.taken.push(key);
         Some((key, true))
     }
@@ -476,7 +476,7 @@ impl<'a> Search<'a> {
         let distrust = said.as_ref().err().copied();
         let key = match missing {
             Some(key) => key,
-            None => self.take_slot(u32::try_from(runtime.mntns).unwrap_or(0))?,
+            None => self.take_slot(u32::try_from(runtime.mntns).unwrap_or(0), distrust.is_none())?,
         };
         let invocation = said.ok().and_then(|(line, process)| {
             Invocation::new(key, runtime.comm.clone(), Some(process), files::ROOT, outer, line)
@@ -541,7 +541,12 @@ impl<'a> Search<'a> {
         let needed = if outer.is_none() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
         let look = move || {
             let process = RuntimeProcess::open(pid, start_ticks).ok()?;
-            if process.trust().ok()? & needed != needed {
+            let trust = process.trust().ok()?;
+            // In a user namespace anybody may have as many processes as a user may.
+            if trust & TRUST_USER_NS == 0 {
+                return None;
+            }
+            if trust & needed != needed {
                 return Some(Err(Unknown::Untrusted));
             }
             let line = claim::parse(&process.cmdline().ok()?, false, &comm).ok()?;

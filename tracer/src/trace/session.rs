@@ -15,6 +15,7 @@ use super::{
 use crate::{
     bpf::{self, Counters, EventFilter, Hook, ProgramCounters, features},
     cli::say,
+    log_limit,
     observe::{self, End, Limits, Observer, Scope, local_runtime, lock, spawn},
     privileges,
     render::EventRenderer,
@@ -82,6 +83,7 @@ impl Session {
             filter: &config.filter,
             hook: config.hook,
             runtimes: &runtimes,
+            trust_rootless: config.scope.trust_rootless,
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
@@ -124,6 +126,7 @@ impl Session {
                 // Of a stream that has failed, `finish` says how.
                 Ok(Stop::MaxEvents | Stop::Closed) | Err(_) => {}
             },
+            error = self.observer.failed() => result = Err(error),
         }
         result.and(self.finish().await)
     }
@@ -147,6 +150,7 @@ impl Session {
         if !missed.is_empty() {
             say(&format!("missed of containers: {}", missed.join(" ")));
         }
+        log_limit::finish();
         say(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
         result
     }
@@ -157,7 +161,9 @@ impl Session {
         let tally = Arc::clone(&self.tally);
         let handled = || tally.emitted() + tally.filtered() + tally.lost();
         match stdout::finished(&mut self.finished, handled).await {
-            Some(Ok(result)) => (result, false),
+            Some(Ok(Ok(()))) => (Ok(()), false),
+            // What it did not come to is lost.
+            Some(Ok(Err(error))) => (Err(error), true),
             Some(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a word")), true),
             None => (Ok(()), true),
         }
@@ -168,7 +174,7 @@ impl Session {
         for ProgramCounters { program, stats, skipped } in &counters.programs {
             debug!(
                 "{}: seen {} filtered {} buffer-full {} no-scratch {} program-skipped {skipped} lifecycle-full {} \
-                 process-map-full {} slots-full {} lifecycle-crowded {}",
+                 process-map-full {} slots-full {} lifecycle-crowded {} user-namespace {}",
                 program.name(),
                 stats.seen,
                 stats.filtered,
@@ -178,6 +184,7 @@ impl Session {
                 stats.lost_processes_full,
                 stats.lost_slots_full,
                 stats.lost_crowded,
+                stats.lost_user_namespace,
             );
         }
         let lost = self.tally.lost_by_reason().map(|(reason, count)| format!(" {reason} {count}")).concat();

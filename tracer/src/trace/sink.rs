@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock::WallClock,
     containers::Container,
+    log_limit::REPORTS,
     render::{EventRenderer, Kept, Lost, Row},
 };
 
@@ -183,8 +184,10 @@ impl Sink {
         let now = self.clock.now();
         match self.renderer.lost(now, &self.node, lost, self.outlet.text()) {
             Ok(true) => {}
-            Ok(false) => warn!("lost {} of {}: {}", lost.count, lost.hook, lost.reason),
-            Err(error) => warn!("lost {} of {}: {} ({error})", lost.count, lost.hook, lost.reason),
+            Ok(false) => warn!(target: REPORTS, "lost {} of {}: {}", lost.count, lost.hook, lost.reason),
+            Err(error) => {
+                warn!(target: REPORTS, "lost {} of {}: {} ({error})", lost.count, lost.hook, lost.reason);
+            }
         }
     }
 

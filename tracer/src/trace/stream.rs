@@ -106,7 +106,7 @@ impl Stream {
             }
             let records = self.look()?;
             if waiter.found(records, &mut self.ring)? {
-                self.look()?;
+                waiter.found_again(self.look()?);
             }
         }
         self.look()?;
@@ -128,7 +128,7 @@ impl Stream {
                 router.handle(record);
                 left -= 1;
                 left > 0
-            });
+            })?;
             let drained = left > 0;
             router.settle(Instant::now());
             let over = router.forget(&ended, drained);
