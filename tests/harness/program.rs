@@ -21,6 +21,7 @@ pub const FREESTANDING_I386: &[&str] =
 
 /// What there is, as source, name and flags: for [`compile_all`].
 const ALL: &[(&str, &str, &[&str])] = &[
+    ("calls.c", "calls", STATIC),
     ("compat.c", "compat32", FREESTANDING_I386),
     ("compat.c", "compat64", FREESTANDING),
     ("dyn.c", "dyn", DYNAMIC),
@@ -31,6 +32,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("landlocked.c", "landlocked", STATIC),
     ("opens.c", "opens", STATIC),
     ("tree.c", "tree", STATIC),
+    ("uring.c", "uring", STATIC),
     ("wrapper.c", "wrapper", STATIC),
 ];
 

@@ -96,10 +96,13 @@ impl Observer {
         runtime: &Runtime,
     ) -> anyhow::Result<(Self, EventRing)> {
         let (mut bpf, maps) = Bpf::load(options)?;
-        if let Some(OpenHook { hook, instead_of }) = bpf.open_hook() {
+        if let Some(OpenHook { hook, instead_of, without_uring }) = bpf.open_hook() {
             info!("opens are hooked at {hook}");
             if let Some(reason) = instead_of {
                 info!("not at {reason}");
+            }
+            if let Some(reason) = without_uring {
+                info!("opens through io_uring are not traced: {reason}");
             }
         }
         log_programs(&mut bpf, runtime)?;

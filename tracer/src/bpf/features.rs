@@ -56,17 +56,20 @@ pub enum Outcome {
 #[must_use]
 pub fn check_all() -> Vec<Check> {
     let mut checks = check_prerequisites();
+    let mut without_uring = Some("the programs are not loaded".to_owned());
     // Only who may use BPF at all can find out more.
     if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
         checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
         checks.push(Check { name: "hooks", outcome: hooks() });
-        checks.push(Check { name: "opens", outcome: opens() });
+        let (outcome, reason) = opens();
+        checks.push(Check { name: "opens", outcome });
+        without_uring = reason;
     }
     checks.push(Check { name: "processes", outcome: processes() });
     checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
     checks.push(Check { name: "engines", outcome: engines() });
     checks.push(Check { name: "tracefs", outcome: tracefs() });
-    checks.push(Check { name: "io_uring", outcome: io_uring() });
+    checks.push(Check { name: "io_uring", outcome: io_uring(without_uring) });
     checks
 }
 
@@ -195,8 +198,8 @@ fn hooks() -> Outcome {
     }
 }
 
-/// Where opens would be hooked: found out by loading the programs, as tracing does.
-fn opens() -> Outcome {
+/// Where opens would be hooked, and why those of io_uring would not be: found out by loading the programs, as tracing does.
+fn opens() -> (Outcome, Option<String>) {
     let trial = Options {
         kind: Some(Kind::Open),
         buffer_size: 4096,
@@ -208,12 +211,23 @@ fn opens() -> Outcome {
         log: false,
     };
     match Bpf::load(&trial).map(|(bpf, _)| bpf.into_open_hook()) {
-        Ok(Some(OpenHook { hook, instead_of: None })) => Outcome::Fine(format!("hooked at {hook}")),
-        Ok(Some(OpenHook { hook, instead_of: Some(reason) })) => {
-            Outcome::Note(format!("hooked at {hook}, which every system call passes: not at {reason}"))
+        Ok(Some(OpenHook { hook, instead_of, without_uring })) => {
+            let outcome = match instead_of {
+                None => Outcome::Fine(format!("hooked at {hook}")),
+                Some(reason) => Outcome::Note(format!(
+                    "hooked at {hook}, which every system call passes: not at {reason}"
+                )),
+            };
+            (outcome, without_uring)
         }
-        Ok(None) => Outcome::Missing("opens are not hooked".into(), REPORT.into()),
-        Err(error) => Outcome::Missing(format!("the programs cannot be loaded: {error:#}"), REPORT.into()),
+        Ok(None) => {
+            let problem = "opens are not hooked".to_owned();
+            (Outcome::Missing(problem.clone(), REPORT.into()), Some(problem))
+        }
+        Err(error) => {
+            let problem = format!("the programs cannot be loaded: {error:#}");
+            (Outcome::Missing(problem, REPORT.into()), Some("the programs are not loaded".into()))
+        }
     }
 }
 
@@ -342,18 +356,36 @@ fn tracefs() -> Outcome {
     }
 }
 
-fn io_uring() -> Outcome {
-    match fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
-        Ok(value) if value.trim() == "2" => Outcome::Fine("disabled".into()),
-        _ => {
-            Outcome::Note("files opened through io_uring are not seen: they pass by the system calls".into())
-        }
+fn io_uring(without: Option<String>) -> Outcome {
+    judge_io_uring(fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok().as_deref(), without)
+}
+
+/// Whether files that io_uring opens are seen. Each user may open files by it, unless it is disabled.
+fn judge_io_uring(disabled: Option<&str>, without: Option<String>) -> Outcome {
+    match (disabled.map(str::trim), without) {
+        (Some("2"), _) => Outcome::Fine("disabled".into()),
+        (_, None) => Outcome::Fine("opens are traced".into()),
+        (_, Some(reason)) => Outcome::Note(format!(
+            "files opened through io_uring are not traced: {reason}. `sysctl kernel.io_uring_disabled=2` forbids \
+             io_uring (Linux 6.6)"
+        )),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn untraced_io_uring_is_noted_unless_disabled() {
+        let reason = || Some("too old".to_owned());
+        assert_eq!(judge_io_uring(Some("2\n"), reason()), Outcome::Fine("disabled".into()));
+        assert!(matches!(judge_io_uring(Some("0\n"), None), Outcome::Fine(_)));
+        for disabled in [None, Some("0\n"), Some("1\n")] {
+            let outcome = judge_io_uring(disabled, reason());
+            assert!(matches!(outcome, Outcome::Note(note) if note.contains("not traced: too old")));
+        }
+    }
 
     #[test]
     fn releases_are_compared_by_number() {

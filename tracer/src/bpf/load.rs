@@ -23,7 +23,7 @@ use super::{
     btf::{KERNEL_BTF, KernelTypes},
     features,
     filter::KernelFilter,
-    hooks::{self, EXEC, Hooked, LIFECYCLE, Link},
+    hooks::{self, EXEC, Hooked, LIFECYCLE, Link, Uring},
     offsets,
     preemption::{self, Functions, Object},
     stats::{self, Counters},
@@ -34,6 +34,8 @@ use crate::{containers::RegistryMaps, error::Unsupported, runtime::INITIAL_PID_N
 const SLOTS: u32 = 32_768;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
+/// Opens that io_uring may have under way at a time, 4 KiB each. More are counted as lost.
+const REQUESTS: u32 = 512;
 /// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
 /// milliseconds.
 const WAKE_BYTES_MAX: u64 = 256 * 1024;
@@ -91,7 +93,8 @@ impl Bpf {
     /// Loads what tracing `options.kind` needs; nothing is attached yet.
     pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
         let (types, btf) = kernel_types()?;
-        let globals = Globals::new(options, &types)?;
+        let uring = (options.kind == Some(Kind::Open)).then(|| Uring::of_kernel(&types)).flatten();
+        let globals = Globals::new(options, &types, uring.as_ref())?;
         let filter = KernelFilter::new(options.filter);
         let object = Object::new(OBJECT, Functions::of_kernel(&types).as_ref())?;
         lift_memlock_limit();
@@ -111,6 +114,11 @@ impl Bpf {
             .override_global("FILTER_COMMS", &filter.comms.mode, true)
             .override_global("TYPED_TASKS", &globals.typed_tasks, true)
             .override_global("WAKE_BYTES", &globals.wake_bytes, true)
+            .override_global("URING_REQUEST_ARGUMENT", &globals.uring_request_argument, true)
+            .override_global("URING_RESULT_ARGUMENT", &globals.uring_result_argument, true)
+            .override_global("URING_ERROR_ARGUMENT", &globals.uring_error_argument, true)
+            .map_max_entries("REQUESTS", if uring.is_some() { REQUESTS } else { 1 })
+            .map_max_entries("REPORTS", if uring.is_some() { 2 * REQUESTS } else { 1 })
             .override_global(aya_log::LEVEL, &aya_log_level, false)
             .map_max_entries("EVENTS", options.buffer_size)
             .map_max_entries("PROCESSES", processes_max())
@@ -124,7 +132,7 @@ impl Bpf {
             .load(object.bytes())
             .map_err(explain_maps)?;
 
-        let (programs, open_hook) = load_programs(&mut ebpf, options, &types, &btf)?;
+        let (programs, open_hook) = load_programs(&mut ebpf, options, uring.as_ref(), &types, &btf)?;
         drop((types, btf));
         give_memory_back();
 
@@ -239,10 +247,13 @@ struct Globals {
     failed_only: u32,
     typed_tasks: u32,
     wake_bytes: u64,
+    uring_request_argument: u32,
+    uring_result_argument: u32,
+    uring_error_argument: u32,
 }
 
 impl Globals {
-    fn new(options: &Options<'_>, types: &KernelTypes) -> anyhow::Result<Self> {
+    fn new(options: &Options<'_>, types: &KernelTypes, uring: Option<&Uring>) -> anyhow::Result<Self> {
         Ok(Self {
             offsets: offsets::resolve(types)?,
             typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
@@ -252,6 +263,9 @@ impl Globals {
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
             wake_bytes: wake_bytes(options.buffer_size),
+            uring_request_argument: uring.map_or(0, |uring| uring.request_argument),
+            uring_result_argument: uring.map_or(0, |uring| uring.has_result.into()),
+            uring_error_argument: uring.map_or(0, |uring| uring.error_argument),
         })
     }
 }
@@ -366,6 +380,8 @@ pub struct OpenHook {
     pub hook: Hook,
     /// What speaks against a better one that was tried.
     pub instead_of: Option<String>,
+    /// Why opens of io_uring are not seen, if they are not.
+    pub without_uring: Option<String>,
 }
 
 /// Loads what tracing takes, several programs at once: the verifier is what takes the time of a start. Returns what is
@@ -373,6 +389,7 @@ pub struct OpenHook {
 fn load_programs(
     ebpf: &mut Ebpf,
     options: &Options<'_>,
+    uring: Option<&Uring>,
     types: &KernelTypes,
     btf: &Btf,
 ) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
@@ -383,7 +400,14 @@ fn load_programs(
         let lifecycle = start_loading(scope, &mut programs, &LIFECYCLE, btf);
         let mut load = |hooked: &[Hooked]| finish_loading(start_loading(scope, &mut programs, hooked, btf)?);
         let (last, open_hook) = match options.kind {
-            Some(Kind::Open) => load_open_hook(options.hook, types, of_kernel, load)?,
+            Some(Kind::Open) => {
+                let (mut hooked, mut hook) = load_open_hook(options.hook, types, of_kernel, &mut load)?;
+                hook.without_uring = load_uring(uring, load).map_or_else(Some, |uring| {
+                    hooked.extend_from_slice(uring);
+                    None
+                });
+                (hooked, Some(hook))
+            }
             Some(Kind::Exec) => {
                 let exec: Vec<Hooked> = EXEC.iter().copied().map(of_kernel).collect();
                 load(&exec)?;
@@ -416,7 +440,7 @@ fn load_open_hook(
     types: &KernelTypes,
     of_kernel: impl Fn(Hooked) -> Hooked,
     mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
-) -> anyhow::Result<(Vec<Hooked>, Option<OpenHook>)> {
+) -> anyhow::Result<(Vec<Hooked>, OpenHook)> {
     let mut load_at = |hook: Hook| {
         let needed = hook.programs().iter().filter(|hooked| hooked.is_needed(types));
         let hooked: Vec<Hooked> = needed.copied().map(&of_kernel).collect();
@@ -426,7 +450,7 @@ fn load_open_hook(
     if forced != Some(Hook::SysExit) {
         let hook = Hook::Fexit;
         match load_at(hook) {
-            Ok(hooked) => return Ok((hooked, Some(OpenHook { hook, instead_of }))),
+            Ok(hooked) => return Ok((hooked, OpenHook { hook, instead_of, without_uring: None })),
             Err(error) if forced.is_none() => instead_of = Some(format!("{hook}: {error:#}")),
             Err(error) => {
                 return Err(Unsupported::new(
@@ -438,7 +462,21 @@ fn load_open_hook(
         }
     }
     let hook = Hook::SysExit;
-    Ok((load_at(hook)?, Some(OpenHook { hook, instead_of })))
+    Ok((load_at(hook)?, OpenHook { hook, instead_of, without_uring: None }))
+}
+
+/// What sees the opens of io_uring, which most programs do without: or why there is no such thing.
+fn load_uring(
+    uring: Option<&Uring>,
+    mut load: impl FnMut(&[Hooked]) -> anyhow::Result<()>,
+) -> Result<&[Hooked], String> {
+    let Some(uring) = uring else {
+        return Err(
+            "this kernel's tracepoints do not tell the requests of io_uring apart (Linux 5.18)".into()
+        );
+    };
+    load(&uring.programs).map_err(|error| format!("{error:#}"))?;
+    Ok(&uring.programs)
 }
 
 type Programs<'e> = std::collections::HashMap<&'e str, &'e mut aya::programs::Program>;
