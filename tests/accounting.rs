@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use harness::need::RUNC_GCC;
 use harness::scratch::unique;
-use harness::{Bundle, Dialect, Finished, Launch, Pod, Runtime, Suite, Tracer, program, wait};
+use harness::{Bundle, Dialect, Finished, Launch, Need, Pod, Runtime, Suite, Tracer, program, wait};
 use rustix::process::Signal;
 
 /// What a load that goes on and on says when it has made its calls once more.
@@ -18,6 +18,7 @@ const ROUND: &str = "once more";
 const BUFFER: [&str; 2] = ["--buffer-size", "4KiB"];
 
 fn main() -> ExitCode {
+    let uring: Vec<Need> = RUNC_GCC.iter().copied().chain([Need::IoUring]).collect();
     let mut suite = Suite::new();
     for load in [Load::OPENS, Load::EXECS] {
         let name = |what: &str| format!("{}_{what}", load.kind);
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
             .test(&name("stopped_under_load"), RUNC_GCC, move || stopped(&load));
     }
     suite
+        .test("io_uring_one_namespace", &uring, || exactly(&Load::URING))
+        .test("io_uring_another_namespace", &uring, || filtered(&Load::URING, &["-n", "no-such"], false))
+        .test("io_uring_failed", &uring, || filtered(&Load::URING, &["--failed"], true))
         .test("the_log_has_every_counter", RUNC_GCC, counters)
         .test("a_slow_reader_gets_all_that_there_is", RUNC_GCC, slow)
         .test("a_reader_that_takes_nothing", RUNC_GCC, stuck)
@@ -62,6 +66,8 @@ struct Load {
 impl Load {
     const OPENS: Self =
         Self { kind: "open", source: "opens.c", args: &["40000"], calls: 40_000, failing: 40_000 };
+    const URING: Self =
+        Self { kind: "open", source: "uring.c", args: &["20000"], calls: 20_000, failing: 20_000 };
     /// Each of the 1,500 fails once and then works.
     const EXECS: Self =
         Self { kind: "exec", source: "execs.c", args: &["many", "1500"], calls: 3_001, failing: 1_500 };

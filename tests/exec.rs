@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         .test("failing_execs", RUNC_GCC, failing)
         .test("failed_only", RUNC_GCC, failed_only)
         .test("exec_by_descriptor", RUNC_GCC, by_descriptor)
+        .test("unused_halves_of_registers_do_not_matter", RUNC_GCC, wide_registers)
+        .test("calls_that_seccomp_answers_have_failed", RUNC_GCC, seccomp)
+        .test("calls_by_descriptor_that_fail_or_only_check", RUNC_GCC, descriptors)
+        .test("columns_show_the_path_where_nothing_else_is_known", RUNC_GCC, columns_without_arguments)
         .test("scripts_are_their_interpreters", RUNC, script_entrypoint)
         .run()
 }
@@ -266,6 +270,101 @@ fn by_descriptor() {
     assert_eq!(args(&events[1]), ["absent", "by-directory"]);
     assert_eq!(events[1]["exec"]["errno"], ENOENT);
     assert_eq!(events[1]["exec"]["path"], "absent");
+}
+
+/// The events of `/bin/calls MODE`, without its own and the end's, and what it printed.
+fn run_calls(mode: &str) -> (Vec<Value>, String) {
+    let pod = Pod::new("calls", "app");
+    let end = unique("end");
+    let bundle = Bundle::pod(Dialect::Containerd, &pod, &["/bin/calls", mode, &end])
+        .with_program(&program::compile("calls.c"));
+    let tracer = Tracer::exec(&pod.namespace);
+    let output = Runtime::runc().run(&bundle).success();
+    tracer.wait_for("the end", |event| args(event) == ["true", &end]);
+    let done = tracer.stop();
+    done.assert_nothing_dropped();
+    let mut events = done.events();
+    for event in &events {
+        bundle.assert_names(event);
+    }
+    assert_eq!(args(&events.pop().unwrap()), ["true", &end]);
+    assert_eq!(args(&events.remove(0)), ["/bin/calls", mode, &end]);
+    (events, output.stdout)
+}
+
+fn wide_registers() {
+    let (events, printed) = run_calls("wide");
+    let dir: i64 = printed.split([' ', '\n']).nth(1).unwrap().parse().unwrap();
+    let told: Vec<Value> = events
+        .iter()
+        .map(|event| &event["exec"])
+        .map(|exec| json!([exec["path"], exec["args"], exec["errno"], exec["dirfd"]]))
+        .collect();
+    let arguments = ["wide", "exec"];
+    assert_eq!(
+        told,
+        [json!(["/missing", arguments, ENOENT, null]), json!(["missing", arguments, ENOENT, dir])]
+    );
+}
+
+fn seccomp() {
+    const EACCES: i64 = 13;
+    let (events, printed) = run_calls("seccomp-execs");
+    // A signal that was handled, one that killed.
+    assert_eq!(printed, "/trap 0 1\n/kill 31 0\n/refuse 0 0\n");
+    let told: Vec<Value> = events
+        .iter()
+        .map(|event| &event["exec"])
+        .map(|exec| json!([exec["path"], exec["args"], exec["errno"], exec["seccomp"]]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["/trap", ["/trap"], 1, "trap"]),
+            json!(["/kill", ["/kill"], 1, "kill"]),
+            json!(["/refuse", ["/refuse"], EACCES, null])
+        ]
+    );
+}
+
+fn descriptors() {
+    let (events, printed) = run_calls("descriptors");
+    let printed: Vec<Vec<&str>> = printed.lines().map(|line| line.split(' ').collect()).collect();
+    let errno =
+        |label: &str| -> i64 { printed.iter().find(|words| words[0] == label).unwrap()[2].parse().unwrap() };
+    for (event, count) in events.iter().zip([127, 128, 129]) {
+        assert_eq!(args(event).len(), count.min(128));
+        assert_eq!(event["exec"]["truncated"], count > 128, "{count} arguments");
+    }
+    let told: Vec<Value> = events[3..]
+        .iter()
+        .map(|event| &event["exec"])
+        .map(|exec| json!([exec["path"], exec["errno"], exec["check"], exec["dirfd"].is_number()]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["", errno("fexecve"), null, true]),
+            // Before Linux 6.14 the flag is refused.
+            json!(["", errno("check-refused"), true, true]),
+            json!(["", errno("check"), true, true]),
+            json!(["/missing", ENOENT, null, false]),
+        ]
+    );
+    assert_ne!(errno("fexecve"), 0);
+}
+
+fn columns_without_arguments() {
+    let pod = Pod::new("columns", "app");
+    let end = unique("end");
+    let bundle = Bundle::pod(Dialect::Containerd, &pod, &["/bin/calls", "descriptors", &end])
+        .with_program(&program::compile("calls.c"));
+    let tracer = Tracer::start(&["trace", "exec", "-n", &pod.namespace]);
+    Runtime::runc().run(&bundle).success();
+    tracer.wait_line("the end", |line| line.contains(&end) && line.contains("true"));
+    let lines = tracer.stop().stdout;
+    let path = lines.iter().find(|line| line.contains("/missing")).expect("the path alone");
+    assert!(path.ends_with("/missing"), "{path}");
 }
 
 fn script_entrypoint() {

@@ -17,6 +17,7 @@ const ENAMETOOLONG: i64 = 36;
 
 fn main() -> ExitCode {
     let ia32: Vec<Need> = RUNC_GCC.iter().copied().chain([Need::Ia32]).collect();
+    let uring: Vec<Need> = RUNC_GCC.iter().copied().chain([Need::IoUring]).collect();
     Suite::new()
         .test("every_call_exactly", RUNC_GCC, every_call)
         .test("longest_paths", RUNC_GCC, longest_paths)
@@ -25,17 +26,37 @@ fn main() -> ExitCode {
         .test("compat_calls_of_an_i386_program", &ia32, || compat("compat32", FREESTANDING_I386))
         .test("ten_thousand_none_lost", RUNC_GCC, ten_thousand)
         .test("a_full_buffer_is_counted", RUNC_GCC, full_buffer)
+        .test("unused_halves_of_registers_do_not_matter", RUNC_GCC, wide_registers)
+        .test("calls_that_seccomp_answers_have_failed", RUNC_GCC, seccomp)
+        .test("files_opened_by_handle", RUNC_GCC, handles)
+        .test("openat2_shows_how_the_path_is_resolved", RUNC_GCC, resolve)
+        .test("io_uring_opens_exactly", &uring, uring_matrix)
+        .test("io_uring_requests_that_are_cancelled", &uring, uring_chain)
+        .test("io_uring_requests_that_a_thread_of_the_kernel_takes", &uring, uring_polled)
+        .test("io_uring_results_that_are_not_reported", &uring, uring_silent)
         .run()
 }
 
 /// Runs `/bin/opens` with `argument` in a container of a fresh pod; what it printed, and its events
 /// but for the one that marks the end.
 fn run_opens(argument: &str) -> (Vec<(String, i64, i64)>, Vec<Value>) {
-    let pod = Pod::new("opens", "app");
+    run("opens", argument, &[], |bundle| bundle)
+}
+
+/// Likewise, with the program of this name and more options.
+fn run(
+    name: &str,
+    argument: &str,
+    options: &[&str],
+    prepare: impl FnOnce(Bundle) -> Bundle,
+) -> (Vec<(String, i64, i64)>, Vec<Value>) {
+    let pod = Pod::new(name, "app");
     let end = format!("/{}", unique("end"));
-    let bundle = Bundle::pod(Dialect::Containerd, &pod, &["/bin/opens", argument, &end])
-        .with_program(&program::compile("opens.c"));
-    let tracer = Tracer::open(&pod.namespace);
+    let bundle = Bundle::pod(Dialect::Containerd, &pod, &[&format!("/bin/{name}"), argument, &end])
+        .with_program(&program::compile(&format!("{name}.c")));
+    let bundle = prepare(bundle);
+    let arguments = [&["trace", "open", "-n", &pod.namespace, "-o", "json"], options].concat();
+    let tracer = Tracer::start(&arguments);
     let output = Runtime::runc().run(&bundle).success();
     tracer.wait_open(&end);
     let done = tracer.stop();
@@ -210,6 +231,230 @@ fn compat(name: &str, flags: &[&str]) {
         assert_eq!(event["open"]["errno"], 2, "in {event}");
         bundle.assert_names(event);
     }
+}
+
+/// What a program printed of a call by this label: what it returned, and errno.
+fn answer(printed: &[(String, i64, i64)], label: &str) -> (i64, i64) {
+    let (_, fd, errno) = printed.iter().find(|(name, ..)| name == label).expect("a label of the program");
+    (*fd, *errno)
+}
+
+/// The fields of an open that a test compares.
+fn fields(event: &Value) -> Value {
+    let open = &event["open"];
+    json!([open["call"], open["path"], open["flags"], open["mode"], open["dirfd"], open["fd"], open["errno"]])
+}
+
+/// The kernel takes the lower half of the number of a call, of descriptors and flags, and 16 bits of a mode.
+fn wide_registers() {
+    let (printed, events) = run("calls", "wide", &[], |bundle| bundle);
+    let wanted = |label: &str, call: &str, path: &str, flags: &[&str], mode: u32, dirfd: i64| {
+        let (fd, errno) = answer(&printed, label);
+        assert_eq!(errno, 0, "{label}");
+        json!([call, path, flags, mode, dirfd, fd, errno])
+    };
+    let (dir, _) = answer(&printed, "dir");
+    let hostname = "/etc/hostname";
+    let mut all = vec![
+        wanted("dir", "openat", "/etc", &["O_RDONLY", "O_DIRECTORY"], 0, AT_FDCWD),
+        wanted("openat", "openat", hostname, &["O_RDONLY", "O_CLOEXEC"], 0, AT_FDCWD),
+        wanted("openat-relative", "openat", "hostname", &["O_RDONLY"], 0, dir),
+        wanted("openat-create", "openat", "/wide", &["O_WRONLY", "O_CREAT"], 0o604, AT_FDCWD),
+        wanted("openat2", "openat2", hostname, &["O_RDONLY", "O_CLOEXEC"], 0, AT_FDCWD),
+    ];
+    if cfg!(target_arch = "x86_64") {
+        let created = ["O_WRONLY", "O_CREAT", "O_TRUNC"];
+        all.push(wanted("open", "open", hostname, &["O_RDONLY"], 0, AT_FDCWD));
+        all.push(wanted("creat", "creat", "/wide", &created, 0o640, AT_FDCWD));
+    }
+    assert_eq!(events.iter().map(fields).collect::<Vec<_>>(), all);
+}
+
+/// What a filter ends by a signal was not made, whatever stands where results do. Where opens are hooked at the functions
+/// that make them, none of this is seen.
+fn seccomp() {
+    const EACCES: i64 = 13;
+    let (printed, events) = run("calls", "seccomp-opens", &["--hook", "sys-exit"], |bundle| bundle);
+    // A signal that was handled, one that killed.
+    assert_eq!((answer(&printed, "/trap"), answer(&printed, "/kill")), ((0, 1), (31, 0)));
+    let told: Vec<Value> = events
+        .iter()
+        .map(|event| &event["open"])
+        .filter(|open| open["path"] != "/etc/hostname")
+        .map(|open| json!([open["path"], open["fd"], open["errno"], open["seccomp"]]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["/trap", -1, 1, "trap"]),
+            json!(["/kill", -1, 1, "kill"]),
+            json!(["/refuse", -1, EACCES, null])
+        ]
+    );
+    // A descriptor that is the number of the call that returned it.
+    let last = &events.last().unwrap()["open"];
+    let (number, _) = answer(&printed, "number");
+    assert_eq!((&last["fd"], &last["errno"], last.get("seccomp")), (&json!(number), &json!(0), None));
+}
+
+fn handles() {
+    // A file system that has handles, whatever the bundle is on.
+    let privileged = |bundle: Bundle| {
+        bundle.with_capabilities(&["CAP_DAC_READ_SEARCH"]).edit(|config| {
+            let mount = json!({"destination": "/shm", "type": "tmpfs", "source": "tmpfs"});
+            config["mounts"].as_array_mut().expect("a list of ours").push(mount);
+        })
+    };
+    let pod = Pod::new("handles", "app");
+    let end = format!("/{}", unique("end"));
+    let bundle = privileged(
+        Bundle::pod(Dialect::Containerd, &pod, &["/bin/calls", "handles", &end])
+            .with_program(&program::compile("calls.c")),
+    );
+    let tracer = Tracer::open(&pod.namespace);
+    let output = Runtime::runc().run(&bundle).success();
+    tracer.wait_open(&end);
+    let events = tracer.stop().events();
+    let words: Vec<Vec<&str>> = output.stdout.lines().map(|line| line.split(' ').collect()).collect();
+    let of = |label: &str| words.iter().find(|words| words[0] == label).expect("a label of the program");
+    let number = |text: &str| text.parse::<i64>().unwrap();
+    let (handle, mount) = (of("handle"), number(of("mount")[1]));
+    let by_handle: Vec<&Value> = events
+        .iter()
+        .map(|event| &event["open"])
+        .filter(|open| open["call"] == "open_by_handle_at")
+        .collect();
+    let labels = ["open", "wide", "long", "fault"];
+    assert_eq!(by_handle.len(), labels.len(), "{events:#?}");
+    for (open, label) in by_handle.iter().zip(labels) {
+        let (fd, errno) = (number(of(label)[1]), number(of(label)[2]));
+        assert_eq!((&open["fd"], &open["errno"]), (&json!(fd), &json!(errno)), "{label}: {open}");
+        assert_eq!((&open["path"], &open["dirfd"]), (&json!(""), &json!(mount)), "{label}: {open}");
+        assert_eq!(open["handle"]["mountFd"], mount, "{label}: {open}");
+        assert_eq!(open["truncated"], label == "long", "{label}: {open}");
+        assert_eq!(open.get("fault").is_some(), label == "fault", "{label}: {open}");
+        let bytes = open["handle"]["bytes"].as_str().unwrap();
+        if label == "fault" {
+            assert_eq!(bytes, "");
+            continue;
+        }
+        assert_eq!(open["handle"]["type"], number(handle[1]), "{label}: {open}");
+        assert!(bytes.starts_with(handle[2]), "{label}: {open}");
+        assert_eq!(bytes.len(), if label == "long" { 256 } else { handle[2].len() }, "{label}: {open}");
+    }
+    assert_eq!(by_handle[0]["flags"], json!(["O_RDONLY", "O_CLOEXEC"]));
+    assert_eq!(by_handle[1]["flags"], json!(["O_RDWR"]));
+}
+
+fn resolve() {
+    let (printed, events) = run("calls", "resolve", &[], |bundle| bundle);
+    let told: Vec<Value> = events
+        .iter()
+        .skip(1)
+        .map(|event| &event["open"])
+        .map(|open| {
+            json!([open["path"], open["flags"], open["resolve"], open["fault"], open["fd"], open["errno"]])
+        })
+        .collect();
+    let wanted = |label: &str, path: &str, flags: &[&str], resolve: &[&str], fault: Value| {
+        let (fd, errno) = answer(&printed, label);
+        json!([path, flags, resolve, fault, fd, errno])
+    };
+    let beneath = ["RESOLVE_NO_MAGICLINKS", "RESOLVE_BENEATH"];
+    let new = ["O_WRONLY", "O_EMPTYPATH", "OPENAT2_REGULAR"];
+    assert_eq!(
+        told,
+        [
+            wanted("beneath", "../bin", &["O_RDONLY"], &beneath, Value::Null),
+            wanted("none", "hostname", &["O_RDONLY"], &[], Value::Null),
+            wanted("new", "hostname", &new, &["0x10000000000"], Value::Null),
+            wanted("fault", "hostname", &["O_RDONLY"], &[], json!(true)),
+        ]
+    );
+    // EXDEV.
+    assert_eq!(answer(&printed, "beneath"), (-1, 18));
+}
+
+/// The events of io_uring alone.
+fn of_uring(events: &[Value]) -> Vec<&Value> {
+    let is_its = |event: &&Value| event["open"]["call"].as_str().unwrap().starts_with("io_uring ");
+    events.iter().filter(is_its).collect()
+}
+
+fn uring_matrix() {
+    let (printed, events) = run("uring", "matrix", &[], |bundle| bundle);
+    let (dir, _) = answer(&printed, "dir");
+    let wanted = |label: &str, call: &str, path: &str, flags: &[&str], mode: u32, dirfd: i64| {
+        let (fd, errno) = answer(&printed, label);
+        json!([call, path, flags, mode, dirfd, fd, errno])
+    };
+    let (openat, openat2) = ("io_uring openat", "io_uring openat2");
+    let hostname = "/etc/hostname";
+    let of_uring = of_uring(&events);
+    // The kernel adds this one itself.
+    let told: Vec<Value> = of_uring
+        .iter()
+        .map(|event| {
+            let mut event = (*event).clone();
+            event["open"]["flags"].as_array_mut().unwrap().retain(|flag| flag != "O_LARGEFILE");
+            fields(&event)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            wanted("openat", openat, hostname, &["O_RDONLY", "O_CLOEXEC"], 0, AT_FDCWD),
+            wanted("missing", openat, "/u/missing", &["O_RDONLY"], 0, AT_FDCWD),
+            wanted("create", openat, "new", &["O_WRONLY", "O_CREAT", "O_EXCL"], 0o640, dir),
+            wanted("async", openat, hostname, &["O_RDONLY"], 0, AT_FDCWD),
+            wanted("openat2", openat2, "how", &["O_RDWR", "O_CREAT"], 0o604, dir),
+            wanted("beneath", openat2, "../etc", &["O_RDONLY"], 0, dir),
+            wanted("short", openat2, "short", &["O_RDONLY"], 0, dir),
+            wanted("fault", openat, "", &["O_RDONLY"], 0, AT_FDCWD),
+            wanted("fixed", openat, hostname, &["O_RDONLY"], 0, AT_FDCWD),
+        ]
+    );
+    let open = |index: usize| &of_uring[index]["open"];
+    assert_eq!(open(4)["resolve"], json!(["RESOLVE_NO_SYMLINKS"]));
+    assert_eq!(open(5)["resolve"], json!(["RESOLVE_BENEATH"]));
+    for (index, event) in of_uring.iter().enumerate() {
+        assert_eq!(event["open"].get("fault"), (index == 7).then_some(&json!(true)), "{event}");
+        assert_eq!(event["open"].get("fixed"), (index == 8).then_some(&json!(true)), "{event}");
+        assert_eq!(event["process"]["comm"], "uring", "{event}");
+    }
+}
+
+/// The path, result and mark of each open of io_uring.
+fn results(events: &[Value]) -> Vec<Value> {
+    of_uring(events)
+        .iter()
+        .map(|event| &event["open"])
+        .map(|open| json!([open["path"], open["fd"], open["errno"], open["unreported"]]))
+        .collect()
+}
+
+fn uring_chain() {
+    const ECANCELED: i64 = 125;
+    let (_, events) = run("uring", "chain", &[], |bundle| bundle);
+    let mut told = results(&events);
+    told.sort_by_key(Value::to_string);
+    assert_eq!(told, [json!(["/etc/hostname", -1, ECANCELED, null]), json!(["/missing", -1, 2, null])]);
+}
+
+/// The thread is one of the process.
+fn uring_polled() {
+    let (printed, events) = run("uring", "polled", &[], |bundle| bundle);
+    let (fd, _) = answer(&printed, "polled");
+    assert_eq!(results(&events), [json!(["/etc/hostname", fd, 0, null])]);
+    let process = &of_uring(&events)[0]["process"];
+    assert_eq!(process["containerPid"], 1);
+    assert_ne!(process["tid"], process["pid"]);
+}
+
+/// A program may have success not reported, or leave no room for reports.
+fn uring_silent() {
+    let (_, events) = run("uring", "silent", &[], |bundle| bundle);
+    assert_eq!(results(&events), [json!(["/silent", -1, 0, true]), json!(["/overflow", -1, 2, null])]);
 }
 
 fn ten_thousand() {

@@ -38,6 +38,8 @@ pub enum Need {
     Ia32,
     /// A kernel with Landlock.
     Landlock,
+    /// A kernel with io_uring, which any process may use, and tracepoints that tell its requests apart.
+    IoUring,
     /// bpftool.
     Bpftool,
     /// setpriv, of util-linux.
@@ -70,9 +72,9 @@ pub const PODMAN: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::Busybox
 
 impl Need {
     /// Whether a machine on which everything can be installed must have it. No distribution promises a criu that
-    /// knows its kernel, nor a kernel with Landlock, nor has an API server.
+    /// knows its kernel, nor a kernel with Landlock or io_uring, nor has an API server.
     pub fn can_be_installed(self) -> bool {
-        !matches!(self, Self::Criu | Self::Landlock | Self::RealApiServer)
+        !matches!(self, Self::Criu | Self::Landlock | Self::IoUring | Self::RealApiServer)
     }
 
     /// Why it is missing here and what to do about it; `None` when it is there.
@@ -111,6 +113,7 @@ impl Need {
             Self::Gcc => tool("gcc", "gcc libc6-dev"),
             Self::Ia32 => ia32(),
             Self::Landlock => landlock(),
+            Self::IoUring => io_uring(),
             Self::Bpftool => tool("bpftool", "bpftool"),
             Self::Setpriv => tool("setpriv", "util-linux"),
             Self::Kubectl => tool("kubectl", "kubernetes-client"),
@@ -159,6 +162,20 @@ fn criu_problem() -> Option<String> {
 fn landlock() -> Option<String> {
     let status = std::process::Command::new(crate::program::compile("landlocked.c")).output().ok()?.status;
     (!status.success()).then(|| "this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)".into())
+}
+
+fn io_uring() -> Option<String> {
+    let output = std::process::Command::new(crate::program::compile("uring.c")).arg("chain").output().ok()?;
+    if String::from_utf8_lossy(&output.stdout).contains("no-io_uring") {
+        return Some("this kernel has no io_uring (CONFIG_IO_URING, kernel.io_uring_disabled=0)".into());
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let version: Vec<u32> = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse().ok())
+        .take(2)
+        .collect();
+    (version < vec![5, 18]).then(|| format!("Linux {release} does not tell io_uring's requests apart (5.18)"))
 }
 
 fn ia32() -> Option<String> {

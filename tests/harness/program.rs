@@ -21,6 +21,7 @@ pub const FREESTANDING_I386: &[&str] =
 
 /// What there is, as source, name and flags: for [`compile_all`].
 const ALL: &[(&str, &str, &[&str])] = &[
+    ("calls.c", "calls", STATIC),
     ("chain.c", "chain", STATIC),
     ("compat.c", "compat32", FREESTANDING_I386),
     ("compat.c", "compat64", FREESTANDING),
@@ -36,6 +37,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("opens.c", "opens", STATIC),
     ("ring.c", "ring", STATIC),
     ("tree.c", "tree", STATIC),
+    ("uring.c", "uring", STATIC),
     ("wrapper.c", "wrapper", STATIC),
 ];
 

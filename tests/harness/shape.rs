@@ -84,16 +84,33 @@ fn problem_of(record: &Value) -> Result<(), String> {
                 ("flags", Is::Texts),
                 ("mode", Is::Number),
                 ("dirfd", Is::Number),
+                ("call", Is::Text),
                 ("fd", Is::Number),
                 ("errno", Is::Number),
                 ("truncated", Is::Flag),
             ];
-            fields(&record["open"], "open", &open, &[("pathHex", Is::Text), ("fault", Is::Flag)])
+            let optional = [
+                ("pathHex", Is::Text),
+                ("fault", Is::Flag),
+                ("resolve", Is::Texts),
+                ("handle", Is::Object),
+                ("seccomp", Is::Text),
+                ("fixed", Is::Flag),
+                ("unreported", Is::Flag),
+            ];
+            fields(&record["open"], "open", &open, &optional)
         }
         "exec" => {
             let exec =
                 [("args", Is::Texts), ("path", Is::Text), ("errno", Is::Number), ("truncated", Is::Flag)];
-            let optional = [("argsHex", Is::Texts), ("pathHex", Is::Text), ("fault", Is::Flag)];
+            let optional = [
+                ("argsHex", Is::Texts),
+                ("pathHex", Is::Text),
+                ("fault", Is::Flag),
+                ("dirfd", Is::Number),
+                ("seccomp", Is::Text),
+                ("check", Is::Flag),
+            ];
             fields(&record["exec"], "exec", &exec, &optional)
         }
         other => Err(format!("unknown event {other:?}")),

@@ -41,6 +41,9 @@ macro_rules! with_offsets {
             // x86: says whether a system call was a 32-bit one. arm64 has a flag for that.
             TASK_THREAD_STATUS: "task_struct" "thread_info.status" (cfg!(target_arch = "x86_64"));
             TASK_THREAD_FLAGS: "task_struct" "thread_info.flags" (cfg!(target_arch = "aarch64"));
+            TASK_SECCOMP_MODE: "task_struct" "seccomp.mode" false;
+            TASK_PENDING: "task_struct" "pending.signal" true;
+            TASK_BLOCKED: "task_struct" "blocked" true;
             TASK_CGROUPS: "task_struct" "cgroups" false;
             CSS_SET_DFL_CGRP: "css_set" "dfl_cgrp" false;
             CGROUP_KN: "cgroup" "kn" false;
@@ -67,6 +70,19 @@ macro_rules! with_offsets {
             MM_ARG_END: "mm_struct" "arg_end" true;
             MM_EXE_FILE: "mm_struct" "exe_file" false;
             FILE_INODE: "file" "f_inode" false;
+            IO_KIOCB_OPCODE: "io_kiocb" "opcode" false;
+            IO_KIOCB_FLAGS: "io_kiocb" "flags" false;
+            IO_KIOCB_CTX: "io_kiocb" "ctx" false;
+            IO_KIOCB_USER_DATA: "io_kiocb" "cqe.user_data" false;
+            IO_KIOCB_RESULT: "io_kiocb" "cqe.res" false;
+            // Every operation's own structure lies at the start of the request.
+            IO_OPEN_DFD: "io_open" "dfd" false;
+            IO_OPEN_FILENAME: "io_open" "filename" false;
+            IO_OPEN_FLAGS: "io_open" "how.flags" false;
+            IO_OPEN_MODE: "io_open" "how.mode" false;
+            IO_OPEN_RESOLVE: "io_open" "how.resolve" false;
+            IO_OPEN_FILE_SLOT: "io_open" "file_slot" false;
+            FILENAME_NAME: "filename" "name" false;
             BPRM_FILENAME: "linux_binprm" "filename" true;
         }
     };

@@ -25,11 +25,23 @@ pub enum Program {
     Openat2Return = 6,
     /// The same, called by a 32-bit program.
     Openat2CompatReturn = 7,
+    /// Return of the system call open_by_handle_at.
+    HandleReturn = 8,
+    /// The same, called by a 32-bit program.
+    HandleCompatReturn = 9,
+    /// `io_uring_submit_req`: requests to open files.
+    UringSubmit = 10,
+    /// `io_uring_complete`: what came of them.
+    UringComplete = 11,
+    /// `io_uring_cqe_overflow`: likewise, where the completion found no room.
+    UringOverflow = 12,
+    /// `io_uring_req_failed`: entries that did not become requests.
+    UringRefusal = 13,
 }
 
 impl Program {
     /// All programs, in the order of their index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::OpenExit,
         Self::ProcessExec,
         Self::ExecExit,
@@ -38,6 +50,12 @@ impl Program {
         Self::OpenReturn,
         Self::Openat2Return,
         Self::Openat2CompatReturn,
+        Self::HandleReturn,
+        Self::HandleCompatReturn,
+        Self::UringSubmit,
+        Self::UringComplete,
+        Self::UringOverflow,
+        Self::UringRefusal,
     ];
 
     /// The program's name in the object file and in the kernel.
@@ -52,6 +70,12 @@ impl Program {
             Self::OpenReturn => "open_return",
             Self::Openat2Return => "openat2_return",
             Self::Openat2CompatReturn => "openat2_compat_return",
+            Self::HandleReturn => "handle_return",
+            Self::HandleCompatReturn => "handle_compat_return",
+            Self::UringSubmit => "uring_submit",
+            Self::UringComplete => "uring_complete",
+            Self::UringOverflow => "uring_overflow",
+            Self::UringRefusal => "uring_refusal",
         }
     }
 }

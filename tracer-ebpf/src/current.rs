@@ -12,7 +12,7 @@ use aya_ebpf::{
         generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
     },
 };
-use tracer_common::{COMM_LEN, Comm};
+use tracer_common::{COMM_LEN, Comm, offsets::UNKNOWN};
 
 use crate::globals;
 
@@ -83,6 +83,20 @@ impl Current {
         let halves = [self.load_at::<u64>(&globals::TASK_COMM, 0), self.load_at(&globals::TASK_COMM, 8)];
         // SAFETY: as many bytes, and any of them are a comm.
         unsafe { core::mem::transmute(halves) }
+    }
+
+    /// What seccomp does with the task's calls: 0 for nothing, also where the kernel has no seccomp.
+    #[inline(always)]
+    pub fn seccomp_mode(self) -> u32 {
+        if globals::TASK_SECCOMP_MODE.load() == UNKNOWN { 0 } else { self.load(&globals::TASK_SECCOMP_MODE) }
+    }
+
+    /// Whether a signal that was sent to this very thread waits to be delivered and is not blocked.
+    #[inline(always)]
+    pub fn is_to_get(self, signal: u32) -> bool {
+        let pending: u64 = self.load(&globals::TASK_PENDING);
+        let blocked: u64 = self.load(&globals::TASK_BLOCKED);
+        pending & !blocked & (1 << (signal - 1)) != 0
     }
 
     /// `thread_info.status` of x86.

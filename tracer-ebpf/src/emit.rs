@@ -14,7 +14,7 @@ use crate::{
     current::Current,
     globals,
     identity::Identity,
-    maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, SCRATCH, SCRATCH_SIZE},
+    maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, Request, SCRATCH, SCRATCH_SIZE},
     read::bounded,
     state::{State, count},
     task::Task,
@@ -60,6 +60,23 @@ impl Scratch {
         unsafe { self.start.cast::<T>().write(record) }
     }
 
+    /// Writes what follows the fixed part, `OFFSET` bytes on.
+    #[inline(always)]
+    pub fn write_at<const OFFSET: u32, T: Copy>(&mut self, value: T) {
+        const {
+            assert!(OFFSET as usize + size_of::<T>() < SCRATCH_SIZE && OFFSET as usize % align_of::<T>() == 0)
+        };
+        // SAFETY: the buffer is larger, eight-byte aligned as all map values are, and this program's alone.
+        unsafe { self.start.add(OFFSET as usize).cast::<T>().write(value) }
+    }
+
+    /// What was put together here, as a request of io_uring.
+    #[inline(always)]
+    pub fn as_request(&self) -> *mut Request {
+        const { assert!(size_of::<Request>() <= SCRATCH_SIZE && align_of::<Request>() <= 8) };
+        self.start.cast()
+    }
+
     /// The record put together here.
     #[inline(always)]
     fn record(&self, len: u32) -> &[u8] {
@@ -74,20 +91,26 @@ impl Scratch {
     /// In between it looks by itself.
     #[inline(always)]
     pub fn submit_event(&self, state: State, len: u32) {
-        let flags = if state.is_time_to_wake(len) || reader_sleeps() {
-            u64::from(BPF_RB_FORCE_WAKEUP)
-        } else {
-            u64::from(BPF_RB_NO_WAKEUP)
-        };
-        if EVENTS.output(self.record(len), flags).is_err() {
-            state.count(|stats| &mut stats.lost_buffer_full);
-        }
+        submit_event(state, self.record(len), len);
     }
 
     /// Submits the first `len` bytes as a lifecycle record and wakes its reader, or counts it as lost.
     #[inline(always)]
     pub fn submit_lifecycle(&self, len: u32) {
         submit_lifecycle(self.program, self.record(len));
+    }
+}
+
+/// Submits a traced event of `len` bytes, as [`Scratch::submit_event`] does.
+#[inline(always)]
+pub fn submit_event(state: State, record: &[u8], len: u32) {
+    let flags = if state.is_time_to_wake(len) || reader_sleeps() {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    };
+    if EVENTS.output(record, flags).is_err() {
+        state.count(|stats| &mut stats.lost_buffer_full);
     }
 }
 

@@ -54,6 +54,19 @@ pub static FILTER_COMMS: Global<u32> = Global::new(ANY);
 #[unsafe(no_mangle)]
 pub static WAKE_BYTES: Global<u64> = Global::new(0);
 
+/// Which argument of the tracepoint that tells of io_uring's submissions is the request.
+#[unsafe(no_mangle)]
+pub static URING_REQUEST_ARGUMENT: Global<u32> = Global::new(0);
+
+/// Whether the tracepoint that tells of io_uring's completions has the result as an argument: 1 or 0. Where it has not, it
+/// is read from the request: what the tracepoint points to instead, the process may write.
+#[unsafe(no_mangle)]
+pub static URING_RESULT_ARGUMENT: Global<u32> = Global::new(0);
+
+/// Which argument of the tracepoint that tells of refused entries is the error.
+#[unsafe(no_mangle)]
+pub static URING_ERROR_ARGUMENT: Global<u32> = Global::new(2);
+
 macro_rules! offsets {
     ($($global:ident: $structure:literal $member:literal $required:tt;)*) => {
         $(

@@ -10,6 +10,12 @@
 //! | `open_return` | `fexit/do_sys_openat2` | the same in place of `open_exit`, at no cost for other calls |
 //! | `openat2_return` | `fexit/__x64_sys_openat2` | openat2, of which `do_sys_openat2` does not get to see all |
 //! | `openat2_compat_return` | `fexit/__ia32_sys_openat2` | openat2 of 32-bit programs |
+//! | `handle_return` | `fexit/__x64_sys_open_by_handle_at` | open_by_handle_at, which does not come to `do_sys_openat2` |
+//! | `handle_compat_return` | `fexit/__ia32_compat_sys_open_by_handle_at` | the same of 32-bit programs |
+//! | `uring_submit` | `tp_btf/io_uring_submit_req` | notes what io_uring shall open |
+//! | `uring_complete` | `tp_btf/io_uring_complete` | traces what came of it |
+//! | `uring_overflow` | `tp_btf/io_uring_cqe_overflow` | the same where the completion found no room |
+//! | `uring_refusal` | `tp_btf/io_uring_req_failed` | traces what was refused before it was submitted |
 //! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat; binds what criu has restored |
 //! | `exec_exit_event` | `raw_syscalls/sys_exit` | the same where the kernel may preempt `exec_exit` |
 //!
@@ -51,6 +57,8 @@ mod slots;
 mod state;
 mod task;
 
+use core::arch::asm;
+
 use aya_ebpf::{
     EbpfContext,
     helpers::{
@@ -60,13 +68,13 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fexit, tracepoint},
     programs::{BtfTracePointContext, FExitContext, TracePointContext},
 };
-use tracer_common::stats::Program;
+use tracer_common::{event::OpenCall, stats::Program};
 
 use crate::{
-    arch::{OpenCall, Registers},
+    arch::Registers,
     current::Current,
     preemption::undisturbed,
-    probes::{exec, open},
+    probes::{exec, open, uring},
     read::KernelAddress,
     task::{Task, find_tracer_level},
 };
@@ -109,7 +117,8 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
+/// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h. Of the result the lower half counts: of a
+/// 32-bit call, aarch64 leaves the upper one empty on some kernels, errors included.
 #[btf_tracepoint(function = "sys_exit")]
 #[inline(always)]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
@@ -127,13 +136,13 @@ pub fn open_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
     if number == NO_CALL || arch::may_open(number) {
         find_tracer_level();
-        trace_open(current_registers(), ret);
+        trace_open(current_registers(), ret as i32);
     }
     0
 }
 
 #[inline(always)]
-fn trace_open(registers: &Registers, ret: i64) {
+fn trace_open(registers: &Registers, ret: i32) {
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(Program::OpenExit, current_tgid());
     } else {
@@ -146,7 +155,7 @@ fn trace_open(registers: &Registers, ret: i64) {
 #[fexit(function = "do_sys_openat2")]
 #[inline(always)]
 pub fn open_return(ctx: FExitContext) -> i32 {
-    on_open_return(Program::OpenReturn, ctx.arg(3), |call| call != OpenCall::Openat2)
+    on_open_return(Program::OpenReturn, ctx.arg(3), |call| !call.has_extra())
 }
 
 /// `long __x64_sys_openat2(const struct pt_regs *regs)`, and its like on other architectures.
@@ -163,11 +172,79 @@ pub fn openat2_compat_return(ctx: FExitContext) -> i32 {
     on_open_return(Program::Openat2CompatReturn, ctx.arg(1), |call| call == OpenCall::Openat2)
 }
 
+/// `long __x64_sys_open_by_handle_at(const struct pt_regs *regs)`, and its like on other architectures.
+#[fexit(function = "__x64_sys_open_by_handle_at")]
+#[inline(always)]
+pub fn handle_return(ctx: FExitContext) -> i32 {
+    on_open_return(Program::HandleReturn, ctx.arg(1), |call| call == OpenCall::OpenByHandleAt)
+}
+
+/// As [`handle_return`], for 32-bit programs.
+#[fexit(function = "__ia32_compat_sys_open_by_handle_at")]
+#[inline(always)]
+pub fn handle_compat_return(ctx: FExitContext) -> i32 {
+    on_open_return(Program::HandleCompatReturn, ctx.arg(1), |call| call == OpenCall::OpenByHandleAt)
+}
+
 #[inline(always)]
 fn on_open_return(program: Program, ret: i32, is_its: impl FnOnce(OpenCall) -> bool) -> i32 {
     undisturbed(|| {
         find_tracer_level();
-        open::on_return(program, current_registers(), i64::from(ret), is_its);
+        open::on_return(program, current_registers(), ret, is_its);
+    });
+    0
+}
+
+/// `TP_PROTO(struct io_kiocb *req)`, include/trace/events/io_uring.h; `io_uring_submit_sqe` before 6.4, in 5.18 and 5.19 with
+/// the ring first.
+#[btf_tracepoint(function = "io_uring_submit_req")]
+#[inline(always)]
+pub fn uring_submit(ctx: BtfTracePointContext) -> i32 {
+    undisturbed(|| {
+        find_tracer_level();
+        let request = if globals::URING_REQUEST_ARGUMENT.load() == 0 {
+            argument::<0>(&ctx)
+        } else {
+            argument::<1>(&ctx)
+        };
+        uring::on_submit(KernelAddress(request));
+    });
+    0
+}
+
+/// `TP_PROTO(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)`; before 6.10 with the result as the fourth.
+#[btf_tracepoint(function = "io_uring_complete")]
+#[inline(always)]
+pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
+    undisturbed(|| {
+        let request = KernelAddress(ctx.arg(1));
+        let ret: i32 = if globals::URING_RESULT_ARGUMENT.load() == 0 {
+            request.number(&globals::IO_KIOCB_RESULT) as i32
+        } else {
+            ctx.arg(3)
+        };
+        uring::on_complete(request, ret);
+    });
+    0
+}
+
+/// `TP_PROTO(void *ctx, unsigned long long user_data, s32 res, u32 cflags, void *ocqe)`, since 5.18.
+#[btf_tracepoint(function = "io_uring_cqe_overflow")]
+#[inline(always)]
+pub fn uring_overflow(ctx: BtfTracePointContext) -> i32 {
+    undisturbed(|| uring::on_overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
+    0
+}
+
+/// `TP_PROTO(const struct io_uring_sqe *sqe, struct io_kiocb *req, int error)`; before 6.0 with the ring between.
+#[btf_tracepoint(function = "io_uring_req_failed")]
+#[inline(always)]
+pub fn uring_refusal(ctx: BtfTracePointContext) -> i32 {
+    undisturbed(|| {
+        find_tracer_level();
+        let error =
+            if globals::URING_ERROR_ARGUMENT.load() == 2 { argument::<2>(&ctx) } else { argument::<3>(&ctx) };
+        uring::on_refusal(KernelAddress(ctx.arg(0)), error as i32);
     });
     0
 }
@@ -186,7 +263,9 @@ pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
-    if number == NO_CALL || (ret < 0 && arch::may_execute(number)) {
+    let ret = ret as i32;
+    let may_have_failed = ret <= 0 || arch::may_be_rolled_back(number, ret);
+    if number == NO_CALL || (may_have_failed && arch::may_execute(number)) {
         find_tracer_level();
         trace_exec(current_registers(), ret);
     }
@@ -194,12 +273,30 @@ pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn trace_exec(registers: &Registers, ret: i64) {
+fn trace_exec(registers: &Registers, ret: i32) {
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(Program::ExecExit, current_tgid());
     } else if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
         exec::on_exit(registers, ret);
     }
+}
+
+/// An argument of a tracepoint whose place differs between kernels. The assembly, which changes nothing, keeps the compiler
+/// from making one load of two, at a place that it computes: the verifier refuses that.
+#[inline(always)]
+fn argument<const INDEX: usize>(ctx: &BtfTracePointContext) -> u64 {
+    let mut argument: u64 = ctx.arg(INDEX);
+    // SAFETY: plain operations on one register.
+    unsafe {
+        asm!(
+            "{argument} += {index}",
+            "{argument} -= {index}",
+            argument = inout(reg) argument,
+            index = const INDEX,
+            options(nomem, nostack),
+        );
+    }
+    argument
 }
 
 /// What an event of `raw_syscalls/sys_exit` says.

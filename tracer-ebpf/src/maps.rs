@@ -2,17 +2,46 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
 };
 use tracer_common::{
     Comm,
     container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict},
+    event::{OPEN_PATH_MAX, Open, OpenExtra},
     stats::{Program, State},
 };
 
 /// Bytes of a program's buffer for putting a record together. More than any record needs: the verifier adds
 /// the largest length to the largest offset, and a per-CPU value may have 32 KiB at the most.
 pub const SCRATCH_SIZE: usize = 32 * 1024;
+
+/// Bytes of the largest record of an open, the NUL of its path and one more included, which the helper may write.
+pub const REQUEST_RECORD_MAX: usize =
+    (size_of::<Open>() + size_of::<OpenExtra>() + OPEN_PATH_MAX + 2).next_multiple_of(8);
+
+/// A request of io_uring that is under way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Request {
+    /// Bytes of the record.
+    pub len: u32,
+    /// Whether another request of its ring that was under way had the same data: 1 or 0.
+    pub is_ambiguous: u32,
+    /// The ring, by its address.
+    pub ring: u64,
+    /// What the caller wants the completion to carry.
+    pub data: u64,
+    /// The record of the event, still without its result.
+    pub record: [u8; REQUEST_RECORD_MAX],
+}
+
+/// What a completion carries that finds no room in its ring.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Report {
+    pub ring: u64,
+    pub data: u64,
+}
 
 const PROGRAMS: u32 = Program::ALL.len() as u32;
 
@@ -68,6 +97,13 @@ pub static EVIDENCE: HashMap<Evidence, Suspect> = HashMap::with_max_entries(1024
 /// Processes that become a container's just now, by thread group id: of several threads one does it.
 #[map]
 pub static BINDING: HashMap<u32, u8> = HashMap::with_max_entries(256, 0);
+/// Opens that io_uring has under way, by the address of the request.
+#[map]
+pub static REQUESTS: HashMap<u64, Request> = HashMap::with_max_entries(1, 0);
+
+/// Their keys in [`REQUESTS`], by what a completion carries that finds no room in its ring.
+#[map]
+pub static REPORTS: LruHashMap<Report, u64> = LruHashMap::with_max_entries(1, 0);
 
 /// Containers, by slot.
 #[map]

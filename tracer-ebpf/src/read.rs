@@ -67,6 +67,23 @@ pub fn bounded<const MASK: u32>(number: u32) -> u32 {
     number as u32
 }
 
+/// Cuts a number to `MAX`, where the verifier sees it. In assembly for the same reason.
+#[inline(always)]
+pub fn capped<const MAX: u32>(number: u32) -> u32 {
+    let mut number = u64::from(number);
+    // SAFETY: plain operations on one register.
+    unsafe {
+        asm!(
+            "if {number} <= {max} goto +1",
+            "{number} = {max}",
+            number = inout(reg) number,
+            max = const MAX,
+            options(pure, nomem, nostack),
+        );
+    }
+    number as u32
+}
+
 /// A number less one, but 0 of 0. In assembly, because the compiler would branch: the verifier then follows strings
 /// of known and of unknown lengths separately, and through a loop every mixture of them.
 #[inline(always)]

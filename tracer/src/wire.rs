@@ -1,7 +1,7 @@
 //! Structures out of the bytes of a record.
 
 use tracer_common::{
-    event::{Exec, Header, Open},
+    event::{Exec, Header, Open, OpenExtra},
     lifecycle::{Bound, Record, Runtime},
 };
 
@@ -20,7 +20,7 @@ macro_rules! wire {
         )*
     };
 }
-wire!(Header, Open, Exec, Record, Bound, Runtime);
+wire!(Header, Open, OpenExtra, Exec, Record, Bound, Runtime);
 
 /// The structure that `bytes` start with; None where they are too few.
 #[must_use]

@@ -20,10 +20,12 @@ pub struct Exec {
     pub path_len: u16,
     /// Bytes of the arguments, each with its NUL.
     pub args_len: u16,
-    /// `PATH_*` and `ARGS_*` bits.
+    /// The directory or file that execveat was given; 0 without [`EXEC_AT`](super::EXEC_AT).
+    pub dirfd: i32,
+    /// `PATH_*`, `ARGS_*`, `SECCOMP_*` and `EXEC_*` bits.
     pub marks: u8,
     /// 0.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
 }
-assert_layout!(Exec, size 80, header @ 0, ret @ 64, path_len @ 68, args_len @ 70, marks @ 72,
-    reserved @ 73);
+assert_layout!(Exec, size 80, header @ 0, ret @ 64, path_len @ 68, args_len @ 70, dirfd @ 72, marks @ 76,
+    reserved @ 77);

@@ -4,7 +4,7 @@ mod exec;
 mod open;
 
 pub use exec::{EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec};
-pub use open::{OPEN_PATH_MAX, Open};
+pub use open::{HANDLE_MAX, OPEN_PATH_MAX, Open, OpenCall, OpenExtra};
 
 use crate::{Comm, assert_layout, container::ContainerKey};
 
@@ -38,6 +38,18 @@ pub const PATH_FAULT: u8 = 1 << 1;
 pub const ARGS_TRUNCATED: u8 = 1 << 2;
 /// The arguments could not be read from the process's memory.
 pub const ARGS_FAULT: u8 = 1 << 3;
+/// A seccomp filter ended the call by a signal that the process may handle (`SECCOMP_RET_TRAP`).
+pub const SECCOMP_TRAP: u8 = 1 << 4;
+/// A seccomp filter ended the call and the process or thread (`SECCOMP_RET_KILL_*`).
+pub const SECCOMP_KILL: u8 = 1 << 5;
+/// The file was installed in io_uring's table: the result is an index in that table, not a file descriptor.
+pub const OPEN_FIXED_FILE: u8 = 1 << 6;
+/// The result was not reported: io_uring was asked to report failures only, or the report was not seen.
+pub const OPEN_UNREPORTED: u8 = 1 << 7;
+/// The call only asked whether it could execute the file (`AT_EXECVE_CHECK`).
+pub const EXEC_CHECK: u8 = 1 << 6;
+/// The record has the descriptor that execveat was given.
+pub const EXEC_AT: u8 = 1 << 7;
 
 /// What every traced event starts with.
 #[repr(C)]

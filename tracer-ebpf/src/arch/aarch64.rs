@@ -1,6 +1,8 @@
 //! aarch64: 64-bit calls, and those of 32-bit arm programs.
 
-use super::{Arguments, ExecCall, OpenCall};
+use tracer_common::event::OpenCall;
+
+use super::{Arguments, ExecCall};
 use crate::current::Current;
 
 /// `struct pt_regs` (arch/arm64/include/asm/ptrace.h, since 4.15): `orig_x0` keeps the first argument, whose
@@ -37,9 +39,22 @@ pub fn may_execute(number: i64) -> bool {
     is_exec(number as i32)
 }
 
+/// Whether the result may be what the kernel puts there for a call that seccomp ends by a signal: what the register held
+/// when the call was made (`syscall_rollback`, arch/arm64/include/asm/syscall.h), the first argument.
+#[inline(always)]
+pub fn is_rolled_back(registers: &Registers, ret: i32) -> bool {
+    ret as u32 == registers.orig_x0 as u32
+}
+
+/// The same, as far as tracepoints tell: not at all.
+#[inline(always)]
+pub fn may_be_rolled_back(_number: i64, _ret: i32) -> bool {
+    true
+}
+
 #[inline(always)]
 fn is_open(number: i32) -> bool {
-    matches!(number, 5 | 8 | 56 | 322 | 437)
+    matches!(number, 5 | 8 | 56 | 265 | 322 | 371 | 437)
 }
 
 #[inline(always)]
@@ -61,9 +76,10 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)
         (true, 8) => OpenCall::Creat,
         (false, 56) | (true, 322) => OpenCall::Openat,
         (_, 437) => OpenCall::Openat2,
+        (false, 265) | (true, 371) => OpenCall::OpenByHandleAt,
         _ => return None,
     };
-    Some((call, arguments(registers), task))
+    Some((call, arguments(registers, compat), task))
 }
 
 /// Which of the exec calls this is, and the task that makes it.
@@ -80,7 +96,7 @@ pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)
         (false, 281) | (true, 387) => ExecCall { at: true, compat },
         _ => return None,
     };
-    Some((call, arguments(registers), task))
+    Some((call, arguments(registers, compat), task))
 }
 
 #[inline(always)]
@@ -89,6 +105,13 @@ fn is_compat(task: Current) -> bool {
 }
 
 #[inline(always)]
-fn arguments(registers: &Registers) -> Arguments {
-    Arguments([registers.orig_x0, registers.x[1], registers.x[2], registers.x[3]])
+fn arguments(registers: &Registers, compat: bool) -> Arguments {
+    let Registers { x, orig_x0, .. } = registers;
+    if compat {
+        // An exception from 32-bit code may leave anything in the upper halves.
+        let low = |register: u64| register & 0xffff_ffff;
+        Arguments([low(*orig_x0), low(x[1]), low(x[2]), low(x[3]), low(x[4])])
+    } else {
+        Arguments([*orig_x0, x[1], x[2], x[3], x[4]])
+    }
 }

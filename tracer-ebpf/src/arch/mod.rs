@@ -9,18 +9,13 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(bpf_target_arch = "aarch64")]
-pub use aarch64::{Registers, exec_call, is_sigreturn, may_execute, may_open, open_call};
+pub use aarch64::{
+    Registers, exec_call, is_rolled_back, is_sigreturn, may_be_rolled_back, may_execute, may_open, open_call,
+};
 #[cfg(bpf_target_arch = "x86_64")]
-pub use x86_64::{Registers, exec_call, is_sigreturn, may_execute, may_open, open_call};
-
-/// A call that opens a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum OpenCall {
-    Open,
-    Creat,
-    Openat,
-    Openat2,
-}
+pub use x86_64::{
+    Registers, exec_call, is_rolled_back, is_sigreturn, may_be_rolled_back, may_execute, may_open, open_call,
+};
 
 /// A call that executes a program, and how wide its pointers are.
 #[derive(Clone, Copy)]
@@ -31,6 +26,7 @@ pub struct ExecCall {
     pub compat: bool,
 }
 
-/// The first arguments of a system call, widened to 64 bits.
+/// The first arguments of a system call. Of those of a 32-bit call the upper halves are 0; of a 64-bit call they are
+/// what the caller left in the registers, also where the kernel takes an `int`.
 #[derive(Clone, Copy)]
-pub struct Arguments(pub [u64; 4]);
+pub struct Arguments(pub [u64; 5]);

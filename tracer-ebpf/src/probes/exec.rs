@@ -1,13 +1,14 @@
-//! execve and execveat: the successful ones when the new program is in place, the failed ones when they return.
+//! execve and execveat: the successful ones when the new program is in place, the others when they return.
 
 use tracer_common::{
     event::{
-        ARGS_FAULT, ARGS_TRUNCATED, EXEC_ARGS_MAX, EXEC_PATH_MAX, Exec, Header, Kind, PATH_FAULT,
-        PATH_TRUNCATED,
+        ARGS_FAULT, ARGS_TRUNCATED, EXEC_ARGS_MAX, EXEC_AT, EXEC_CHECK, EXEC_PATH_MAX, Exec, Header, Kind,
+        PATH_FAULT, PATH_TRUNCATED,
     },
     stats::Program,
 };
 
+use super::seccomp::Answer;
 use crate::{
     arch::{self, Registers},
     current::Current,
@@ -23,6 +24,8 @@ use crate::{
 const FIXED: u32 = size_of::<Exec>() as u32;
 /// Arguments of a failed execution that are read at the most; more are marked as truncated.
 const FAILED_ARGS_MAX: u32 = 128;
+/// A flag of execveat since 6.14, include/uapi/linux/fcntl.h: the file is checked, not executed.
+const AT_EXECVE_CHECK: u32 = 0x1_0000;
 
 /// A program was executed; its arguments are the block that the kernel has just laid out.
 #[inline(always)]
@@ -42,39 +45,60 @@ pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
         },
         None => Copied::FAULT,
     };
-    submit(state, scratch, header, 0, path, args);
+    submit(state, scratch, header, Outcome { ret: 0, dirfd: 0, marks: 0 }, path, args);
 }
 
-/// A call to execute returned, and so has failed. The argument block is still the old program's: the new
-/// arguments are where the caller has them.
+/// What came of a call.
+struct Outcome {
+    ret: i32,
+    dirfd: i32,
+    /// `SECCOMP_*` and `EXEC_*` bits.
+    marks: u8,
+}
+
+/// A call to execute returned to its caller: it has failed, or has executed nothing since it was only a check. The argument
+/// block is still the old program's: the new arguments are where the caller has them.
 #[inline(always)]
-pub fn on_exit(registers: &Registers, ret: i64) {
-    if ret >= 0 {
+pub fn on_exit(registers: &Registers, ret: i32) {
+    // Most calls leave here.
+    if ret > 0 && !arch::is_rolled_back(registers, ret) {
         return;
     }
     let Some((call, arguments, task)) = arch::exec_call(registers) else { return };
+    let [first, second, third, _, fifth] = arguments.0;
+    let mut answer = Answer::of(registers, ret, task);
+    // The registers of a program that was executed are all 0.
+    if call.at && fifth as u32 & AT_EXECVE_CHECK != 0 {
+        answer.marks |= EXEC_CHECK;
+    } else if answer.ret >= 0 {
+        return;
+    }
     let Some(state) = State::of(Program::ExecExit) else { return };
     state.count(|stats| &mut stats.seen);
     let identity = lifecycle::identity_of_failed_exec(Task::current());
-    let Some(header) = filter::admit(state, Kind::Exec, task, &identity, true) else { return };
+    let failed = answer.ret < 0;
+    let Some(header) = filter::admit(state, Kind::Exec, task, &identity, failed) else { return };
     let Some(scratch) = Scratch::take(Program::ExecExit) else { return };
-    let [first, second, third, _] = arguments.0;
     let (path, argv) = if call.at { (second, third) } else { (first, second) };
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, path) };
     let args = copy_argv(&scratch, FIXED + path.len, argv, call.compat);
-    submit(state, scratch, header, ret as i32, path, args);
+    let (dirfd, at) = if call.at { (first as i32, EXEC_AT) } else { (0, 0) };
+    let outcome = Outcome { ret: answer.ret, dirfd, marks: answer.marks | at };
+    submit(state, scratch, header, outcome, path, args);
 }
 
 #[inline(always)]
-fn submit(state: State, mut scratch: Scratch, header: Header, ret: i32, path: Copied, args: Copied) {
+fn submit(state: State, mut scratch: Scratch, header: Header, outcome: Outcome, path: Copied, args: Copied) {
+    let Outcome { ret, dirfd, marks } = outcome;
     scratch.write(Exec {
         header,
         ret,
         path_len: path.len as u16,
         args_len: args.len as u16,
-        marks: path.marks(PATH_TRUNCATED, PATH_FAULT) | args.marks(ARGS_TRUNCATED, ARGS_FAULT),
-        reserved: [0; 7],
+        dirfd,
+        marks: path.marks(PATH_TRUNCATED, PATH_FAULT) | args.marks(ARGS_TRUNCATED, ARGS_FAULT) | marks,
+        reserved: [0; 3],
     });
     scratch.submit_event(state, FIXED + path.len + args.len);
 }
@@ -87,7 +111,8 @@ fn copy_argv(scratch: &Scratch, at: u32, argv: u64, compat: bool) -> Copied {
     // one's and need not follow all their ends separately.
     const MASK: u32 = 2 * MAX - 1;
     let mut copied = Copied { len: 0, truncated: true, fault: false };
-    for index in 0..FAILED_ARGS_MAX {
+    // One turn more, to see whether the vector ends there.
+    for index in 0..=FAILED_ARGS_MAX {
         let pointer = match (argv, compat) {
             // execve takes a null pointer for an empty vector.
             (0, _) => Some(0),
@@ -102,7 +127,7 @@ fn copy_argv(scratch: &Scratch, at: u32, argv: u64, compat: bool) -> Copied {
             copied.truncated = false;
             break;
         }
-        if copied.len >= MAX {
+        if copied.len >= MAX || index == FAILED_ARGS_MAX {
             break;
         }
         let left = bounded::<MASK>(MAX - copied.len);

@@ -2,3 +2,5 @@
 
 pub mod exec;
 pub mod open;
+mod seccomp;
+pub mod uring;

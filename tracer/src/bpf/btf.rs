@@ -24,6 +24,7 @@ const DEPTH_MAX: u32 = 16;
 /// `BTF_KIND_*`.
 mod kind {
     pub(super) const INT: u32 = 1;
+    pub(super) const PTR: u32 = 2;
     pub(super) const ARRAY: u32 = 3;
     pub(super) const STRUCT: u32 = 4;
     pub(super) const UNION: u32 = 5;
@@ -191,6 +192,35 @@ impl KernelTypes {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
+    /// What the arguments of a tracepoint point to, in their order: the name of a structure, `void`, or nothing.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<Vec<&str>> {
+        let definition = self.find(kind::TYPEDEF, &format!("btf_trace_{tracepoint}"))?;
+        let prototype = self.by_number(self.by_number(definition.words[2])?.words[2])?;
+        if prototype.kind() != kind::FUNC_PROTO {
+            return None;
+        }
+        let parameters = prototype.words.get(TYPE_WORDS..)?.as_chunks::<2>().0.iter().take(prototype.count());
+        // The first is what a probe was registered with.
+        Some(parameters.skip(1).map(|[_, type_id]| self.pointed_to(*type_id).unwrap_or("")).collect())
+    }
+
+    /// The name of the structure that a pointer points to, or `void`.
+    fn pointed_to(&self, type_id: u32) -> Option<&str> {
+        let pointer = self.by_number(type_id).filter(|found| found.kind() == kind::PTR)?;
+        if pointer.words[2] == 0 {
+            return Some("void");
+        }
+        let structure = self.resolve(pointer.words[2], DEPTH_MAX)?;
+        let name = self.strings.get(structure.words[0] as usize..)?.split(|byte| *byte == 0).next()?;
+        std::str::from_utf8(name).ok()
+    }
+
+    fn by_number(&self, type_id: u32) -> Option<Type<'_>> {
+        let start = *self.starts.get((type_id as usize).checked_sub(1)?)?;
+        Some(Type { words: self.words.get(start..)? })
+    }
+
     fn find(&self, kind: u32, name: &str) -> Option<Type<'_>> {
         self.types().find(|found| found.kind() == kind && self.is_called(found.words[0], name))
     }
@@ -208,8 +238,7 @@ impl KernelTypes {
 
     /// The structure or union that a type is, behind names and qualifiers.
     fn resolve(&self, type_id: u32, depth: u32) -> Option<Type<'_>> {
-        let start = *self.starts.get((type_id as usize).checked_sub(1)?)?;
-        let found = Type { words: self.words.get(start..)? };
+        let found = self.by_number(type_id)?;
         match found.kind() {
             kind::STRUCT | kind::UNION => Some(found),
             kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {

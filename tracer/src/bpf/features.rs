@@ -56,18 +56,21 @@ pub enum Outcome {
 #[must_use]
 pub fn check_all() -> Vec<Check> {
     let mut checks = check_prerequisites();
+    let mut without_uring = Some("the programs are not loaded".to_owned());
     // Only who may use BPF at all can find out more.
     if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
         checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
         checks.push(Check { name: "hooks", outcome: hooks() });
-        checks.push(Check { name: "opens", outcome: calls(Kind::Open) });
-        checks.push(Check { name: "executions", outcome: calls(Kind::Exec) });
+        let (outcome, without) = calls(Kind::Open);
+        checks.push(Check { name: "opens", outcome });
+        without_uring = without;
+        checks.push(Check { name: "executions", outcome: calls(Kind::Exec).0 });
     }
     checks.push(Check { name: "processes", outcome: processes() });
     checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
     checks.push(Check { name: "engines", outcome: engines() });
     checks.push(Check { name: "tracefs", outcome: tracefs() });
-    checks.push(Check { name: "io_uring", outcome: io_uring() });
+    checks.push(Check { name: "io_uring", outcome: io_uring(without_uring) });
     checks
 }
 
@@ -196,8 +199,9 @@ fn hooks() -> Outcome {
     }
 }
 
-/// How calls of a kind would be seen: found out by loading and attaching the programs, as tracing does.
-fn calls(kind: Kind) -> Outcome {
+/// How calls of a kind would be seen, and why opens of io_uring would not be: found out by loading and attaching the
+/// programs, as tracing does.
+fn calls(kind: Kind) -> (Outcome, Option<String>) {
     let trial = Options {
         kind: Some(kind),
         buffer_size: 4096,
@@ -215,13 +219,13 @@ fn calls(kind: Kind) -> Outcome {
         taken
     });
     match tried {
-        Ok(taken) => judge_calls(kind, &taken),
-        Err(error) => refused(error),
+        Ok(taken) => (judge_calls(kind, &taken), taken.without_uring),
+        Err(error) => (refused(error), Some("the programs cannot be used".to_owned())),
     }
 }
 
 fn judge_calls(kind: Kind, taken: &Taken) -> Outcome {
-    let Taken { hook, refused, cost } = taken;
+    let Taken { hook, refused, cost, .. } = taken;
     if let Some(cost) = cost {
         return Outcome::Note(cost.clone());
     }
@@ -376,18 +380,36 @@ fn tracefs() -> Outcome {
     }
 }
 
-fn io_uring() -> Outcome {
-    match fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
-        Ok(value) if value.trim() == "2" => Outcome::Fine("disabled".into()),
-        _ => {
-            Outcome::Note("files opened through io_uring are not seen: they pass by the system calls".into())
-        }
+fn io_uring(without: Option<String>) -> Outcome {
+    judge_io_uring(fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok().as_deref(), without)
+}
+
+/// Whether files that io_uring opens are seen. Each user may open files by it, unless it is disabled.
+fn judge_io_uring(disabled: Option<&str>, without: Option<String>) -> Outcome {
+    match (disabled.map(str::trim), without) {
+        (Some("2"), _) => Outcome::Fine("disabled".into()),
+        (_, None) => Outcome::Fine("opens are traced".into()),
+        (_, Some(reason)) => Outcome::Note(format!(
+            "files opened through io_uring are not traced: {reason}. `sysctl kernel.io_uring_disabled=2` forbids \
+             io_uring (Linux 6.6)"
+        )),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn untraced_io_uring_is_noted_unless_disabled() {
+        let reason = || Some("too old".to_owned());
+        assert_eq!(judge_io_uring(Some("2\n"), reason()), Outcome::Fine("disabled".into()));
+        assert!(matches!(judge_io_uring(Some("0\n"), None), Outcome::Fine(_)));
+        for disabled in [None, Some("0\n"), Some("1\n")] {
+            let outcome = judge_io_uring(disabled, reason());
+            assert!(matches!(outcome, Outcome::Note(note) if note.contains("not traced: too old")));
+        }
+    }
 
     #[test]
     fn releases_are_compared_by_number() {

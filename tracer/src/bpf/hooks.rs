@@ -59,7 +59,7 @@ impl FromStr for Hook {
 }
 
 /// A program and what it is attached to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hooked {
     pub(super) program: Program,
     pub(super) target: &'static str,
@@ -72,6 +72,16 @@ pub(super) struct Hooked {
 impl Hooked {
     const fn new(program: Program, target: &'static str) -> Self {
         Self { program, target, only_with: None, at_event: None }
+    }
+
+    /// Only where the kernel has this function.
+    const fn only_with(self, function: &'static str) -> Self {
+        Self { only_with: Some(function), ..self }
+    }
+
+    /// At a function that not every kernel has.
+    const fn where_it_is(program: Program, target: &'static str) -> Self {
+        Self::new(program, target).only_with(target)
     }
 
     /// What the program is called that is loaded for it.
@@ -99,6 +109,61 @@ pub(super) const LIFECYCLE: [Hooked; 3] = [
 
 /// What executions take besides, and following containers does.
 pub(super) const EXEC: &[Hooked] = &[Hooked::new(Program::ExecExit, "sys_exit")];
+
+/// How the kernel's tracepoints tell of io_uring, which opens files without a system call for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Uring {
+    pub(super) programs: Vec<Hooked>,
+    /// Which argument of the first one is the request.
+    pub(super) request_argument: u32,
+    /// Whether the second one has the result as an argument.
+    pub(super) has_result: bool,
+    /// Which argument of the one for refused entries is the error.
+    pub(super) error_argument: u32,
+}
+
+impl Uring {
+    /// As this kernel has them; none where they do not tell which request they are about.
+    pub(super) fn of_kernel(types: &KernelTypes) -> Option<Self> {
+        Self::find(|tracepoint| types.tracepoint_arguments(tracepoint))
+    }
+
+    fn find<'t>(arguments: impl Fn(&str) -> Option<Vec<&'t str>>) -> Option<Self> {
+        let (target, of_submission) = ["io_uring_submit_req", "io_uring_submit_sqe"]
+            .into_iter()
+            .find_map(|target| Some((target, arguments(target)?)))?;
+        let request_argument = match of_submission[..] {
+            ["io_kiocb", ..] => 0,
+            // The ring, then the request.
+            ["void", "void", ..] => 1,
+            _ => return None,
+        };
+        let of_completion = arguments("io_uring_complete")?;
+        if !matches!(of_completion.get(1), Some(&("void" | "io_kiocb"))) {
+            return None;
+        }
+        let mut programs = vec![
+            // What is submitted is complete later.
+            Hooked::new(Program::UringComplete, "io_uring_complete"),
+            Hooked::new(Program::UringSubmit, target),
+        ];
+        let overflow = "io_uring_cqe_overflow";
+        if arguments(overflow).is_some() {
+            programs.insert(0, Hooked::new(Program::UringOverflow, overflow));
+        }
+        let refusal = "io_uring_req_failed";
+        let of_refusal = arguments(refusal).unwrap_or_default();
+        let error_argument = match of_refusal[..] {
+            ["io_uring_sqe", _, _] => 2,
+            ["io_uring_sqe", _, _, _] => 3,
+            _ => 0,
+        };
+        if error_argument > 0 {
+            programs.push(Hooked::new(Program::UringRefusal, refusal));
+        }
+        Some(Self { programs, request_argument, has_result: of_completion.len() > 3, error_argument })
+    }
+}
 
 const OPEN_AT_SYS_EXIT: &[Hooked] = &[Hooked::new(Program::OpenExit, "sys_exit")];
 
@@ -128,28 +193,34 @@ pub(super) fn has_event() -> bool {
 const OPEN_AT_FEXIT: &[Hooked] = &[
     Hooked::new(Program::OpenReturn, "do_sys_openat2"),
     Hooked::new(Program::Openat2Return, "__x64_sys_openat2"),
-    Hooked {
-        program: Program::Openat2CompatReturn,
-        target: "__ia32_sys_openat2",
-        // Of IA32_EMULATION, as the entry for openat2 is.
-        only_with: Some("__ia32_compat_sys_open"),
-        at_event: None,
-    },
+    // Of IA32_EMULATION, as the entry for openat2 is.
+    Hooked::new(Program::Openat2CompatReturn, "__ia32_sys_openat2").only_with("__ia32_compat_sys_open"),
+    Hooked::where_it_is(Program::HandleReturn, "__x64_sys_open_by_handle_at"),
+    Hooked::where_it_is(Program::HandleCompatReturn, "__ia32_compat_sys_open_by_handle_at"),
 ];
 
-/// 32-bit programs have no entry of their own.
+/// For openat2 32-bit programs have no entry of their own.
 #[cfg(target_arch = "aarch64")]
 const OPEN_AT_FEXIT: &[Hooked] = &[
     Hooked::new(Program::OpenReturn, "do_sys_openat2"),
     Hooked::new(Program::Openat2Return, "__arm64_sys_openat2"),
+    Hooked::where_it_is(Program::HandleReturn, "__arm64_sys_open_by_handle_at"),
+    Hooked::where_it_is(Program::HandleCompatReturn, "__arm64_compat_sys_open_by_handle_at"),
 ];
 
 /// Whether a program's runs are calls of the traced kind.
 pub(super) fn is_hook_of(program: Program, kind: Kind) -> bool {
     match program {
-        Program::OpenExit | Program::OpenReturn | Program::Openat2Return | Program::Openat2CompatReturn => {
-            kind == Kind::Open
-        }
+        Program::OpenExit
+        | Program::OpenReturn
+        | Program::Openat2Return
+        | Program::Openat2CompatReturn
+        | Program::HandleReturn
+        | Program::HandleCompatReturn
+        | Program::UringSubmit
+        | Program::UringComplete
+        | Program::UringOverflow
+        | Program::UringRefusal => kind == Kind::Open,
         Program::ProcessExec | Program::ExecExit => kind == Kind::Exec,
         Program::ProcessFork | Program::ProcessExit => false,
     }
@@ -211,6 +282,29 @@ mod tests {
             assert_eq!(hook.name().parse(), Ok(hook));
         }
         assert!("kprobe".parse::<Hook>().unwrap_err().contains("\"kprobe\""));
+    }
+
+    /// Their arguments, as kernels of these versions have them.
+    fn uring(submission: (&str, &[&'static str]), completion: &[&'static str]) -> Option<Uring> {
+        Uring::find(|tracepoint| match tracepoint {
+            "io_uring_complete" => Some(completion.to_vec()),
+            _ if tracepoint == submission.0 => Some(submission.1.to_vec()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn request_is_found_among_the_arguments_of_every_kernel() {
+        let arguments = |found: Option<Uring>| found.map(|found| (found.request_argument, found.has_result));
+        let newest = uring(("io_uring_submit_req", &["io_kiocb"]), &["io_ring_ctx", "void", "io_uring_cqe"]);
+        assert_eq!(arguments(newest), Some((0, false)));
+        let result = ["void", "void", "", "", "", "", ""];
+        let of_6_1 = uring(("io_uring_submit_sqe", &["io_kiocb", ""]), &result);
+        assert_eq!(arguments(of_6_1), Some((0, true)));
+        let of_5_18 = uring(("io_uring_submit_sqe", &["void", "void", "", "", "", "", ""]), &result);
+        assert_eq!(arguments(of_5_18), Some((1, true)));
+        assert_eq!(uring(("io_uring_submit_sqe", &["void", "", "", "", ""]), &["void", "", ""]), None);
+        assert_eq!(uring(("io_uring_submit_sqe", &["void", "void", ""]), &["void", "", ""]), None);
     }
 
     #[test]

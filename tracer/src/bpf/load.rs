@@ -24,7 +24,7 @@ use super::{
     features,
     filter::KernelFilter,
     freeze::freeze_maps,
-    hooks::{self, Hooked, LIFECYCLE, Link},
+    hooks::{self, Hooked, LIFECYCLE, Link, Uring},
     offsets,
     preemption::{Functions, Object},
     stats::{self, Counters},
@@ -43,6 +43,8 @@ const SLOTS: u32 = 32_768;
 const KEPT_SLOTS: u32 = SLOTS / 2;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
+/// Opens that io_uring may have under way at a time, 4 KiB each. More are counted as lost.
+const REQUESTS: u32 = 512;
 /// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
 /// milliseconds.
 const WAKE_BYTES_MAX: u64 = 256 * 1024;
@@ -92,6 +94,8 @@ pub struct Bpf {
     /// Programs that have been attached, or were.
     attached: Vec<Hooked>,
     links: Vec<Link>,
+    /// What sees the opens of io_uring.
+    uring: UringPrograms,
     kind: Option<Kind>,
     stats: PerCpuArray<MapData, State>,
 }
@@ -111,7 +115,8 @@ impl Bpf {
     pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
         let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
         let btf = types.for_loader().with_context(|| format!("parsing {KERNEL_BTF}"))?;
-        let globals = Globals::new(options, &types)?;
+        let uring = (options.kind == Some(Kind::Open)).then(|| Uring::of_kernel(&types)).flatten();
+        let globals = Globals::new(options, &types, uring.as_ref())?;
         let filter = KernelFilter::new(options.filter);
         let object = Object::new(OBJECT, Functions::of_kernel(&types).as_ref())?;
         lift_memlock_limit();
@@ -133,6 +138,11 @@ impl Bpf {
             .override_global("FILTER_COMMS", &filter.comms.mode, true)
             .override_global("TYPED_TASKS", &globals.typed_tasks, true)
             .override_global("WAKE_BYTES", &globals.wake_bytes, true)
+            .override_global("URING_REQUEST_ARGUMENT", &globals.uring_request_argument, true)
+            .override_global("URING_RESULT_ARGUMENT", &globals.uring_result_argument, true)
+            .override_global("URING_ERROR_ARGUMENT", &globals.uring_error_argument, true)
+            .map_max_entries("REQUESTS", if uring.is_some() { REQUESTS } else { 1 })
+            .map_max_entries("REPORTS", if uring.is_some() { 2 * REQUESTS } else { 1 })
             .override_global(aya_log::LEVEL, &aya_log_level, false)
             .map_max_entries("EVENTS", options.buffer_size)
             .map_max_entries("PROCESSES", processes_max())
@@ -151,7 +161,7 @@ impl Bpf {
         let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
         let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
         drop(types);
-        let way = load_programs(&mut ebpf, &mut ways, &btf)?;
+        let (way, uring) = load_programs(&mut ebpf, &mut ways, uring.as_ref(), &btf)?;
 
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
@@ -183,7 +193,7 @@ impl Bpf {
         let stats = take(&mut ebpf, "STATE")?;
         let (attached, links) = (Vec::new(), Vec::new());
         let btf = Some(btf);
-        Ok((Self { ebpf, way, ways, btf, attached, links, kind: options.kind, stats }, maps))
+        Ok((Self { ebpf, way, ways, uring, btf, attached, links, kind: options.kind, stats }, maps))
     }
 
     /// The object, for its log.
@@ -203,10 +213,11 @@ impl Bpf {
         };
         self.attach_all(first)?;
         self.attach_way()?;
+        let without_uring = self.attach_uring();
         self.attach_all(last)?;
         self.btf = None;
         give_memory_back();
-        let taken = self.ways.taken(&self.way);
+        let taken = Taken { without_uring, ..self.ways.taken(&self.way) };
         self.log(&taken);
         Ok(taken)
     }
@@ -231,6 +242,23 @@ impl Bpf {
         self.ways = ways;
         self.way = way?;
         Ok(())
+    }
+
+    /// Attaches what sees the opens of io_uring, if opens are traced. Returns why there is no such thing.
+    fn attach_uring(&mut self) -> Option<String> {
+        if self.kind != Some(Kind::Open) {
+            return None;
+        }
+        let before = (self.links.len(), self.attached.len());
+        let programs = self.uring.clone();
+        let attached = programs
+            .and_then(|programs| self.attach_all(&programs).map_err(|error| format!("{error:#}")));
+        // Some of them alone would tell of requests that never end.
+        attached.inspect_err(|_| {
+            self.links.truncate(before.0);
+            self.attached.truncate(before.1);
+        })
+        .err()
     }
 
     fn load_way(&mut self, way: &Way) -> anyhow::Result<()> {
@@ -261,6 +289,9 @@ impl Bpf {
         }
         if let Some(cost) = &taken.cost {
             warn!("{cost}");
+        }
+        if let Some(reason) = &taken.without_uring {
+            info!("opens through io_uring are not traced: {reason}");
         }
     }
 
@@ -308,10 +339,13 @@ struct Globals {
     trust_rootless: u32,
     typed_tasks: u32,
     wake_bytes: u64,
+    uring_request_argument: u32,
+    uring_result_argument: u32,
+    uring_error_argument: u32,
 }
 
 impl Globals {
-    fn new(options: &Options<'_>, types: &KernelTypes) -> anyhow::Result<Self> {
+    fn new(options: &Options<'_>, types: &KernelTypes, uring: Option<&Uring>) -> anyhow::Result<Self> {
         Ok(Self {
             offsets: offsets::resolve(types)?,
             typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
@@ -323,6 +357,9 @@ impl Globals {
             failed_only: u32::from(options.failed),
             trust_rootless: u32::from(options.trust_rootless),
             wake_bytes: wake_bytes(options.buffer_size),
+            uring_request_argument: uring.map_or(0, |uring| uring.request_argument),
+            uring_result_argument: uring.map_or(0, |uring| uring.has_result.into()),
+            uring_error_argument: uring.map_or(0, |uring| uring.error_argument),
         })
     }
 }
@@ -445,16 +482,32 @@ fn reads_of_kernel_are_forbidden(log: &str) -> bool {
     log.lines().filter_map(refused).any(|is_read| is_read)
 }
 
+/// What sees the opens of io_uring, which most programs do without: or why there is no such thing.
+type UringPrograms = Result<Vec<Hooked>, String>;
+
 /// Loads what tracing takes, several programs at once: the verifier is what takes the time of a start. Returns how calls
 /// are seen.
-fn load_programs(ebpf: &mut Ebpf, ways: &mut Ways, btf: &Btf) -> anyhow::Result<Way> {
+fn load_programs(
+    ebpf: &mut Ebpf,
+    ways: &mut Ways,
+    uring: Option<&Uring>,
+    btf: &Btf,
+) -> anyhow::Result<(Way, UringPrograms)> {
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     thread::scope(|scope| {
         let lifecycle = start_loading(scope, &mut programs, &LIFECYCLE, btf);
+        let of_uring = uring.map(|uring| start_loading(scope, &mut programs, &uring.programs, btf));
         let way =
             ways.first(|way| finish_loading(start_loading(scope, &mut programs, &way.programs, btf)?))?;
+        let loaded = match of_uring {
+            Some(loading) => loading.and_then(finish_loading).map_err(|error| format!("{error:#}")),
+            None => {
+                Err("this kernel's tracepoints do not tell the requests of io_uring apart (Linux 5.18)".into())
+            }
+        };
+        let uring = loaded.map(|()| uring.map(|uring| uring.programs.clone()).unwrap_or_default());
         finish_loading(lifecycle?)?;
-        Ok(way)
+        Ok((way, uring))
     })
 }
 

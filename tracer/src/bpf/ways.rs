@@ -137,7 +137,7 @@ impl Ways {
                  be had: {why}"
             )
         });
-        Taken { hook: way.hook, refused: self.refused.clone(), cost }
+        Taken { hook: way.hook, refused: self.refused.clone(), cost, without_uring: None }
     }
 }
 
@@ -150,6 +150,8 @@ pub struct Taken {
     pub refused: Vec<String>,
     /// What is worse than it could be.
     pub cost: Option<String>,
+    /// Why opens of io_uring are not traced, if they are to be.
+    pub without_uring: Option<String>,
 }
 
 /// Explains why perf events are refused.

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use tracer_common::event::{Exec as Record, Header, PATH_FAULT, PATH_TRUNCATED};
+use tracer_common::event::{EXEC_AT, EXEC_CHECK, Exec as Record, Header, PATH_FAULT, PATH_TRUNCATED};
 
 use super::{Malformed, bytes_of, ret};
-use crate::wire;
+use crate::{trace::Seccomp, wire};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,10 +17,14 @@ pub(super) struct Exec<'a> {
     #[serde(borrow)]
     path: Cow<'a, str>,
     path_hex: Option<&'a str>,
+    dirfd: Option<i32>,
     errno: u32,
     truncated: bool,
     #[serde(default)]
     fault: bool,
+    seccomp: Option<Seccomp>,
+    #[serde(default)]
+    check: bool,
 }
 
 impl Exec<'_> {
@@ -33,9 +37,14 @@ impl Exec<'_> {
             ret: ret(0, self.errno)?,
             path_len: u16::try_from(path.len()).map_err(|_| "its path is too long")?,
             args_len: u16::try_from(args.len()).map_err(|_| "its arguments are too long")?,
+            dirfd: self.dirfd.unwrap_or(0),
             // Whether it is the path or the arguments is not told.
-            marks: if self.truncated { PATH_TRUNCATED } else { 0 } | if self.fault { PATH_FAULT } else { 0 },
-            reserved: [0; 7],
+            marks: if self.truncated { PATH_TRUNCATED } else { 0 }
+                | if self.fault { PATH_FAULT } else { 0 }
+                | if self.dirfd.is_some() { EXEC_AT } else { 0 }
+                | if self.check { EXEC_CHECK } else { 0 }
+                | self.seccomp.map_or(0, Seccomp::mark),
+            reserved: [0; 3],
         };
         records.extend_from_slice(wire::bytes(&record));
         records.extend_from_slice(&path);

@@ -24,11 +24,12 @@ pub struct JsonLines {
 
 /// Some of what a call was given, by which a kind may have the text that tells it kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Call(pub(crate) [u64; 2]);
+pub(crate) struct Call(pub(crate) [u64; 3]);
 
 impl Key for Call {
     fn number(&self) -> u64 {
-        self.0[0] ^ self.0[1].rotate_left(32)
+        let [first, second, third] = self.0;
+        first ^ second.rotate_left(32) ^ third.rotate_left(16)
     }
 }
 

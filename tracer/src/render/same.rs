@@ -67,28 +67,29 @@ fn any_open() -> impl Strategy<Value = Vec<u8>> {
     let flags = prop_oneof![select(vec![0, 0o2_000_000, 0o101]), any::<u64>()];
     let dirfd = prop_oneof![Just(-100), any::<i32>()];
     let ret = prop_oneof![0..20_i32, -200..0_i32, any::<i32>()];
-    let call = (flags, ret, dirfd, any_number(), any::<u8>());
+    let call = (flags, ret, dirfd, any_number(), any::<u8>(), 0..10_u8, any::<[u8; 8]>());
     (any_header(Kind::Open), call, any_bytes(300)).prop_map(|(header, call, path)| {
-        let (flags, ret, dirfd, mode, marks) = call;
+        let (flags, ret, dirfd, mode, marks, call, extra) = call;
         let path_len = u16::try_from(path.len()).unwrap();
-        let open = Open { header, flags, ret, dirfd, mode, path_len, marks, reserved: 0 };
-        [wire::bytes(&open), &path].concat()
+        let open = Open { header, flags, ret, dirfd, mode, path_len, marks, call };
+        let extra = &extra[..open.fixed_len() - size_of::<Open>()];
+        [wire::bytes(&open), extra, &path].concat()
     })
 }
 
 fn any_exec() -> impl Strategy<Value = Vec<u8>> {
     let args = vec(any_bytes(50), 0..5);
     let end = any::<bool>();
-    let call = (-200..2_i32, any::<u8>());
+    let call = (-200..2_i32, any::<u8>(), any::<i32>());
     (any_header(Kind::Exec), call, any_bytes(300), args, end).prop_map(|(header, call, path, args, end)| {
-        let (ret, marks) = call;
+        let (ret, marks, dirfd) = call;
         let mut block = args.join(&0);
         if end {
             block.push(0);
         }
         let path_len = u16::try_from(path.len()).unwrap();
         let args_len = u16::try_from(block.len()).unwrap();
-        let exec = Exec { header, ret, path_len, args_len, marks, reserved: [0; 7] };
+        let exec = Exec { header, ret, path_len, args_len, dirfd, marks, reserved: [0; 3] };
         [wire::bytes(&exec), &path, &block].concat()
     })
 }

@@ -3,9 +3,11 @@
 use std::io;
 
 use serde::{Serialize, ser::SerializeSeq as _};
-use tracer_common::event::{ARGS_FAULT, ARGS_TRUNCATED, Exec as Record, Kind, PATH_FAULT, PATH_TRUNCATED};
+use tracer_common::event::{
+    ARGS_FAULT, ARGS_TRUNCATED, EXEC_AT, EXEC_CHECK, Exec as Record, Kind, PATH_FAULT, PATH_TRUNCATED,
+};
 
-use super::{Payload, Tracer, errno, write_marks};
+use super::{Payload, Seccomp, Tracer, errno, write_marks};
 use crate::{
     render::{Column, Hex, Text, write_number},
     wire,
@@ -25,10 +27,16 @@ pub struct Exec<'a> {
     path: Text<'a>,
     #[serde(skip_serializing_if = "Hex::is_of_text")]
     path_hex: Hex<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dirfd: Option<i32>,
     errno: u32,
     truncated: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     fault: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seccomp: Option<Seccomp>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    check: bool,
 }
 
 impl Exec<'_> {
@@ -46,12 +54,48 @@ impl Exec<'_> {
             out.extend_from_slice(br#","pathHex":"#);
             self.path_hex.write_json(out);
         }
+        if let Some(dirfd) = self.dirfd {
+            out.extend_from_slice(br#","dirfd":"#);
+            write_number(dirfd, out)?;
+        }
         out.extend_from_slice(br#","errno":"#);
         write_number(self.errno, out)?;
         write_marks(self.truncated, self.fault, out);
+        Seccomp::write_json(self.seccomp, out);
+        if self.check {
+            out.extend_from_slice(br#","check":true"#);
+        }
         out.push(b'}');
         Ok(())
     }
+
+    /// The arguments in one line. Where there are none, the path: it may be all that is known.
+    fn write_line(&self, out: &mut Vec<u8>) {
+        if self.args.0.is_empty() {
+            return write_word(self.path.0, out);
+        }
+        for (index, arg) in self.args.iter().enumerate() {
+            if index > 0 {
+                out.push(b' ');
+            }
+            write_word(arg, out);
+        }
+    }
+}
+
+/// Appends an argument or path, in quotes what could be taken for something else: an empty one, one with blanks.
+fn write_word(word: &[u8], out: &mut Vec<u8>) {
+    let quote = word.is_empty() || word.contains(&b' ') || word.contains(&b'"');
+    if !quote {
+        out.extend_from_slice(word);
+        return;
+    }
+    out.push(b'"');
+    for byte in word {
+        // Doubled, since a backslash gets one more when the line is made safe to show.
+        out.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) });
+    }
+    out.push(b'"');
 }
 
 const PPID: Column = Column::of_process("PPID", 7, |row, out| write_number(row.event.header.ppid, out));
@@ -63,7 +107,7 @@ const RET: Column = Column::new("RET", 4, |row, out| {
 });
 const ARGS: Column = Column::new("ARGS", 32, |row, out| {
     if let Payload::Exec(exec) = &row.event.payload {
-        exec.args.write_line(out);
+        exec.write_line(out);
     }
     Ok(())
 });
@@ -95,9 +139,12 @@ impl Tracer for ExecTracer {
             args_hex: ArgsHex(args),
             path: Text(path),
             path_hex: Hex(path),
+            dirfd: (record.marks & EXEC_AT != 0).then_some(record.dirfd),
             errno: errno(record.ret),
             truncated: record.marks & (PATH_TRUNCATED | ARGS_TRUNCATED) != 0,
             fault: record.marks & (PATH_FAULT | ARGS_FAULT) != 0,
+            seccomp: Seccomp::of(record.marks),
+            check: record.marks & EXEC_CHECK != 0,
         }))
     }
 }
@@ -120,26 +167,6 @@ impl<'a> Args<'a> {
                 out.push(b',');
             }
             write(arg, out);
-        }
-    }
-
-    /// All in one line, in quotes what could be taken for something else: an empty argument, one with blanks.
-    fn write_line(self, out: &mut Vec<u8>) {
-        for (index, arg) in self.iter().enumerate() {
-            if index > 0 {
-                out.push(b' ');
-            }
-            let quote = arg.is_empty() || arg.contains(&b' ') || arg.contains(&b'"');
-            if !quote {
-                out.extend_from_slice(arg);
-                continue;
-            }
-            out.push(b'"');
-            for byte in arg {
-                // Doubled, since a backslash gets one more when the line is made safe to show.
-                out.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) });
-            }
-            out.push(b'"');
         }
     }
 }
@@ -184,10 +211,34 @@ mod tests {
         serde_json::to_string(&Args(block)).unwrap()
     }
 
-    fn line(block: &[u8]) -> String {
+    fn line_of(path: &[u8], block: &[u8]) -> String {
+        let exec = Exec {
+            args: Args(block),
+            args_hex: ArgsHex(Args(block)),
+            path: Text(path),
+            path_hex: Hex(path),
+            dirfd: None,
+            errno: 0,
+            truncated: false,
+            fault: false,
+            seccomp: None,
+            check: false,
+        };
         let mut out = Vec::new();
-        Args(block).write_line(&mut out);
+        exec.write_line(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    fn line(block: &[u8]) -> String {
+        line_of(b"/bin/sh", block)
+    }
+
+    #[test]
+    fn path_stands_for_arguments_that_are_not_known() {
+        assert_eq!(line_of(b"/bin/true", b""), "/bin/true");
+        assert_eq!(line_of(b"/my files/true", b""), "\"/my files/true\"");
+        // One argument, which is empty.
+        assert_eq!(line_of(b"/bin/true", b"\0"), "\"\"");
     }
 
     #[test]

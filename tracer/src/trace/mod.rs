@@ -14,14 +14,14 @@ mod waiting;
 
 use std::{fmt::Debug, io};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracer_common::{
     comm_bytes,
-    event::{Header, Kind},
+    event::{Header, Kind, SECCOMP_KILL, SECCOMP_TRAP},
 };
 
 pub use known::Knowledge;
-pub(crate) use open::{ACCESS_MODES, FLAGS};
+pub(crate) use open::{ACCESS_MODES, FLAGS, RESOLVE};
 pub use outlet::{Outlet, Output, Stop, Written};
 pub use router::Router;
 pub use session::{Config, run};
@@ -89,6 +89,46 @@ fn write_marks(truncated: bool, fault: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if truncated { br#","truncated":true"# } else { br#","truncated":false"# });
     if fault {
         out.extend_from_slice(br#","fault":true"#);
+    }
+}
+
+/// How a seccomp filter ended a call that was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Seccomp {
+    /// By a signal that the process may handle.
+    Trap,
+    /// With the process, or with the thread.
+    Kill,
+}
+
+impl Seccomp {
+    /// As a record's marks have it.
+    pub(crate) const fn of(marks: u8) -> Option<Self> {
+        if marks & SECCOMP_KILL != 0 {
+            Some(Self::Kill)
+        } else if marks & SECCOMP_TRAP != 0 {
+            Some(Self::Trap)
+        } else {
+            None
+        }
+    }
+
+    /// The mark.
+    pub(crate) const fn mark(self) -> u8 {
+        match self {
+            Self::Trap => SECCOMP_TRAP,
+            Self::Kill => SECCOMP_KILL,
+        }
+    }
+
+    /// Appends the field, where there is one.
+    fn write_json(seccomp: Option<Self>, out: &mut Vec<u8>) {
+        out.extend_from_slice(match seccomp {
+            Some(Self::Trap) => br#","seccomp":"trap""#,
+            Some(Self::Kill) => br#","seccomp":"kill""#,
+            None => b"",
+        });
     }
 }
 

@@ -1,11 +1,13 @@
-//! open, openat, openat2, creat.
+//! open, openat, openat2, creat, open_by_handle_at, and what io_uring opens.
 
 use std::io;
 
 use serde::Serialize;
-use tracer_common::event::{Kind, Open as Record, PATH_FAULT, PATH_TRUNCATED};
+use tracer_common::event::{
+    Kind, OPEN_FIXED_FILE, OPEN_UNREPORTED, Open as Record, OpenCall, OpenExtra, PATH_FAULT, PATH_TRUNCATED,
+};
 
-use super::{Payload, Tracer, errno, write_marks};
+use super::{Payload, Seccomp, Tracer, errno, write_marks};
 use crate::{
     render::{Call, Column, Hex, Memo, Text, write_number},
     wire,
@@ -25,11 +27,33 @@ pub struct Open<'a> {
     flags: Flags,
     mode: u32,
     dirfd: i32,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "call_name")]
+    call: Option<OpenCall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolve: Option<Resolve>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handle: Option<Handle<'a>>,
     fd: i32,
     errno: u32,
     truncated: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     fault: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seccomp: Option<Seccomp>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    fixed: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unreported: bool,
+}
+
+/// A file by its handle, as open_by_handle_at takes it.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Handle<'a> {
+    #[serde(rename = "type")]
+    kind: i32,
+    bytes: Hex<'a>,
+    mount_fd: i32,
 }
 
 impl Open<'_> {
@@ -42,20 +66,41 @@ impl Open<'_> {
         }
         // A negative directory keeps its bits.
         let place = u64::from(self.mode) << 32 | u64::from(self.dirfd.cast_unsigned());
-        calls.append(Call([self.flags.0, place]), out, |out| {
+        let number = self.call.map_or(0, |call| call as u64);
+        calls.append(Call([self.flags.0, place, number]), out, |out| {
             out.extend_from_slice(br#","flags":"#);
             serde_json::to_writer(&mut *out, &self.flags)?;
             out.extend_from_slice(br#","mode":"#);
             write_number(self.mode, out)?;
             out.extend_from_slice(br#","dirfd":"#);
             write_number(self.dirfd, out)?;
-            out.extend_from_slice(br#","fd":"#);
+            if let Some(call) = self.call {
+                out.extend_from_slice(br#","call":""#);
+                out.extend_from_slice(call.name().as_bytes());
+                out.push(b'"');
+            }
             Ok(())
         })?;
+        if let Some(resolve) = &self.resolve {
+            out.extend_from_slice(br#","resolve":"#);
+            serde_json::to_writer(&mut *out, resolve)?;
+        }
+        if let Some(handle) = &self.handle {
+            out.extend_from_slice(br#","handle":"#);
+            serde_json::to_writer(&mut *out, handle)?;
+        }
+        out.extend_from_slice(br#","fd":"#);
         write_number(self.fd, out)?;
         out.extend_from_slice(br#","errno":"#);
         write_number(self.errno, out)?;
         write_marks(self.truncated, self.fault, out);
+        Seccomp::write_json(self.seccomp, out);
+        if self.fixed {
+            out.extend_from_slice(br#","fixed":true"#);
+        }
+        if self.unreported {
+            out.extend_from_slice(br#","unreported":true"#);
+        }
         out.push(b'}');
         Ok(())
     }
@@ -90,7 +135,7 @@ impl Tracer for OpenTracer {
     }
 
     fn about(&self) -> &'static str {
-        "Files opened: open, openat, openat2, creat"
+        "Files opened: open, openat, openat2, creat, open_by_handle_at, io_uring"
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -99,19 +144,43 @@ impl Tracer for OpenTracer {
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Payload<'a>> {
         let record: Record = wire::read(bytes)?;
-        let path = bytes.get(size_of::<Record>()..)?.get(..usize::from(record.path_len))?;
+        let path = bytes.get(record.fixed_len()..)?.get(..usize::from(record.path_len))?;
+        let call = OpenCall::try_from(record.call).ok();
+        let extra = match call {
+            Some(call) if call.has_extra() => Some(wire::read::<OpenExtra>(&bytes[size_of::<Record>()..])?),
+            _ => None,
+        };
+        let is_unreported = record.marks & OPEN_UNREPORTED != 0;
+        let (path, resolve, handle) = match (call, extra) {
+            (Some(OpenCall::OpenByHandleAt), Some(extra)) => {
+                let handle = Handle { kind: extra.handle_type(), bytes: Hex(path), mount_fd: record.dirfd };
+                (&[][..], None, Some(handle))
+            }
+            (_, extra) => (path, extra.map(|OpenExtra(resolve)| Resolve(resolve)), None),
+        };
         Some(Payload::Open(Open {
             path: Text(path),
             path_hex: Hex(path),
             flags: Flags(record.flags),
             mode: record.mode,
             dirfd: record.dirfd,
-            fd: record.ret.max(-1),
-            errno: errno(record.ret),
+            call,
+            resolve,
+            handle,
+            fd: if is_unreported { -1 } else { record.ret.max(-1) },
+            errno: if is_unreported { 0 } else { errno(record.ret) },
             truncated: record.marks & PATH_TRUNCATED != 0,
             fault: record.marks & PATH_FAULT != 0,
+            seccomp: Seccomp::of(record.marks),
+            fixed: record.marks & OPEN_FIXED_FILE != 0,
+            unreported: is_unreported,
         }))
     }
+}
+
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+fn call_name<S: serde::Serializer>(call: &Option<OpenCall>, serializer: S) -> Result<S::Ok, S::Error> {
+    call.map(OpenCall::name).serialize(serializer)
 }
 
 /// `O_*` bits, shown by name.
@@ -140,6 +209,19 @@ pub(crate) const FLAGS: &[(u64, &str)] = &[
     (0o1_000_000, "O_NOATIME"),
     (0o2_000_000, "O_CLOEXEC"),
     (0o10_000_000, "O_PATH"),
+    // Linux 7.2: an empty path opens the directory itself; and, for openat2 only, nothing but a regular file is opened.
+    (1 << 26, "O_EMPTYPATH"),
+    (1 << 32, "OPENAT2_REGULAR"),
+];
+
+/// include/uapi/linux/openat2.h.
+pub(crate) const RESOLVE: &[(u64, &str)] = &[
+    (0x01, "RESOLVE_NO_XDEV"),
+    (0x02, "RESOLVE_NO_MAGICLINKS"),
+    (0x04, "RESOLVE_NO_SYMLINKS"),
+    (0x08, "RESOLVE_BENEATH"),
+    (0x10, "RESOLVE_IN_ROOT"),
+    (0x20, "RESOLVE_CACHED"),
 ];
 
 /// Four flags have other values on arm (arch/arm64/include/uapi/asm/fcntl.h).
@@ -164,18 +246,40 @@ impl Serialize for Flags {
         let mut names = serializer.serialize_seq(None)?;
         let access = usize::try_from(self.0 & 3).unwrap_or(0);
         names.serialize_element(ACCESS_MODES[access])?;
-        let mut rest = self.0 & !3;
-        for (bits, name) in FLAGS {
-            if rest & bits == *bits {
-                names.serialize_element(name)?;
-                rest &= !bits;
-            }
-        }
-        if rest != 0 {
-            names.serialize_element(&format_args!("{rest:#x}"))?;
-        }
+        serialize_bits(self.0 & !3, FLAGS, &mut names)?;
         names.end()
     }
+}
+
+/// `RESOLVE_*` bits, shown by name.
+#[derive(Clone, Copy, Debug)]
+struct Resolve(u64);
+
+impl Serialize for Resolve {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq as _;
+        let mut names = serializer.serialize_seq(None)?;
+        serialize_bits(self.0, RESOLVE, &mut names)?;
+        names.end()
+    }
+}
+
+/// The names of bits, and the rest as one number.
+fn serialize_bits<S: serde::ser::SerializeSeq>(
+    mut rest: u64,
+    table: &[(u64, &'static str)],
+    names: &mut S,
+) -> Result<(), S::Error> {
+    for (bits, name) in table {
+        if rest & bits == *bits {
+            names.serialize_element(name)?;
+            rest &= !bits;
+        }
+    }
+    if rest != 0 {
+        names.serialize_element(&format_args!("{rest:#x}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -200,6 +304,14 @@ mod tests {
     #[test]
     fn bits_without_a_name_are_shown_as_a_number() {
         assert_eq!(names(0x4000_0000), r#"["O_RDONLY","0x40000000"]"#);
+        assert_eq!(serde_json::to_string(&Resolve(0x108)).unwrap(), r#"["RESOLVE_BENEATH","0x100"]"#);
+        assert_eq!(serde_json::to_string(&Resolve(0)).unwrap(), "[]");
+    }
+
+    #[test]
+    fn flags_above_32_bits_have_names() {
+        let names = serde_json::to_string(&Flags(1 << 33 | 1 << 32 | 1 << 26 | 1)).unwrap();
+        assert_eq!(names, r#"["O_WRONLY","O_EMPTYPATH","OPENAT2_REGULAR","0x200000000"]"#);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tracer::{
 use tracer_common::{
     comm_bytes,
     container::ContainerKey,
-    event::{Exec, Header, Kind, Open},
+    event::{Exec, Header, Kind, Open, OpenCall},
 };
 
 use super::{
@@ -102,7 +102,10 @@ fn name(script: &[u8]) -> String {
 /// The bytes that a record of a kind says it has, as its structures tell.
 fn announced(tracer: &dyn Tracer, record: &[u8]) -> Option<usize> {
     Some(match tracer.kind() {
-        Kind::Open => size_of::<Open>() + usize::from(wire::read::<Open>(record)?.path_len),
+        Kind::Open => {
+            let open: Open = wire::read(record)?;
+            open.fixed_len() + usize::from(open.path_len)
+        }
         Kind::Exec => {
             let exec: Exec = wire::read(record)?;
             size_of::<Exec>() + usize::from(exec.path_len) + usize::from(exec.args_len)
@@ -182,7 +185,19 @@ fn check_line(line: &Value, tracer: &dyn Tracer, record: &[u8]) {
     assert_eq!(line["container"].is_null(), header.container == ContainerKey::HOST);
     let shown = &line[tracer.name()];
     let path = match tracer.kind() {
-        Kind::Open => &record[size_of::<Open>()..],
+        Kind::Open => {
+            let open: Open = wire::read(record).unwrap();
+            let path = &record[open.fixed_len()..];
+            if open.call == OpenCall::OpenByHandleAt as u8 {
+                assert_eq!(
+                    shown["handle"]["bytes"],
+                    path.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+                );
+                &[]
+            } else {
+                path
+            }
+        }
         Kind::Exec => {
             let exec: Exec = wire::read(record).unwrap();
             let (path, args) = record[size_of::<Exec>()..].split_at(usize::from(exec.path_len));

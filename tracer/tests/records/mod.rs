@@ -15,7 +15,7 @@ use tracer::{
 use tracer_common::{
     comm_of,
     container::ContainerKey,
-    event::{Exec, Header, Kind, Open},
+    event::{Exec, Header, Kind, Open, OpenCall},
 };
 
 pub const OPEN: &dyn Tracer = TRACERS[0];
@@ -76,7 +76,7 @@ impl Load {
             mode: 0,
             path_len: path.len().try_into().unwrap(),
             marks: 0,
-            reserved: 0,
+            call: OpenCall::Openat as u8,
         };
         [wire::bytes(&open), path].concat()
     }
@@ -90,8 +90,9 @@ impl Load {
             ret: 0,
             path_len: path.len().try_into().unwrap(),
             args_len: args.len().try_into().unwrap(),
+            dirfd: 0,
             marks: 0,
-            reserved: [0; 7],
+            reserved: [0; 3],
         };
         [wire::bytes(&exec), &path[..], &args[..]].concat()
     }

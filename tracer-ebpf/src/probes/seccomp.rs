@@ -1,0 +1,44 @@
+//! Calls that a seccomp filter ends by a signal: they were not made, and what looks like their result is none.
+
+use tracer_common::event::{SECCOMP_KILL, SECCOMP_TRAP};
+
+use crate::{
+    arch::{self, Registers},
+    current::Current,
+};
+
+const EPERM: i32 = 1;
+const SIGSYS: u32 = 31;
+/// `SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h.
+const MODE_FILTER: u32 = 2;
+/// `SECCOMP_MODE_DEAD`, kernel/seccomp.c (5.17): a filter has killed the task.
+const MODE_DEAD: u32 = 3;
+
+/// What a call returned, and what a filter did to it.
+#[derive(Clone, Copy)]
+pub struct Answer {
+    /// A negated errno, or what the call returned.
+    pub ret: i32,
+    /// `SECCOMP_*` bits.
+    pub marks: u8,
+}
+
+impl Answer {
+    /// Of a call that returned `ret`.
+    ///
+    /// The kernel puts back what the result's register held when the call was made, which may be what a call returned as
+    /// well. The signal tells them apart: it is forced on the thread, so it is pending, not blocked, and delivered before
+    /// the thread makes another call.
+    #[inline(always)]
+    pub fn of(registers: &Registers, ret: i32, task: Current) -> Self {
+        if !arch::is_rolled_back(registers, ret) {
+            return Self { ret, marks: 0 };
+        }
+        let marks = match task.seccomp_mode() {
+            MODE_DEAD => SECCOMP_KILL,
+            MODE_FILTER if task.is_to_get(SIGSYS) => SECCOMP_TRAP,
+            _ => return Self { ret, marks: 0 },
+        };
+        Self { ret: -EPERM, marks }
+    }
+}
