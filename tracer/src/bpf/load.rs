@@ -14,7 +14,7 @@ use tracer_common::{
     container::{RESTORER, RUNTIME},
     event::Kind,
     offsets::FIELDS,
-    stats::State,
+    stats::{Scratch, State},
 };
 use tracing::{debug, info, warn};
 
@@ -105,6 +105,9 @@ impl Bpf {
         for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
             loader.override_global(field.global, offset, true);
         }
+        let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
+        let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
+        let buffers = Buffers::of(ways.programs().chain(&LIFECYCLE));
         let aya_log_level = u8::from(options.log) * aya_log::Level::Debug as u8;
         let mut ebpf = loader
             .override_global("TRACER_PID", &globals.tracer_pid, true)
@@ -121,6 +124,8 @@ impl Bpf {
             .map_max_entries("EVENTS", options.buffer_size)
             .map_max_entries("PROCESSES", processes_max())
             .map_max_entries("ADOPTEES", adoptees_max())
+            .map_max_entries("SCRATCH", buffers.long)
+            .map_max_entries("SHORT_SCRATCH", buffers.short)
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
             .map_max_entries("FREE_SLOTS", SLOTS)
@@ -130,8 +135,6 @@ impl Bpf {
             .load(object.bytes())
             .map_err(explain_maps)?;
 
-        let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
-        let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
         drop(types);
         let way = load_programs(&mut ebpf, &mut ways, &btf)?;
 
@@ -301,6 +304,28 @@ impl Globals {
             failed_only: u32::from(options.failed),
             wake_bytes: wake_bytes(options.buffer_size),
         })
+    }
+}
+
+/// How many buffers for records each CPU has.
+#[derive(Debug, PartialEq, Eq)]
+struct Buffers {
+    long: u32,
+    short: u32,
+}
+
+impl Buffers {
+    /// What these programs take. The kernel makes no map without an entry.
+    fn of<'a>(programs: impl Iterator<Item = &'a Hooked>) -> Self {
+        let mut buffers = Self { long: 1, short: 1 };
+        for scratch in programs.filter_map(|hooked| hooked.program.scratch()) {
+            let (entries, index) = match scratch {
+                Scratch::Long(index) => (&mut buffers.long, index),
+                Scratch::Short(index) => (&mut buffers.short, index),
+            };
+            *entries = (*entries).max(index + 1);
+        }
+        buffers
     }
 }
 
@@ -485,7 +510,43 @@ fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::stats::Program;
+
     use super::*;
+
+    fn ways(kind: Option<Kind>, forced: Option<Hook>) -> Ways {
+        Ways::new(kind, forced, Preemption::AtTracepoint, |_| true)
+    }
+
+    #[test]
+    fn buffers_are_those_of_programs_that_can_be_loaded() {
+        let buffers = |kind, forced| Buffers::of(ways(kind, forced).programs().chain(&LIFECYCLE));
+        let short = if cfg!(target_arch = "x86_64") { 3 } else { 2 };
+        assert_eq!(buffers(Some(Kind::Open), None), Buffers { long: 1, short });
+        assert_eq!(buffers(Some(Kind::Open), Some(Hook::SysExit)), Buffers { long: 1, short: 1 });
+        assert_eq!(buffers(Some(Kind::Exec), None), Buffers { long: 2, short: 1 });
+    }
+
+    /// Two programs of one buffer would write into each other's records.
+    #[test]
+    fn programs_that_are_loaded_together_have_buffers_of_their_own() {
+        for kind in [Some(Kind::Open), Some(Kind::Exec), None] {
+            for forced in [Some(Hook::Fexit), Some(Hook::SysExit)] {
+                let ways = ways(kind, forced);
+                let mut programs: Vec<Program> =
+                    ways.programs().chain(&LIFECYCLE).map(|hooked| hooked.program).collect();
+                // The same program at an event or at the tracepoint.
+                programs.sort_by_key(|program| *program as u32);
+                programs.dedup();
+                let mut taken: Vec<Scratch> =
+                    programs.iter().filter_map(|program| program.scratch()).collect();
+                let all = taken.len();
+                taken.dedup();
+                let unique = taken.iter().enumerate().all(|(n, one)| !taken[..n].contains(one));
+                assert!(unique && taken.len() == all, "{programs:?}: {taken:?}");
+            }
+        }
+    }
 
     #[test]
     fn helper_that_lockdown_withholds_is_recognised() {
