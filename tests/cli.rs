@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use harness::wait::Output;
-use harness::{Launch, Need, Suite, tracer};
+use harness::{Launch, Need, Suite, program, tracer};
 
 const BINARY: &[Need] = &[Need::Tracer];
 const ROOT: &[Need] = &[Need::Root, Need::Btf, Need::Tracer];
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         .test("hook_is_told_and_may_be_forced", ROOT, hook)
         .test("doctor_finds_nothing_missing_here", ROOT, doctor)
         .test("doctor_says_what_is_missing", ROOT, doctor_missing)
+        .test("version_of_a_release_candidate_is_no_warning", &[ROOT, &[Need::Gcc]].concat(), candidate)
         .run()
 }
 
@@ -122,6 +123,17 @@ fn hook() {
         assert_eq!(fexit.status.code(), Some(3), "{fexit:?}");
         assert!(fexit.stderr.contains("do_sys_openat2"), "says what is refused: {fexit:?}");
         assert!(fexit.stderr.contains("--hook"), "says what to do: {fexit:?}");
+    }
+}
+
+/// The loader cannot read it, and says so for each map and program.
+fn candidate() {
+    let library = program::compile_flags("candidate.c", "candidate.so", program::LIBRARY);
+    let preload = format!("export LD_PRELOAD={}", library.display());
+    for level in [&[][..], &["-v"]] {
+        let arguments = [&["trace", "open", "--timeout", "1ms"][..], level].concat();
+        let output = Launch::new(&arguments).prelude(&preload).output().success();
+        assert!(!output.stderr.contains("kernel version"), "{output:?}");
     }
 }
 

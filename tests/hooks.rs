@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use harness::bpf::Held;
 use harness::need::{Need, RUNC, RUNC_GCC, kernel_release};
 use harness::scratch::unique;
 use harness::{Bundle, Launch, Pod, Runtime, Suite, Tracer, program, tracer, wait};
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         .test("capabilities_of_an_agent_suffice_for_execs", &agent, agent_execs)
         .test("capabilities_of_an_agent_suffice_for_opens", &agent, agent_opens)
         .test("fexit_that_attaches_no_more_is_replaced", RUNC_GCC, crowded_fexit)
+        .test("memory_of_128_cpus_is_bounded", &[RUNC, &[Need::Bpftool]].concat(), memory)
         .run()
 }
 
@@ -105,4 +107,19 @@ fn crowded_fexit() {
     let done = tracer.stop();
     done.assert_nothing_dropped();
     assert_eq!(done.events().len(), 2, "{:?}", done.stdout);
+}
+
+/// A value of a per-CPU map is there for each CPU that the kernel is prepared for, whether or not there is one: on a
+/// machine with more of them, that part would be as much more.
+fn memory() {
+    const CPUS: u64 = 128;
+    const MAX: u64 = 24 << 20;
+    for arguments in [&["trace", "open"][..], &["trace", "exec"]] {
+        let tracer = Launch::new(arguments).start();
+        let maps = Held::by(tracer.pid()).memory();
+        tracer.stop();
+        let sum: u64 = maps.iter().map(|map| map.bytes + map.bytes_per_cpu * CPUS).sum();
+        assert!(sum <= MAX, "{arguments:?} would take {sum} bytes: {maps:#?}");
+        assert!(maps.iter().any(|map| map.bytes_per_cpu > 0), "{maps:#?}");
+    }
 }

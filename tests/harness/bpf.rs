@@ -108,6 +108,41 @@ impl Held {
     }
 }
 
+/// What a map takes.
+#[derive(Debug)]
+pub struct Memory {
+    /// Of what there is once.
+    pub bytes: u64,
+    /// Of what there is for each possible CPU.
+    pub bytes_per_cpu: u64,
+    /// The map's name.
+    pub name: String,
+}
+
+impl Held {
+    /// The memory of each of its maps.
+    ///
+    /// # Panics
+    /// When bpftool does not tell it.
+    #[track_caller]
+    pub fn memory(&self) -> Vec<Memory> {
+        let of_map = |id: &u32| {
+            let map: Value = serde_json::from_str(&bpftool(&["map", "show", "id", &id.to_string()]).stdout)
+                .unwrap_or_default();
+            let number = |key: &str| map[key].as_u64().unwrap_or_else(|| panic!("{key} is missing: {map}"));
+            let name = map["name"].as_str().unwrap_or_default().to_owned();
+            let is_per_cpu = map["type"].as_str().is_some_and(|kind| kind.starts_with("percpu_"));
+            // What older kernels say of those is the size of one CPU's.
+            let each = number("bytes_value").next_multiple_of(8) * number("max_entries");
+            if is_per_cpu {
+                return Memory { bytes: 0, bytes_per_cpu: each, name };
+            }
+            Memory { bytes: number("bytes_memlock"), bytes_per_cpu: 0, name }
+        };
+        self.maps.iter().map(of_map).collect()
+    }
+}
+
 /// Whether bpftool finds it.
 fn exists(kind: &str, id: u32) -> bool {
     bpftool(&[kind, "show", "id", &id.to_string()]).status.success()

@@ -12,6 +12,8 @@ use crate::{scratch, wait};
 pub const STATIC: &[&str] = &["-static", "-pthread"];
 /// Linked as most programs are.
 pub const DYNAMIC: &[&str] = &[];
+/// A library that is preloaded.
+pub const LIBRARY: &[&str] = &["-shared", "-fPIC"];
 /// Without libc: its own `_start`, all data below 4 GiB so that 32-bit calls can name it.
 pub const FREESTANDING: &[&str] =
     &["-static", "-nostdlib", "-ffreestanding", "-no-pie", "-fno-pic", "-fno-stack-protector"];
@@ -22,6 +24,7 @@ pub const FREESTANDING_I386: &[&str] =
 /// What there is, as source, name and flags: for [`compile_all`].
 const ALL: &[(&str, &str, &[&str])] = &[
     ("calls.c", "calls", STATIC),
+    ("candidate.c", "candidate.so", LIBRARY),
     ("chain.c", "chain", STATIC),
     ("compat.c", "compat32", FREESTANDING_I386),
     ("compat.c", "compat64", FREESTANDING),

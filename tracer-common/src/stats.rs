@@ -2,7 +2,7 @@
 
 use crate::{assert_layout, container::Recent, impl_pod};
 
-/// The programs; their value is the index into the per-program maps `STATE` and `SCRATCH`.
+/// The programs; their value is the index into the per-program map `STATE`.
 ///
 /// Each counts for itself, because the kernel never runs a program within itself on one CPU, but may run one
 /// program in the middle of another: so no counter is written from two sides.
@@ -76,6 +76,37 @@ impl Program {
             Self::UringComplete => "uring_complete",
             Self::UringOverflow => "uring_overflow",
             Self::UringRefusal => "uring_refusal",
+        }
+    }
+}
+
+/// A buffer that a program puts records together in, on each CPU: by map, the index into it. No two programs that can run
+/// within each other have the same, and the kernel lets programs preempt each other. Memory for all possible CPUs is what
+/// the buffers cost: so there are no more, and no longer ones, than loaded programs take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// For records with arguments, in `SCRATCH`.
+    Long(u32),
+    /// For records with a path at the most, in `SHORT_SCRATCH`.
+    Short(u32),
+}
+
+impl Program {
+    /// Its buffer; none where its records fit on the stack. At `sys_exit` and at fexit opens are hooked by turns: the
+    /// programs of one way are loaded when those of the other have ended.
+    #[must_use]
+    pub const fn scratch(self) -> Option<Scratch> {
+        match self {
+            Self::ProcessExec => Some(Scratch::Long(0)),
+            Self::ExecExit => Some(Scratch::Long(1)),
+            Self::OpenExit | Self::OpenReturn => Some(Scratch::Short(0)),
+            Self::UringSubmit => Some(Scratch::Short(1)),
+            Self::UringRefusal => Some(Scratch::Short(2)),
+            Self::Openat2Return => Some(Scratch::Short(3)),
+            Self::Openat2CompatReturn => Some(Scratch::Short(4)),
+            Self::HandleReturn => Some(Scratch::Short(5)),
+            Self::HandleCompatReturn => Some(Scratch::Short(6)),
+            Self::ProcessFork | Self::ProcessExit | Self::UringComplete | Self::UringOverflow => None,
         }
     }
 }

@@ -113,6 +113,9 @@ impl Current {
         self.load(&globals::TASK_THREAD_FLAGS)
     }
 
+    /// Where the kernel was built by Clang its types say which pointers are RCU's (`__rcu`: `cred`, `real_parent`). Since
+    /// Linux 6.4 the verifier lets nothing be read through those that may be null before they are compared with it, nor
+    /// anything be added to them.
     #[inline(always)]
     fn follow(self, offset: &Global<u32>) -> Option<Self> {
         let pointer: *const u8 = self.load(offset);

@@ -7,14 +7,17 @@ use aya_ebpf::{
 use tracer_common::{
     container::ContainerKey,
     event::{Header, Kind},
-    stats::Program,
+    stats::{Program, Scratch as Buffer},
 };
 
 use crate::{
     current::Current,
     globals,
     identity::Identity,
-    maps::{EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, Request, SCRATCH, SCRATCH_SIZE},
+    maps::{
+        EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, Request, SCRATCH, SCRATCH_SIZE, SHORT_SCRATCH,
+        SHORT_SCRATCH_SIZE,
+    },
     read::bounded,
     state::{State, count},
     task::Task,
@@ -31,31 +34,40 @@ pub fn now() -> u64 {
 pub struct Scratch {
     start: *mut u8,
     program: Program,
+    /// Known where a program is compiled: what depends on it is no branch.
+    is_long: bool,
 }
 
 impl Scratch {
     /// `None`, and counted, where the kernel refuses it.
     #[inline(always)]
     pub fn take(program: Program) -> Option<Self> {
-        let Some(start) = SCRATCH.get_ptr_mut(program as u32) else {
+        let (start, is_long) = match program.scratch() {
+            Some(Buffer::Long(index)) => (SCRATCH.get_ptr_mut(index).map(<*mut _>::cast), true),
+            Some(Buffer::Short(index)) => (SHORT_SCRATCH.get_ptr_mut(index).map(<*mut _>::cast), false),
+            None => (None, false),
+        };
+        let Some(start) = start else {
             count(program, |stats| &mut stats.lost_no_scratch);
             return None;
         };
-        Some(Self { start: start.cast(), program })
+        Some(Self { start, program, is_long })
     }
 
     /// The byte `offset` bytes on, in the first half of the buffer.
     #[inline(always)]
     pub fn at(&self, offset: u32) -> *mut u8 {
-        const MASK: u32 = SCRATCH_SIZE as u32 / 2 - 1;
+        const LONG: u32 = SCRATCH_SIZE as u32 / 2 - 1;
+        const SHORT: u32 = SHORT_SCRATCH_SIZE as u32 / 2 - 1;
+        let offset = if self.is_long { bounded::<LONG>(offset) } else { bounded::<SHORT>(offset) };
         // SAFETY: the mask keeps it within the buffer.
-        unsafe { self.start.add(bounded::<MASK>(offset) as usize) }
+        unsafe { self.start.add(offset as usize) }
     }
 
     /// Writes the fixed part of a record.
     #[inline(always)]
     pub fn write<T: Copy>(&mut self, record: T) {
-        const { assert!(size_of::<T>() < SCRATCH_SIZE && align_of::<T>() <= 8) };
+        const { assert!(size_of::<T>() < SHORT_SCRATCH_SIZE && align_of::<T>() <= 8) };
         // SAFETY: the buffer is larger, eight-byte aligned as all map values are, and this program's alone.
         unsafe { self.start.cast::<T>().write(record) }
     }
@@ -64,7 +76,7 @@ impl Scratch {
     #[inline(always)]
     pub fn write_at<const OFFSET: u32, T: Copy>(&mut self, value: T) {
         const {
-            assert!(OFFSET as usize + size_of::<T>() < SCRATCH_SIZE && OFFSET as usize % align_of::<T>() == 0)
+            assert!(OFFSET as usize + size_of::<T>() < SHORT_SCRATCH_SIZE && OFFSET as usize % align_of::<T>() == 0)
         };
         // SAFETY: the buffer is larger, eight-byte aligned as all map values are, and this program's alone.
         unsafe { self.start.add(OFFSET as usize).cast::<T>().write(value) }
@@ -73,16 +85,18 @@ impl Scratch {
     /// What was put together here, as a request of io_uring.
     #[inline(always)]
     pub fn as_request(&self) -> *mut Request {
-        const { assert!(size_of::<Request>() <= SCRATCH_SIZE && align_of::<Request>() <= 8) };
+        const { assert!(size_of::<Request>() <= SHORT_SCRATCH_SIZE && align_of::<Request>() <= 8) };
         self.start.cast()
     }
 
     /// The record put together here.
     #[inline(always)]
     fn record(&self, len: u32) -> &[u8] {
-        const MASK: u32 = SCRATCH_SIZE as u32 - 1;
+        const LONG: u32 = SCRATCH_SIZE as u32 - 1;
+        const SHORT: u32 = SHORT_SCRATCH_SIZE as u32 - 1;
+        let len = if self.is_long { bounded::<LONG>(len) } else { bounded::<SHORT>(len) };
         // SAFETY: the mask keeps it within the buffer, all of which is initialised: the kernel zeroes it.
-        unsafe { core::slice::from_raw_parts(self.start, bounded::<MASK>(len) as usize) }
+        unsafe { core::slice::from_raw_parts(self.start, len as usize) }
     }
 
     /// Submits the first `len` bytes as a traced event, or counts it as lost.

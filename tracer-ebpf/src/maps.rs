@@ -11,9 +11,12 @@ use tracer_common::{
     stats::{Program, State},
 };
 
-/// Bytes of a program's buffer for putting a record together. More than any record needs: the verifier adds
-/// the largest length to the largest offset, and a per-CPU value may have 32 KiB at the most.
+/// Bytes of a buffer for putting a record together. More than any record needs: the verifier adds the largest length to
+/// the largest offset, and a per-CPU value may have 32 KiB at the most.
 pub const SCRATCH_SIZE: usize = 32 * 1024;
+
+/// The same of a buffer for records without arguments.
+pub const SHORT_SCRATCH_SIZE: usize = 8 * 1024;
 
 /// Bytes of the largest record of an open, the NUL of its path and one more included, which the helper may write.
 pub const REQUEST_RECORD_MAX: usize =
@@ -131,7 +134,10 @@ pub static RUNTIMES: HashMap<Comm, u8> = HashMap::with_max_entries(64, 0);
 #[map]
 pub static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(PROGRAMS, 0);
 
-/// Buffers for putting records together, by [`Program`]: one each, since newer kernels let programs preempt
-/// each other.
+/// Buffers for putting records together, by [`tracer_common::stats::Scratch::Long`].
 #[map]
-pub static SCRATCH: PerCpuArray<[u8; SCRATCH_SIZE]> = PerCpuArray::with_max_entries(PROGRAMS, 0);
+pub static SCRATCH: PerCpuArray<[u8; SCRATCH_SIZE]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for records without arguments, by [`tracer_common::stats::Scratch::Short`].
+#[map]
+pub static SHORT_SCRATCH: PerCpuArray<[u8; SHORT_SCRATCH_SIZE]> = PerCpuArray::with_max_entries(1, 0);

@@ -15,15 +15,27 @@ use tracing::warn;
 
 /// What user space does not change once the programs are attached. Not among them are what it does change, and ring
 /// buffers, whose readers have to write their position.
-const FROZEN: [&str; 9] =
-    ["RUNTIMES", "PIDS", "UIDS", "COMMS", "PROCESSES", "BINDING", "TRACER_LEVEL", "STATE", "SCRATCH"];
+const FROZEN: [&str; 12] = [
+    "RUNTIMES",
+    "PIDS",
+    "UIDS",
+    "COMMS",
+    "PROCESSES",
+    "BINDING",
+    "TRACER_LEVEL",
+    "STATE",
+    "SCRATCH",
+    "SHORT_SCRATCH",
+    "REQUESTS",
+    "REPORTS",
+];
 
 /// Freezes what is only read from here on. Should the kernel refuse that, since somebody is writing just then, tracing
 /// works all the same.
 pub(super) fn freeze_maps(ebpf: &Ebpf) -> anyhow::Result<()> {
     for name in FROZEN {
         let map = ebpf.map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
-        let (Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data)) = map else {
+        let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = map else {
             return Err(anyhow!("the BPF map {name} is of a kind that is not frozen"));
         };
         if let Err(error) = freeze(data.fd().as_fd()) {

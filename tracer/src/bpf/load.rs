@@ -14,7 +14,7 @@ use tracer_common::{
     container::{RESTORER, RUNTIME},
     event::Kind,
     offsets::FIELDS,
-    stats::State,
+    stats::{Scratch, State},
 };
 use tracing::{debug, info, warn};
 
@@ -124,6 +124,10 @@ impl Bpf {
         for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
             loader.override_global(field.global, offset, true);
         }
+        let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
+        let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
+        let of_uring = uring.iter().flat_map(|uring| &uring.programs);
+        let buffers = Buffers::of(ways.programs().chain(&LIFECYCLE).chain(of_uring));
         let aya_log_level = u8::from(options.log) * aya_log::Level::Debug as u8;
         let mut ebpf = loader
             .override_global("TRACER_PID", &globals.tracer_pid, true)
@@ -148,6 +152,8 @@ impl Bpf {
             .map_max_entries("PROCESSES", processes_max())
             .map_max_entries("ADOPTEES", adoptees_max())
             .map_max_entries("EVIDENCE", adoptees_max())
+            .map_max_entries("SCRATCH", buffers.long)
+            .map_max_entries("SHORT_SCRATCH", buffers.short)
             .map_max_entries("SLOTS", SLOTS)
             .map_max_entries("VERDICTS", SLOTS)
             .map_max_entries("KEPT_SLOTS", KEPT_SLOTS)
@@ -158,8 +164,6 @@ impl Bpf {
             .load(object.bytes())
             .map_err(explain_maps)?;
 
-        let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
-        let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
         drop(types);
         let (way, uring) = load_programs(&mut ebpf, &mut ways, uring.as_ref(), &btf)?;
 
@@ -364,6 +368,28 @@ impl Globals {
     }
 }
 
+/// How many buffers for records each CPU has.
+#[derive(Debug, PartialEq, Eq)]
+struct Buffers {
+    long: u32,
+    short: u32,
+}
+
+impl Buffers {
+    /// What these programs take. The kernel makes no map without an entry.
+    fn of<'a>(programs: impl Iterator<Item = &'a Hooked>) -> Self {
+        let mut buffers = Self { long: 1, short: 1 };
+        for scratch in programs.filter_map(|hooked| hooked.program.scratch()) {
+            let (entries, index) = match scratch {
+                Scratch::Long(index) => (&mut buffers.long, index),
+                Scratch::Short(index) => (&mut buffers.short, index),
+            };
+            *entries = (*entries).max(index + 1);
+        }
+        buffers
+    }
+}
+
 /// What each CPU may put into the event ring before it wakes the reader: a quarter of it for all together.
 fn wake_bytes(buffer_size: u32) -> u64 {
     let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus.get().into());
@@ -565,7 +591,43 @@ fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::stats::Program;
+
     use super::*;
+
+    fn ways(kind: Option<Kind>, forced: Option<Hook>) -> Ways {
+        Ways::new(kind, forced, Preemption::AtTracepoint, |_| true)
+    }
+
+    #[test]
+    fn buffers_are_those_of_programs_that_can_be_loaded() {
+        let buffers = |kind, forced| Buffers::of(ways(kind, forced).programs().chain(&LIFECYCLE));
+        assert_eq!(buffers(Some(Kind::Open), None), Buffers { long: 1, short: 7 });
+        assert_eq!(buffers(Some(Kind::Open), Some(Hook::SysExit)), Buffers { long: 1, short: 1 });
+        assert_eq!(buffers(Some(Kind::Exec), None), Buffers { long: 2, short: 1 });
+    }
+
+    /// Two programs of one buffer would write into each other's records.
+    #[test]
+    fn programs_that_are_loaded_together_have_buffers_of_their_own() {
+        for kind in [Some(Kind::Open), Some(Kind::Exec), None] {
+            for forced in [Some(Hook::Fexit), Some(Hook::SysExit)] {
+                let ways = ways(kind, forced);
+                let uring = [Program::UringSubmit, Program::UringRefusal];
+                let mut programs: Vec<Program> =
+                    ways.programs().chain(&LIFECYCLE).map(|hooked| hooked.program).chain(uring).collect();
+                // The same program at an event or at the tracepoint.
+                programs.sort_by_key(|program| *program as u32);
+                programs.dedup();
+                let mut taken: Vec<Scratch> =
+                    programs.iter().filter_map(|program| program.scratch()).collect();
+                let all = taken.len();
+                taken.dedup();
+                let unique = taken.iter().enumerate().all(|(n, one)| !taken[..n].contains(one));
+                assert!(unique && taken.len() == all, "{programs:?}: {taken:?}");
+            }
+        }
+    }
 
     #[test]
     fn helper_that_lockdown_withholds_is_recognised() {

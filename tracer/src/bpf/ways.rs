@@ -96,6 +96,11 @@ impl Ways {
         Self { left: VecDeque::new(), refused: Vec::new(), no_event: None, forced: None }
     }
 
+    /// All programs that may be loaded.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Hooked> {
+        self.left.iter().flat_map(|way| &way.programs)
+    }
+
     /// The best that `works`.
     pub(super) fn first(&mut self, mut works: impl FnMut(&Way) -> anyhow::Result<()>) -> anyhow::Result<Way> {
         let mut last = None;

@@ -94,9 +94,11 @@ pub(crate) fn start_log(log: LogArgs) {
     let directives = match (log.quiet, log.verbose) {
         // kube logs each answer that is an error, which is told where it was asked for.
         (true, _) => "error,kube_client::client=off",
-        (false, 0) => "warn,kube_client::client=off",
+        // aya cannot read versions such as "Debian 7.3~rc4-1" and says so for each map and program. What it does with them
+        // is to name maps and programs.
+        (false, 0) => "warn,kube_client::client=off,aya::util=off",
         // The libraries tell too much of what concerns nobody but their authors.
-        (false, 1) => "warn,kube_client::client=off,tracer=debug,tracer_ebpf=debug",
+        (false, 1) => "warn,kube_client::client=off,aya::util=off,tracer=debug,tracer_ebpf=debug",
         (false, _) => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
