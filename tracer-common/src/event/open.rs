@@ -86,7 +86,7 @@ impl OpenExtra {
     /// The length of a handle as the caller has it: the first field.
     #[must_use]
     pub const fn handle_bytes(self) -> u32 {
-        self.0 as u32
+        (self.0 & 0xffff_ffff) as u32
     }
 }
 

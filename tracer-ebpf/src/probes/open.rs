@@ -37,7 +37,7 @@ struct OpenHow {
 pub fn on_return(
     program: Program,
     registers: &Registers,
-    ret: i32,
+    ret: i64,
     is_its: impl FnOnce(OpenCall) -> bool,
     prepares: impl FnOnce(&mut Process),
 ) {
@@ -46,7 +46,7 @@ pub fn on_return(
         emit(program, call, arguments, task, prepares, |task| {
             // What comes to the functions that open files no filter has answered.
             if program != Program::OpenExit {
-                return (ret, 0);
+                return (ret as i32, 0);
             }
             let Answer { ret, marks } = Answer::of(registers, ret, task);
             (ret, marks)
