@@ -64,7 +64,10 @@ impl Scratch {
     #[inline(always)]
     pub fn write_at<const OFFSET: u32, T: Copy>(&mut self, value: T) {
         const {
-            assert!(OFFSET as usize + size_of::<T>() < SCRATCH_SIZE && OFFSET as usize % align_of::<T>() == 0)
+            assert!(
+                OFFSET as usize + size_of::<T>() < SCRATCH_SIZE
+                    && (OFFSET as usize).is_multiple_of(align_of::<T>())
+            );
         };
         // SAFETY: the buffer is larger, eight-byte aligned as all map values are, and this program's alone.
         unsafe { self.start.add(OFFSET as usize).cast::<T>().write(value) }
