@@ -98,7 +98,7 @@ fn event(path: &str) -> String {
         "container": {"id": "c", "runtime": "containerd", "type": "container", "image": "i", "source": "bundle"},
         "process": {"pid": 7, "tid": 7, "ppid": 1, "containerPid": 1, "uid": 0, "gid": 0, "comm": "sh"},
         "open": {
-            "path": path, "flags": ["O_RDONLY"], "mode": 0, "dirfd": -100, "fd": 3, "errno": 0, "truncated": false
+            "path": path, "flags": ["O_RDONLY"], "mode": 0, "dirfd": -100, "call": "openat", "fd": 3, "errno": 0, "truncated": false
         },
     })
     .to_string()

@@ -100,12 +100,13 @@ impl Program {
             Self::ProcessExec => Some(Scratch::Long(0)),
             Self::ExecExit => Some(Scratch::Long(1)),
             Self::OpenExit | Self::OpenReturn => Some(Scratch::Short(0)),
-            Self::UringSubmit => Some(Scratch::Short(1)),
-            Self::UringRefusal => Some(Scratch::Short(2)),
-            Self::Openat2Return => Some(Scratch::Short(3)),
-            Self::Openat2CompatReturn => Some(Scratch::Short(4)),
-            Self::HandleReturn => Some(Scratch::Short(5)),
-            Self::HandleCompatReturn => Some(Scratch::Short(6)),
+            // Neither runs within the other: both are at tracepoints, which are not preempted before 7.0, and disable
+            // preemption from there on.
+            Self::UringSubmit | Self::UringRefusal => Some(Scratch::Short(1)),
+            Self::Openat2Return => Some(Scratch::Short(2)),
+            Self::Openat2CompatReturn => Some(Scratch::Short(3)),
+            Self::HandleReturn => Some(Scratch::Short(4)),
+            Self::HandleCompatReturn => Some(Scratch::Short(5)),
             Self::ProcessFork | Self::ProcessExit | Self::UringComplete | Self::UringOverflow => None,
         }
     }

@@ -16,9 +16,9 @@ use crate::{
     identity::Identity,
     maps::{
         EVENTS, LIFECYCLE, LIFECYCLE_SIZE, READER_SLEEPS, Request, SCRATCH, SCRATCH_SIZE, SHORT_SCRATCH,
-        SHORT_SCRATCH_SIZE,
+        SHORT_SCRATCH_OFFSET, SHORT_SCRATCH_SIZE,
     },
-    read::bounded,
+    read::{bounded, capped},
     state::{State, count},
     task::Task,
 };
@@ -54,12 +54,12 @@ impl Scratch {
         Some(Self { start, program, is_long })
     }
 
-    /// The byte `offset` bytes on, in the first half of the buffer.
+    /// The byte `offset` bytes on, in the first half of a long buffer and at the start of a short one.
     #[inline(always)]
     pub fn at(&self, offset: u32) -> *mut u8 {
         const LONG: u32 = SCRATCH_SIZE as u32 / 2 - 1;
-        const SHORT: u32 = SHORT_SCRATCH_SIZE as u32 / 2 - 1;
-        let offset = if self.is_long { bounded::<LONG>(offset) } else { bounded::<SHORT>(offset) };
+        let offset =
+            if self.is_long { bounded::<LONG>(offset) } else { bounded::<SHORT_SCRATCH_OFFSET>(offset) };
         // SAFETY: the mask keeps it within the buffer.
         unsafe { self.start.add(offset as usize) }
     }
@@ -76,7 +76,10 @@ impl Scratch {
     #[inline(always)]
     pub fn write_at<const OFFSET: u32, T: Copy>(&mut self, value: T) {
         const {
-            assert!(OFFSET as usize + size_of::<T>() < SHORT_SCRATCH_SIZE && OFFSET as usize % align_of::<T>() == 0)
+            assert!(
+                OFFSET as usize + size_of::<T>() < SHORT_SCRATCH_SIZE
+                    && (OFFSET as usize).is_multiple_of(align_of::<T>())
+            );
         };
         // SAFETY: the buffer is larger, eight-byte aligned as all map values are, and this program's alone.
         unsafe { self.start.add(OFFSET as usize).cast::<T>().write(value) }
@@ -93,9 +96,9 @@ impl Scratch {
     #[inline(always)]
     fn record(&self, len: u32) -> &[u8] {
         const LONG: u32 = SCRATCH_SIZE as u32 - 1;
-        const SHORT: u32 = SHORT_SCRATCH_SIZE as u32 - 1;
-        let len = if self.is_long { bounded::<LONG>(len) } else { bounded::<SHORT>(len) };
-        // SAFETY: the mask keeps it within the buffer, all of which is initialised: the kernel zeroes it.
+        const SHORT: u32 = SHORT_SCRATCH_SIZE as u32;
+        let len = if self.is_long { bounded::<LONG>(len) } else { capped::<SHORT>(len) };
+        // SAFETY: that keeps it within the buffer, all of which is initialised: the kernel zeroes it.
         unsafe { core::slice::from_raw_parts(self.start, len as usize) }
     }
 

@@ -117,13 +117,12 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h. Of the result the lower half counts: of a
-/// 32-bit call, aarch64 leaves the upper one empty on some kernels, errors included.
+/// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
 #[btf_tracepoint(function = "sys_exit")]
 #[inline(always)]
 pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    trace_open(registers(&ctx), ctx.arg(1));
+    trace_open(registers(&ctx), arch::result(ctx.arg(1)));
     0
 }
 
@@ -136,13 +135,13 @@ pub fn open_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
     if number == NO_CALL || arch::may_open(number) {
         find_tracer_level();
-        trace_open(current_registers(), ret as i32);
+        trace_open(current_registers(), arch::result(ret));
     }
     0
 }
 
 #[inline(always)]
-fn trace_open(registers: &Registers, ret: i32) {
+fn trace_open(registers: &Registers, ret: i64) {
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(Program::OpenExit, current_tgid());
     } else {
@@ -190,7 +189,7 @@ pub fn handle_compat_return(ctx: FExitContext) -> i32 {
 fn on_open_return(program: Program, ret: i32, is_its: impl FnOnce(OpenCall) -> bool) -> i32 {
     undisturbed(|| {
         find_tracer_level();
-        open::on_return(program, current_registers(), ret, is_its);
+        open::on_return(program, current_registers(), i64::from(ret), is_its);
     });
     0
 }
@@ -254,7 +253,7 @@ pub fn uring_refusal(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    trace_exec(registers(&ctx), ctx.arg(1));
+    trace_exec(registers(&ctx), arch::result(ctx.arg(1)));
     0
 }
 
@@ -263,7 +262,7 @@ pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
-    let ret = ret as i32;
+    let ret = arch::result(ret);
     let may_have_failed = ret <= 0 || arch::may_be_rolled_back(number, ret);
     if number == NO_CALL || (may_have_failed && arch::may_execute(number)) {
         find_tracer_level();
@@ -273,7 +272,7 @@ pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
-fn trace_exec(registers: &Registers, ret: i32) {
+fn trace_exec(registers: &Registers, ret: i64) {
     if arch::is_sigreturn(registers) {
         lifecycle::on_sigreturn(Program::ExecExit, current_tgid());
     } else if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {

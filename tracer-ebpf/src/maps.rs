@@ -15,8 +15,12 @@ use tracer_common::{
 /// the largest offset, and a per-CPU value may have 32 KiB at the most.
 pub const SCRATCH_SIZE: usize = 32 * 1024;
 
-/// The same of a buffer for records without arguments.
-pub const SHORT_SCRATCH_SIZE: usize = 8 * 1024;
+/// The largest offset of a string in a buffer for records without arguments: the verifier takes it for the offset of each.
+pub const SHORT_SCRATCH_OFFSET: u32 = 255;
+/// Bytes of such a buffer: that offset, the longest path, its NUL and one more. There is one for each program on each
+/// possible CPU.
+pub const SHORT_SCRATCH_SIZE: usize =
+    (SHORT_SCRATCH_OFFSET as usize + OPEN_PATH_MAX + 2).next_multiple_of(8);
 
 /// Bytes of the largest record of an open, the NUL of its path and one more included, which the helper may write.
 pub const REQUEST_RECORD_MAX: usize =

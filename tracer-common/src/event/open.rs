@@ -88,7 +88,7 @@ impl OpenExtra {
     #[must_use]
     #[allow(clippy::cast_possible_truncation, reason = "the lower half")]
     pub const fn handle_bytes(self) -> u32 {
-        self.0 as u32
+        (self.0 & 0xffff_ffff) as u32
     }
 }
 

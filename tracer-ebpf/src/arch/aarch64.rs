@@ -42,14 +42,20 @@ pub fn may_execute(number: i64) -> bool {
 /// Whether the result may be what the kernel puts there for a call that seccomp ends by a signal: what the register held
 /// when the call was made (`syscall_rollback`, arch/arm64/include/asm/syscall.h), the first argument.
 #[inline(always)]
-pub fn is_rolled_back(registers: &Registers, ret: i32) -> bool {
+pub fn is_rolled_back(registers: &Registers, ret: i64) -> bool {
     ret as u32 == registers.orig_x0 as u32
 }
 
 /// The same, as far as tracepoints tell: not at all.
 #[inline(always)]
-pub fn may_be_rolled_back(_number: i64, _ret: i32) -> bool {
+pub fn may_be_rolled_back(_number: i64, _ret: i64) -> bool {
     true
+}
+
+/// A result as tracepoints report it: of a 32-bit call, some kernels leave the upper half empty, of errors too.
+#[inline(always)]
+pub fn result(ret: i64) -> i64 {
+    i64::from(ret as i32)
 }
 
 #[inline(always)]

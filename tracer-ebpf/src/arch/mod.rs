@@ -11,10 +11,12 @@ mod x86_64;
 #[cfg(bpf_target_arch = "aarch64")]
 pub use aarch64::{
     Registers, exec_call, is_rolled_back, is_sigreturn, may_be_rolled_back, may_execute, may_open, open_call,
+    result,
 };
 #[cfg(bpf_target_arch = "x86_64")]
 pub use x86_64::{
     Registers, exec_call, is_rolled_back, is_sigreturn, may_be_rolled_back, may_execute, may_open, open_call,
+    result,
 };
 
 /// A call that executes a program, and how wide its pointers are.

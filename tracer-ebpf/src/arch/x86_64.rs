@@ -20,15 +20,16 @@ pub struct Registers {
     dx: u64,
     si: u64,
     di: u64,
-    /// The lower half of `orig_ax`, all that the kernel takes of it (`do_syscall_64`, since 5.14: an `int`). Before it took
-    /// the whole and refused numbers beyond the table, which is shown as it answered: ENOSYS.
-    number: u32,
-    /// The upper half, which the caller may fill with anything.
-    above_number: u32,
+    /// The number of the call, of which the kernel takes the lower half (`do_syscall_64`, since 5.14: an `int`): the caller
+    /// may fill the upper one with anything. Before, the kernel took the whole and refused numbers beyond the table, which
+    /// is shown as it answered: ENOSYS.
+    orig_ax: u64,
 }
 
 /// Marks a call of the x32 ABI (`__X32_SYSCALL_BIT`, arch/x86/include/uapi/asm/unistd.h).
-const X32: u32 = 0x4000_0000;
+const X32: u64 = 0x4000_0000;
+/// What there is of a number: the lower half without that mark, in one operation.
+const NUMBER: u64 = 0xffff_ffff & !X32;
 /// `thread_info.status`: the call came in as a 32-bit one (`TS_COMPAT`, arch/x86/include/asm/thread_info.h).
 const TS_COMPAT: u32 = 2;
 
@@ -36,42 +37,48 @@ const TS_COMPAT: u32 = 2;
 /// (`restore_sigcontext`, arch/x86/kernel/signal_64.c).
 #[inline(always)]
 pub fn is_sigreturn(registers: &Registers) -> bool {
-    // The kernel sets all 64 bits, so a caller that leaves others in the upper half is told apart.
-    registers.number == u32::MAX && registers.above_number == u32::MAX
+    // The kernel sets all 64 bits.
+    registers.orig_ax == u64::MAX
 }
 
 /// Whether a call of that number, as tracepoints tell it, may be an open: for those that look at it only then.
 #[inline(always)]
 pub fn may_open(number: i64) -> bool {
-    is_open(number as u32 & !X32)
+    is_open(number as u64 & NUMBER)
 }
 
 /// The same of executions.
 #[inline(always)]
 pub fn may_execute(number: i64) -> bool {
-    is_exec(number as u32 & !X32)
+    is_exec(number as u64 & NUMBER)
 }
 
 /// Whether the result may be what the kernel puts there for a call that seccomp ends by a signal: what the register held
 /// when the call was made (`syscall_rollback`, arch/x86/include/asm/syscall.h), the number.
 #[inline(always)]
-pub fn is_rolled_back(registers: &Registers, ret: i32) -> bool {
-    ret as u32 == registers.number
+pub fn is_rolled_back(registers: &Registers, ret: i64) -> bool {
+    ret as u64 == registers.orig_ax
 }
 
 /// The same, as tracepoints tell.
 #[inline(always)]
-pub fn may_be_rolled_back(number: i64, ret: i32) -> bool {
+pub fn may_be_rolled_back(number: i64, ret: i64) -> bool {
     ret as u32 == number as u32
 }
 
+/// A result as tracepoints report it.
 #[inline(always)]
-fn is_open(number: u32) -> bool {
+pub fn result(ret: i64) -> i64 {
+    ret
+}
+
+#[inline(always)]
+fn is_open(number: u64) -> bool {
     matches!(number, 2 | 5 | 8 | 85 | 257 | 295 | 304 | 342 | 437)
 }
 
 #[inline(always)]
-fn is_exec(number: u32) -> bool {
+fn is_exec(number: u64) -> bool {
     matches!(number, 11 | 59 | 322 | 358 | 520 | 545)
 }
 
@@ -79,14 +86,14 @@ fn is_exec(number: u32) -> bool {
 /// which table they belong to.
 #[inline(always)]
 pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
-    let number = registers.number & !X32;
+    let number = registers.orig_ax & NUMBER;
     if !is_open(number) {
         return None;
     }
     let task = Current::task();
     let compat = is_compat(task);
     // A 32-bit call has no X32 bit: with it the number is nobody's.
-    let number = if compat { registers.number } else { number };
+    let number = if compat { registers.orig_ax & (NUMBER | X32) } else { number };
     let call = match (compat, number) {
         (false, 2) | (true, 5) => OpenCall::Open,
         (false, 85) | (true, 8) => OpenCall::Creat,
@@ -101,13 +108,13 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)
 /// Which of the exec calls this is, and the task that makes it; x32 has numbers of its own for them, with 32-bit pointers.
 #[inline(always)]
 pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
-    let number = registers.number & !X32;
+    let number = registers.orig_ax & NUMBER;
     if !is_exec(number) {
         return None;
     }
     let task = Current::task();
     let compat = is_compat(task);
-    let number = if compat { registers.number } else { number };
+    let number = if compat { registers.orig_ax & (NUMBER | X32) } else { number };
     let call = match (compat, number) {
         (false, 59) => ExecCall { at: false, compat: false },
         (false, 322) => ExecCall { at: true, compat: false },

@@ -59,7 +59,7 @@ struct Outcome {
 /// A call to execute returned to its caller: it has failed, or has executed nothing since it was only a check. The argument
 /// block is still the old program's: the new arguments are where the caller has them.
 #[inline(always)]
-pub fn on_exit(registers: &Registers, ret: i32) {
+pub fn on_exit(registers: &Registers, ret: i64) {
     // Most calls leave here.
     if ret > 0 && !arch::is_rolled_back(registers, ret) {
         return;

@@ -33,13 +33,13 @@ struct OpenHow {
 
 /// A call that `program` answers for has returned.
 #[inline(always)]
-pub fn on_return(program: Program, registers: &Registers, ret: i32, is_its: impl FnOnce(OpenCall) -> bool) {
+pub fn on_return(program: Program, registers: &Registers, ret: i64, is_its: impl FnOnce(OpenCall) -> bool) {
     let Some((call, arguments, task)) = arch::open_call(registers) else { return };
     if is_its(call) {
         emit(program, call, arguments, task, |task| {
             // What comes to the functions that open files no filter has answered.
             if program != Program::OpenExit {
-                return (ret, 0);
+                return (ret as i32, 0);
             }
             let Answer { ret, marks } = Answer::of(registers, ret, task);
             (ret, marks)

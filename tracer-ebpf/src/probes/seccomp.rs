@@ -30,14 +30,15 @@ impl Answer {
     /// well. The signal tells them apart: it is forced on the thread, so it is pending, not blocked, and delivered before
     /// the thread makes another call.
     #[inline(always)]
-    pub fn of(registers: &Registers, ret: i32, task: Current) -> Self {
+    pub fn of(registers: &Registers, ret: i64, task: Current) -> Self {
+        let unanswered = Self { ret: ret as i32, marks: 0 };
         if !arch::is_rolled_back(registers, ret) {
-            return Self { ret, marks: 0 };
+            return unanswered;
         }
         let marks = match task.seccomp_mode() {
             MODE_DEAD => SECCOMP_KILL,
             MODE_FILTER if task.is_to_get(SIGSYS) => SECCOMP_TRAP,
-            _ => return Self { ret, marks: 0 },
+            _ => return unanswered,
         };
         Self { ret: -EPERM, marks }
     }

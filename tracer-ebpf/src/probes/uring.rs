@@ -171,15 +171,14 @@ fn finish(state: State, key: u64, pending: *mut Request, ret: Option<i32>) {
         // SAFETY: a value of a map or this program's buffer, as long as a `Request`, which nobody else writes: the request
         // is completed once. The record is aligned to eight bytes in it.
         let (record, len) = unsafe {
-            let record = (&raw mut (*pending).record).cast::<u8>();
-            let open = record.cast::<Open>();
+            let open = pending.byte_add(HEAD as usize).cast::<Open>();
             (*open).header.timestamp = now();
             (*open).ret = ret.unwrap_or(0);
             if ret.is_none() {
                 (*open).marks |= OPEN_UNREPORTED;
             }
             let len = capped::<{ REQUEST_RECORD_MAX as u32 }>((&raw const (*pending).len).read_volatile());
-            (core::slice::from_raw_parts(record, len as usize), len)
+            (core::slice::from_raw_parts(open.cast::<u8>(), len as usize), len)
         };
         submit_event(state, record, len);
     } else {

@@ -44,7 +44,7 @@ const KEPT_SLOTS: u32 = SLOTS / 2;
 /// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
 const PROCESSES_MAX: u32 = 1 << 18;
 /// Opens that io_uring may have under way at a time, 4 KiB each. More are counted as lost.
-const REQUESTS: u32 = 512;
+const REQUESTS: u32 = 256;
 /// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
 /// milliseconds.
 const WAKE_BYTES_MAX: u64 = 256 * 1024;
@@ -602,7 +602,7 @@ mod tests {
     #[test]
     fn buffers_are_those_of_programs_that_can_be_loaded() {
         let buffers = |kind, forced| Buffers::of(ways(kind, forced).programs().chain(&LIFECYCLE));
-        assert_eq!(buffers(Some(Kind::Open), None), Buffers { long: 1, short: 7 });
+        assert_eq!(buffers(Some(Kind::Open), None), Buffers { long: 1, short: 6 });
         assert_eq!(buffers(Some(Kind::Open), Some(Hook::SysExit)), Buffers { long: 1, short: 1 });
         assert_eq!(buffers(Some(Kind::Exec), None), Buffers { long: 2, short: 1 });
     }
@@ -613,7 +613,7 @@ mod tests {
         for kind in [Some(Kind::Open), Some(Kind::Exec), None] {
             for forced in [Some(Hook::Fexit), Some(Hook::SysExit)] {
                 let ways = ways(kind, forced);
-                let uring = [Program::UringSubmit, Program::UringRefusal];
+                let uring = [Program::UringSubmit];
                 let mut programs: Vec<Program> =
                     ways.programs().chain(&LIFECYCLE).map(|hooked| hooked.program).chain(uring).collect();
                 // The same program at an event or at the tracepoint.

@@ -15,6 +15,7 @@ use crate::{
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "as the fields of JSON")]
 pub(super) struct Open<'a> {
     #[serde(borrow)]
     path: Cow<'a, str>,

@@ -20,6 +20,7 @@ pub struct OpenTracer;
 /// One call to open a file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "as the fields of JSON")]
 pub struct Open<'a> {
     path: Text<'a>,
     #[serde(skip_serializing_if = "Hex::is_of_text")]
@@ -178,7 +179,11 @@ impl Tracer for OpenTracer {
     }
 }
 
-#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+#[expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference to the field"
+)]
 fn call_name<S: serde::Serializer>(call: &Option<OpenCall>, serializer: S) -> Result<S::Ok, S::Error> {
     call.map(OpenCall::name).serialize(serializer)
 }

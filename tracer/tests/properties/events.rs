@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use tracer::{
     containers::{Attribution, Choice, Container, Lookup, Unknown},
-    render::{EventRenderer, Events, Format, Kept, Lost, Renderer, Row, Table},
+    render::{EventRenderer, Events, Format, Hex, Kept, Lost, Renderer, Row, Table},
     trace::{Event, Knowledge, TRACERS, Tracer},
     wire,
 };
@@ -189,10 +189,7 @@ fn check_line(line: &Value, tracer: &dyn Tracer, record: &[u8]) {
             let open: Open = wire::read(record).unwrap();
             let path = &record[open.fixed_len()..];
             if open.call == OpenCall::OpenByHandleAt as u8 {
-                assert_eq!(
-                    shown["handle"]["bytes"],
-                    path.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-                );
+                assert_eq!(shown["handle"]["bytes"], Hex(path).to_string());
                 &[]
             } else {
                 path
