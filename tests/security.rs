@@ -5,13 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::need::{RUNC, RUNC_GCC};
+use harness::bpf::Held;
+use harness::need::{Need, RUNC, RUNC_GCC};
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
 use harness::{Bundle, Dialect, Pod, Runtime, Suite, Tracer, need, nested, program};
@@ -22,6 +23,7 @@ const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
+    let bpftool = [RUNC_GCC, &[Need::Bpftool]].concat();
     for (name, kind) in [("runc", Kind::Binary), ("crun", Kind::Binary), ("runc", Kind::Script)] {
         for rights in [Rights::Few, Rights::SysAdmin, Rights::UserNamespace, Rights::Privileged] {
             let test = format!("impostor_{name}_{kind:?}_with_rights_{rights:?}").to_lowercase();
@@ -39,6 +41,24 @@ fn main() -> ExitCode {
         .test("a_user_of_the_host_names_no_pod", RUNC_GCC, user)
         .test("a_user_of_the_host_names_any_pod_if_rootless_is_trusted", RUNC_GCC, trusted_user)
         .test("a_user_at_work_that_may_not_be_dumped_names_no_pod", RUNC_GCC, undumpable)
+        .test("a_set_uid_program_of_a_user_names_no_pod", RUNC_GCC, set_uid)
+        .test("a_set_uid_program_of_a_user_joins_no_container", RUNC_GCC, set_uid_joins)
+        .test("a_set_uid_program_at_work_names_no_pod", RUNC_GCC, || set_uid_at_work(false))
+        .test("a_set_uid_program_at_work_that_has_become_root_names_no_pod", RUNC_GCC, || {
+            set_uid_at_work(true);
+        })
+        .test("a_users_runtime_in_a_user_namespace_is_not_followed", RUNC_GCC, user_namespace)
+        .test("a_users_runtime_in_a_user_namespace_is_followed_if_rootless_is_trusted", RUNC_GCC, || {
+            let (claimed, event) = lie_of_user_namespace(&["--trust-rootless"], wait::Reads::wait);
+            claimed.assert_names(&event);
+        })
+        .test("half_of_all_slots_is_kept_for_trusted_runtimes", &bpftool, kept_slots)
+        .test("a_share_of_slots_outlives_its_container", RUNC_GCC, orphaned_share)
+        .test("a_living_containers_name_stays_its_first_owners", RUNC_GCC, first_owner)
+        .test("two_containers_with_one_id_are_two", RUNC, two_of_one_id)
+        .test("more_hanging_file_systems_than_readers_keep_nobody_else_waiting", RUNC_GCC, many_hanging)
+        .test("maps_that_only_the_programs_change_are_frozen", &bpftool, frozen)
+        .test("a_flood_of_refused_claims_fills_no_log", RUNC_GCC, flooded_log)
         .test("annotations_of_two_engines_name_the_pod_of_the_engine_that_ran_it", RUNC, contested)
         .test("labels_forge_no_record", RUNC, labels)
         .test("a_node_forges_no_line_of_the_log", RUNC_GCC, forged_log)
@@ -156,8 +176,9 @@ fn impostor(name: &str, kind: Kind, rights: Rights) {
         let path = format!("{mark}/{number}");
         let event = opens.iter().find(|event| event["open"]["path"] == path).unwrap();
         bundle.assert_names(event);
-        let claimed =
-            (rights != Rights::Few && number == 2).then(|| json!({"id": victim.id, "runtime": name}));
+        // In a user namespace anybody may do anything: what is executed there counts as a program.
+        let is_followed = matches!(rights, Rights::SysAdmin | Rights::Privileged);
+        let claimed = (is_followed && number == 2).then(|| json!({"id": victim.id, "runtime": name}));
         assert_eq!(event["container"].get("inner"), claimed.as_ref(), "in {event}");
     }
     assert_eq!(of_victim.stop().events(), Vec::<Value>::new(), "under the victim's name");
@@ -207,12 +228,21 @@ fn assert_whole(events: &[Value], bundle: &Bundle, mark: &str) {
     }
 }
 
-/// The node's bundle lies in a file system that takes every request and answers none.
-fn hanging() {
-    let mark = format!("/{}", unique("hang"));
+/// A [`node`] whose bundle lies in a file system that takes every request and answers none. Its impostor is not another
+/// process than its container, as real runtimes are: it goes on when it is looked at, which `/asked` shows.
+fn hanging_node(mark: &str) -> Bundle {
     let before = "mkdir /hanging; /bin/hanging /hanging /asked & \
         until grep -q ' /hanging ' /proc/mounts; do sleep 0.01; done";
-    let node = node(&mark, before, "/hanging/bundle").with_program(&program::compile("hanging.c"));
+    let wait = "until test -e /asked; do sleep 0.01; done";
+    node(mark, before, "/hanging/bundle")
+        .with_program(&program::compile("hanging.c"))
+        .with_file("/pivot", format!("{wait}\n{}", pivot(&inner(mark))))
+}
+
+/// The node's bundle lies in a file system that never answers.
+fn hanging() {
+    let mark = format!("/{}", unique("hang"));
+    let node = hanging_node(&mark);
     let (bystander, other) = bystander("bystander");
     let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
     // Dropped before the tracer, which might not end before.
@@ -431,7 +461,7 @@ fn flood_by_user() {
 /// directory of the user's own, in namespaces of their own, and open `mark` there. It claims to run the container of
 /// `claimed`.
 struct User {
-    _dir: scratch::Dir,
+    dir: scratch::Dir,
     command: Command,
     claimed: Bundle,
     mark: String,
@@ -453,8 +483,49 @@ impl User {
         command.env("WRAPPED", wrapped(&[&waiting[..], &leaving].concat()));
         command.args(["run", "--bundle"]).arg(claimed.path()).arg(&claimed.id);
         command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
-        Self { _dir: dir, command, claimed, mark }
+        Self { dir, command, claimed, mark }
     }
+
+    /// The same through a link that is called `crun` to a set-uid program of root's.
+    fn set_uid(source: &str) -> Self {
+        let mut user = Self::new(source);
+        let program = user.dir.path().join("su");
+        fs::rename(user.dir.path().join("runc"), &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+        let link = user.dir.path().join("crun");
+        symlink(&program, &link).unwrap();
+        user.command = replaced(&user.command, &[path(&link)], &[]);
+        user.command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
+        user
+    }
+
+    fn in_user_namespace(mut self) -> Self {
+        let (unshare, runc) = (need::find("unshare").unwrap(), self.dir.path().join("runc"));
+        self.command = replaced(&self.command, &[path(&unshare), "-U", "-r", path(&runc)], &[]);
+        self.command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
+        self
+    }
+
+    /// With another command line.
+    fn asking(mut self, args: &[&str]) -> Self {
+        let program = self.command.get_program().to_owned();
+        self.command = replaced(&self.command, &[program.to_str().unwrap()], args);
+        self.command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
+        self
+    }
+}
+
+/// A command with the same environment, and the same arguments unless there are others.
+fn replaced(command: &Command, program: &[&str], args: &[&str]) -> Command {
+    let mut new = Command::new(program[0]);
+    new.args(&program[1..]);
+    if args.is_empty() {
+        new.args(command.get_args())
+    } else {
+        new.args(args)
+    };
+    new.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    new
 }
 
 fn path(path: &Path) -> &str {
@@ -463,7 +534,16 @@ fn path(path: &Path) -> &str {
 
 /// What tracer shows of the user, who goes on after `looked_at`.
 fn lie_of_user(options: &[&str], looked_at: impl FnOnce(&wait::Reads)) -> (Bundle, Value) {
-    let User { _dir, mut command, claimed, mark } = User::new("wrapper.c");
+    lie_of(User::new("wrapper.c"), options, looked_at)
+}
+
+/// The same, of one that works in a user namespace.
+fn lie_of_user_namespace(options: &[&str], looked_at: impl FnOnce(&wait::Reads)) -> (Bundle, Value) {
+    lie_of(User::new("wrapper.c").in_user_namespace(), options, looked_at)
+}
+
+fn lie_of(user: User, options: &[&str], looked_at: impl FnOnce(&wait::Reads)) -> (Bundle, Value) {
+    let User { dir: _dir, mut command, claimed, mark } = user;
     let reads = wait::Reads::of(&claimed.config_path());
     let tracer = Tracer::start(&[&["trace", "open", "-o", "json"], options].concat());
     let mut child = wait::spawn(command.stderr(Stdio::piped()));
@@ -493,7 +573,7 @@ fn trusted_user() {
 
 /// The files of such a process in `/proc` belong to root, whoever it is.
 fn undumpable() {
-    let User { _dir, mut command, claimed, mark } = User::new("impostor.c");
+    let User { dir: _dir, mut command, claimed, mark } = User::new("impostor.c");
     let mut child = wait::spawn(command.stdout(Stdio::piped()));
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -506,6 +586,228 @@ fn undumpable() {
     let event = tracer.wait_open(&mark);
     assert_eq!(event["k8s"], Value::Null, "in {event}");
     assert_ne!(event["container"]["id"], *claimed.id, "in {event}");
+}
+
+/// `su` as `crun`: its effective user is root, its real one is the user, and the command line is the user's.
+fn set_uid() {
+    let (_, event) = lie_of(User::set_uid("wrapper.c"), &[], |_| {});
+    assert_eq!(event["k8s"], Value::Null, "in {event}");
+    assert_eq!(event["container"]["why"], "untrusted", "in {event}");
+    assert_eq!(event["container"]["id"], "", "in {event}");
+}
+
+/// It says that it joins a container that runs.
+fn set_uid_joins() {
+    let victim = Bundle::script(&Pod::new("victim", "app"), WAIT).with_fifo("/end");
+    let runtime = Runtime::runc();
+    let User { dir: _dir, mut command, mark, claimed: _claimed } =
+        User::set_uid("wrapper.c").asking(&["--root", path(runtime.root()), "exec", &victim.id, "true"]);
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    runtime.run_detached(&victim);
+    let mut child = wait::spawn(command.stderr(Stdio::null()));
+    drop(child.stdin.take());
+    let event = tracer.wait_open(&mark);
+    child.wait().unwrap();
+    assert_eq!(event["k8s"], Value::Null, "in {event}");
+    assert_ne!(event["container"]["id"], *victim.id, "in {event}");
+    tracer.stop();
+}
+
+/// It is at work when the tracer starts. Some such programs become root altogether.
+fn set_uid_at_work(becomes_root: bool) {
+    let User { dir: _dir, mut command, claimed, mark } = User::set_uid("impostor.c");
+    if becomes_root {
+        command.env("BECOME", "root");
+    }
+    let mut child = wait::spawn(command.stdout(Stdio::piped()));
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "ready\n");
+    let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let event = tracer.wait_open(&mark);
+    assert_eq!(event["k8s"], Value::Null, "in {event}");
+    assert_ne!(event["container"]["id"], *claimed.id, "in {event}");
+    tracer.stop();
+}
+
+/// Its processes are the user's, and that a runtime was not followed is reported as it happens.
+fn user_namespace() {
+    let User { dir: _dir, mut command, mark, claimed: _claimed } = User::new("wrapper.c").in_user_namespace();
+    let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
+    let mut child = wait::spawn(command.stderr(Stdio::null()));
+    drop(child.stdin.take());
+    let event = tracer.wait_open(&mark);
+    child.wait().unwrap();
+    assert_eq!(event["container"], Value::Null, "in {event}");
+    let lost = tracer.wait_for("what was not followed", |event| event["lost"]["reason"] == "user-namespace");
+    assert_eq!(lost["lost"]["hook"], "lifecycle", "in {lost}");
+    tracer.stop();
+}
+
+/// Others have used their half up. A user's runtimes are not followed any more, which is reported as it happens; pods are.
+fn kept_slots() {
+    const SHARED: usize = 16_384;
+    const LEFT: usize = 64;
+    let User { dir: _dir, mut command, .. } = User::new("wrapper.c");
+    command.process_group(0).stderr(Stdio::null());
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    // What runs by itself on this machine may have some.
+    Held::by(tracer.pid()).dequeue("FREE_SLOTS", SHARED - LEFT);
+    let _runtimes: Vec<Group> = (0..=LEFT).map(|_| Group(wait::spawn(&mut command))).collect();
+    let lost = tracer.wait_for("what was not followed", |event| event["lost"]["reason"] == "slots-full");
+    assert_eq!(lost["lost"]["hook"], "lifecycle", "in {lost}");
+    assert_bystander(&tracer);
+    tracer.stop();
+}
+
+/// A container's first process becomes an inner one, so that nothing is left of the container that pays; and then it keeps
+/// three hundred runtimes.
+fn orphaned_share() {
+    let script = format!("read x < /go; impostor hold 300 < /hold > /held 2>&1 & {WAIT}");
+    let begin =
+        format!("read x < /begin; WRAPPED='{}' exec /bin/real/runc run --bundle / inner", wrapped(&PIVOT));
+    let bundle = Bundle::script(&Pod::new("nester", "app"), &begin);
+    let bundle = with_jail(bundle, &script)
+        .with_capabilities(&["CAP_SYS_ADMIN"])
+        .with_executable("/jail/bin/runc", compiled("impostor.c"))
+        .with_executable("/jail/bin/impostor", compiled("impostor.c"))
+        .with_executable("/bin/real/runc", compiled("wrapper.c"))
+        // Of what runs in the background.
+        .with_file("/jail/dev/null", "")
+        .with_fifo("/begin")
+        .with_fifo("/jail/go")
+        .with_fifo("/jail/hold")
+        .with_fifo("/jail/end");
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-v", "-o", "json"]);
+    runtime.run_detached(&bundle);
+    let bound = format!("entrypoint is process {}", runtime.init_pid(&bundle).unwrap());
+    let line = tracer.wait_log("the container", |line| line.ends_with(&bound));
+    let slot = line.split_once("container ").unwrap().1.split_once(':').unwrap().0.to_owned();
+    bundle.release("/begin");
+    let freed = format!("slot {slot} is free again");
+    tracer.wait_log("the end of the container that pays", |line| line.ends_with(&freed));
+    let hold = bundle.inside(Path::new("/jail/hold"));
+    let _end = File::options().read(true).write(true).open(hold).unwrap();
+    bundle.release("/jail/go");
+    tracer.wait_log("that there are too many", |line| line.contains("too many runtimes"));
+    tracer.stop();
+}
+
+/// Runtimes of root's that are at work claim a name that a living container has.
+fn first_owner() {
+    const CLAIMS: usize = 8;
+    let mark = format!("/{}", unique("owner"));
+    let first = Bundle::script(&Pod::new("first", "app"), WAIT).with_fifo("/end");
+    let second = Bundle::script(&Pod::new("second", "app"), "true");
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    runtime.run_detached(&first);
+    let dir = scratch::Dir::new("claims");
+    let runc = dir.path().join("runc");
+    fs::copy(program::compile("impostor.c"), &runc).unwrap();
+    let claims: Vec<Group> = (0..CLAIMS)
+        .map(|_| {
+            let reads = wait::Reads::of(&second.config_path());
+            let mut command = Command::new(&runc);
+            command.args(["--root", path(runtime.root()), "run", "--bundle", path(second.path()), &first.id]);
+            command.env("WRAPPED", wrapped(&["/bin/true"])).process_group(0);
+            let child = Group(wait::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null())));
+            reads.wait();
+            child
+        })
+        .collect();
+    runtime.exec(&first, &["/bin/sh", "-c", &format!("true < {mark}")]);
+    first.assert_names(&tracer.wait_open(&mark));
+    drop(claims);
+    tracer.stop();
+}
+
+/// Their runtimes have different state directories.
+fn two_of_one_id() {
+    let mark = format!("/{}", unique("two"));
+    let [first, mut second] =
+        ["first", "second"].map(|name| Bundle::script(&Pod::new(name, "app"), WAIT).with_fifo("/end"));
+    second.id.clone_from(&first.id);
+    let runtimes = [Runtime::runc(), Runtime::runc()];
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    for (runtime, bundle) in runtimes.iter().zip([&first, &second]) {
+        runtime.run_detached(bundle);
+    }
+    for (number, bundle) in [&first, &second].into_iter().enumerate() {
+        let path = format!("{mark}/{number}");
+        runtimes[number].exec(bundle, &["/bin/sh", "-c", &format!("true < {path}")]);
+        bundle.assert_names(&tracer.wait_open(&path));
+    }
+    tracer.stop();
+}
+
+/// Nodes whose bundles lie in file systems that answer nothing, one more than there are threads for such; and one that is
+/// well.
+fn many_hanging() {
+    const READERS: usize = 4;
+    let mark = format!("/{}", unique("hang"));
+    let nodes: Vec<Bundle> = (0..=READERS).map(|number| hanging_node(&format!("{mark}/{number}"))).collect();
+    let inner = Pod::new("inner", "app");
+    let config = Bundle::script(&inner, "true").config.to_string();
+    let well = node(&format!("{mark}/well"), "true", "/bundle")
+        .with_file("/bundle/config.json", config)
+        .with_file("/pivot", format!("read x < /looked-at\n{}", pivot(&self::inner(&format!("{mark}/well")))))
+        .with_fifo("/looked-at");
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    let runtime = Runtime::runc();
+    for node in &nodes {
+        runtime.run_detached(node);
+        let asked = node.inside(Path::new("/asked"));
+        wait::until("the tracer hangs", || asked.exists().then_some(()));
+    }
+    let reads = wait::Reads::of(&well.inside(Path::new("/bundle/config.json")));
+    runtime.run_detached(&well);
+    reads.wait();
+    well.release("/looked-at");
+    let event = tracer.wait_open(&format!("{mark}/well/inner"));
+    assert_eq!(event["k8s"]["pod"], *inner.name, "in {event}");
+    tracer.stop();
+}
+
+/// Whoever has `CAP_SYS_ADMIN` may open them by their ids.
+fn frozen() {
+    let tracer = Tracer::start(&["trace", "open", "-o", "json", "--pid", "1"]);
+    let held = Held::by(tracer.pid());
+    for (map, key, value) in
+        [("PROCESSES", 4, 24), ("RUNTIMES", 16, 1), ("PIDS", 4, 1), ("UIDS", 4, 1), ("COMMS", 16, 1)]
+    {
+        let output = held.write(map, key, value);
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(!output.status.success() && said.contains("not permitted"), "{map}: {output:?}");
+    }
+    // The tracer writes this one itself.
+    held.write("ADOPTEES", 4, 24).success();
+    tracer.stop();
+}
+
+/// A node executes runtimes that name bundles which are not there.
+fn flooded_log() {
+    const CLAIMS: u32 = 1500;
+    let flood = format!(
+        "i=0; while [ $i -lt {CLAIMS} ]; do i=$((i+1)); /bin/runc run --bundle /none/$i $i; done; true < /last; {WAIT}"
+    );
+    let bundle = nested::privileged(None, &flood, &[])
+        .with_executable("/bin/runc", compiled("impostor.c"))
+        .with_fifo("/end");
+    let runtime = Runtime::runc();
+    let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
+    let since = Instant::now();
+    runtime.run_detached(&bundle);
+    tracer.wait_open("/last");
+    let most = 100 + 2 * since.elapsed().as_secs();
+    let done = tracer.stop();
+    let log = done.log();
+    let refused = log.lines().filter(|line| line.contains("shown without pod")).count() as u64;
+    assert!((20..most).contains(&refused), "{refused} lines: {log}");
+    assert!(log.contains("more log lines like this one were left out"), "{log}");
 }
 
 /// A pod's author may write annotations, which CRI-O copies, and containerd where it is told to. Those of the engine

@@ -5,7 +5,8 @@
  *                                namespace of its own or in the same
  *   hold COUNT                   keeps COUNT processes of runc, until standard input ends; says "held"
  *   quiet                        may not be dumped, says "ready" and, when standard input ends, executes what
- *                                WRAPPED holds (see wrapper.c)
+ *                                WRAPPED holds (see wrapper.c); becomes root altogether before that if BECOME is set,
+ *                                as a set-uid program may
  *   anything else                ends at once; "wait", when standard input ends
  *
  * runc is /bin/runc, or what RUNC says.
@@ -84,6 +85,10 @@ static int quiet(void)
 	char *rest = getenv("WRAPPED");
 	int argc = 0;
 
+	if (getenv("BECOME") && setresuid(0, 0, 0)) {
+		perror("setresuid");
+		return 1;
+	}
 	prctl(PR_SET_DUMPABLE, 0);
 	puts("ready");
 	fflush(stdout);
