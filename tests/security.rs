@@ -228,12 +228,21 @@ fn assert_whole(events: &[Value], bundle: &Bundle, mark: &str) {
     }
 }
 
-/// The node's bundle lies in a file system that takes every request and answers none.
-fn hanging() {
-    let mark = format!("/{}", unique("hang"));
+/// A [`node`] whose bundle lies in a file system that takes every request and answers none. Its impostor is not another
+/// process than its container, as real runtimes are: it goes on when it is looked at, which `/asked` shows.
+fn hanging_node(mark: &str) -> Bundle {
     let before = "mkdir /hanging; /bin/hanging /hanging /asked & \
         until grep -q ' /hanging ' /proc/mounts; do sleep 0.01; done";
-    let node = node(&mark, before, "/hanging/bundle").with_program(&program::compile("hanging.c"));
+    let wait = "until test -e /asked; do sleep 0.01; done";
+    node(mark, before, "/hanging/bundle")
+        .with_program(&program::compile("hanging.c"))
+        .with_file("/pivot", format!("{wait}\n{}", pivot(&inner(mark))))
+}
+
+/// The node's bundle lies in a file system that never answers.
+fn hanging() {
+    let mark = format!("/{}", unique("hang"));
+    let node = hanging_node(&mark);
     let (bystander, other) = bystander("bystander");
     let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
     // Dropped before the tracer, which might not end before.
@@ -452,7 +461,7 @@ fn flood_by_user() {
 /// directory of the user's own, in namespaces of their own, and open `mark` there. It claims to run the container of
 /// `claimed`.
 struct User {
-    _dir: scratch::Dir,
+    dir: scratch::Dir,
     command: Command,
     claimed: Bundle,
     mark: String,
@@ -474,16 +483,16 @@ impl User {
         command.env("WRAPPED", wrapped(&[&waiting[..], &leaving].concat()));
         command.args(["run", "--bundle"]).arg(claimed.path()).arg(&claimed.id);
         command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
-        Self { _dir: dir, command, claimed, mark }
+        Self { dir, command, claimed, mark }
     }
 
     /// The same through a link that is called `crun` to a set-uid program of root's.
     fn set_uid(source: &str) -> Self {
         let mut user = Self::new(source);
-        let program = user._dir.path().join("su");
-        fs::rename(user._dir.path().join("runc"), &program).unwrap();
+        let program = user.dir.path().join("su");
+        fs::rename(user.dir.path().join("runc"), &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
-        let link = user._dir.path().join("crun");
+        let link = user.dir.path().join("crun");
         symlink(&program, &link).unwrap();
         user.command = replaced(&user.command, &[path(&link)], &[]);
         user.command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
@@ -491,7 +500,7 @@ impl User {
     }
 
     fn in_user_namespace(mut self) -> Self {
-        let (unshare, runc) = (need::find("unshare").unwrap(), self._dir.path().join("runc"));
+        let (unshare, runc) = (need::find("unshare").unwrap(), self.dir.path().join("runc"));
         self.command = replaced(&self.command, &[path(&unshare), "-U", "-r", path(&runc)], &[]);
         self.command.uid(NOBODY).gid(NOBODY).stdin(Stdio::piped());
         self
@@ -534,7 +543,7 @@ fn lie_of_user_namespace(options: &[&str], looked_at: impl FnOnce(&wait::Reads))
 }
 
 fn lie_of(user: User, options: &[&str], looked_at: impl FnOnce(&wait::Reads)) -> (Bundle, Value) {
-    let User { _dir, mut command, claimed, mark } = user;
+    let User { dir: _dir, mut command, claimed, mark } = user;
     let reads = wait::Reads::of(&claimed.config_path());
     let tracer = Tracer::start(&[&["trace", "open", "-o", "json"], options].concat());
     let mut child = wait::spawn(command.stderr(Stdio::piped()));
@@ -564,7 +573,7 @@ fn trusted_user() {
 
 /// The files of such a process in `/proc` belong to root, whoever it is.
 fn undumpable() {
-    let User { _dir, mut command, claimed, mark } = User::new("impostor.c");
+    let User { dir: _dir, mut command, claimed, mark } = User::new("impostor.c");
     let mut child = wait::spawn(command.stdout(Stdio::piped()));
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -591,7 +600,7 @@ fn set_uid() {
 fn set_uid_joins() {
     let victim = Bundle::script(&Pod::new("victim", "app"), WAIT).with_fifo("/end");
     let runtime = Runtime::runc();
-    let User { _dir, mut command, mark, claimed: _claimed } =
+    let User { dir: _dir, mut command, mark, claimed: _claimed } =
         User::set_uid("wrapper.c").asking(&["--root", path(runtime.root()), "exec", &victim.id, "true"]);
     let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
     runtime.run_detached(&victim);
@@ -606,7 +615,7 @@ fn set_uid_joins() {
 
 /// It is at work when the tracer starts. Some such programs become root altogether.
 fn set_uid_at_work(becomes_root: bool) {
-    let User { _dir, mut command, claimed, mark } = User::set_uid("impostor.c");
+    let User { dir: _dir, mut command, claimed, mark } = User::set_uid("impostor.c");
     if becomes_root {
         command.env("BECOME", "root");
     }
@@ -625,7 +634,7 @@ fn set_uid_at_work(becomes_root: bool) {
 
 /// Its processes are the user's, and that a runtime was not followed is reported as it happens.
 fn user_namespace() {
-    let User { _dir, mut command, mark, claimed: _claimed } = User::new("wrapper.c").in_user_namespace();
+    let User { dir: _dir, mut command, mark, claimed: _claimed } = User::new("wrapper.c").in_user_namespace();
     let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
     let mut child = wait::spawn(command.stderr(Stdio::null()));
     drop(child.stdin.take());
@@ -641,7 +650,7 @@ fn user_namespace() {
 fn kept_slots() {
     const SHARED: usize = 16_384;
     const LEFT: usize = 64;
-    let User { _dir, mut command, .. } = User::new("wrapper.c");
+    let User { dir: _dir, mut command, .. } = User::new("wrapper.c");
     command.process_group(0).stderr(Stdio::null());
     let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
     // What runs by itself on this machine may have some.
@@ -739,15 +748,8 @@ fn two_of_one_id() {
 /// well.
 fn many_hanging() {
     const READERS: usize = 4;
-    let before = "mkdir /hanging; /bin/hanging /hanging /asked & \
-        until grep -q ' /hanging ' /proc/mounts; do sleep 0.01; done";
     let mark = format!("/{}", unique("hang"));
-    let nodes: Vec<Bundle> = (0..=READERS)
-        .map(|number| {
-            node(&format!("{mark}/{number}"), before, "/hanging/bundle")
-                .with_program(&program::compile("hanging.c"))
-        })
-        .collect();
+    let nodes: Vec<Bundle> = (0..=READERS).map(|number| hanging_node(&format!("{mark}/{number}"))).collect();
     let inner = Pod::new("inner", "app");
     let config = Bundle::script(&inner, "true").config.to_string();
     let well = node(&format!("{mark}/well"), "true", "/bundle")
