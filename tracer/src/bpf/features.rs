@@ -241,13 +241,19 @@ fn judge_lockdown(modes: Option<&str>) -> Outcome {
 /// with one that nobody has confined.
 fn processes() -> Outcome {
     const LABELS: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
-    judge_processes(host::look_at_init().err(), || {
-        LABELS.iter().find_map(|path| fs::read_to_string(path).ok())
-    })
+    judge_processes(host::root_process(), || LABELS.iter().find_map(|path| fs::read_to_string(path).ok()))
 }
 
-fn judge_processes(error: Option<std::io::Error>, label: impl FnOnce() -> Option<String>) -> Outcome {
-    let Some(error) = error else { return Outcome::Fine("/proc/PID/root can be opened".into()) };
+fn judge_processes(root: std::io::Result<u32>, label: impl FnOnce() -> Option<String>) -> Outcome {
+    let error = match root {
+        Ok(1) => return Outcome::Fine("/proc/PID/root can be opened".into()),
+        Ok(pid) => {
+            return Outcome::Fine(format!(
+                "/proc/1/root cannot be opened; the node's root directory is taken from process {pid}"
+            ));
+        }
+        Err(error) => error,
+    };
     let label = label();
     let who = match label.as_deref().and_then(apparmor_profile) {
         Some(profile) => format!("the AppArmor profile {profile}, which confines tracer: run it unconfined"),
@@ -395,10 +401,10 @@ mod tests {
     #[test]
     fn who_forbids_to_look_into_processes_is_named() {
         let label = || Some("docker-default (enforce)".to_owned());
-        assert!(matches!(judge_processes(None, label), Outcome::Fine(_)));
+        assert!(matches!(judge_processes(Ok(1), label), Outcome::Fine(_)));
         let denied = |label: Option<&str>| {
             let error = std::io::Error::from_raw_os_error(libc::EACCES);
-            let Outcome::Note(problem) = judge_processes(Some(error), || label.map(str::to_owned)) else {
+            let Outcome::Note(problem) = judge_processes(Err(error), || label.map(str::to_owned)) else {
                 panic!("{label:?}")
             };
             assert!(problem.contains("/proc/1/root") && problem.contains("pods stay unknown"), "{problem}");
