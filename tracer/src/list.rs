@@ -57,7 +57,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         failed: false,
         filter: &EventFilter::default(),
         hook: None,
-        runtimes: &runtimes,
+        runtimes: &runtimes.names,
         log: config.log_programs,
     };
     let engines_patience =

@@ -7,15 +7,15 @@ use std::{
     sync::{Arc, Once},
 };
 
-use tracer_common::container::ContainerKey;
+use tracer_common::{Comm, container::ContainerKey};
 use tracing::warn;
 
 use super::{
     bundle::{self, Bundle},
-    claim::Claim,
+    claim::{self, Claim},
     cmdline::{Command, CommandLine},
     files,
-    place::Running,
+    place::{self, Running},
     process::{Root, RuntimeProcess},
     processes,
     readers::{Guest, Readers},
@@ -123,7 +123,8 @@ impl Invocation {
             }
             Command::Exec(exec) => (exec.id, Task::Join),
         };
-        let root = line.root.unwrap_or_else(|| Path::new("/run").join(&runtime));
+        let runtime = full_name(runtime, process.as_ref());
+        let root = line.root.unwrap_or_else(|| state_root(&runtime, owner, process.as_ref()));
         let name = ContainerName {
             outer: outer.as_ref().map_or(ContainerKey::HOST, |outer| outer.key),
             root: absolute(process.as_ref(), &root),
@@ -149,7 +150,7 @@ impl Invocation {
             key,
             runtime: container.runtime.clone(),
             view: container.view.clone().map_or(View::Host, View::Below),
-            owner: files::ROOT,
+            owner: container.owner,
             outer,
             name,
             task: Task::Read { config, source: Source::State },
@@ -201,8 +202,8 @@ impl Invocation {
     }
 
     fn read_bundle(&self, config: &Path, source: Source) -> Container {
-        let Bundle { engine, kind, image, pod, sandbox_id, privileged } =
-            match self.read(|root| bundle::read(root, config, self.owner)) {
+        let Bundle { engine, kind, name, image, pod, sandbox_id, privileged } =
+            match self.read(|root| bundle::read(root, config, &self.name.id, self.owner)) {
                 Ok(bundle) => bundle,
                 Err(problem) => {
                     warn!("container {:?} is shown without pod: {problem}", self.name.id);
@@ -212,6 +213,7 @@ impl Invocation {
         Container {
             runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
             kind,
+            name,
             image,
             source,
             why: None,
@@ -249,11 +251,15 @@ impl Invocation {
 pub fn learn(invocation: Invocation, registry: &Arc<Registry>, readers: &Arc<Readers>) {
     registry.announce(invocation.key(), ContainerKey::HOST, invocation.name().cloned());
     let registry = Arc::clone(registry);
-    let Some(outer) = &invocation.outer else {
-        readers.host(move || tell(&invocation, &registry));
-        return;
+    let guest = match &invocation.outer {
+        Some(outer) => Guest::Container(outer.key),
+        None if invocation.owner != files::ROOT => Guest::Rootless,
+        None => {
+            readers.host(move || tell(&invocation, &registry));
+            return;
+        }
     };
-    let (guest, readers) = (Guest::Container(outer.key), Arc::clone(readers));
+    let readers = Arc::clone(readers);
     readers
         .handle()
         .clone()
@@ -365,6 +371,29 @@ fn say_what_is_hidden(container: &Container) {
             container.id
         );
     });
+}
+
+/// A runtime's name in full: a comm, which is what those have that ran before, has 15 bytes of it.
+fn full_name(name: String, process: Option<&RuntimeProcess>) -> String {
+    /// A comm ends with a NUL byte.
+    const COMM_LEN: usize = size_of::<Comm>() - 1;
+    let Some(process) = process.filter(|_| name.len() == COMM_LEN) else { return name };
+    let full = process.cmdline().map_or_else(|_| name.clone(), |block| claim::full_name(&name, &block));
+    let executed = || process.program().filter(|program| claim::is_cut_to(program, &name));
+    if full == name { executed().unwrap_or(full) } else { full }
+}
+
+/// Where a runtime keeps its state that was not told where. `owner` is its user.
+fn state_root(runtime: &str, owner: u32, process: Option<&RuntimeProcess>) -> PathBuf {
+    if owner == files::ROOT && !place::heeds_session(runtime) {
+        return place::state_root(runtime);
+    }
+    let of_session = process.and_then(|process| process.variable("XDG_RUNTIME_DIR"));
+    match of_session.filter(|directory| !directory.is_empty()) {
+        Some(directory) => place::state_root_of_user(runtime, Path::new(&directory)),
+        None if owner == files::ROOT => place::state_root(runtime),
+        None => place::state_root_of_user(runtime, &place::runtime_directory(owner)),
+    }
 }
 
 /// The bundle that a runtime was given, from its root. Runtimes go there, so a relative path is one from where

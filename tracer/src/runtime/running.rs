@@ -20,7 +20,7 @@ use tracer_common::{
 use tracing::{debug, warn};
 
 use super::{
-    claim,
+    Runtimes, claim,
     cmdline::CommandLine,
     files,
     invocation::{Invocation, Outer, learn},
@@ -43,7 +43,7 @@ const BUNDLES: Duration = Duration::from_millis(500);
 const START_TOLERANCE: i128 = 1_000_000_000;
 
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
-pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
+pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &Runtimes) -> anyhow::Result<()> {
     Search::new(registry, readers, runtimes).look_around()?;
     Ok(())
 }
@@ -57,7 +57,7 @@ pub fn adopt(
     if containers.is_empty() {
         return Ok(());
     }
-    Search::new(registry, readers, &[]).run(|search, processes, is_news| {
+    Search::new(registry, readers, &Runtimes::default()).run(|search, processes, is_news| {
         for container in containers {
             search.announce_witnessed(container, processes, is_news);
         }
@@ -71,7 +71,7 @@ type IsNews<'a> = &'a dyn Fn(&Process) -> bool;
 pub(super) struct Search<'a> {
     registry: &'a Arc<Registry>,
     readers: &'a Arc<Readers>,
-    runtimes: &'a [String],
+    runtimes: &'a Runtimes,
     trees: Vec<Tree>,
     /// How many of the trees have been looked into for further containers.
     looked_into: usize,
@@ -108,7 +108,7 @@ impl<'a> Search<'a> {
     pub(super) fn new(
         registry: &'a Arc<Registry>,
         readers: &'a Arc<Readers>,
-        runtimes: &'a [String],
+        runtimes: &'a Runtimes,
     ) -> Self {
         Self {
             registry,
@@ -151,7 +151,7 @@ impl<'a> Search<'a> {
 
     /// Looks at the host and at the containers that may have others. Returns whether all that is to be followed is.
     pub(super) fn look_around(&mut self) -> anyhow::Result<bool> {
-        let host = Place::host().context("opening the host's root directory")?;
+        let host = Place::host(&self.runtimes.state_roots).context("opening the host's root directory")?;
         self.run(|search, processes, is_news| search.discover(&host, processes, is_news))?;
         Ok(!self.left_out)
     }
@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
 
     /// Whether a process is called like a runtime.
     pub(super) fn is_runtime(&self, process: &Process) -> bool {
-        is_runtime(self.runtimes, &process.comm)
+        is_runtime(&self.runtimes.names, &process.comm)
     }
 
     /// The first processes of the containers.
@@ -258,10 +258,24 @@ impl<'a> Search<'a> {
         for container in host.containers(processes, &hosts) {
             self.announce(&container, None, processes, is_news);
         }
+        for container in self.rootless(processes) {
+            self.announce(&container, None, processes, is_news);
+        }
         for index in self.looked_into..self.trees.len() {
             self.discover_inside(index, processes, is_news);
         }
         self.looked_into = self.trees.len();
+    }
+
+    /// The containers of users, if those are to be trusted. Should a user's files hang, nobody waits for long.
+    fn rootless(&self, processes: &Arc<Processes>) -> Vec<Running> {
+        if !self.runtimes.trust_rootless {
+            return Vec::new();
+        }
+        let processes = Arc::clone(processes);
+        let look = move || Some(Place::host(&[]).ok()?.containers_of_users(&processes));
+        let found = self.readers.handle().block_on(self.readers.guest(Guest::Rootless, look));
+        found.flatten().unwrap_or_default()
     }
 
     /// Looks into a container that may have containers of its own. Should its files hang, nobody waits for long.
@@ -375,7 +389,7 @@ impl<'a> Search<'a> {
                 found.insert(*pid, self.member(process, *key));
             }
         }
-        let runtimes = self.runtimes;
+        let runtimes = &self.runtimes.names;
         for runtime in processes.iter().filter(|process| is_runtime(runtimes, &process.comm)) {
             if followed.contains(&runtime.pid) {
                 continue;

@@ -81,7 +81,7 @@ impl Session {
             failed: config.failed,
             filter: &config.filter,
             hook: config.hook,
-            runtimes: &runtimes,
+            runtimes: &runtimes.names,
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
