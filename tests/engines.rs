@@ -14,7 +14,7 @@ use harness::need::{DOCKER, PODMAN, RUNC};
 use harness::podman::Podman;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Dialect, Pod, Runtime, Suite, Tracer, bundle, docker, need, nested};
+use harness::{Bundle, Dialect, Launch, Pod, Runtime, Suite, Tracer, bundle, docker, need, nested};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -356,6 +356,8 @@ fn state_directory() {
     let event = tracer.wait_open(&mark);
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
     assert_eq!(event["container"]["source"], "state", "in {event}");
+    let doctor = Launch::new(&["doctor"]).output();
+    assert!(doctor.stdout.contains("--runtime-root"), "{doctor:?}");
 }
 
 /// A user without any right.

@@ -20,7 +20,7 @@ use super::{
     btf::{KERNEL_BTF, KernelTypes},
     hooks, preemption,
 };
-use crate::{cri, error::Unsupported, host, privileges};
+use crate::{cri, error::Unsupported, host, privileges, runtime::existing_state_roots};
 
 /// The oldest kernel that has what the programs need: the ring buffer.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
@@ -64,6 +64,7 @@ pub fn check_all() -> Vec<Check> {
     }
     checks.push(Check { name: "processes", outcome: processes() });
     checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
+    checks.push(Check { name: "runtimes", outcome: runtimes(&existing_state_roots()) });
     checks.push(Check { name: "engines", outcome: engines() });
     checks.push(Check { name: "tracefs", outcome: tracefs() });
     checks.push(Check { name: "io_uring", outcome: io_uring() });
@@ -288,6 +289,16 @@ fn alone() -> Option<String> {
 /// The profile that confines a process, from `PROFILE (MODE)`; one that only complains forbids nothing.
 fn apparmor_profile(label: &str) -> Option<&str> {
     label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")
+}
+
+/// Where containers that already run are looked for.
+fn runtimes(state_roots: &[PathBuf]) -> Outcome {
+    const OTHERS: &str = "--runtime-root names further directories";
+    if state_roots.is_empty() {
+        return Outcome::Fine(format!("no runtime keeps state in the usual directories; {OTHERS}"));
+    }
+    let roots: Vec<String> = state_roots.iter().map(|root| root.display().to_string()).collect();
+    Outcome::Fine(format!("state is looked for in {}; {OTHERS}", roots.join(", ")))
 }
 
 fn engines() -> Outcome {

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 pub use claim::{Claim, Standing, Stray};
 pub use lifecycle::Lifecycle;
+pub use place::existing_state_roots;
 pub use process::{INITIAL_PID_NS, Root};
 pub use readers::Readers;
 pub use told::Told;

@@ -35,6 +35,13 @@ const RUNTIME_DIRECTORIES: &str = "/run/user";
 /// What users' runtimes call their directories there.
 const ROOTLESS: [&str; 3] = ["runc", "crun", "youki"];
 
+/// The usual state directories that this host has.
+pub fn existing_state_roots() -> Vec<PathBuf> {
+    let Ok(host) = Place::host(&[]) else { return Vec::new() };
+    let roots = host.state_roots().into_iter();
+    roots.filter(|root| files::has_below(host.root(), root)).collect()
+}
+
 /// Where a runtime of root's keeps its state unless it is told otherwise: below `/run`, in a directory that it has compiled
 /// in. So that of a wrapper, or of a file that was renamed, is that of the runtime which is called in the end.
 pub fn state_root(runtime: &str) -> PathBuf {
@@ -54,6 +61,11 @@ pub fn heeds_session(runtime: &str) -> bool {
 /// The directory that a user's session has for sockets and state.
 pub fn runtime_directory(uid: u32) -> PathBuf {
     Path::new(RUNTIME_DIRECTORIES).join(uid.to_string())
+}
+
+/// Whether a state directory is in a user's session.
+pub fn is_of_user(state_root: &Path) -> bool {
+    state_root.starts_with(RUNTIME_DIRECTORIES)
 }
 
 fn directory(runtime: &str) -> &str {
@@ -152,13 +164,8 @@ impl Place {
     }
 
     fn stated(&self, processes: &Processes) -> HashMap<u32, Running> {
-        let mut roots: Vec<PathBuf> = STATE_ROOTS.map(PathBuf::from).into();
-        for parent in STATE_ROOT_PARENTS.map(Path::new) {
-            roots.extend(files::list_below(self.root(), parent).into_iter().map(|name| parent.join(name)));
-        }
-        roots.extend(self.state_roots.iter().cloned());
         let mut containers = HashMap::new();
-        for root in roots {
+        for root in self.state_roots() {
             for id in files::list_below(self.root(), &root) {
                 if let Some(container) = self.by_state(&root, id, files::ROOT, processes) {
                     containers.insert(container.init, container);
@@ -166,6 +173,16 @@ impl Place {
             }
         }
         containers
+    }
+
+    /// The directories in which state is looked for.
+    fn state_roots(&self) -> Vec<PathBuf> {
+        let mut roots: Vec<PathBuf> = STATE_ROOTS.map(PathBuf::from).into();
+        for parent in STATE_ROOT_PARENTS.map(Path::new) {
+            roots.extend(files::list_below(self.root(), parent).into_iter().map(|name| parent.join(name)));
+        }
+        roots.extend(self.state_roots.iter().cloned());
+        roots
     }
 
     /// The containers that users' runtimes tell of. Theirs are those in a user namespace that they have made.

@@ -24,7 +24,7 @@ use super::{
     cmdline::CommandLine,
     files,
     invocation::{Invocation, Outer, learn},
-    place::{Place, Running},
+    place::{self, Place, Running},
     process::{self, RuntimeProcess},
     processes::{Process, Processes, start_ticks},
     readers::{Guest, Readers},
@@ -195,7 +195,7 @@ impl<'a> Search<'a> {
         let trees = self.inner_first(processes);
         let is_in = |(tree, init): &&(&Tree, &Process)| {
             let others = others(tree, init, &trees, processes);
-            own_cgroups(init, &others).iter().any(|cgroup| process.is_in(cgroup))
+            own_cgroups(tree, init, &others).iter().any(|cgroup| process.is_in(cgroup))
         };
         trees.iter().find(is_in).map(|(tree, _)| tree.key)
     }
@@ -433,7 +433,7 @@ impl<'a> Search<'a> {
             trees.iter().map(|(tree, init)| (init.pid, tree.key)).collect();
         for (tree, init) in &trees {
             let others = others(tree, init, &trees, processes);
-            let cgroups = own_cgroups(init, &others);
+            let cgroups = own_cgroups(tree, init, &others);
             let own_pidns =
                 !shared.contains(&init.pidns) && !others.iter().any(|other| other.pidns == init.pidns);
             for process in processes.iter() {
@@ -547,9 +547,22 @@ fn others<'p>(
         .collect()
 }
 
-/// The cgroups that are a container's alone.
-fn own_cgroups<'p>(init: &'p Process, others: &[&Process]) -> Vec<&'p String> {
-    init.cgroups.iter().filter(|cgroup| !others.iter().any(|other| other.is_in(cgroup))).collect()
+/// The cgroups that are a container's alone. A user's runtime may leave its container in the cgroup of the user's session:
+/// there only one that is named after the container counts.
+fn own_cgroups<'p>(tree: &Tree, init: &'p Process, others: &[&Process]) -> Vec<&'p String> {
+    let of_user = tree.name.as_ref().filter(|(root, _)| place::is_of_user(root)).map(|(_, id)| id);
+    let is_own = |cgroup: &&String| {
+        of_user.is_none_or(|id| is_named_after(cgroup, id)) && !others.iter().any(|other| other.is_in(cgroup))
+    };
+    init.cgroups.iter().filter(is_own).collect()
+}
+
+/// Whether a component of a cgroup's path is a container's: `ID`, `ENGINE-ID`, `ENGINE-ID.scope`.
+fn is_named_after(cgroup: &str, id: &str) -> bool {
+    cgroup.rsplit('/').any(|name| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        name.strip_suffix(id).is_some_and(|engine| engine.is_empty() || engine.ends_with('-'))
+    })
 }
 
 /// Whether a descendant of a runtime runs the container's program already, or descends from what does: a process in
@@ -572,4 +585,32 @@ fn is_runtime(runtimes: &[String], comm: &str) -> bool {
 
 fn adoptee(process: &Process, container: ContainerKey, preparing: ContainerKey) -> Adoptee {
     Adoptee { container, preparing, start_ticks: process.start_ticks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_of_a_users_session_is_not_the_containers() {
+        let session = "0::/user.slice/user-7.slice/session-3.scope".to_owned();
+        let own = "1:pids:/user.slice/libpod-1f.scope/container".to_owned();
+        let init = Process {
+            pid: 1,
+            ppid: 0,
+            start_ticks: 0,
+            comm: String::new(),
+            mntns: 0,
+            pidns: 0,
+            cgroups: vec![session.clone(), own.clone()],
+        };
+        let cgroups = |root: &str| {
+            let name = Some((PathBuf::from(root), "1f".to_owned()));
+            let tree =
+                Tree { init: 1, key: ContainerKey::HOST, outer: None, name, hidden: false, known: false };
+            own_cgroups(&tree, &init, &[]).into_iter().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(cgroups("/run/user/7/crun"), std::slice::from_ref(&own));
+        assert_eq!(cgroups("/run/crun"), [session, own]);
+    }
 }
