@@ -37,7 +37,7 @@ pub(crate) struct Dialect {
     pub(crate) pod: &'static str,
     pub(crate) pod_uid: &'static str,
     pub(crate) container: &'static str,
-    /// The container name that means the sandbox, where the engine writes one.
+    /// The container name that means the sandbox, of an engine whose own keys a pod's author can reach in there.
     pub(crate) sandbox_container: Option<&'static str>,
     pub(crate) image: &'static str,
     pub(crate) sandbox_image: &'static str,
@@ -72,6 +72,7 @@ impl Dialect {
         let mut labels_json = self.labels.and_then(optional);
         if let Reader::Of(id) = reader
             && is_sandbox
+            && self.sandbox_container.is_some()
             && sandbox_id.as_deref() != Some(id)
         {
             // A sandbox is its own. One that names another is forged, and its labels with it.
