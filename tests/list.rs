@@ -365,8 +365,9 @@ fn pod() {
 }
 
 fn engine(engine: &Client, runtime: &str) {
+    let name = unique("listed");
     let before = time("1 second ago");
-    let container = engine.run_detached(&[], &["/bin/sleep", "1000"]);
+    let container = engine.run_detached(&[&format!("--name={name}")], &["/bin/sleep", "1000"]);
     let after = time("now");
     let inspect = ["inspect", "--format", "{{.State.Pid}}", &container.id];
     let pid = wait::output(engine.command().args(inspect), LIMIT).success().stdout;
@@ -375,6 +376,7 @@ fn engine(engine: &Client, runtime: &str) {
     assert_eq!(found[0]["k8s"], Value::Null);
     let expected = json!({
         "id": container.id, "runtime": runtime, "type": "container", "image": null, "source": "state",
+        "name": name,
     });
     assert_eq!(found[0]["container"], expected);
     assert_eq!(found[0]["pid"].to_string(), pid.trim());

@@ -852,9 +852,12 @@ fn labels() {
         &Pod::new("author", "app"),
         &["/bin/sh", "-c", &format!("true < {mark}; read x < /end")],
     )
-    .with_fifo("/end")
-    .edit(|config| {
+    .with_fifo("/end");
+    // Labels are those of a sandbox that says so of itself.
+    let id = bundle.id.clone();
+    let bundle = bundle.edit(|config| {
         config["annotations"]["io.kubernetes.cri-o.ContainerType"] = "sandbox".into();
+        config["annotations"]["io.kubernetes.cri-o.SandboxID"] = id.into();
         config["annotations"]["io.kubernetes.cri-o.Labels"] = labels.to_string().into();
     });
     let namespace = &bundle.pod.as_ref().unwrap().namespace;

@@ -1,5 +1,6 @@
 //! podman with storage of its own. There is no daemon: each container has a conmon.
 
+use std::fs;
 use std::process::Command;
 
 use crate::engine::{Client, IMAGE};
@@ -58,12 +59,34 @@ impl Podman {
         podman
     }
 
+    /// The cgroup that its containers' are in.
+    pub fn cgroup_parent(&self) -> &str {
+        &self.cgroup_parent
+    }
+
     /// A pod of podman's, for containers with `--pod NAME`.
     #[track_caller]
     pub fn pod(&self) -> Pod<'_> {
+        self.make_pod(&["--infra=false"])
+    }
+
+    /// A pod of podman's, whose namespaces a container holds that runs `command`.
+    #[track_caller]
+    pub fn pod_with_infra(&self, command: &str) -> Pod<'_> {
+        let (image, command) = (format!("--infra-image={IMAGE}"), format!("--infra-command={command}"));
+        self.make_pod(&[&image, &command, "--network=host"])
+    }
+
+    #[track_caller]
+    fn make_pod(&self, options: &[&str]) -> Pod<'_> {
         let name = scratch::unique("pod");
         let mut create = self.command();
-        create.args(["pod", "create", "--infra=false", "--name", &name]);
+        create.args(["pod", "create", "--name", &name]).args(options);
+        // The container that holds the namespaces takes no limits by options, and podman's own are too high here.
+        let limits = self.dir.path().join("containers.conf");
+        let text = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n";
+        fs::write(&limits, text).expect("our own directory");
+        create.env("CONTAINERS_CONF", limits);
         // Not podman's own, which would stay.
         create.arg(format!("--cgroup-parent=/{}", self.cgroup_parent));
         wait::output(&mut create, LIMIT).success();

@@ -141,7 +141,13 @@ fn containers(record: &Value) -> Result<(), String> {
         ("image", Is::TextOrNull),
         ("source", Is::Text),
     ];
-    let optional = [("why", Is::Text), ("outer", Is::Object), ("inner", Is::Object), ("isolation", Is::Text)];
+    let optional = [
+        ("name", Is::Text),
+        ("why", Is::Text),
+        ("outer", Is::Object),
+        ("inner", Is::Object),
+        ("isolation", Is::Text),
+    ];
     fields(&record["container"], "container", &container, &optional)?;
     for nested in ["outer", "inner"] {
         if let Some(nested) = record["container"].get(nested) {

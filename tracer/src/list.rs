@@ -58,8 +58,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         failed: false,
         filter: &EventFilter::default(),
         hook: None,
-        runtimes: &runtimes,
-        trust_rootless: config.scope.trust_rootless,
+        runtimes: &runtimes.names,
+        trust_rootless: runtimes.trust_rootless,
         log: config.log_programs,
     };
     let engines_patience =

@@ -24,7 +24,7 @@ use crate::{
     engines::{Done, Engines},
     lease::Lease,
     privileges,
-    runtime::{Lifecycle, Readers, recovery, running},
+    runtime::{Lifecycle, Readers, Runtimes, recovery, running},
 };
 
 /// How long finding the containers that run already may delay `ready`. That takes a second for a thousand containers; what
@@ -58,14 +58,12 @@ pub enum Phase {
 pub struct Scope {
     /// The containers that are asked for.
     pub selection: Selection,
-    /// File names of container runtimes.
-    pub runtimes: Vec<String>,
+    /// Which runtimes are followed, and where they are looked for.
+    pub runtimes: Runtimes,
     /// The CRI sockets of the engines that complete what is known.
     pub sockets: Vec<PathBuf>,
     /// Whether to listen to the engines' events.
     pub listen: bool,
-    /// Whether users' runtimes are believed.
-    pub trust_rootless: bool,
 }
 
 /// The programs, and what follows from what they tell.
@@ -80,7 +78,7 @@ pub struct Observer {
     pub kept: CapabilitySet,
     failure: Arc<Failure>,
     readers: Arc<Readers>,
-    runtimes: Vec<String>,
+    runtimes: Runtimes,
     sockets: Vec<PathBuf>,
     listen: bool,
     phase: watch::Sender<Phase>,
@@ -134,8 +132,12 @@ impl Observer {
         }
         let registry = Arc::new(Registry::new(scope.selection, options.host, maps.registry));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));
-        let lifecycle =
-            Lifecycle::new(maps.lifecycle, Arc::clone(&registry), Arc::clone(&readers), scope.trust_rootless);
+        let lifecycle = Lifecycle::new(
+            maps.lifecycle,
+            Arc::clone(&registry),
+            Arc::clone(&readers),
+            scope.runtimes.trust_rootless,
+        );
         let lifecycle = Arc::new(Mutex::new(lifecycle));
         let (phase, phases) = watch::channel(Phase::Starting);
         let for_thread = Arc::clone(&lifecycle);

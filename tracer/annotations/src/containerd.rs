@@ -32,6 +32,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     pod: SANDBOX_NAME,
     pod_uid: SANDBOX_UID,
     container: CONTAINER_NAME,
+    sandbox_container: None,
     image: IMAGE_NAME,
     sandbox_image: SANDBOX_IMAGE_NAME,
     sandbox_id: SANDBOX_ID,

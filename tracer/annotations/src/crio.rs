@@ -3,9 +3,17 @@
 //! Source: `pkg/annotations/internal.go` of CRI-O, `pkg/kubelet/types/labels.go` of Kubernetes, and the bundles of
 //! CRI-O 1.37 that this crate is tested with.
 //!
-//! CRI-O copies the annotations of a pod, which its author chose, into the bundles. The kubelet's labels are written
-//! over them, so the names hold. CRI-O's own keys are written over them in ordinary containers only: in a sandbox of
-//! older releases the author has the last word on those.
+//! CRI-O copies the annotations of a pod, which its author chose, into the bundles. The kubelet's labels (`POD_*` and
+//! [`CONTAINER_NAME`]) are always written over them, so those hold. CRI-O's own keys hold as follows (`sandbox_run_linux.go`,
+//! `container.go`, `restore.go`):
+//!
+//! | bundle | who has the last word on CRI-O's own keys |
+//! |---|---|
+//! | container | CRI-O |
+//! | sandbox | CRI-O up to 1.32, the pod's author in 1.33 to 1.37 |
+//! | container restored from a checkpoint image | the image, but for [`SANDBOX_ID`] |
+//!
+//! So [`Engine::read`] believes the kubelet's keys first, and of a sandbox only what agrees with its own id.
 
 use crate::Engine;
 use crate::dialect::{Dialect, Mark};
@@ -23,8 +31,10 @@ pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 /// The pod's uid: a label of the kubelet.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
-/// The container's name in the pod's spec: a label of the kubelet. In a sandbox it is `POD`, which names nothing.
+/// The container's name in the pod's spec: a label of the kubelet. In a sandbox it is [`SANDBOX_CONTAINER_NAME`].
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// The value of [`CONTAINER_NAME`] in a sandbox. No container can have it: names in a pod's spec have no capitals.
+pub const SANDBOX_CONTAINER_NAME: &str = "POD";
 /// One of the names of the image, empty where it has none.
 pub const IMAGE_NAME: &str = "io.kubernetes.cri-o.ImageName";
 /// The id of the pod's sandbox container, in the sandbox itself too.
@@ -40,6 +50,7 @@ pub(crate) static DIALECT: Dialect = Dialect {
     pod: POD_NAME,
     pod_uid: POD_UID,
     container: CONTAINER_NAME,
+    sandbox_container: Some(SANDBOX_CONTAINER_NAME),
     image: IMAGE_NAME,
     sandbox_image: IMAGE_NAME,
     sandbox_id: SANDBOX_ID,

@@ -12,7 +12,7 @@ use std::fmt;
 pub use error::Error;
 pub use lookup::Annotations;
 
-use dialect::Dialect;
+use dialect::{Dialect, Reader};
 
 /// A container of a pod, as its engine described it in the annotations of the bundle.
 ///
@@ -104,7 +104,20 @@ impl Engine {
     /// not fear what [`Error::Contested`] is about. `Ok(None)` where this engine's mark is not there.
     pub fn resolve<'a>(self, annotations: impl Annotations<'a>) -> Result<Option<PodContainer>, Error> {
         let dialect = self.dialect();
-        if dialect.mark.fits(annotations) { dialect.read(annotations).map(Some) } else { Ok(None) }
+        if dialect.mark.fits(annotations) {
+            dialect.read(annotations, Reader::Any).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Reads the annotations of the container `id`, for callers who know from elsewhere that this engine made its
+    /// bundle: where the bundle is, say. The engine's mark is not looked at.
+    ///
+    /// Keys that a pod's author can reach do not make the container pass for another: a sandbox's `sandbox_id` is its own
+    /// id, and one whose annotations name another sandbox has no labels ([`crio`] has the reasons).
+    pub fn read<'a>(self, annotations: impl Annotations<'a>, id: &str) -> Result<PodContainer, Error> {
+        self.dialect().read(annotations, Reader::Of(id))
     }
 
     const fn dialect(self) -> &'static Dialect {
@@ -140,7 +153,7 @@ pub fn resolve<'a>(annotations: impl Annotations<'a>) -> Result<Option<PodContai
         Engine::ALL.into_iter().map(Engine::dialect).filter(|dialect| dialect.mark.is_there(annotations));
     match (claims.next(), claims.next()) {
         (Some(one), Some(other)) => Err(Error::Contested { keys: [one.mark.key, other.mark.key] }),
-        (Some(only), None) if only.mark.fits(annotations) => only.read(annotations).map(Some),
+        (Some(only), None) if only.mark.fits(annotations) => only.read(annotations, Reader::Any).map(Some),
         _ => Ok(None),
     }
 }

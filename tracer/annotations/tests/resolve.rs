@@ -217,6 +217,45 @@ fn messages_name_the_engine_the_key_and_the_value_without_control_characters() {
     );
 }
 
+/// A sandbox as CRI-O writes it.
+fn sandbox(id: &str) -> Map {
+    let own = with(with(complete(CriO), crio::CONTAINER_TYPE, "sandbox"), crio::SANDBOX_ID, id);
+    with(with(own, crio::CONTAINER_NAME, "POD"), crio::LABELS, r#"{"app":"a"}"#)
+}
+
+#[test]
+fn labels_are_those_of_the_sandbox_that_the_container_is() {
+    let own = CriO.read(&sandbox("own"), "own").unwrap();
+    assert_eq!((own.role, own.labels_json.as_deref()), (Role::Sandbox, Some(r#"{"app":"a"}"#)));
+    // What a pod's author writes over CRI-O's keys in 1.33 to 1.37.
+    let forged = CriO.read(&sandbox("victim"), "own").unwrap();
+    assert_eq!((forged.sandbox_id.as_deref(), forged.labels_json), (Some("own"), None));
+    let forged = CriO.read(&without(sandbox("own"), crio::SANDBOX_ID), "own").unwrap();
+    assert_eq!((forged.sandbox_id.as_deref(), forged.labels_json), (Some("own"), None));
+}
+
+#[test]
+fn a_sandbox_is_told_by_the_name_that_its_author_cannot_reach() {
+    for kind in ["container", "", "x"] {
+        let forged = CriO.read(&with(sandbox("victim"), crio::CONTAINER_TYPE, kind), "own").unwrap();
+        assert_eq!((forged.role, forged.sandbox_id.as_deref()), (Role::Sandbox, Some("own")), "{kind:?}");
+    }
+    // A checkpoint image whose annotations make a container a sandbox.
+    let restored = with(complete(CriO), crio::CONTAINER_TYPE, "sandbox");
+    let restored = CriO.read(&restored, "own").unwrap();
+    assert_eq!((restored.container(), restored.sandbox_id.as_deref()), (Some("main"), Some("5a")));
+}
+
+#[test]
+fn the_mark_does_not_count_where_the_engine_is_known() {
+    for manager in ["libpod", "", "x"] {
+        let forged = with(complete(CriO), crio::MANAGER, manager);
+        assert_eq!(CriO.read(&forged, "own").unwrap().pod, "pod", "{manager:?}");
+    }
+    let missing = Err(Error::Missing { engine: Containerd, key: containerd::CONTAINER_TYPE });
+    assert_eq!(Containerd.read(&complete(CriO), "own"), missing);
+}
+
 /// Maps in which known keys and the values that matter come up often, among anything else.
 fn arbitrary_map() -> impl Strategy<Value = Map> {
     let known = REQUIRED.iter().flat_map(|(_, keys)| *keys).chain(OPTIONAL).chain([crio::MANAGER]);

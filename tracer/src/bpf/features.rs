@@ -20,7 +20,7 @@ use super::{
     btf::{KERNEL_BTF, KernelTypes},
     hooks, preemption,
 };
-use crate::{cri, error::Unsupported, host, privileges};
+use crate::{cri, error::Unsupported, host, privileges, runtime::existing_state_roots};
 
 /// The oldest kernel that has what the programs need: the ring buffer.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
@@ -68,6 +68,7 @@ pub fn check_all() -> Vec<Check> {
     }
     checks.push(Check { name: "processes", outcome: processes() });
     checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
+    checks.push(Check { name: "runtimes", outcome: runtimes(&existing_state_roots()) });
     checks.push(Check { name: "engines", outcome: engines() });
     checks.push(Check { name: "tracefs", outcome: tracefs() });
     checks.push(Check { name: "io_uring", outcome: io_uring(without_uring) });
@@ -279,13 +280,19 @@ pub(super) fn locked_down() -> Unsupported {
 /// with one that nobody has confined.
 fn processes() -> Outcome {
     const LABELS: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
-    judge_processes(host::look_at_init().err(), || {
-        LABELS.iter().find_map(|path| fs::read_to_string(path).ok())
-    })
+    judge_processes(host::root_process(), || LABELS.iter().find_map(|path| fs::read_to_string(path).ok()))
 }
 
-fn judge_processes(error: Option<std::io::Error>, label: impl FnOnce() -> Option<String>) -> Outcome {
-    let Some(error) = error else { return Outcome::Fine("/proc/PID/root can be opened".into()) };
+fn judge_processes(root: std::io::Result<u32>, label: impl FnOnce() -> Option<String>) -> Outcome {
+    let error = match root {
+        Ok(1) => return Outcome::Fine("/proc/PID/root can be opened".into()),
+        Ok(pid) => {
+            return Outcome::Fine(format!(
+                "/proc/1/root cannot be opened; the node's root directory is taken from process {pid}"
+            ));
+        }
+        Err(error) => error,
+    };
     let label = label();
     let who = match label.as_deref().and_then(apparmor_profile) {
         Some(profile) => format!("the AppArmor profile {profile}, which confines tracer: run it unconfined"),
@@ -320,6 +327,16 @@ fn alone() -> Option<String> {
 /// The profile that confines a process, from `PROFILE (MODE)`; one that only complains forbids nothing.
 fn apparmor_profile(label: &str) -> Option<&str> {
     label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")
+}
+
+/// Where containers that already run are looked for.
+fn runtimes(state_roots: &[PathBuf]) -> Outcome {
+    const OTHERS: &str = "--runtime-root names further directories";
+    if state_roots.is_empty() {
+        return Outcome::Fine(format!("no runtime keeps state in the usual directories; {OTHERS}"));
+    }
+    let roots: Vec<String> = state_roots.iter().map(|root| root.display().to_string()).collect();
+    Outcome::Fine(format!("state is looked for in {}; {OTHERS}", roots.join(", ")))
 }
 
 fn engines() -> Outcome {
@@ -451,10 +468,10 @@ mod tests {
     #[test]
     fn who_forbids_to_look_into_processes_is_named() {
         let label = || Some("docker-default (enforce)".to_owned());
-        assert!(matches!(judge_processes(None, label), Outcome::Fine(_)));
+        assert!(matches!(judge_processes(Ok(1), label), Outcome::Fine(_)));
         let denied = |label: Option<&str>| {
             let error = std::io::Error::from_raw_os_error(libc::EACCES);
-            let Outcome::Note(problem) = judge_processes(Some(error), || label.map(str::to_owned)) else {
+            let Outcome::Note(problem) = judge_processes(Err(error), || label.map(str::to_owned)) else {
                 panic!("{label:?}")
             };
             assert!(problem.contains("/proc/1/root") && problem.contains("pods stay unknown"), "{problem}");

@@ -1,6 +1,6 @@
 //! Arguments as they are written. kubectl's spelling wins where it has one.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
@@ -165,6 +165,9 @@ pub(crate) struct RuntimeArgs {
     /// One more file name by which a container runtime is known
     #[arg(long, value_name = "NAME")]
     pub(crate) runtime_name: Vec<String>,
+    /// One more directory in which a runtime keeps the state of containers (its --root)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runtime_root: Vec<PathBuf>,
     /// The engine's CRI socket, instead of the usual ones; none to ask no engine
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) runtime_endpoint: Option<String>,

@@ -1,5 +1,7 @@
 //! From arguments to what a run needs, checked.
 
+use std::path::PathBuf;
+
 use rustix::termios::tcgetwinsize;
 
 use tracer_common::event::Kind;
@@ -13,7 +15,7 @@ use crate::{
     list,
     observe::{Limits, Scope},
     render::{ContainerRenderer, EventRenderer, Format, ListOf},
-    runtime::RUNTIMES,
+    runtime::{RUNTIMES, Runtimes},
     trace::{self, TRACERS, Tracer},
 };
 
@@ -72,10 +74,13 @@ const fn limits(args: &OutputArgs, on: &NodeArgs) -> Limits {
 fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
     Ok(Scope {
         selection: selection(selected)?,
-        runtimes: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
+        runtimes: Runtimes {
+            names: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
+            state_roots: state_roots(&args.runtime_root).map_err(option("--runtime-root"))?,
+            trust_rootless: args.trust_rootless,
+        },
         sockets: cri::endpoints(args.runtime_endpoint.as_deref()).map_err(option("--runtime-endpoint"))?,
         listen: args.runtime_events,
-        trust_rootless: args.trust_rootless,
     })
 }
 
@@ -131,6 +136,13 @@ fn runtimes(further: &[String]) -> Result<Vec<String>, String> {
         }
     }
     Ok(RUNTIMES.iter().map(ToString::to_string).chain(further.iter().cloned()).collect())
+}
+
+fn state_roots(further: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    match further.iter().find(|root| !root.is_absolute()) {
+        Some(relative) => Err(format!("{} is not an absolute path", relative.display())),
+        None => Ok(further.to_owned()),
+    }
 }
 
 fn node(args: &NodeArgs) -> String {

@@ -17,6 +17,9 @@ pub struct Container {
     /// A pod's sandbox (pause) or a container proper.
     #[serde(rename = "type")]
     pub kind: ContainerType,
+    /// The name that its engine gave it, where it belongs to no pod of Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// As the annotations name it.
     pub image: Option<String>,
     /// How it was learnt.
@@ -59,6 +62,7 @@ impl Container {
             id: String::new(),
             runtime: String::new(),
             kind: ContainerType::Container,
+            name: None,
             image: None,
             source: Source::Cgroup,
             why: Some(why),
@@ -123,6 +127,7 @@ impl Container {
             id: witnessed.id.clone(),
             runtime: witnessed.runtime.clone(),
             kind: witnessed.kind,
+            name: None,
             image: witnessed.image.clone(),
             source: Source::Cri,
             why: None,

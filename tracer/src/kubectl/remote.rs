@@ -94,8 +94,12 @@ impl Remote {
     }
 
     fn runtimes(&mut self, args: &RuntimeArgs) {
-        let RuntimeArgs { runtime_name, runtime_endpoint, runtime_events, trust_rootless } = args;
+        let RuntimeArgs { runtime_name, runtime_root, runtime_endpoint, runtime_events, trust_rootless } =
+            args;
         self.values("runtime-name", runtime_name);
+        for root in runtime_root {
+            self.value("runtime-root", root.display());
+        }
         if let Some(endpoint) = runtime_endpoint {
             self.value("runtime-endpoint", endpoint);
         }
@@ -177,6 +181,8 @@ mod tests {
             "other",
             "--runtime-name",
             "r",
+            "--runtime-root",
+            "/run/r",
             "--runtime-endpoint",
             "none",
             "-vv",
@@ -208,6 +214,7 @@ mod tests {
                 "--container=x",
                 "--selector=k in (v)",
                 "--runtime-name=r",
+                "--runtime-root=/run/r",
                 "--runtime-endpoint=none",
                 "--runtime-events",
                 "--trust-rootless",

@@ -226,6 +226,7 @@ mod tests {
             id: ID.into(),
             runtime: "containerd".into(),
             kind: ContainerType::Container,
+            name: None,
             image: Some("nginx:1.29".into()),
             source: Source::Cri,
             why: None,

@@ -1,21 +1,20 @@
 //! The bundle's `config.json` (OCI runtime specification, config.md) as far as it names the container.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
-use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
-use serde::{Deserialize, de::Error as _};
-use serde_json::Value;
-use tracer_annotations::{Engine, PodContainer, Role};
+use tracer_annotations::{Engine, Error as AnnotationsError, PodContainer, Role, crio};
 
-use super::files::{self, FileError};
-use crate::{
-    containers::{ContainerType, Pod},
-    json::is_object,
+use super::{
+    config_json::ConfigJson,
+    files::{self, FileError},
+    names,
+    origin::Origin,
 };
+use crate::containers::{ContainerType, Pod};
 
 /// Why a bundle does not name its container.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +52,8 @@ pub struct Bundle {
     pub engine: Option<&'static str>,
     /// Sandbox or container.
     pub kind: ContainerType,
+    /// The name that its engine gave it, if it belongs to no pod of Kubernetes.
+    pub name: Option<String>,
     /// The image.
     pub image: Option<String>,
     /// The pod, if it belongs to one.
@@ -67,179 +68,148 @@ pub struct Bundle {
 
 /// Reads `config`, the `config.json` of a bundle, below the runtime's root directory. It must belong to root or to
 /// `owner`.
-pub fn read_bytes(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Vec<u8>, BundleError> {
+pub fn read(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Vec<u8>, BundleError> {
     let file = |source| BundleError::File { path: config.to_owned(), source };
     files::read_below(root, config, owner).map_err(file)
 }
 
 impl Bundle {
-    /// From what the `config.json` at the path `config` holds.
-    pub fn parse(bytes: &[u8], config: &Path) -> Result<Self, BundleError> {
-        let config_json =
-            parse(bytes).map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
-        let in_process = runs_in_process(&config_json.annotations);
-        let bundle = interpret(config_json, config)
-            .map_err(|source| BundleError::Annotations { path: config.to_owned(), source })?;
-        Ok(Self { in_process, ..bundle })
+    /// From what the `config.json` at the path `config` holds, which is that of the container `id`. `beside` reads what
+    /// the engine keeps in other files.
+    pub fn parse(
+        bytes: &[u8],
+        config: &Path,
+        id: &str,
+        beside: names::Read<'_>,
+    ) -> Result<Self, BundleError> {
+        let config_json = ConfigJson::parse(bytes)
+            .map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
+        let context = Context { config: &config_json, bundle: config.parent().unwrap_or(config), id, beside };
+        context.interpret().map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
     }
 }
 
-/// What is needed of a `config.json`.
-#[derive(Debug, Default)]
-struct ConfigJson {
-    annotations: HashMap<String, String>,
-    privileged: bool,
+/// The value of [`crio::MANAGER`] that means podman.
+const LIBPOD: &str = "libpod";
+
+/// A `config.json` with all that says whose it is.
+struct Context<'a> {
+    config: &'a ConfigJson,
+    bundle: &'a Path,
+    id: &'a str,
+    beside: names::Read<'a>,
 }
 
-/// Should oci-spec refuse a value that it does not know, as newer runtimes may write, the annotations are read
-/// without it.
-fn parse(bytes: &[u8]) -> Result<ConfigJson, serde_json::Error> {
-    /// The part of a `config.json` that is needed.
-    #[derive(Deserialize)]
-    struct Minimal {
-        annotations: Option<HashMap<String, String>>,
+impl Context<'_> {
+    fn interpret(&self) -> Result<Bundle, AnnotationsError> {
+        let origin = Origin::of(self.bundle, self.id, self.config, || self.stored().is_some());
+        Ok(match (self.pod(origin)?, origin) {
+            (Some(pod), _) => self.of_pod(pod),
+            (None, Some(origin)) => self.without_pod(origin),
+            // podman's transient storage may be anywhere.
+            (None, None) if self.config.annotation(crio::MANAGER) == Some(LIBPOD) => {
+                self.without_pod(Origin::Podman)
+            }
+            (None, None) => Bundle { engine: None, ..self.without_pod(Origin::Containerd) },
+        })
     }
-    if !is_object(bytes) {
-        return Err(serde_json::Error::custom("not a JSON object"));
+
+    /// The pod that a bundle of this origin belongs to. Only two engines serve Kubernetes.
+    fn pod(&self, origin: Option<Origin>) -> Result<Option<PodContainer>, AnnotationsError> {
+        let annotations = |key: &str| self.config.annotation(key);
+        let engine = match origin {
+            // The mark is always there in a pod's bundle, and nowhere else.
+            Some(Origin::ContainerdCri) => Engine::Containerd.resolve(annotations)?.map(|pod| pod.engine),
+            Some(Origin::CriO) => Some(Engine::CriO),
+            Some(_) => None,
+            None => tracer_annotations::resolve(annotations)?.map(|pod| pod.engine),
+        };
+        engine.map(|engine| engine.read(annotations, self.id)).transpose()
     }
-    match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => Ok(ConfigJson {
-            privileged: is_privileged(&spec, bytes),
-            annotations: spec.annotations().clone().unwrap_or_default(),
-        }),
-        Err(refused) => {
-            let minimal: Minimal = serde_json::from_slice(bytes)?;
-            tracing::debug!("config.json is read without the OCI specification: {refused}");
-            Ok(ConfigJson { annotations: minimal.annotations.unwrap_or_default(), privileged: false })
+
+    fn of_pod(&self, resolved: PodContainer) -> Bundle {
+        let kind = match resolved.role {
+            Role::Sandbox => ContainerType::Sandbox,
+            Role::Container(_) => ContainerType::Container,
+        };
+        // In containers that are no sandbox CRI-O's hold only what is known already.
+        let labels: Option<BTreeMap<String, String>> = match &resolved.labels_json {
+            Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).ok(),
+            _ => None,
+        };
+        let container = resolved.container().map(str::to_owned);
+        Bundle {
+            engine: Some(resolved.engine.as_str()),
+            kind,
+            name: None,
+            image: resolved.image,
+            pod: Some(Pod {
+                namespace: resolved.namespace,
+                name: resolved.pod,
+                pod_uid: resolved.pod_uid,
+                container,
+                labels,
+            }),
+            sandbox_id: resolved.sandbox_id,
+            privileged: self.config.is_privileged(),
+            in_process: self.runs_in_process(),
         }
     }
-}
 
-/// Whether the runtime is told to run the container's program within itself: crun's handlers and youki's (crun(1), `run.oci.handler`
-/// and `module.wasm.image/variant`). One that has no such handler executes the program all the same.
-fn runs_in_process(annotations: &HashMap<String, String>) -> bool {
-    annotations.contains_key("run.oci.handler") || annotations.contains_key("module.wasm.image/variant")
-}
-
-/// The capabilities with which each of the walls around a container comes down.
-const PRIVILEGES: [(Capability, &str); 5] = [
-    (Capability::SysAdmin, "CAP_SYS_ADMIN"),
-    (Capability::SysModule, "CAP_SYS_MODULE"),
-    (Capability::SysPtrace, "CAP_SYS_PTRACE"),
-    (Capability::SysRawio, "CAP_SYS_RAWIO"),
-    (Capability::DacReadSearch, "CAP_DAC_READ_SEARCH"),
-];
-
-/// Whether nothing keeps the container's root from being the host's: no user namespace of its own, and the capabilities
-/// for all else.
-fn is_privileged(spec: &Spec, bytes: &[u8]) -> bool {
-    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
-    let namespaces =
-        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    bounding.is_some_and(|bounding| PRIVILEGES.iter().all(|(needed, _)| bounding.contains(needed)))
-        && namespaces.iter().all(|namespace| namespace.typ() != LinuxNamespaceType::User)
-        && grants_by_name(bytes)
-}
-
-/// Whether the capabilities are spelled as engines do. oci-spec takes `sys_admin` as well, which runc grants nothing for.
-fn grants_by_name(bytes: &[u8]) -> bool {
-    let config: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let bounding = config["process"]["capabilities"]["bounding"].as_array();
-    let grants = |name: &str| bounding.is_some_and(|bounding| bounding.iter().any(|granted| granted == name));
-    PRIVILEGES.iter().all(|(_, name)| grants(name))
-}
-
-fn interpret(config_json: ConfigJson, config: &Path) -> Result<Bundle, tracer_annotations::Error> {
-    let ConfigJson { annotations, privileged } = config_json;
-    let Some(resolved) = resolve(&annotations, config)? else {
-        let engine = engine_without_pod(&annotations, config);
-        let kind = ContainerType::Container;
-        return Ok(Bundle {
-            engine,
-            kind,
+    fn without_pod(&self, origin: Origin) -> Bundle {
+        let name = match origin {
+            Origin::Docker => names::docker(self.id, self.config, self.beside),
+            Origin::Podman => self.stored().and_then(|stored| stored.name),
+            _ => None,
+        };
+        let is_infra = origin == Origin::Podman
+            && (name.as_deref().is_some_and(names::is_infra)
+                // podman up to 5.7 says so itself.
+                || self.config.annotation(crio::CONTAINER_TYPE) == Some(ContainerType::Sandbox.as_str()));
+        Bundle {
+            engine: Some(origin.as_str()),
+            kind: if is_infra { ContainerType::Sandbox } else { ContainerType::Container },
+            name,
             image: None,
             pod: None,
             sandbox_id: None,
-            privileged,
-            in_process: false,
-        });
-    };
-    let kind = match resolved.role {
-        Role::Sandbox => ContainerType::Sandbox,
-        Role::Container(_) => ContainerType::Container,
-    };
-    // In containers that are no sandbox CRI-O's hold only what is known already.
-    let labels: Option<BTreeMap<String, String>> = match &resolved.labels_json {
-        Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).ok(),
-        _ => None,
-    };
-    let container = resolved.container().map(str::to_owned);
-    Ok(Bundle {
-        engine: Some(resolved.engine.as_str()),
-        kind,
-        image: resolved.image,
-        pod: Some(Pod {
-            namespace: resolved.namespace,
-            name: resolved.pod,
-            pod_uid: resolved.pod_uid,
-            container,
-            labels,
-        }),
-        sandbox_id: resolved.sandbox_id,
-        privileged,
-        in_process: false,
-    })
-}
+            privileged: self.config.is_privileged(),
+            in_process: self.runs_in_process(),
+        }
+    }
 
-/// Of annotations that two engines lay claim to only the engine that made the bundle counts, which its path
-/// tells: CRI-O copies what a pod's author wrote, who could otherwise make their pod pass for another, or for none.
-fn resolve(
-    annotations: &HashMap<String, String>,
-    config: &Path,
-) -> Result<Option<PodContainer>, tracer_annotations::Error> {
-    let contested = match tracer_annotations::resolve(annotations) {
-        Err(error @ tracer_annotations::Error::Contested { .. }) => error,
-        resolved => return resolved,
-    };
-    let path = config.to_string_lossy();
-    if path.contains("/io.containerd.runtime.") {
-        Engine::Containerd.resolve(annotations)
-    } else if path.contains("/overlay-containers/") {
-        Engine::CriO.resolve(annotations)
-    } else {
-        Err(contested)
+    /// Whether the runtime is told to run the container's program within itself: crun's handlers and youki's (crun(1)). One
+    /// that has no such handler executes the program all the same.
+    fn runs_in_process(&self) -> bool {
+        ["run.oci.handler", "module.wasm.image/variant"].iter().any(|key| self.config.annotation(key).is_some())
     }
-}
 
-/// Which engine made a container that belongs to no pod: podman says so, containerd's clients show by the path.
-fn engine_without_pod(annotations: &HashMap<String, String>, config: &Path) -> Option<&'static str> {
-    if annotations.get("io.container.manager").is_some_and(|manager| manager == "libpod") {
-        return Some("podman");
+    fn stored(&self) -> Option<names::Stored> {
+        names::stored(self.bundle, self.id, self.beside)
     }
-    let path = config.to_string_lossy();
-    if !path.contains("/io.containerd.runtime.") {
-        return None;
-    }
-    Some(if path.contains("/moby/") { "docker" } else { "containerd" })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn interpret_fixture(json: &str, config: &str) -> Bundle {
-        interpret(parse(json.as_bytes()).unwrap(), Path::new(config)).unwrap()
+    #[track_caller]
+    fn parse(json: &str, bundle: &str, id: &str) -> Bundle {
+        Bundle::parse(json.as_bytes(), &Path::new(bundle).join("config.json"), id, &|_| None).unwrap()
     }
 
     #[test]
     fn both_dialects_name_pod_and_container() {
-        let containerd = interpret_fixture(
+        let containerd = parse(
             include_str!("../../annotations/tests/fixtures/kubelet-containerd-2.1.9-runc/bb2-one.json"),
             "",
+            "",
         );
-        let crio = interpret_fixture(
+        let crio = parse(
             include_str!("../../annotations/tests/fixtures/kubelet-crio-1.37-runc/bb2-one.json"),
+            "",
             "",
         );
         assert_eq!((containerd.engine, crio.engine), (Some("containerd"), Some("cri-o")));
@@ -250,68 +220,82 @@ mod tests {
         }
     }
 
+    const SANDBOX: &str =
+        include_str!("../../annotations/tests/fixtures/kubelet-crio-1.37-runc/bb-sandbox.json");
+    const SANDBOX_ID: &str = "8b1afba8aec8ae9655720352543f23566a342226f709eff2c1ccebe09b54de2f";
+
     #[test]
     fn a_sandbox_of_crio_brings_the_labels_of_its_pod() {
-        let bundle = interpret_fixture(
-            include_str!("../../annotations/tests/fixtures/kubelet-crio-1.37-runc/bb-sandbox.json"),
-            "",
-        );
+        let bundle = parse(SANDBOX, "", SANDBOX_ID);
         assert_eq!(bundle.kind, ContainerType::Sandbox);
         let pod = bundle.pod.unwrap();
         assert_eq!(pod.container, None);
         assert!(pod.labels.is_some_and(|labels| !labels.is_empty()));
+        // As another container's it brings none, and claims no other's sandbox.
+        let bundle = parse(SANDBOX, "", "other");
+        assert_eq!(bundle.sandbox_id.as_deref(), Some("other"));
+        assert_eq!(bundle.pod.unwrap().labels, None);
+    }
+
+    /// Annotations of a pod in the words of both engines, as `--annotation` of docker and podman can have them.
+    fn of_pod() -> String {
+        let annotations = json!({
+            "io.kubernetes.cri.container-type": "container",
+            "io.kubernetes.cri.sandbox-namespace": "ns",
+            "io.kubernetes.cri.sandbox-name": "pod",
+            "io.kubernetes.cri.container-name": "app",
+            "io.container.manager": "cri-o",
+            "io.kubernetes.cri-o.ContainerType": "container",
+            "io.kubernetes.pod.namespace": "ns",
+            "io.kubernetes.pod.name": "pod",
+            "io.kubernetes.pod.uid": "uid",
+            "io.kubernetes.container.name": "app",
+        });
+        json!({"annotations": annotations, "linux": {"cgroupsPath": "/x/libpod-1f"}}).to_string()
     }
 
     #[test]
-    fn containers_without_pod_show_their_engine_where_they_can() {
-        let engine = |json: &str, path: &str| interpret_fixture(json, path).engine;
+    fn only_engines_of_kubernetes_have_pods() {
         let task = "/run/containerd/io.containerd.runtime.v2.task";
-        assert_eq!(engine("{}", &format!("{task}/moby/1/config.json")), Some("docker"));
-        assert_eq!(
-            engine(r#"{"annotations":null}"#, &format!("{task}/default/1/config.json")),
-            Some("containerd")
-        );
-        assert_eq!(engine(r#"{"annotations":{"io.container.manager":"libpod"}}"#, ""), Some("podman"));
-        assert_eq!(engine("{}", "/tmp/bundle/config.json"), None);
-    }
-
-    #[test]
-    fn a_value_that_the_specification_does_not_know_costs_nothing_but_itself() {
-        let json =
-            r#"{"ociVersion":"9","linux":{"namespaces":[{"type":"unheard-of"}]},"annotations":{"a":"b"}}"#;
-        assert!(serde_json::from_str::<Spec>(json).is_err());
-        assert_eq!(parse(json.as_bytes()).unwrap().annotations["a"], "b");
-    }
-
-    #[test]
-    fn privileged_is_what_has_every_capability_that_matters_and_no_user_namespace() {
-        let privileged = |capabilities: &str, namespaces: &str| {
-            let json = format!(
-                r#"{{"ociVersion":"1.0.2","process":{{"user":{{"uid":0,"gid":0}},"cwd":"/","capabilities":{{"bounding":[{capabilities}]}}}},
-                "linux":{{"namespaces":[{namespaces}]}}}}"#
-            );
-            serde_json::from_str::<Spec>(&json).unwrap();
-            parse(json.as_bytes()).unwrap().privileged
-        };
-        let all =
-            r#""CAP_SYS_ADMIN","CAP_SYS_MODULE","CAP_SYS_PTRACE","CAP_SYS_RAWIO","CAP_DAC_READ_SEARCH""#;
-        assert!(privileged(all, r#"{"type":"mount"}"#));
-        assert!(!privileged(all, r#"{"type":"mount"},{"type":"user"}"#));
-        assert!(!privileged(r#""CAP_SYS_ADMIN","CAP_SYS_PTRACE""#, r#"{"type":"mount"}"#));
-        assert!(!privileged(&all.replace("CAP_SYS_RAWIO", "CAP_SYs_RAWIO"), r#"{"type":"mount"}"#));
-        assert!(!parse(b"{}").unwrap().privileged);
-    }
-
-    #[test]
-    fn a_list_is_no_configuration() {
-        for json in [r#"[{"io.container.manager":"libpod"}]"#, "[null]", "[]", "7", ""] {
-            assert!(parse(json.as_bytes()).is_err(), "{json}");
+        for (bundle, id, engine, has_pod) in [
+            (format!("{task}/moby/1f"), "1f", "docker", false),
+            (format!("{task}/default/1f"), "1f", "containerd", false),
+            (format!("{task}/k8s.io/1f"), "1f", "containerd", true),
+            ("/s/overlay-containers/1f/userdata".into(), "1f", "podman", false),
+            ("/s/overlay-containers/2f/userdata".into(), "2f", "cri-o", true),
+            ("/var/tmp/buildah1".into(), "buildah-buildah1", "buildah", false),
+            ("/var/lib/docker/buildkit/executor/1f".into(), "1f", "buildkit", false),
+        ] {
+            let found = parse(&of_pod(), &bundle, id);
+            assert_eq!((found.engine, found.pod.is_some()), (Some(engine), has_pod), "{bundle}");
         }
     }
 
     #[test]
-    fn nesting_without_end_is_an_error() {
-        let json = format!("{}{}", r#"{"x":"#.repeat(100_000), "1");
-        assert!(parse(json.as_bytes()).is_err());
+    fn containers_without_pod_show_their_engine_where_they_can() {
+        let engine = |json: &str, path: &str| parse(json, path, "1").engine;
+        let task = "/run/containerd/io.containerd.runtime.v2.task";
+        assert_eq!(engine("{}", &format!("{task}/moby/1")), Some("docker"));
+        assert_eq!(engine(r#"{"annotations":null}"#, &format!("{task}/default/1")), Some("containerd"));
+        assert_eq!(engine("{}", &format!("{task}/k8s.io/1")), Some("containerd"));
+        assert_eq!(engine(r#"{"annotations":{"io.container.manager":"libpod"}}"#, "/b"), Some("podman"));
+        assert_eq!(engine("{}", "/tmp/bundle"), None);
+    }
+
+    #[test]
+    fn podmans_infra_containers_are_sandboxes() {
+        let bundle = "/s/overlay-containers/1f/userdata";
+        let said = r#"{"annotations":{"io.kubernetes.cri-o.ContainerType":"sandbox","io.container.manager":"libpod"}}"#;
+        assert_eq!(parse(said, bundle, "1f").kind, ContainerType::Sandbox);
+        let kind = |name: &str| {
+            let storage = format!(r#"[{{"id":"1f","names":["{name}"]}}]"#);
+            let config = Path::new(bundle).join("config.json");
+            let beside = |_: &Path| Some(storage.clone().into_bytes());
+            let found = Bundle::parse(b"{}", &config, "1f", &beside).unwrap();
+            assert_eq!((found.engine, found.name.as_deref()), (Some("podman"), Some(name)));
+            found.kind
+        };
+        assert_eq!(kind("0123456789ab-infra"), ContainerType::Sandbox);
+        assert_eq!(kind("web"), ContainerType::Container);
     }
 }

@@ -33,24 +33,48 @@ fn is_roots(line: &str) -> bool {
 
 /// `/proc/PID/cgroup` has a line `HIERARCHY:CONTROLLERS:PATH` for each hierarchy (cgroups(7)).
 fn id_in(cgroups: &str) -> Option<String> {
-    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    paths.filter_map(|path| path.rsplit('/').next()).find_map(id_of)
+    let paths = || cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    // crun makes one more cgroup within the container's, and an init system makes many.
+    let of_engine = || paths().find_map(|path| path.rsplit('/').find_map(id_of_engine));
+    paths().filter_map(|path| path.rsplit('/').next()).find_map(id_of).or_else(of_engine).or_else(|| {
+        paths().filter_map(|path| path.rsplit('/').next()).find(|name| *name == SUBGROUP).map(str::to_owned)
+    })
 }
+
+/// What crun calls the cgroup that it makes within a container's, unless an annotation (`run.oci.systemd.subgroup`) says
+/// otherwise.
+const SUBGROUP: &str = "container";
 
 /// The id in the last component of a cgroup's path; None where that is no container's.
 ///
-/// cgroupfs driver: `ID`. systemd driver: `cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`,
-/// `libpod-ID.scope`.
+/// cgroupfs driver: `ID`, `crio-ID`, `libpod-ID`. systemd driver: `cri-containerd-ID.scope`, `crio-ID.scope`,
+/// `docker-ID.scope`, `libpod-ID.scope`.
 pub fn id_of(name: &str) -> Option<String> {
     const HOSTS: [&str; 4] = [".service", ".slice", ".mount", ".socket"];
-    if name.is_empty() || HOSTS.iter().any(|suffix| name.ends_with(suffix)) {
+    if name.is_empty() || name == SUBGROUP || HOSTS.iter().any(|suffix| name.ends_with(suffix)) {
         return None;
     }
-    let Some(scope) = name.strip_suffix(".scope") else { return Some(name.to_owned()) };
+    if let Some(id) = id_of_engine(name) {
+        return Some(id);
+    }
     // Scopes without an engine before the id are sessions and the like.
-    let (engine, id) = scope.rsplit_once('-')?;
-    matches!(engine, "cri-containerd" | "crio" | "docker" | "libpod" | "nerdctl").then(|| id.to_owned())
+    name.strip_suffix(".scope").is_none().then(|| name.to_owned())
 }
+
+/// The id in a component that is an engine's beyond doubt.
+fn id_of_engine(name: &str) -> Option<String> {
+    const ENGINES: [&str; 5] = ["cri-containerd-", "crio-", "docker-", "libpod-", "nerdctl-"];
+    let is_id = |id: &str| id.len() == ID_LEN && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let scope = name.strip_suffix(".scope");
+    let bare = scope.unwrap_or(name);
+    let id = ENGINES.iter().find_map(|engine| bare.strip_prefix(engine)).unwrap_or(bare);
+    // In a scope an engine's name suffices. Elsewhere a user may call a container so.
+    let is_engines = if scope.is_some() { id.len() < bare.len() && !id.contains('-') } else { is_id(id) };
+    is_engines.then(|| id.to_owned())
+}
+
+/// The digits of the ids that engines make up.
+const ID_LEN: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -66,6 +90,25 @@ mod tests {
         );
         assert_eq!(id("1:cpu:/x/abc\n0::/").as_deref(), Some("abc"));
         assert_eq!(id("0::/machine.slice/libpod-abc.scope").as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn a_cgroup_within_the_containers_is_not_its_id() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [
+            format!("/kubepods.slice/kubepods-pod1.slice/crio-{id}.scope/container"),
+            format!("/machine.slice/libpod-{id}.scope/container"),
+            format!("/kubepods/pod1/crio-{id}/container"),
+            format!("/kubepods/pod1/{id}/init.scope"),
+            format!("/docker/{id}/system.slice/ssh.service"),
+            format!("/libpod_parent/libpod-{id}"),
+        ] {
+            assert_eq!(id_in(&format!("0::{path}")).as_deref(), Some(&*id), "{path}");
+        }
+        assert_eq!(id_in("0::/default/container").as_deref(), Some("container"));
+        assert_eq!(id_of("container"), None);
+        // conmon is beside the container.
+        assert_eq!(id_in(&format!("0::/machine.slice/libpod-conmon-{id}.scope")), None);
     }
 
     #[test]

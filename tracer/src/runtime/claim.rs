@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracer_common::{
-    comm_bytes,
+    comm_bytes, comm_of,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
         RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT,
@@ -74,7 +74,7 @@ impl Claim {
         Self {
             key: record.record.container,
             outer: record.outer,
-            runtime: String::from_utf8_lossy(comm_bytes(&record.comm)).into_owned(),
+            runtime: full_name(&String::from_utf8_lossy(comm_bytes(&record.comm)), args),
             trust: record.trust,
             pid: record.record.pid,
             start_ticks: record.start_time / NANOSECONDS_PER_TICK,
@@ -248,6 +248,22 @@ pub fn parse(block: &[u8], truncated: bool, comm: &str) -> Result<CommandLine, S
     cmdline::parse(without_interpreter(block, comm.as_bytes()), truncated).map_err(|error| error.to_string())
 }
 
+/// A runtime's name, of which a comm has 15 bytes: in full, where its command line has it.
+pub fn full_name(comm: &str, block: &[u8]) -> String {
+    let word =
+        without_interpreter(block, comm.as_bytes()).split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
+    match str::from_utf8(name) {
+        Ok(name) if is_cut_to(name, comm) => name.to_owned(),
+        _ => comm.to_owned(),
+    }
+}
+
+/// Whether a comm is what the kernel keeps of a file's name.
+pub fn is_cut_to(name: &str, comm: &str) -> bool {
+    comm_bytes(&comm_of(name)) == comm.as_bytes()
+}
+
 /// The command line from the runtime's own name on: a script's begins with its interpreter's.
 fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
     /// An interpreter, its one argument, and a chance more: `env` has none.
@@ -324,6 +340,24 @@ mod tests {
         let guest = |slot| claim("runc\0init\0", ContainerKey::new(slot, 1), outer).guest();
         assert_eq!(guest(2), Guest::Container(outer));
         assert_eq!(guest(2), guest(3));
+    }
+
+    #[test]
+    fn a_name_that_a_comm_has_no_room_for_is_on_the_command_line() {
+        let name = |comm: &str, block: &[u8]| full_name(comm, block);
+        assert_eq!(
+            name("nvidia-containe", b"/usr/bin/nvidia-container-runtime\0run\0"),
+            "nvidia-container-runtime"
+        );
+        assert_eq!(
+            name("nvidia-containe", b"/bin/sh\0/opt/nvidia-container-runtime\0run\0"),
+            "nvidia-container-runtime"
+        );
+        assert_eq!(name("nvidia-containe", b"nvidia-containe\0"), "nvidia-containe");
+        assert_eq!(name("nvidia-containe", b"other\0"), "nvidia-containe");
+        assert_eq!(name("runc", b"/usr/sbin/runc\0"), "runc");
+        assert_eq!(name("runc", b"/x/runc-of-mine\0"), "runc");
+        assert_eq!(name("runc", b""), "runc");
     }
 
     #[test]

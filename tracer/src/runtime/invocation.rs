@@ -8,15 +8,15 @@ use std::{
     sync::{Arc, Mutex, Once, PoisonError},
 };
 
-use tracer_common::container::ContainerKey;
+use tracer_common::{Comm, container::ContainerKey};
 use tracing::{debug, warn};
 
 use super::{
     bundle::{self, Bundle},
-    claim::Claim,
+    claim::{self, Claim},
     cmdline::{Command, CommandLine},
     files, helper,
-    place::Running,
+    place::{self, Running},
     process::{Root, RuntimeProcess},
     processes,
     readers::{Guest, Readers},
@@ -150,7 +150,8 @@ impl Invocation {
             Command::Exec(exec) => (exec.id, Task::Join),
             Command::Start(id) => (id, Task::Start),
         };
-        let root = line.root.unwrap_or_else(|| Path::new("/run").join(&runtime));
+        let runtime = full_name(runtime, process.as_ref());
+        let root = line.root.unwrap_or_else(|| state_root(&runtime, owner, process.as_ref()));
         let name = ContainerName {
             outer: outer.as_ref().map_or(ContainerKey::HOST, |outer| outer.key),
             root: absolute(process.as_ref(), &root),
@@ -176,7 +177,7 @@ impl Invocation {
             key,
             runtime: container.runtime.clone(),
             view: container.view.clone().map_or(View::Host, View::Below),
-            owner: files::ROOT,
+            owner: container.owner,
             outer,
             name,
             task: Task::Read { config, source: Source::State },
@@ -233,18 +234,21 @@ impl Invocation {
         // Of two threads that read it the later one has the newer file.
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self
-            .view(|root| bundle::read_bytes(root, config, self.owner))
+            .view(|root| bundle::read(root, config, self.owner))
             .map_err(|problem| self.unread(problem, source))?;
         let digest = digest(&bytes);
         if *read == Some(digest) {
             return Ok(Found::Unchanged);
         }
-        let Bundle { engine, kind, image, pod, sandbox_id, privileged, in_process } =
-            Bundle::parse(&bytes, config).map_err(|error| self.unread(line(&error.to_string()), source))?;
+        let beside = |path: &Path| self.view(|root| files::read_below(root, path, self.owner)).ok();
+        let Bundle { engine, kind, name, image, pod, sandbox_id, privileged, in_process } =
+            Bundle::parse(&bytes, config, &self.name.id, &beside)
+                .map_err(|error| self.unread(line(&error.to_string()), source))?;
         *read = Some(digest);
         Ok(Found::Container(Box::new(Container {
             runtime: engine.map_or_else(|| self.runtime.clone(), str::to_owned),
             kind,
+            name,
             image,
             source,
             why: None,
@@ -301,13 +305,17 @@ pub fn learn_at(
 ) {
     registry.announce(invocation.key(), ContainerKey::HOST, invocation.name().cloned());
     let (invocation, registry) = (Arc::clone(invocation), Arc::clone(registry));
-    let Some(outer) = &invocation.outer else {
-        readers.host(move || resolve(&invocation, stage, &registry));
-        return;
+    let guest = match &invocation.outer {
+        Some(outer) => Guest::Container(outer.key),
+        None if invocation.owner != files::ROOT => Guest::Rootless,
+        None => {
+            readers.host(move || resolve(&invocation, stage, &registry));
+            return;
+        }
     };
-    let (guest, readers) = (Guest::Container(outer.key), Arc::clone(readers));
-    let late =
-        Late { key: invocation.key(), outer: Some(outer.shown.clone()), registry: Arc::clone(&registry) };
+    let readers = Arc::clone(readers);
+    let shown = invocation.outer.as_ref().map(|outer| outer.shown.clone());
+    let late = Late { key: invocation.key(), outer: shown, registry: Arc::clone(&registry) };
     readers.handle().clone().spawn(async move {
         let read = move || resolve(&invocation, stage, &registry);
         late.unless(readers.guest(guest, read).await);
@@ -457,6 +465,29 @@ fn warn_of_isolation(container: &Container) {
             container.id
         );
     });
+}
+
+/// A runtime's name in full: a comm, which is what those have that ran before, has 15 bytes of it.
+fn full_name(name: String, process: Option<&RuntimeProcess>) -> String {
+    /// A comm ends with a NUL byte.
+    const COMM_LEN: usize = size_of::<Comm>() - 1;
+    let Some(process) = process.filter(|_| name.len() == COMM_LEN) else { return name };
+    let full = process.cmdline().map_or_else(|_| name.clone(), |block| claim::full_name(&name, &block));
+    let executed = || process.program().filter(|program| claim::is_cut_to(program, &name));
+    if full == name { executed().unwrap_or(full) } else { full }
+}
+
+/// Where a runtime keeps its state that was not told where. `owner` is its user.
+fn state_root(runtime: &str, owner: u32, process: Option<&RuntimeProcess>) -> PathBuf {
+    if owner == files::ROOT && !place::heeds_session(runtime) {
+        return place::state_root(runtime);
+    }
+    let of_session = process.and_then(|process| process.variable("XDG_RUNTIME_DIR"));
+    match of_session.filter(|directory| !directory.is_empty()) {
+        Some(directory) => place::state_root_of_user(runtime, Path::new(&directory)),
+        None if owner == files::ROOT => place::state_root(runtime),
+        None => place::state_root_of_user(runtime, &place::runtime_directory(owner)),
+    }
 }
 
 /// The bundle that a runtime was given, from its root. Runtimes go there, so a relative path is one from where

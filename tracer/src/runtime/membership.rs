@@ -11,7 +11,7 @@ use super::{
 use crate::host;
 
 /// A container with its first process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Member<'p> {
     /// The container.
     pub key: ContainerKey,
@@ -19,6 +19,8 @@ pub struct Member<'p> {
     pub outer: Option<ContainerKey>,
     /// Its first process.
     pub init: &'p Process,
+    /// Those of that one's cgroups that may be the container's alone.
+    pub cgroups: Vec<&'p str>,
 }
 
 /// What is one container's alone: its cgroups and its pid namespace.
@@ -53,23 +55,23 @@ impl<'p> Membership<'p> {
         };
         let mut membership = Self { host_mntns, ..Self::default() };
         for container in containers {
-            let Member { key, init, .. } = *container;
+            let (key, init) = (container.key, container.init);
             let parent = processes.get(init.ppid);
             let is_parents =
                 |cgroup: &str| parent.is_some_and(|parent| parent.all_cgroups().any(|other| other == cgroup));
             membership.inits.insert(init.pid, key);
-            for cgroup in init.cgroups.iter().map(String::as_str) {
+            for cgroup in container.cgroups.iter().copied() {
                 if in_cgroup.get(cgroup).is_some_and(|those| is_alone(container, those))
                     && !is_parents(cgroup)
                 {
-                    membership.cgroups.insert(cgroup, *container);
+                    membership.cgroups.insert(cgroup, container.clone());
                 }
             }
             if !shared.contains(&init.pidns)
                 && in_pid_namespace.get(&init.pidns).is_some_and(|those| is_alone(container, those))
                 && parent.is_none_or(|parent| parent.pidns != init.pidns)
             {
-                membership.pid_namespaces.insert(init.pidns, *container);
+                membership.pid_namespaces.insert(init.pidns, container.clone());
             }
         }
         membership
@@ -115,6 +117,10 @@ mod tests {
     const TWO: ContainerKey = ContainerKey::new(2, 1);
     const HOST: u64 = process::INITIAL_PID_NS;
 
+    fn member(key: ContainerKey, outer: Option<ContainerKey>, init: &Process) -> Member<'_> {
+        Member { key, outer, init, cgroups: init.cgroups.iter().map(String::as_str).collect() }
+    }
+
     fn processes(of: &[&Process]) -> Processes {
         of.iter().map(|process| (*process).clone()).collect()
     }
@@ -123,7 +129,7 @@ mod tests {
     fn a_process_is_in_the_container_whose_cgroup_or_pid_namespace_it_has() {
         let (host, init) = (process(1, 0, 1, HOST, "/"), process(10, 1, 2, 20, "/c1"));
         let all = processes(&[&host, &init]);
-        let membership = Membership::on_host(&[Member { key: ONE, outer: None, init: &init }], &all, Some(1));
+        let membership = Membership::on_host(&[member(ONE, None, &init)], &all, Some(1));
         assert_eq!(membership.of(&process(11, 10, 2, 20, "/elsewhere")), Some(ONE));
         assert_eq!(membership.of(&process(11, 10, 3, 30, "/c1/below")), Some(ONE));
         assert_eq!(membership.of(&process(11, 10, 3, 30, "/c10")), None);
@@ -134,7 +140,7 @@ mod tests {
     fn a_host_program_in_a_containers_cgroup_is_the_hosts() {
         let (host, init) = (process(1, 0, 1, HOST, "/"), process(10, 1, 2, 20, "/c1"));
         let all = processes(&[&host, &init]);
-        let membership = Membership::on_host(&[Member { key: ONE, outer: None, init: &init }], &all, Some(1));
+        let membership = Membership::on_host(&[member(ONE, None, &init)], &all, Some(1));
         assert_eq!(membership.of(&process(11, 1, 1, HOST, "/c1")), None);
     }
 
@@ -143,7 +149,6 @@ mod tests {
         let host = process(1, 0, 1, HOST, "/");
         let (one, two) = (process(10, 1, 2, 20, "/pod"), process(11, 1, 3, 20, "/pod"));
         let all = processes(&[&host, &one, &two]);
-        let member = |key, outer, init| Member { key, outer, init };
         let beside = Membership::on_host(&[member(ONE, None, &one), member(TWO, None, &two)], &all, Some(1));
         assert_eq!(beside.of(&process(12, 1, 4, 20, "/pod")), None);
         assert_eq!(beside.of(&two), Some(TWO));
@@ -158,7 +163,7 @@ mod tests {
     fn a_cgroup_that_the_runtimes_parent_is_in_is_not_the_containers() {
         let (shim, init) = (process(9, 1, 1, HOST, "/system"), process(10, 9, 2, 20, "/system"));
         let all = processes(&[&shim, &init]);
-        let membership = Membership::on_host(&[Member { key: ONE, outer: None, init: &init }], &all, Some(1));
+        let membership = Membership::on_host(&[member(ONE, None, &init)], &all, Some(1));
         assert!(!membership.is_own_cgroup(ONE, "0::/system"));
     }
 }

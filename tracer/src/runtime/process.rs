@@ -22,7 +22,7 @@ use super::{
 use crate::host;
 
 /// Inode number of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
-const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
+pub const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 pub const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
 
@@ -168,6 +168,21 @@ impl RuntimeProcess {
     /// Whether there is a file, as it sees it.
     pub fn has(&self, path: &Path) -> bool {
         files::has_below(self.root(), path)
+    }
+
+    /// The value of a variable of its environment.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        let environment = files::read_of_process(self.proc_dir.as_fd(), Path::new("environ")).ok()?;
+        let mut words = environment.split(|byte| *byte == 0);
+        let value = words.find_map(|word| word.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        Some(OsString::from_vec(value.to_owned()))
+    }
+
+    /// The file name of what it executes.
+    pub fn program(&self) -> Option<String> {
+        let path = rustix::fs::readlinkat(&self.proc_dir, "exe", Vec::new()).ok()?;
+        let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
+        Some(path.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_owned())
     }
 
     /// Its working directory, from its root.

@@ -159,11 +159,13 @@ fn namespace_pids_in(status: &str) -> Option<Vec<u32>> {
 pub fn ancestors(pid: u32) -> Vec<u32> {
     /// No engine nests deeper.
     const DEPTH: usize = 32;
-    let parent = |pid: &u32| {
-        let ppid = stat(*pid)?.ppid;
-        (ppid != 0).then_some(ppid)
-    };
-    std::iter::successors((pid != 0).then_some(pid), parent).take(DEPTH).collect()
+    std::iter::successors((pid != 0).then_some(pid), |pid| parent(*pid)).take(DEPTH).collect()
+}
+
+/// A process's parent; None if that is not to be seen.
+pub fn parent(pid: u32) -> Option<u32> {
+    let ppid = stat(pid)?.ppid;
+    (ppid != 0).then_some(ppid)
 }
 
 /// What `/proc/PID/stat` says of a process; None if it is gone.

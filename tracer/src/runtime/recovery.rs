@@ -15,7 +15,7 @@ use tracer_common::container::{ContainerKey, Process as Followed};
 use tracing::debug;
 
 use super::{
-    Lifecycle, cgroup,
+    Lifecycle, Runtimes, cgroup,
     processes::{Process, Processes},
     readers::Readers,
     running::{Missing, Search},
@@ -33,7 +33,7 @@ pub fn recover(
     registry: &Arc<Registry>,
     lifecycle: &Mutex<Lifecycle>,
     readers: &Arc<Readers>,
-    runtimes: &[String],
+    runtimes: &Runtimes,
     adopt: bool,
 ) -> anyhow::Result<bool> {
     let mut again = false;

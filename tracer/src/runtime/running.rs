@@ -21,13 +21,13 @@ use tracer_common::{
 use tracing::{debug, warn};
 
 use super::{
-    claim,
+    Runtimes, claim,
     cmdline::CommandLine,
     evidence::{self, CgroupTree, Shared},
     files,
     invocation::{Invocation, Outer, learn},
     membership::{Member, Membership},
-    place::{Place, Running},
+    place::{self, Place, Running},
     process::RuntimeProcess,
     processes::{Process, Processes, start_ticks},
     readers::{Guest, Readers},
@@ -47,7 +47,7 @@ const BUNDLES: Duration = Duration::from_millis(500);
 const START_TOLERANCE: i128 = 1_000_000_000;
 
 /// Finds the containers that run, makes them known to `registry`, and hands their processes to the programs.
-pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &[String]) -> anyhow::Result<()> {
+pub fn find(registry: &Arc<Registry>, readers: &Arc<Readers>, runtimes: &Runtimes) -> anyhow::Result<()> {
     Search::new(registry, readers, runtimes).look_around()?;
     Ok(())
 }
@@ -61,7 +61,7 @@ pub fn adopt(
     if containers.is_empty() {
         return Ok(());
     }
-    Search::new(registry, readers, &[]).run(|search, processes, is_news| {
+    Search::new(registry, readers, &Runtimes::default()).run(|search, processes, is_news| {
         for container in containers {
             search.announce_witnessed(container, processes, is_news);
         }
@@ -75,7 +75,7 @@ type IsNews<'a> = &'a dyn Fn(&Process) -> bool;
 pub(super) struct Search<'a> {
     registry: &'a Arc<Registry>,
     readers: &'a Arc<Readers>,
-    runtimes: &'a [String],
+    runtimes: &'a Runtimes,
     trees: Vec<Tree>,
     /// How many of the trees have been looked into for further containers.
     looked_into: usize,
@@ -110,11 +110,21 @@ struct Tree {
     evident: bool,
 }
 
+impl Tree {
+    /// The cgroups of its first process that may be its alone. A user's runtime may leave its container in the cgroup of the
+    /// user's session: there only one that is named after the container counts.
+    fn cgroups<'p>(&self, init: &'p Process) -> Vec<&'p str> {
+        let of_user = self.name.as_ref().filter(|(root, _)| place::is_of_user(root)).map(|(_, id)| id);
+        let may_be_own = |cgroup: &&str| of_user.is_none_or(|id| is_named_after(cgroup, id));
+        init.cgroups.iter().map(String::as_str).filter(may_be_own).collect()
+    }
+}
+
 impl<'a> Search<'a> {
     pub(super) fn new(
         registry: &'a Arc<Registry>,
         readers: &'a Arc<Readers>,
-        runtimes: &'a [String],
+        runtimes: &'a Runtimes,
     ) -> Self {
         Self {
             registry,
@@ -158,7 +168,7 @@ impl<'a> Search<'a> {
 
     /// Looks at the host and at the containers that may have others. Returns whether all that is to be followed is.
     pub(super) fn look_around(&mut self) -> anyhow::Result<bool> {
-        let host = Place::host().context("opening the host's root directory")?;
+        let host = Place::host(&self.runtimes.state_roots).context("opening the host's root directory")?;
         self.run(|search, processes, is_news| search.discover(&host, processes, is_news))?;
         Ok(!self.left_out)
     }
@@ -186,7 +196,7 @@ impl<'a> Search<'a> {
 
     /// Whether a process is called like a runtime.
     pub(super) fn is_runtime(&self, process: &Process) -> bool {
-        is_runtime(self.runtimes, &process.comm)
+        is_runtime(&self.runtimes.names, &process.comm)
     }
 
     /// The first processes of the containers.
@@ -205,8 +215,10 @@ impl<'a> Search<'a> {
 
     /// The containers with their first processes.
     fn containers<'p>(&self, processes: &'p Processes) -> Vec<Member<'p>> {
-        let container =
-            |tree: &Tree| Some(Member { key: tree.key, outer: tree.outer, init: processes.get(tree.init)? });
+        let container = |tree: &Tree| {
+            let init = processes.get(tree.init)?;
+            Some(Member { key: tree.key, outer: tree.outer, init, cgroups: tree.cgroups(init) })
+        };
         self.trees.iter().filter_map(container).collect()
     }
 
@@ -289,10 +301,24 @@ impl<'a> Search<'a> {
         for container in host.containers(processes, &hosts) {
             self.announce(&container, None, processes, is_news);
         }
+        for container in self.rootless(processes) {
+            self.announce(&container, None, processes, is_news);
+        }
         for index in self.looked_into..self.trees.len() {
             self.discover_inside(index, processes, is_news);
         }
         self.looked_into = self.trees.len();
+    }
+
+    /// The containers of users, if those are to be trusted. Should a user's files hang, nobody waits for long.
+    fn rootless(&self, processes: &Arc<Processes>) -> Vec<Running> {
+        if !self.runtimes.trust_rootless {
+            return Vec::new();
+        }
+        let processes = Arc::clone(processes);
+        let look = move || Some(Place::host(&[]).ok()?.containers_of_users(&processes));
+        let found = self.readers.handle().block_on(self.readers.guest(Guest::Rootless, look));
+        found.flatten().unwrap_or_default()
     }
 
     /// Looks into a container that may have containers of its own. Should its files hang, nobody waits for long.
@@ -415,7 +441,7 @@ impl<'a> Search<'a> {
                 found.insert(*pid, self.member(process, *key));
             }
         }
-        let runtimes = self.runtimes;
+        let runtimes = &self.runtimes.names;
         for runtime in processes.iter().filter(|process| is_runtime(runtimes, &process.comm)) {
             if followed.contains(&runtime.pid) {
                 continue;
@@ -562,6 +588,14 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Whether a component of a cgroup's path is a container's: `ID`, `ENGINE-ID`, `ENGINE-ID.scope`.
+fn is_named_after(cgroup: &str, id: &str) -> bool {
+    cgroup.rsplit('/').any(|name| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        name.strip_suffix(id).is_some_and(|engine| engine.is_empty() || engine.ends_with('-'))
+    })
+}
+
 /// Whether a descendant of a runtime runs the container's program already, or descends from what does: a process in
 /// a mount namespace that is neither the runtime's nor its parent's, which is not called like the runtime any more.
 /// What executes it only now the programs find out when they adopt it.
@@ -582,4 +616,32 @@ fn is_runtime(runtimes: &[String], comm: &str) -> bool {
 
 fn adoptee(process: &Process, container: ContainerKey, preparing: ContainerKey) -> Adoptee {
     Adoptee { container, preparing, start_ticks: process.start_ticks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_of_a_users_session_is_not_the_containers() {
+        let session = "0::/user.slice/user-7.slice/session-3.scope".to_owned();
+        let own = "1:pids:/user.slice/libpod-1f.scope/container".to_owned();
+        let init = Process {
+            pid: 1,
+            ppid: 0,
+            start_ticks: 0,
+            comm: String::new(),
+            mntns: 0,
+            pidns: 0,
+            cgroups: vec![session.clone(), own.clone()],
+        };
+        let cgroups = |root: &str| {
+            let name = Some((PathBuf::from(root), "1f".to_owned()));
+            let tree =
+                Tree { init: 1, key: ContainerKey::HOST, outer: None, name, hidden: false, known: false };
+            own_cgroups(&tree, &init, &[]).into_iter().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(cgroups("/run/user/7/crun"), std::slice::from_ref(&own));
+        assert_eq!(cgroups("/run/crun"), [session, own]);
+    }
 }

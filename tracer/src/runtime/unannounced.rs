@@ -48,7 +48,7 @@ pub(super) fn by_parent(
     comm: &str,
 ) -> Option<Invocation> {
     if watcher::is_watcher(comm) {
-        let running = watcher::container_of(&Place::host().ok()?, parent, comm, pid)?;
+        let running = watcher::container_of(&Place::host(&[]).ok()?, parent, comm, pid)?;
         return Some(Invocation::of_running(key, &running, None));
     }
     let line = claim::parse(&parent.cmdline().ok()?, false, comm).ok()?;

@@ -107,7 +107,7 @@ impl Watcher<'_> {
 
     fn running(&self, runtime: &str, bundle: PathBuf, init: u32, id: String) -> Running {
         let view = self.place.view();
-        Running { state_root: None, id, bundle, runtime: runtime.to_owned(), init, view }
+        Running { state_root: None, id, bundle, runtime: runtime.to_owned(), init, view, owner: files::ROOT }
     }
 }
 

@@ -82,8 +82,8 @@ impl Session {
             failed: config.failed,
             filter: &config.filter,
             hook: config.hook,
-            runtimes: &runtimes,
-            trust_rootless: config.scope.trust_rootless,
+            runtimes: &runtimes.names,
+            trust_rootless: runtimes.trust_rootless,
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;

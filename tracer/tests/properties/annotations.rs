@@ -73,7 +73,22 @@ fn check(input: &[u8]) {
             assert_eq!(container.engine, engine);
             check_container(&container, &annotations);
         }
+        if let Ok(container) = engine.read(&annotations, ID) {
+            check_own(&container, &annotations);
+        }
     }
+}
+
+/// The container whose annotations they are, for those who know it.
+const ID: &str = "1";
+
+/// No sandbox of CRI-O passes for another one, nor brings labels for one.
+fn check_own(container: &PodContainer, annotations: &BTreeMap<&str, &str>) {
+    if container.engine != Engine::CriO || container.role != Role::Sandbox {
+        return;
+    }
+    assert_eq!(container.sandbox_id.as_deref(), Some(ID));
+    assert!(container.labels_json.is_none() || annotations.get(crio::SANDBOX_ID) == Some(&ID));
 }
 
 /// Each name is what one annotation says, and one that has to be there is not empty.

@@ -20,6 +20,9 @@ const PATHS: [&str; 4] = [
     "/tmp/b/config.json",
 ];
 
+/// The container whose bundle it is.
+const ID: &str = "1";
+
 /// What a container needs to be as good as root on the host.
 const PRIVILEGES: [&str; 5] =
     ["CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_DAC_READ_SEARCH"];
@@ -51,17 +54,18 @@ fn seeds() -> Vec<Vec<u8>> {
 fn check(input: &[u8]) {
     let Some((place, bytes)) = input.split_first() else { return };
     let path = Path::new(PATHS[usize::from(*place) % PATHS.len()]);
-    let Ok(bundle) = Bundle::parse(bytes, path) else { return };
+    let Ok(bundle) = Bundle::parse(bytes, path, ID, &|_| None) else { return };
     // What cannot be told from the text in another way is not checked by it.
     if let Ok(config) = serde_json::from_slice::<Value>(bytes) {
         check_names(&bundle, &config);
         assert!(!bundle.privileged || is_privileged(&config), "privileged: {config}");
     }
-    let Bundle { engine, kind, image, pod, sandbox_id, privileged } = bundle;
+    let Bundle { engine, kind, name, image, pod, sandbox_id, privileged } = bundle;
     shown::check_container(&Container {
-        id: "1".into(),
+        id: ID.into(),
         runtime: engine.unwrap_or("runc").into(),
         kind,
+        name,
         image,
         pod,
         pod_known: true,
@@ -86,8 +90,10 @@ fn check_names(bundle: &Bundle, config: &Value) {
         let key = if of_containerd { containerd } else { crio };
         config["annotations"][key].as_str()
     };
-    let kind = annotation("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType");
-    assert_eq!(kind, Some(bundle.kind.as_str()));
+    if of_containerd {
+        let kind = annotation("io.kubernetes.cri.container-type", "");
+        assert_eq!(kind, Some(bundle.kind.as_str()));
+    }
     let namespace = annotation("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace");
     assert_eq!(namespace, Some(&*pod.namespace));
     assert_eq!(annotation("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"), Some(&*pod.name));
@@ -96,6 +102,11 @@ fn check_names(bundle: &Bundle, config: &Value) {
         assert_eq!(name, Some(&**container));
     }
     assert_eq!(pod.container.is_none(), bundle.kind == ContainerType::Sandbox);
+    if !of_containerd && bundle.kind == ContainerType::Sandbox {
+        // A sandbox is its own, and labels are those of a sandbox that says so.
+        assert_eq!(bundle.sandbox_id.as_deref(), Some(ID));
+        assert!(pod.labels.is_none() || annotation("", "io.kubernetes.cri-o.SandboxID") == Some(ID));
+    }
     assert!(!pod.namespace.is_empty() && !pod.name.is_empty() && pod.container.as_deref() != Some(""));
 }
 
