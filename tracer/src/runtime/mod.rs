@@ -13,6 +13,7 @@ mod process;
 pub mod processes;
 mod readers;
 pub mod recovery;
+mod reexecuted;
 pub mod running;
 mod state;
 mod told;
