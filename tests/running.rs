@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     for (kind, needs, name) in [(Kind::Runc, RUNC, "runc"), (Kind::Crun, CRUN, "crun")] {
         suite = suite
             .test(&format!("{name}_create_at_work_when_the_tracer_starts"), needs, move || {
-                create_at_work(kind)
+                create_at_work(kind);
             })
             .test(&format!("{name}_run_at_work_when_the_tracer_starts"), needs, move || run_at_work(kind));
     }
