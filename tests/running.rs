@@ -24,13 +24,18 @@ fn main() -> ExitCode {
             move || created(kind),
         );
     }
+    for (kind, needs, name) in [(Kind::Runc, RUNC, "runc"), (Kind::Crun, CRUN, "crun")] {
+        suite = suite
+            .test(&format!("{name}_create_at_work_when_the_tracer_starts"), needs, move || {
+                create_at_work(kind);
+            })
+            .test(&format!("{name}_run_at_work_when_the_tracer_starts"), needs, move || run_at_work(kind));
+    }
     suite
         .test("one_that_has_ended_names_nobody", RUNC, ended)
         .test("the_selection_holds_for_it", RUNC, selected)
         .test("containers_in_one_cgroup", RUNC, one_cgroup)
         .test("containers_in_one_pid_namespace", RUNC, one_pid_namespace)
-        .test("runc_create_at_work_when_the_tracer_starts", RUNC, create_at_work)
-        .test("runc_run_at_work_when_the_tracer_starts", RUNC, run_at_work)
         .test("a_runtime_at_work_that_fails_leaves_nothing", RUNC, fails_at_work)
         .test("a_conmon_in_a_container_watches_over_nothing", RUNC, || watcher_inside(false, "conmon"))
         .test("a_conmon_that_sees_the_hosts_pids_watches_over_nothing", RUNC, || {
@@ -284,18 +289,19 @@ impl Waiting {
     }
 }
 
-fn create_at_work() {
+/// crun executes a copy of itself first.
+fn create_at_work(kind: Kind) {
     let waiting = Waiting::new("true");
-    let runtime = Runtime::runc();
+    let runtime = Runtime::new(kind);
     let tracer = waiting.with_tracer(|| runtime.create(&waiting.bundle));
     runtime.start(&waiting.bundle);
     runtime.wait_stopped(&waiting.bundle);
     waiting.assert_known(tracer);
 }
 
-fn run_at_work() {
+fn run_at_work(kind: Kind) {
     let waiting = Waiting::new("true");
-    let runtime = Runtime::runc();
+    let runtime = Runtime::new(kind);
     let tracer = waiting.with_tracer(|| drop(runtime.run(&waiting.bundle)));
     waiting.assert_known(tracer);
 }

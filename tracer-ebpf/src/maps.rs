@@ -19,8 +19,7 @@ pub const SCRATCH_SIZE: usize = 32 * 1024;
 pub const SHORT_SCRATCH_OFFSET: u32 = 255;
 /// Bytes of such a buffer: that offset, the longest path, its NUL and one more. There is one for each program on each
 /// possible CPU.
-pub const SHORT_SCRATCH_SIZE: usize =
-    (SHORT_SCRATCH_OFFSET as usize + OPEN_PATH_MAX + 2).next_multiple_of(8);
+pub const SHORT_SCRATCH_SIZE: usize = (SHORT_SCRATCH_OFFSET as usize + OPEN_PATH_MAX + 2).next_multiple_of(8);
 
 /// Bytes of the largest record of an open, the NUL of its path and one more included, which the helper may write.
 pub const REQUEST_RECORD_MAX: usize =

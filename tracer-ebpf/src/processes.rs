@@ -214,7 +214,8 @@ fn suspect(kind: u32, id: u64) -> Option<Suspect> {
 }
 
 /// Whether the current task, which is in its container's mount namespace already, still executes the runtime's own program:
-/// crun's keeps its name, runc and youki call theirs `runc:[2:INIT]`. As numbers, since each comparison of a byte
+/// crun's keeps its name, or has that of the memfd that it has copied itself into; runc and youki call theirs `runc:[2:INIT]`.
+/// As numbers, since each comparison of a byte
 /// would be a path more for the verifier.
 #[inline(always)]
 pub fn is_still_runtime() -> bool {
@@ -224,9 +225,11 @@ pub fn is_still_runtime() -> bool {
     /// The first seven.
     const YOUKI: u64 = u64::from_le_bytes(*b"youki:[\0");
     const YOUKI_MASK: u64 = (1 << 56) - 1;
+    /// All eight.
+    const CRUN: u64 = u64::from_le_bytes(*b"memfd:cr");
     let comm = bpf_get_current_comm().unwrap_or_default();
     let Some(start) = comm.first_chunk().map(|start| u64::from_le_bytes(*start)) else { return false };
-    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || known_name().is_some()
+    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || start == CRUN || known_name().is_some()
 }
 
 /// What the task that just executed is known as, by its file's name: the kernel has just made that the comm

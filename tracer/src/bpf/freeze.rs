@@ -35,7 +35,8 @@ const FROZEN: [&str; 12] = [
 pub(super) fn freeze_maps(ebpf: &Ebpf) -> anyhow::Result<()> {
     for name in FROZEN {
         let map = ebpf.map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
-        let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = map else {
+        let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = map
+        else {
             return Err(anyhow!("the BPF map {name} is of a kind that is not frozen"));
         };
         if let Err(error) = freeze(data.fd().as_fd()) {

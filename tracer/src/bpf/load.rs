@@ -255,14 +255,15 @@ impl Bpf {
         }
         let before = (self.links.len(), self.attached.len());
         let programs = self.uring.clone();
-        let attached = programs
-            .and_then(|programs| self.attach_all(&programs).map_err(|error| format!("{error:#}")));
+        let attached =
+            programs.and_then(|programs| self.attach_all(&programs).map_err(|error| format!("{error:#}")));
         // Some of them alone would tell of requests that never end.
-        attached.inspect_err(|_| {
-            self.links.truncate(before.0);
-            self.attached.truncate(before.1);
-        })
-        .err()
+        attached
+            .inspect_err(|_| {
+                self.links.truncate(before.0);
+                self.attached.truncate(before.1);
+            })
+            .err()
     }
 
     fn load_way(&mut self, way: &Way) -> anyhow::Result<()> {
@@ -528,7 +529,8 @@ fn load_programs(
         let loaded = match of_uring {
             Some(loading) => loading.and_then(finish_loading).map_err(|error| format!("{error:#}")),
             None => {
-                Err("this kernel's tracepoints do not tell the requests of io_uring apart (Linux 5.18)".into())
+                Err("this kernel's tracepoints do not tell the requests of io_uring apart (Linux 5.18)"
+                    .into())
             }
         };
         let uring = loaded.map(|()| uring.map(|uring| uring.programs.clone()).unwrap_or_default());

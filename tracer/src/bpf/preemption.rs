@@ -55,6 +55,7 @@ impl Functions {
 }
 
 /// The offsets in the object of what stands for calls, each with the index of its function, as `build.rs` has found them.
+#[expect(clippy::unreadable_literal, reason = "written by a program")]
 const CALL_SITES: &[(usize, usize)] = &include!(concat!(env!("OUT_DIR"), "/call_sites.rs"));
 
 /// A copy of an object, aligned for the loader, whose calls are those of `functions`, or left out.

@@ -181,7 +181,9 @@ impl Context<'_> {
     /// Whether the runtime is told to run the container's program within itself: crun's handlers and youki's (crun(1)). One
     /// that has no such handler executes the program all the same.
     fn runs_in_process(&self) -> bool {
-        ["run.oci.handler", "module.wasm.image/variant"].iter().any(|key| self.config.annotation(key).is_some())
+        ["run.oci.handler", "module.wasm.image/variant"]
+            .iter()
+            .any(|key| self.config.annotation(key).is_some())
     }
 
     fn stored(&self) -> Option<names::Stored> {

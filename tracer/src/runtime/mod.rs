@@ -18,6 +18,7 @@ mod process;
 pub mod processes;
 mod readers;
 pub mod recovery;
+mod reexecuted;
 pub mod running;
 mod state;
 mod told;

@@ -4,6 +4,7 @@ use std::{collections::HashMap, fs, path::Path};
 
 use tracer_common::container::NANOSECONDS_PER_TICK;
 
+use super::reexecuted;
 use crate::clock;
 
 /// One process.
@@ -15,7 +16,7 @@ pub struct Process {
     pub ppid: u32,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
-    /// Its comm.
+    /// Its comm; of a runtime that has executed a copy of itself, the runtime's name.
     pub comm: String,
     /// Inode numbers of its mount and pid namespaces; unique among those that exist at one moment.
     pub mntns: u64,
@@ -36,7 +37,7 @@ impl Process {
             pid,
             ppid: stat.ppid,
             start_ticks: stat.start_ticks,
-            comm: stat.comm,
+            comm: reexecuted::runtime(&directory, &stat.comm).unwrap_or(stat.comm),
             mntns: namespace("mnt")?,
             pidns: namespace("pid")?,
             cgroups: cgroups.lines().map(str::to_owned).collect(),

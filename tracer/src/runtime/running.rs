@@ -442,7 +442,11 @@ impl<'a> Search<'a> {
             }
         }
         let runtimes = &self.runtimes.names;
-        for runtime in processes.iter().filter(|process| is_runtime(runtimes, &process.comm)) {
+        // What a runtime forks without executing anything, as crun does, is no other runtime.
+        let is_fork =
+            |process: &Process| processes.get(process.ppid).is_some_and(|parent| parent.comm == process.comm);
+        let is_runtime = |process: &&Process| is_runtime(runtimes, &process.comm) && !is_fork(process);
+        for runtime in processes.iter().filter(is_runtime) {
             if followed.contains(&runtime.pid) {
                 continue;
             }
