@@ -211,7 +211,7 @@ mod tests {
         let mut ways = Ways::new(Some(Kind::Exec), None, Preemption::AtTracepoint, ALL);
         let way =
             ways.first(|way| if way.preempted { Ok(()) } else { bail!("refused for a reason") }).unwrap();
-        let Taken { hook, refused, cost } = ways.taken(&way);
+        let Taken { hook, refused, cost, .. } = ways.taken(&way);
         assert_eq!(hook, Hook::SysExit);
         assert_eq!(refused, ["the event raw_syscalls/sys_exit: refused for a reason"]);
         let cost = cost.unwrap();

@@ -243,6 +243,7 @@ mod tests {
             pod_known: true,
             sandbox_id: None,
             privileged: false,
+            in_process: false,
         }
     }
 

@@ -329,6 +329,7 @@ mod tests {
             ppid: 0,
             args: args.as_bytes().to_owned(),
             whole: true,
+            again: false,
             held: None,
             parent: Arc::default(),
         }

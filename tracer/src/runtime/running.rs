@@ -641,9 +641,16 @@ mod tests {
         };
         let cgroups = |root: &str| {
             let name = Some((PathBuf::from(root), "1f".to_owned()));
-            let tree =
-                Tree { init: 1, key: ContainerKey::HOST, outer: None, name, hidden: false, known: false };
-            own_cgroups(&tree, &init, &[]).into_iter().cloned().collect::<Vec<_>>()
+            let tree = Tree {
+                init: 1,
+                key: ContainerKey::HOST,
+                outer: None,
+                name,
+                hidden: false,
+                known: false,
+                evident: false,
+            };
+            tree.cgroups(&init).into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(cgroups("/run/user/7/crun"), std::slice::from_ref(&own));
         assert_eq!(cgroups("/run/crun"), [session, own]);

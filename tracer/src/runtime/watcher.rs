@@ -25,40 +25,31 @@ const GVISOR_SHIM: &[u8] = b"containerd-shim-runsc-v1";
 /// The shim that runs a container in a virtual machine by itself, without any runtime.
 const KATA_SHIM: &[u8] = b"containerd-shim-kata-v2";
 
-/// What finds the containers of a process that watches over some.
-type Find = fn(&Watcher<'_>) -> Option<Vec<Running>>;
-
-/// None for what watches over nothing.
-fn find_by(comm: &str) -> Option<Find> {
-    match comm {
-        SHIM => Some(|watcher| watcher.shims()),
-        CONMON => Some(|watcher| watcher.conmons()),
-        _ => None,
-    }
-}
-
 /// Whether a process with this comm may watch over containers.
 pub fn is_watcher(comm: &str) -> bool {
-    find_by(comm).is_some()
+    matches!(comm, SHIM | CONMON)
 }
 
 /// The container of a process whose parent watches over it.
 pub fn container_of(place: &Place, parent: RuntimeProcess, comm: &str, child: u32) -> Option<Running> {
-    let containers = find_by(comm)?(&Watcher { place, process: parent, children: vec![child] })?;
-    containers.into_iter().find(|container| container.init == child)
+    let watcher = Watcher { place, process: parent, children: vec![child] };
+    watcher.containers(comm)?.into_iter().find(|container| container.init == child)
 }
 
 /// The containers that a process watches over, whose first processes are its children. None for all others, and
 /// for what is not root's in its place.
 pub fn containers(place: &Place, process: &Process, processes: &Processes) -> Vec<Running> {
-    let Some(of) = find_by(&process.comm) else { return Vec::new() };
+    if !is_watcher(&process.comm) {
+        return Vec::new();
+    }
+    let comm = process.comm.as_str();
     let needed = if place.is_host() { TRUSTED } else { TRUST_ROOT | TRUST_USER_NS };
     let children =
         processes.iter().filter(|child| child.ppid == process.pid).map(|child| child.pid).collect();
     RuntimeProcess::open(process.pid, process.start_ticks)
         .ok()
         .filter(|process| process.trust().is_ok_and(|trust| trust & needed == needed))
-        .and_then(|process| of(&Watcher { place, process, children }))
+        .and_then(|process| Watcher { place, process, children }.containers(comm))
         .unwrap_or_default()
 }
 
@@ -69,6 +60,15 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
+    /// What a watcher with this comm watches over.
+    fn containers(&self, comm: &str) -> Option<Vec<Running>> {
+        match comm {
+            SHIM => self.shims(),
+            CONMON => self.conmons(),
+            _ => None,
+        }
+    }
+
     /// A shim works in the bundle of the first of its containers. The others of the pod lie beside it, and each has
     /// the number of its first process in `init.pid`.
     fn shims(&self) -> Option<Vec<Running>> {

@@ -60,7 +60,7 @@ fn check(input: &[u8]) {
         check_names(&bundle, &config);
         assert!(!bundle.privileged || is_privileged(&config), "privileged: {config}");
     }
-    let Bundle { engine, kind, name, image, pod, sandbox_id, privileged } = bundle;
+    let Bundle { engine, kind, name, image, pod, sandbox_id, privileged, in_process } = bundle;
     shown::check_container(&Container {
         id: ID.into(),
         runtime: engine.unwrap_or("runc").into(),
@@ -71,6 +71,7 @@ fn check(input: &[u8]) {
         pod_known: true,
         sandbox_id,
         privileged,
+        in_process,
         ..Container::unknown(Unknown::Unreadable)
     });
 }

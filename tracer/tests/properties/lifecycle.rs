@@ -34,9 +34,9 @@ fn runtime(args: &[u8], trust: u32, marks: u16, comm: &str) -> Vec<u8> {
     [wire::bytes(&runtime), args].concat()
 }
 
-fn bound(cgroup: &str) -> Vec<u8> {
+fn bound(kind: Kind, cgroup: &str) -> Vec<u8> {
     let cgroup_len = cgroup.len().try_into().unwrap();
-    let bound = Bound { record: record(Kind::Bound), cgroup_len, container_pid: 1 };
+    let bound = Bound { record: record(kind), cgroup_len, container_pid: 1, ppid: 4710, reserved: 0 };
     [wire::bytes(&bound), cgroup.as_bytes()].concat()
 }
 
@@ -44,7 +44,10 @@ fn seeds() -> Vec<Vec<u8>> {
     let cgroups = ["cri-containerd-abc.scope", "crio-abc.scope", "abc", "", "session-3.scope", "\u{1b}[2J"];
     let ended = wire::bytes(&record(Kind::Ended)).to_vec();
     let script = b"/bin/sh\0/opt/runc\0run\0id\0";
-    let mut records: Vec<Vec<u8>> = cgroups.map(bound).to_vec();
+    let mut records: Vec<Vec<u8>> = [Kind::Bound, Kind::Unannounced]
+        .iter()
+        .flat_map(|kind| cgroups.map(|cgroup| bound(*kind, cgroup)))
+        .collect();
     records.extend([
         runtime(script, TRUSTED, 0, "runc"),
         runtime(b"runc\0run\0i", 0, RUNTIME_ARGS_TRUNCATED, "runc"),
@@ -76,7 +79,8 @@ fn check_record(record: &[u8], trust_rootless: bool) {
             assert_eq!(args, exact);
             check_claim(&runtime, args, trust_rootless);
         }
-        (Told::Bound(bound, cgroup), Told::Bound(_, exact)) => {
+        (Told::Bound(bound, cgroup), Told::Bound(_, exact))
+        | (Told::Unannounced(bound, cgroup), Told::Unannounced(_, exact)) => {
             assert_eq!(cgroup, exact);
             assert_eq!(cgroup.len(), bound.cgroup_len as usize);
             check_cgroup(&String::from_utf8_lossy(cgroup));
@@ -91,7 +95,9 @@ fn announced(record: &[u8]) -> Option<usize> {
     let kind = wire::read::<Record>(record)?.kind;
     Some(match Kind::try_from(kind).ok()? {
         Kind::Runtime => size_of::<Runtime>() + usize::from(wire::read::<Runtime>(record)?.args_len),
-        Kind::Bound => size_of::<Bound>() + wire::read::<Bound>(record)?.cgroup_len as usize,
+        Kind::Bound | Kind::Unannounced => {
+            size_of::<Bound>() + wire::read::<Bound>(record)?.cgroup_len as usize
+        }
         Kind::Ended => size_of::<Record>(),
     })
 }
