@@ -792,7 +792,7 @@ mod tests {
             assert_eq!(read.root, None, "{line}");
             assert_eq!(read.unknown, unknown, "{line}");
         }
-        assert_eq!(read("runsc --new start run").unwrap().command, Command::Other);
+        assert_eq!(read("runsc --new state run").unwrap().command, Command::Other);
         assert_eq!(read("runc exec --new c1 sh").unwrap().command, exec_c1(""));
     }
 
@@ -830,7 +830,8 @@ mod tests {
 
         let exec = CommandLine { root: None, command: exec_c1(""), unknown: vec![] };
         assert_eq!(parse(b"runc\0exec\0c1\0sh\0-c\0echo ", true), Ok(exec));
-        assert_eq!(parse(b"runc\0start\0c", true).unwrap().command, Command::Other);
+        assert_eq!(parse(b"runc\0start\0c", true), whole(2));
+        assert_eq!(parse(b"runc\0state\0c", true).unwrap().command, Command::Other);
     }
 
     /// An option with its words, from one of the tables.
