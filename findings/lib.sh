@@ -48,8 +48,10 @@ crate_binary() {
   binary=$work/target/debug/finding
 }
 
-# runtimes: finds runc, crun and youki in the recorded versions; sets $runc, $crun, $youki.
+# runtimes: makes executables runc, crun and youki, in the recorded versions, in $work/bin. They run for at most 20 s. crun runs in a
+# mount namespace without the v2 tree of a hybrid cgroup layout, which crun 1.8 refuses.
 runtimes() {
+  local runc crun youki
   deb runc 1.1.5+ds1-1+deb12u1
   runc=$deb_root/usr/sbin/runc
   deb crun 1.8.1-1+deb12u1
@@ -59,21 +61,21 @@ runtimes() {
     cargo install --quiet --locked --root "$work/cargo" youki@=0.7.0
     youki=$work/cargo/bin/youki
   fi
+  mkdir -p "$work/bin"
+  printf '#!/bin/sh\nexec timeout --foreground 20 %s "$@"\n' "$runc" >"$work/bin/runc"
+  printf '#!/bin/sh\nexec timeout --foreground 20 %s "$@"\n' "$youki" >"$work/bin/youki"
+  cat >"$work/bin/crun" <<CRUN
+#!/bin/sh
+exec unshare --mount --propagation private sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec timeout --foreground 20 $crun "\$@"' sh "\$@"
+CRUN
+  chmod +x "$work"/bin/*
 }
 
-# runtime NAME ARGUMENT...: executes a runtime, with its own --root, at most 20 s. crun runs in a mount namespace without the v2 tree of
-# a hybrid cgroup layout, which crun 1.8 refuses.
+# runtime NAME ARGUMENT...: executes a runtime without standard input.
 runtime() {
   local name=$1
   shift
-  case $name in
-    runc) timeout 20 "$runc" "$@" ;;
-    youki) timeout 20 "$youki" "$@" ;;
-    crun)
-      timeout 20 unshare --mount --propagation private \
-        sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$0" "$@"' "$crun" "$@"
-      ;;
-  esac </dev/null
+  "$work/bin/$name" "$@" </dev/null
 }
 
 # bundle FOLDER PYTHON: writes a bundle with busybox as the root file system. The Python code changes the configuration "c".
