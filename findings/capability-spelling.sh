@@ -7,7 +7,7 @@
 #   logged as a warning by the runtime. Runtimes SHOULD NOT fail".
 # Seen: runc maps only the exact name. crun (libcap) ignores the case, but requires the prefix. youki ignores the case, adds a missing
 #   prefix, strips as many prefixes as there are, and refuses the whole file for a name that it does not know. crun and youki warn of
-#   nothing. Who reads "privileged" out of config.json has to know which runtime reads it.
+#   nothing. A tool that derives "privileged" from config.json has to know which runtime reads the file.
 # Output:
 #   spelling            runc       crun       youki
 #   CAP_SYS_ADMIN       granted    granted    granted

@@ -4,8 +4,8 @@
 # Kernel: seen on Linux 6.18. Needs root and a cgroup v2 hierarchy (it may be the empty one of a hybrid layout).
 # Expected: Documentation/admin-guide/cgroup-v2.rst, "Processes": "If the process becomes a zombie and the cgroup it was associated with is
 #   removed subsequently, " (deleted)" is appended to the path". A cgroup's name may hold any character but newline and slash.
-# Seen: the suffix is not escaped in a real name. Both lines are the same, byte for byte: who strips the suffix looks into a cgroup that
-#   the live process is not in; who does not finds none for the zombie.
+# Seen: the suffix is not escaped in a real name. Both lines are the same, byte for byte: a tool that strips the suffix
+#   looks into a cgroup that the live process is not in; a tool that does not finds none for the zombie.
 # Output:
 #   zombie of the removed cgroup "a": 0::/a (deleted)
 #   live process of the cgroup "a (deleted)": 0::/a (deleted)

@@ -66,7 +66,10 @@ runtimes() {
   printf '#!/bin/sh\nexec timeout --foreground 20 %s "$@"\n' "$youki" >"$work/bin/youki"
   cat >"$work/bin/crun" <<CRUN
 #!/bin/sh
-exec unshare --mount --propagation private sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec timeout --foreground 20 $crun "\$@"' sh "\$@"
+exec unshare --mount --propagation private sh -c '
+  umount /sys/fs/cgroup/unified 2>/dev/null
+  exec timeout --foreground 20 $crun "\$@"
+' sh "\$@"
 CRUN
   chmod +x "$work"/bin/*
 }

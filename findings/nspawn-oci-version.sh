@@ -3,11 +3,11 @@
 #
 # Package: systemd-container 252.39-1~deb12u2 (Debian; needs libsystemd-shared of systemd 252).
 # Expected: systemd-nspawn(1), `--oci-bundle=`: "Takes the path to an OCI runtime bundle to invoke, as specified in the OCI Runtime
-#   Specification". runtime-spec, config.md, "Specification version": ociVersion follows SemVer 2.0.0, so that 1.0.2 is compatible with
-#   1.0.0.
-# Seen: only 1.0.0 passes the check. Every other version is refused, also 1.0.2-dev, which Debian's own runc 1.1.5 writes in `runc spec`, and every
-#   version that containerd, CRI-O and podman write. nspawn parses config.json itself: no runtime is executed
-#   that a tracer could recognise.
+#   Specification". runtime-spec, config.md, "Specification version": the specification "follows semantic versioning and retains forward and
+#   backward compatibility within major versions".
+# Seen: only 1.0.0 passes the check. Every other version is refused, also 1.0.2-dev, which `runc spec` of Debian's runc 1.1.5 writes, and
+#   1.2.0, 1.2.1 and 1.3.0, which current containerd and CRI-O write. nspawn parses config.json itself: no runtime is executed that a
+#   tracer could recognise.
 # Output:
 #   1.0.0: accepted
 #   1.0.2: OCI bundle version not supported: 1.0.2

@@ -8,7 +8,7 @@
 #   runtime"; runc, crun and youki define "paused".
 # Seen: two of the seven flags are known only by spellings that neither the spec nor a kernel header has (SCHED_RESET_ON_FORK,
 #   SCHED_FLAG_D_L_OVERRUN). An empty CPU list, a limit above 2^63-1 and the state "paused" are refused. serde stops at the first of them:
-#   who decodes the whole document loses its annotations, too.
+#   a tool that decodes the whole document loses its annotations, too.
 # Output:
 #   scheduler flag SCHED_FLAG_RESET_ON_FORK: refused
 #   scheduler flag SCHED_FLAG_DL_OVERRUN: refused
@@ -50,7 +50,7 @@ fn main() {
     }
 }
 RUST
-crate_binary 'oci-spec = { version = "=0.10.0", default-features = false, features = ["runtime"] }' 'serde_json = "1"'
+crate_binary 'oci-spec = { version = "=0.10.0", default-features = false, features = ["runtime"] }' 'serde_json = "=1.0.154"'
 "$binary" | tee "$work/seen"
 cmp -s "$work/seen" - <<'RECORDED' || changed "the output is not the recorded one"
 scheduler flag SCHED_FLAG_RESET_ON_FORK: refused

@@ -3,9 +3,10 @@
 #
 # Package: libbpf-tools 0.26.0+ds-1 (Debian 12). Needs root and BPF.
 # Expected: `opensnoop --help`: "Trace open family syscalls". open(2): a path has up to PATH_MAX - 1, 4095 bytes (255 is NAME_MAX, the limit
-#   of one component); openat2(2) is one of the family since Linux 5.6, and what runc, crun and systemd open paths in containers with.
-# Seen: a path of 500 bytes is shown as its first 254, without a mark: it reads like the whole path of another file. The call of openat2 gives no line.
-#   A comparison of tracers has to know both, or counts what opensnoop drops as the other's fault.
+#   of one component); openat2(2) is one of the family since Linux 5.6. runc and crun call it.
+# Seen: a path of 500 bytes is shown as its first 254, without a mark: it reads like the whole path of another file. The call of openat2
+#   gives no line.
+#   Both look like faults of the other tool when opensnoop is the reference for it.
 # Output:
 #   openat, 500 bytes: 1 line, 254 bytes of the path
 #   openat2, 20 bytes: 0 lines
@@ -34,6 +35,7 @@ mount -t tracefs tracefs /sys/kernel/tracing
 coproc opens { exec python3 "$work/open.py"; }
 opens_pid_saved=$opens_PID
 read -r _ <&"${opens[0]}"
+: >"$work/opens"
 stdbuf -oL timeout 60 "$opensnoop" -p "$opens_PID" >"$work/opens" 2>&1 &
 tracer=$!
 wait_for() {

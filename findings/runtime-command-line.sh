@@ -7,8 +7,8 @@
 # Seen: each parser accepts forms that the others refuse or read as something else. runc (Go) accepts long options with one dash and
 #   options behind the id, but no joined short options. crun (argp) accepts abbreviated long options, takes no option behind the id, and
 #   reads `-b=DIR` as the folder "=DIR". youki (clap) accepts options behind the id and joined short options. Worst is `exec -td`: youki
-#   detaches, crun takes "d" as the value of --tty and waits for the command, runc refuses. Who reads the arguments of runtimes that
-#   start has to parse each by its own rules.
+#   detaches, crun takes "d" as the value of --tty and waits for the command, runc refuses. A tool that reads the
+#   arguments of runtimes has to parse each by its own rules.
 # Output:
 #   arguments                              runc       crun       youki
 #   --root R create --bundle B ID          created    created    created

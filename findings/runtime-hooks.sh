@@ -47,7 +47,8 @@ for name in runc crun youki; do
   bundle=$work/bundle-$name
   bundle "$bundle" "
 c['hooks'] = {hook: [{'path': '/bin/sh', 'args': ['sh', '-c',
-    f'cat >{folder}/{hook}.state; pwd -P >{folder}/{hook}.folder; echo \${{FINDING-empty}} >{folder}/{hook}.env; echo {hook} >>{folder}/order']}]
+    f'cat >{folder}/{hook}.state; pwd -P >{folder}/{hook}.folder; '
+    f'echo \${{FINDING-empty}} >{folder}/{hook}.env; echo {hook} >>{folder}/order']}]
     for hook in ('createRuntime', 'poststart', 'poststop')}"
   container "$name" "$id"
   for operation in create start "kill 9" delete; do
