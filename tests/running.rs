@@ -218,7 +218,14 @@ fn one_cgroup() {
         .find(|tree| Path::new(tree).join("cgroup.controllers").exists())
         .expect("a v2 tree");
     let group = Path::new(tree).join(&pair.bundles[0].id).join("cgroup.procs");
-    let children = fs::read_to_string(format!("/proc/{second}/task/{second}/children")).unwrap();
+    // The shell may not have forked it yet.
+    let children = wait::until("the second one's child", || {
+        let children = fs::read_to_string(format!("/proc/{second}/task/{second}/children")).unwrap();
+        (!children.trim().is_empty()).then_some(children)
+    });
+    wait::until("the first one's child in the cgroup", || {
+        (fs::read_to_string(&group).unwrap().lines().count() == 2).then_some(())
+    });
     for pid in children.split_whitespace().chain([second.to_string().as_str()]) {
         fs::write(&group, pid).unwrap();
     }
