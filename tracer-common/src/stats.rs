@@ -39,6 +39,12 @@ pub enum Program {
     UringRefusal = 13,
 }
 
+impl From<Program> for u32 {
+    fn from(program: Program) -> Self {
+        program as Self
+    }
+}
+
 impl Program {
     /// All programs, in the order of their index.
     pub const ALL: [Self; 14] = [

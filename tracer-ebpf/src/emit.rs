@@ -133,7 +133,7 @@ pub fn submit_event(state: State, record: &[u8], len: u32) {
 
 /// Submits a lifecycle record and wakes its reader, or counts it as lost.
 #[inline(always)]
-pub fn submit_lifecycle<T: ?Sized>(program: Program, record: &T) {
+pub fn submit_lifecycle<T: ?Sized>(program: impl Into<u32>, record: &T) {
     if LIFECYCLE.output(record, 0).is_err() {
         count(program, |stats| &mut stats.lost_lifecycle);
     }

@@ -48,7 +48,7 @@ impl Identity {
             None => Self::HOST,
             Some(process) if process.preparing() == ContainerKey::HOST => Self::of(process),
             Some(process) => {
-                binding::settle(state.program(), tgid, process);
+                binding::settle(state.program(), process);
                 return Self::of(process);
             }
         };

@@ -50,7 +50,7 @@ pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
         && let Some(preparing) = take_slot(ctx, task, tgid, process.pid(), task.mntns(), false)
     {
         process.set_preparing(preparing);
-        submit_runtime(task, process, trust(task), 0);
+        submit_runtime(task, process, trust(), 0);
     }
     Identity::of(process)
 }
@@ -58,7 +58,7 @@ pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
 /// Nobody follows the task yet.
 #[inline(always)]
 fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: Option<u8>) -> Identity {
-    if is_unannounced(task) {
+    if is_unannounced() {
         if let Some(process) = follow_unannounced(ctx, task, tgid) {
             return Identity::of(process);
         }
@@ -71,12 +71,12 @@ fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: Option<u
 /// The task prepares a container.
 #[inline(always)]
 fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: Entry, name: Option<u8>) {
-    if binding::is_entrypoint(task, process.preparing(), process.container_pid()) {
-        binding::bind(EXEC, task, tgid, process);
+    if binding::is_entrypoint(process.preparing(), process.container_pid()) {
+        binding::bind(EXEC);
         return;
     }
     process.set_executed(name != Some(RESTORER));
-    binding::settle(EXEC, tgid, process);
+    binding::settle(EXEC, process);
     let preparing = process.preparing();
     let Some(slot) = slot_of(preparing) else { return };
     if preparing == ContainerKey::HOST {
@@ -87,10 +87,10 @@ fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: 
     } else if name == Some(RUNTIME) {
         if slot.runtime_tgid() == tgid {
             // A wrapper has executed the runtime that it is for, perhaps after it has changed the bundle.
-            submit_runtime(task, process, trust(task), RUNTIME_AGAIN);
+            submit_runtime(task, process, trust(), RUNTIME_AGAIN);
         } else if !is_init(task) {
             // A hook starts a container of its own, or a wrapper has the runtime run as its child.
-            let trust = trust(task);
+            let trust = trust();
             let own = take_slot(ctx, task, tgid, process.pid(), task.mntns(), trust == TRUSTED);
             if let Some(own) = own {
                 process.set_preparing(own);
@@ -141,7 +141,7 @@ pub fn on_sigreturn(program: Program, tgid: u32) {
     if let Some(process) = processes::find(program, tgid)
         && process.preparing() != ContainerKey::HOST
     {
-        binding::settle(program, tgid, process);
+        binding::settle(program, process);
     }
 }
 
@@ -151,7 +151,7 @@ pub fn on_sigreturn(program: Program, tgid: u32) {
 pub fn identity_of_failed_exec(task: Task) -> Identity {
     let Some(process) = processes::find(Program::ExecExit, task.tgid()) else { return Identity::HOST };
     let preparing = process.preparing();
-    if preparing != ContainerKey::HOST && binding::is_entrypoint(task, preparing, process.container_pid()) {
+    if preparing != ContainerKey::HOST && binding::is_entrypoint(preparing, process.container_pid()) {
         Identity { container: preparing, ..Identity::of(process) }
     } else {
         Identity::of(process)
@@ -169,13 +169,22 @@ fn may_nest(task: Task, outer: ContainerKey) -> bool {
 /// neither the host's nor its parent's, and the parent is the host's root. That is what the entrypoint of a container looks
 /// like whose runtime has a name that nobody knows, or is a part of the engine.
 #[inline(always)]
-fn is_unannounced(task: Task) -> bool {
-    let Some(mntns) = task.mntns_of_its_own() else { return false };
+fn is_unannounced() -> bool {
+    is_unannounced_container() != 0
+}
+
+/// [`is_unannounced`] of the current task.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_unannounced_container() -> u32 {
+    let task = Task::current();
+    let Some(mntns) = task.mntns_of_its_own() else { return 0 };
     let parent = task.real_parent();
-    task.is_visible()
+    let is_unannounced = task.is_visible()
         && parent.mntns() != mntns
         && task.root_dentry() != task.host_init().root_dentry()
-        && trust(parent) == TRUSTED
+        && trust_of(parent) == TRUSTED;
+    u32::from(is_unannounced)
 }
 
 /// Follows a container that no runtime was seen to start, from the execution of its entrypoint on.
@@ -198,7 +207,7 @@ fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<E
     }
     // Before it was the host's.
     begin_epoch();
-    binding::submit(EXEC, Kind::Unannounced, task, entry);
+    binding::report(EXEC, Kind::Unannounced, task, entry);
     Some(entry)
 }
 
@@ -206,7 +215,7 @@ fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<E
 #[inline(always)]
 fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
     let ids = task.process_ids();
-    let trust = trust(task);
+    let trust = trust();
     let is_trusted = trust == TRUSTED;
     if !is_trusted && !is_followed_untrusted(task) {
         return;
@@ -327,11 +336,18 @@ fn submit_runtime(task: Task, process: Entry, trust: u32, marks: u16) {
     scratch.submit_lifecycle(FIXED + args.len);
 }
 
+/// What speaks for the current task as a runtime: a function of its own for the verifier, as in [`binding`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn trust() -> u32 {
+    trust_of(Task::current())
+}
+
 /// What speaks for a runtime. A container's process may have its user and pid namespaces and its uid in common
 /// with the host, and may make itself any mount namespace; the host's root directory it cannot have, unless it
 /// was given it.
 #[inline(always)]
-fn trust(task: Task) -> u32 {
+fn trust_of(task: Task) -> u32 {
     let mut trust = 0;
     if task.is_root() {
         trust |= TRUST_ROOT;

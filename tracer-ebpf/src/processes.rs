@@ -72,7 +72,7 @@ impl Entry {
     }
 
     #[inline(always)]
-    fn of(tgid: u32) -> Option<Self> {
+    pub fn of(tgid: u32) -> Option<Self> {
         PROCESSES.get_ptr_mut(&tgid).map(Self)
     }
 }
@@ -87,7 +87,10 @@ pub fn find(program: Program, tgid: u32) -> Option<Entry> {
         // It is that of an earlier process whose exit the kernel did not report.
         forget(program, tgid);
     }
-    adopt(tgid)
+    if adopt(tgid) == 0 {
+        return None;
+    }
+    Entry::of(tgid)
 }
 
 /// Enters a process that nobody follows yet; None if there is no room.
@@ -134,14 +137,21 @@ fn forget(program: Program, tgid: u32) {
 }
 
 /// Enters the current process if it belongs to a container that ran already: user space has found it, or it is where only
-/// that container's processes are. It runs this program, and so cannot end meanwhile.
-#[inline(always)]
-fn adopt(tgid: u32) -> Option<Entry> {
+/// that container's processes are. It runs this program, and so cannot end meanwhile. Returns 1 if it is entered, else 0.
+///
+/// A function of its own, which the verifier looks at once and not for each of its callers' states: it is long, and rarely
+/// called. So it takes and returns numbers only.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn adopt(tgid: u32) -> u32 {
     let task = Task::current();
     let found = adoptee(task, tgid);
     let (container, preparing) = match found {
         Some((_, adoptee)) => (adoptee.container, adoptee.preparing),
-        None => (container_by_evidence(task)?, ContainerKey::HOST),
+        None => match container_by_evidence(task) {
+            Some(container) => (container, ContainerKey::HOST),
+            None => return 0,
+        },
     };
     let ids = task.process_ids();
     let mut process = Process {
@@ -155,7 +165,7 @@ fn adopt(tgid: u32) -> Option<Entry> {
     };
     // Since user space looked at it, it may have executed the container's program.
     if preparing != ContainerKey::HOST
-        && binding::is_entrypoint(task, preparing, process.container_pid)
+        && binding::is_entrypoint(preparing, process.container_pid)
         && !is_still_runtime()
     {
         process.container = preparing;
@@ -172,7 +182,7 @@ fn adopt(tgid: u32) -> Option<Entry> {
         }
         begin_epoch();
     }
-    Entry::of(tgid)
+    1
 }
 
 /// What user space has found out about a process, with its id in `tracer`'s pid namespace.
@@ -255,7 +265,7 @@ fn join(container: ContainerKey) {
 /// once both may find none left: user space takes a second end for what it is. That neither does is impossible, as
 /// each has counted itself down before it looks.
 #[inline(always)]
-pub fn leave(program: Program, container: ContainerKey, pid: u32, count: i64) {
+pub fn leave(program: impl Into<u32>, container: ContainerKey, pid: u32, count: i64) {
     if container != ContainerKey::HOST
         && let Some(slot) = slot_of(container)
         && slot.add_processes(-count) == 0
