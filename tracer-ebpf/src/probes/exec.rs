@@ -64,28 +64,41 @@ pub fn on_exit(registers: &Registers, ret: i64) {
     if ret > 0 && !arch::is_rolled_back(registers, ret) {
         return;
     }
-    let Some((call, arguments, task)) = arch::exec_call(registers) else { return };
+    let Some((call, arguments)) = arch::exec_call(registers) else { return };
     let [first, second, third, _, fifth] = arguments.0;
-    let mut answer = Answer::of(registers, ret, task);
+    let mut answer = Answer::of(registers, ret);
     // The registers of a program that was executed are all 0.
     if call.at && fifth as u32 & AT_EXECVE_CHECK != 0 {
         answer.marks |= EXEC_CHECK;
     } else if answer.ret >= 0 {
         return;
     }
-    let Some(state) = State::of(Program::ExecExit) else { return };
+    let (path, argv) = if call.at { (second, third) } else { (first, second) };
+    let (dirfd, at) = if call.at { (first as i32, EXEC_AT) } else { (0, 0) };
+    let marks = u32::from(answer.marks | at);
+    emit_failed(path, argv, answer.ret, dirfd, if call.compat { marks | COMPAT } else { marks });
+}
+
+/// Beside the marks of [`emit_failed`]: pointers have 32 bits.
+const COMPAT: u32 = 1 << 31;
+
+/// A call to execute has failed, or was a check: `marks` are its `SECCOMP_*` and `EXEC_*` bits, and [`COMPAT`]. A function of
+/// its own for the verifier, as in [`binding`](crate::binding).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn emit_failed(path: u64, argv: u64, ret: i32, dirfd: i32, marks: u32) -> u32 {
+    let Some(state) = State::of(Program::ExecExit) else { return 0 };
     state.count(|stats| &mut stats.seen);
     let identity = lifecycle::identity_of_failed_exec(Task::current());
-    let failed = answer.ret < 0;
-    let Some(header) = filter::admit(state, Kind::Exec, task, &identity, failed) else { return };
-    let Some(scratch) = Scratch::take(Program::ExecExit) else { return };
-    let (path, argv) = if call.at { (second, third) } else { (first, second) };
+    let Some(header) = filter::admit(state, Kind::Exec, Current::task(), &identity, ret < 0) else {
+        return 0;
+    };
+    let Some(scratch) = Scratch::take(Program::ExecExit) else { return 0 };
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, path) };
-    let args = copy_argv(&scratch, FIXED + path.len, argv, call.compat);
-    let (dirfd, at) = if call.at { (first as i32, EXEC_AT) } else { (0, 0) };
-    let outcome = Outcome { ret: answer.ret, dirfd, marks: answer.marks | at };
-    submit(state, scratch, header, outcome, path, args);
+    let args = copy_argv(&scratch, FIXED + path.len, argv, marks & COMPAT != 0);
+    submit(state, scratch, header, Outcome { ret, dirfd, marks: marks as u8 }, path, args);
+    1
 }
 
 #[inline(always)]

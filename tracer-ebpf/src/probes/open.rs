@@ -36,12 +36,12 @@ struct OpenHow {
 pub fn on_return(program: Program, registers: &Registers, ret: i64, is_its: impl FnOnce(OpenCall) -> bool) {
     let Some((call, arguments, task)) = arch::open_call(registers) else { return };
     if is_its(call) {
-        emit(program, call, arguments, task, |task| {
+        emit(program, call, arguments, task, || {
             // What comes to the functions that open files no filter has answered.
             if program != Program::OpenExit {
                 return (ret as i32, 0);
             }
-            let Answer { ret, marks } = Answer::of(registers, ret, task);
+            let Answer { ret, marks } = Answer::of(registers, ret);
             (ret, marks)
         });
     }
@@ -54,13 +54,13 @@ pub fn emit(
     call: OpenCall,
     arguments: Arguments,
     task: Current,
-    answer: impl FnOnce(Current) -> (i32, u8),
+    answer: impl FnOnce() -> (i32, u8),
 ) {
     const FIXED: u32 = size_of::<Open>() as u32;
     let Some(epoch) = identity::epoch() else { return };
     let Some(state) = State::of(program) else { return };
     state.count(|stats| &mut stats.seen);
-    let (ret, marks) = answer(task);
+    let (ret, marks) = answer();
     let identity = Identity::look_up(state, task, epoch);
     let Some(header) = filter::admit(state, Kind::Open, task, &identity, ret < 0) else { return };
     let Some(mut scratch) = Scratch::take(program) else { return };

@@ -30,16 +30,27 @@ impl Answer {
     /// well. The signal tells them apart: it is forced on the thread, so it is pending, not blocked, and delivered before
     /// the thread makes another call.
     #[inline(always)]
-    pub fn of(registers: &Registers, ret: i64, task: Current) -> Self {
+    pub fn of(registers: &Registers, ret: i64) -> Self {
         let unanswered = Self { ret: ret as i32, marks: 0 };
         if !arch::is_rolled_back(registers, ret) {
             return unanswered;
         }
-        let marks = match task.seccomp_mode() {
-            MODE_DEAD => SECCOMP_KILL,
-            MODE_FILTER if task.is_to_get(SIGSYS) => SECCOMP_TRAP,
-            _ => return unanswered,
-        };
-        Self { ret: -EPERM, marks }
+        match marks_of_current() {
+            0 => unanswered,
+            marks => Self { ret: -EPERM, marks: marks as u8 },
+        }
+    }
+}
+
+/// What a filter has done to the current task, whose call looks as if one had ended it: `SECCOMP_*` bits. A function of its own
+/// for the verifier, as in [`binding`](crate::binding).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn marks_of_current() -> u32 {
+    let task = Current::task();
+    match task.seccomp_mode() {
+        MODE_DEAD => SECCOMP_KILL.into(),
+        MODE_FILTER if task.is_to_get(SIGSYS) => SECCOMP_TRAP.into(),
+        _ => 0,
     }
 }

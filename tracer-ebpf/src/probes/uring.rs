@@ -159,7 +159,7 @@ pub fn on_refusal(entry: KernelAddress, error: i32) {
     let Some(call) = call_of(Some(entry.opcode)) else { return };
     let third = if call.has_extra() { entry.addr2 } else { u64::from(entry.open_flags) };
     let arguments = [entry.fd as u64, entry.addr, third, u64::from(entry.len), 0];
-    open::emit(PROGRAM, call, Arguments(arguments), Current::task(), |_| (error, 0));
+    open::emit(PROGRAM, call, Arguments(arguments), Current::task(), || (error, 0));
 }
 
 /// Shows a request with its result, or without where that was not reported.
