@@ -33,6 +33,15 @@ impl Identity {
         Self { container: process.container(), pid: process.pid(), container_pid: process.container_pid() }
     }
 
+    /// A process that is the container's, or about to be.
+    #[inline(always)]
+    pub fn of_container(container: ContainerKey, tgid: u32) -> Self {
+        match Entry::of(tgid) {
+            Some(process) => Self { container, ..Self::of(process) },
+            None => Self { container, ..Self::HOST },
+        }
+    }
+
     /// Looks the current process up, unless it is the one that the program last did that for on this CPU. One that
     /// prepares a container may have become a member.
     #[inline(always)]

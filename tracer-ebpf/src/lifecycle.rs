@@ -45,7 +45,7 @@ pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
     }
     // The entrypoint itself may be a runtime.
     if process.preparing() == ContainerKey::HOST
-        && name == Some(RUNTIME)
+        && name == RUNTIME
         && may_nest(task, process.container())
         && let Some(preparing) = take_slot(ctx, task, tgid, process.pid(), task.mntns(), false)
     {
@@ -57,12 +57,12 @@ pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
 
 /// Nobody follows the task yet.
 #[inline(always)]
-fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: Option<u8>) -> Identity {
+fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: u8) -> Identity {
     if is_unannounced() {
         if let Some(process) = follow_unannounced(ctx, task, tgid) {
             return Identity::of(process);
         }
-    } else if name == Some(RUNTIME) && task.is_visible() {
+    } else if name == RUNTIME && task.is_visible() {
         follow_runtime(ctx, task, tgid);
     }
     Identity::HOST
@@ -70,21 +70,21 @@ fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: Option<u
 
 /// The task prepares a container.
 #[inline(always)]
-fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: Entry, name: Option<u8>) {
+fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: Entry, name: u8) {
     if binding::is_entrypoint(process.preparing(), process.container_pid()) {
         binding::bind(EXEC);
         return;
     }
-    process.set_executed(name != Some(RESTORER));
+    process.set_executed(name != RESTORER);
     binding::settle(EXEC, process);
     let preparing = process.preparing();
     let Some(slot) = slot_of(preparing) else { return };
     if preparing == ContainerKey::HOST {
         return;
     }
-    if name == Some(RESTORER) {
+    if name == RESTORER {
         slot.set_restorer(task.executable().0);
-    } else if name == Some(RUNTIME) {
+    } else if name == RUNTIME {
         if slot.runtime_tgid() == tgid {
             // A wrapper has executed the runtime that it is for, perhaps after it has changed the bundle.
             submit_runtime(task, process, trust(), RUNTIME_AGAIN);
@@ -145,16 +145,16 @@ pub fn on_sigreturn(program: Program, tgid: u32) {
     }
 }
 
-/// The container that a failed execution belongs to. The entrypoint's counts as the container's although nothing was
-/// bound: a container that cannot start is the one people trace for.
+/// The container that a failed execution of the current task belongs to. The entrypoint's counts as the container's although
+/// nothing was bound: a container that cannot start is the one people trace for.
 #[inline(always)]
-pub fn identity_of_failed_exec(task: Task) -> Identity {
-    let Some(process) = processes::find(Program::ExecExit, task.tgid()) else { return Identity::HOST };
+pub fn container_of_failed_exec(tgid: u32) -> ContainerKey {
+    let Some(process) = processes::find(Program::ExecExit, tgid) else { return ContainerKey::HOST };
     let preparing = process.preparing();
     if preparing != ContainerKey::HOST && binding::is_entrypoint(preparing, process.container_pid()) {
-        Identity { container: preparing, ..Identity::of(process) }
+        preparing
     } else {
-        Identity::of(process)
+        process.container()
     }
 }
 

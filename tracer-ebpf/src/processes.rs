@@ -239,16 +239,17 @@ pub fn is_still_runtime() -> bool {
     const CRUN: u64 = u64::from_le_bytes(*b"memfd:cr");
     let comm = bpf_get_current_comm().unwrap_or_default();
     let Some(start) = comm.first_chunk().map(|start| u64::from_le_bytes(*start)) else { return false };
-    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || start == CRUN || known_name().is_some()
+    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || start == CRUN || known_name() != 0
 }
 
 /// What the task that just executed is known as, by its file's name: the kernel has just made that the comm
-/// (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it.
+/// (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it. 0 for nothing: an `Option` is copied with bytes
+/// that were never written, which older verifiers refuse.
 #[inline(always)]
-pub fn known_name() -> Option<u8> {
-    let comm = bpf_get_current_comm().ok()?;
+pub fn known_name() -> u8 {
+    let Ok(comm) = bpf_get_current_comm() else { return 0 };
     // SAFETY: the map is written before the programs run.
-    unsafe { RUNTIMES.get(&comm) }.copied()
+    unsafe { RUNTIMES.get(&comm) }.copied().unwrap_or(0)
 }
 
 /// Counts one process more.

@@ -88,9 +88,9 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)
     Some((call, arguments(registers, compat), task))
 }
 
-/// Which of the exec calls this is.
+/// Which of the exec calls this is, and the task that makes it.
 #[inline(always)]
-pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
+pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
     let number = registers.syscallno;
     if !is_exec(number) {
         return None;
@@ -102,7 +102,7 @@ pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
         (false, 281) | (true, 387) => ExecCall { at: true, compat },
         _ => return None,
     };
-    Some((call, arguments(registers, compat)))
+    Some((call, arguments(registers, compat), task))
 }
 
 #[inline(always)]

@@ -105,9 +105,9 @@ pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)
     Some((call, arguments(registers, compat), task))
 }
 
-/// Which of the exec calls this is; x32 has numbers of its own for them, with 32-bit pointers.
+/// Which of the exec calls this is, and the task that makes it; x32 has numbers of its own for them, with 32-bit pointers.
 #[inline(always)]
-pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
+pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
     let number = registers.orig_ax & NUMBER;
     if !is_exec(number) {
         return None;
@@ -122,7 +122,7 @@ pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments)> {
         (true, 358) | (false, 545) => ExecCall { at: true, compat: true },
         _ => return None,
     };
-    Some((call, arguments(registers, compat)))
+    Some((call, arguments(registers, compat), task))
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! execve and execveat: the successful ones when the new program is in place, the others when they return.
 
 use tracer_common::{
+    container::ContainerKey,
     event::{
         ARGS_FAULT, ARGS_TRUNCATED, EXEC_ARGS_MAX, EXEC_AT, EXEC_CHECK, EXEC_PATH_MAX, Exec, Header, Kind,
         PATH_FAULT, PATH_TRUNCATED,
@@ -64,7 +65,7 @@ pub fn on_exit(registers: &Registers, ret: i64) {
     if ret > 0 && !arch::is_rolled_back(registers, ret) {
         return;
     }
-    let Some((call, arguments)) = arch::exec_call(registers) else { return };
+    let Some((call, arguments, task)) = arch::exec_call(registers) else { return };
     let [first, second, third, _, fifth] = arguments.0;
     let mut answer = Answer::of(registers, ret);
     // The registers of a program that was executed are all 0.
@@ -74,30 +75,34 @@ pub fn on_exit(registers: &Registers, ret: i64) {
         return;
     }
     let (path, argv) = if call.at { (second, third) } else { (first, second) };
-    let (dirfd, at) = if call.at { (first as i32, EXEC_AT) } else { (0, 0) };
+    let (dirfd, at) = if call.at { (first as u32, EXEC_AT) } else { (0, 0) };
     let marks = u32::from(answer.marks | at);
-    emit_failed(path, argv, answer.ret, dirfd, if call.compat { marks | COMPAT } else { marks });
+    let container = lifecycle::container_of_failed_exec(task.tgid());
+    let outcome = u64::from(dirfd) << 32 | u64::from(answer.ret as u32);
+    emit_failed(path, argv, outcome, if call.compat { marks | COMPAT } else { marks }, container.0);
 }
 
 /// Beside the marks of [`emit_failed`]: pointers have 32 bits.
 const COMPAT: u32 = 1 << 31;
 
-/// A call to execute has failed, or was a check: `marks` are its `SECCOMP_*` and `EXEC_*` bits, and [`COMPAT`]. A function of
-/// its own for the verifier, as in [`binding`](crate::binding).
+/// A call to execute has failed, or was a check. `outcome` is the directory's descriptor and, in the lower half, the result;
+/// `marks` are the `SECCOMP_*` and `EXEC_*` bits, and [`COMPAT`]. A function of its own for the verifier, as in
+/// [`binding`](crate::binding).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn emit_failed(path: u64, argv: u64, ret: i32, dirfd: i32, marks: u32) -> u32 {
+pub extern "C" fn emit_failed(path: u64, argv: u64, outcome: u64, marks: u32, container: u64) -> u32 {
     let Some(state) = State::of(Program::ExecExit) else { return 0 };
     state.count(|stats| &mut stats.seen);
-    let identity = lifecycle::identity_of_failed_exec(Task::current());
-    let Some(header) = filter::admit(state, Kind::Exec, Current::task(), &identity, ret < 0) else {
-        return 0;
-    };
+    let task = Current::task();
+    let ret = outcome as i32;
+    let identity = Identity::of_container(ContainerKey(container), task.tgid());
+    let Some(header) = filter::admit(state, Kind::Exec, task, &identity, ret < 0) else { return 0 };
     let Some(scratch) = Scratch::take(Program::ExecExit) else { return 0 };
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, path) };
-    let args = copy_argv(&scratch, FIXED + path.len, argv, marks & COMPAT != 0);
-    submit(state, scratch, header, Outcome { ret, dirfd, marks: marks as u8 }, path, args);
+    let args = copy_argv(FIXED + path.len, argv, marks & COMPAT != 0);
+    let outcome = Outcome { ret, dirfd: (outcome >> 32) as i32, marks: marks as u8 };
+    submit(state, scratch, header, outcome, path, args);
     1
 }
 
@@ -118,7 +123,7 @@ fn submit(state: State, mut scratch: Scratch, header: Header, outcome: Outcome, 
 
 /// Copies an argument vector, string after string, each with its NUL. What was read before a fault stays.
 #[inline(always)]
-fn copy_argv(scratch: &Scratch, at: u32, argv: u64, compat: bool) -> Copied {
+fn copy_argv(at: u32, argv: u64, compat: bool) -> Copied {
     const MAX: u32 = EXEC_ARGS_MAX as u32;
     // Cuts the length at every turn to the same range, so that the verifier finds each turn's state in the last
     // one's and need not follow all their ends separately.
@@ -143,18 +148,39 @@ fn copy_argv(scratch: &Scratch, at: u32, argv: u64, compat: bool) -> Copied {
         if copied.len >= MAX || index == FAILED_ARGS_MAX {
             break;
         }
-        let left = bounded::<MASK>(MAX - copied.len);
-        // SAFETY: the buffer is longer than the largest offset and the longest string together.
-        let argument = unsafe { read::user_str(scratch.at(at + copied.len), left, pointer) };
-        if argument.fault {
+        let argument = copy_argument(at + copied.len, MAX - copied.len, pointer);
+        if argument & ARGUMENT_FAULT != 0 {
             copied.fault = true;
             break;
         }
-        copied.len = bounded::<MASK>(copied.len + argument.len + 1);
-        if argument.truncated {
+        copied.len = bounded::<MASK>(copied.len + (argument & !ARGUMENT_TRUNCATED) + 1);
+        if argument & ARGUMENT_TRUNCATED != 0 {
             break;
         }
     }
     copied.len = if copied.len > MAX { MAX } else { bounded::<MASK>(copied.len) };
     copied
+}
+
+/// Beside the length that [`copy_argument`] returns: nothing could be read.
+const ARGUMENT_FAULT: u32 = 1 << 31;
+/// Likewise: there was more than the record has room for.
+const ARGUMENT_TRUNCATED: u32 = 1 << 30;
+
+/// Copies an argument to `at` in the buffer, `left` bytes at the most. Returns its length, with `ARGUMENT_*` bits. A function of
+/// its own for the verifier, which looks at each turn of the loop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn copy_argument(at: u32, left: u32, pointer: u64) -> u32 {
+    const MASK: u32 = 2 * EXEC_ARGS_MAX as u32 - 1;
+    let Some(scratch) = Scratch::take(Program::ExecExit) else { return ARGUMENT_FAULT };
+    // SAFETY: the buffer is longer than the largest offset and the longest string together.
+    let argument = unsafe { read::user_str(scratch.at(at), bounded::<MASK>(left), pointer) };
+    if argument.fault {
+        ARGUMENT_FAULT
+    } else if argument.truncated {
+        argument.len | ARGUMENT_TRUNCATED
+    } else {
+        argument.len
+    }
 }
