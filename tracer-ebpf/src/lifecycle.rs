@@ -7,7 +7,7 @@
 //! attributed to the outer one. A runtime that a hook executes has a container of its own to prepare.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_get_current_comm};
-use aya_log_ebpf::{debug, warn};
+use aya_log_ebpf::warn;
 use tracer_common::{
     container::{CLOSED, ContainerKey, Process, RESTORER, RUNTIME, Slot},
     lifecycle::{
@@ -21,7 +21,7 @@ use crate::{
     binding,
     emit::{Scratch, is_crowded, now},
     globals,
-    identity::{Identity, begin_epoch, verdict},
+    identity::{begin_epoch, verdict},
     processes::{self, Entry, known_name, leave},
     read::{self, Copied},
     slots::{self, slot, slot_of},
@@ -31,46 +31,54 @@ use crate::{
 
 const EXEC: Program = Program::ProcessExec;
 
-/// A task has executed a program: a runtime to follow, an entrypoint to bind, or neither.
+/// The current task has executed a program: a runtime to follow, an entrypoint to bind, or neither.
 /// Returns the container that the task belongs to from now on.
 #[inline(always)]
-pub fn on_exec(ctx: &impl EbpfContext, task: Task) -> Identity {
+pub fn on_exec() -> ContainerKey {
+    ContainerKey(follow_execution())
+}
+
+/// [`on_exec`]: a function of its own for the verifier, as in [`binding`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn follow_execution() -> u64 {
+    let task = Task::current();
     let tgid = task.tgid();
     let name = known_name();
     let Some(process) = processes::find(EXEC, tgid) else {
-        return on_exec_of_host(ctx, task, tgid, name);
+        return on_exec_of_host(task, tgid, name).0;
     };
     if process.preparing() != ContainerKey::HOST {
-        on_exec_of_preparing(ctx, task, tgid, process, name);
+        on_exec_of_preparing(task, tgid, process, name);
     }
     // The entrypoint itself may be a runtime.
     if process.preparing() == ContainerKey::HOST
         && name == RUNTIME
         && may_nest(task, process.container())
-        && let Some(preparing) = take_slot(ctx, task, tgid, process.pid(), task.mntns(), false)
+        && let Some(preparing) = take_slot(task, tgid, task.mntns(), false)
     {
         process.set_preparing(preparing);
         submit_runtime(task, process, trust(), 0);
     }
-    Identity::of(process)
+    process.container().0
 }
 
 /// Nobody follows the task yet.
 #[inline(always)]
-fn on_exec_of_host(ctx: &impl EbpfContext, task: Task, tgid: u32, name: u8) -> Identity {
+fn on_exec_of_host(task: Task, tgid: u32, name: u8) -> ContainerKey {
     if is_unannounced() {
-        if let Some(process) = follow_unannounced(ctx, task, tgid) {
-            return Identity::of(process);
+        if let Some(process) = follow_unannounced(task, tgid) {
+            return process.container();
         }
     } else if name == RUNTIME && task.is_visible() {
-        follow_runtime(ctx, task, tgid);
+        follow_runtime(task, tgid);
     }
-    Identity::HOST
+    ContainerKey::HOST
 }
 
 /// The task prepares a container.
 #[inline(always)]
-fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: Entry, name: u8) {
+fn on_exec_of_preparing(task: Task, tgid: u32, process: Entry, name: u8) {
     if binding::is_entrypoint(process.preparing(), process.container_pid()) {
         binding::bind(EXEC);
         return;
@@ -91,7 +99,7 @@ fn on_exec_of_preparing(ctx: &impl EbpfContext, task: Task, tgid: u32, process: 
         } else if !is_init(task) {
             // A hook starts a container of its own, or a wrapper has the runtime run as its child.
             let trust = trust();
-            let own = take_slot(ctx, task, tgid, process.pid(), task.mntns(), trust == TRUSTED);
+            let own = take_slot(task, tgid, task.mntns(), trust == TRUSTED);
             if let Some(own) = own {
                 process.set_preparing(own);
                 leave(EXEC, preparing, process.pid(), 1);
@@ -189,9 +197,9 @@ pub extern "C" fn is_unannounced_container() -> u32 {
 
 /// Follows a container that no runtime was seen to start, from the execution of its entrypoint on.
 #[inline(always)]
-fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<Entry> {
+fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
     let ids = task.process_ids();
-    let container = take_slot(ctx, task, 0, ids.tracer, task.real_parent().mntns(), true)?;
+    let container = take_slot(task, 0, task.real_parent().mntns(), true)?;
     let process = Process {
         container,
         preparing: ContainerKey::HOST,
@@ -201,7 +209,7 @@ fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<E
         executed: 1,
         reserved: 0,
     };
-    let entry = enter(ctx, tgid, container, &process)?;
+    let entry = enter(tgid, container, &process)?;
     if let Some(slot) = slot_of(container) {
         slot.set_bound(task, ids.innermost);
     }
@@ -213,14 +221,14 @@ fn follow_unannounced(ctx: &impl EbpfContext, task: Task, tgid: u32) -> Option<E
 
 /// Follows a runtime on the host.
 #[inline(always)]
-fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
+fn follow_runtime(task: Task, tgid: u32) {
     let ids = task.process_ids();
     let trust = trust();
     let is_trusted = trust == TRUSTED;
     if !is_trusted && !is_followed_untrusted(task) {
         return;
     }
-    let Some(preparing) = take_slot(ctx, task, tgid, ids.tracer, task.mntns(), is_trusted) else { return };
+    let Some(preparing) = take_slot(task, tgid, task.mntns(), is_trusted) else { return };
     let process = Process {
         container: ContainerKey::HOST,
         preparing,
@@ -230,7 +238,7 @@ fn follow_runtime(ctx: &impl EbpfContext, task: Task, tgid: u32) {
         executed: 1,
         reserved: 0,
     };
-    if let Some(entry) = enter(ctx, tgid, preparing, &process) {
+    if let Some(entry) = enter(tgid, preparing, &process) {
         submit_runtime(task, entry, trust, 0);
     }
 }
@@ -252,11 +260,10 @@ fn is_followed_untrusted(task: Task) -> bool {
 
 /// Enters the first process of a key; without room the key ends at once.
 #[inline(always)]
-fn enter(ctx: &impl EbpfContext, tgid: u32, key: ContainerKey, process: &Process) -> Option<Entry> {
+fn enter(tgid: u32, key: ContainerKey, process: &Process) -> Option<Entry> {
     let entry = processes::insert(tgid, process);
     if entry.is_none() {
         count(EXEC, |stats| &mut stats.lost_processes_full);
-        warn!(ctx, "no room for process {}: its container will be attributed to the host", process.pid);
         leave(EXEC, key, process.pid, 1);
     }
     entry
@@ -264,17 +271,9 @@ fn enter(ctx: &impl EbpfContext, tgid: u32, key: ContainerKey, process: &Process
 
 /// A key for what a runtime, or a process that no runtime was seen to start, brings about, with that as its first process.
 #[inline(always)]
-fn take_slot(
-    ctx: &impl EbpfContext,
-    task: Task,
-    runtime_tgid: u32,
-    pid: u32,
-    runtime_mntns: u32,
-    is_trusted: bool,
-) -> Option<ContainerKey> {
+fn take_slot(task: Task, runtime_tgid: u32, runtime_mntns: u32, is_trusted: bool) -> Option<ContainerKey> {
     let Some(index) = slots::take_free(is_trusted) else {
         count(EXEC, |stats| &mut stats.lost_slots_full);
-        warn!(ctx, "no slot is free: the container of process {} will be attributed to the host", pid);
         return None;
     };
     let generation = slot(index)?.begin(Slot {
@@ -289,7 +288,6 @@ fn take_slot(
         bound_container_pid: 0,
         bound_root: 0,
     });
-    debug!(ctx, "container {}: its first process is {}", index, pid);
     Some(ContainerKey::new(index, generation))
 }
 

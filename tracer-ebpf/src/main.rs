@@ -85,10 +85,9 @@ use crate::{
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     undisturbed(|| {
         find_tracer_level();
-        let task = Task(KernelAddress(ctx.arg(0)));
-        let identity = lifecycle::on_exec(&ctx, task);
+        let container = lifecycle::on_exec();
         if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
-            exec::on_exec(&identity, task, KernelAddress(ctx.arg(2)));
+            exec::on_exec(container, KernelAddress(ctx.arg(2)));
         }
     });
     0

@@ -28,18 +28,26 @@ const FAILED_ARGS_MAX: u32 = 128;
 /// A flag of execveat since 6.14, include/uapi/linux/fcntl.h: the file is checked, not executed.
 const AT_EXECVE_CHECK: u32 = 0x1_0000;
 
-/// A program was executed; its arguments are the block that the kernel has just laid out.
+/// The current task has executed a program; its arguments are the block that the kernel has just laid out.
 #[inline(always)]
-pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
-    let Some(state) = State::of(Program::ProcessExec) else { return };
+pub fn on_exec(container: ContainerKey, bprm: KernelAddress) {
+    emit_executed(container.0, bprm.follow(&globals::BPRM_FILENAME).0);
+}
+
+/// [`on_exec`], with the address of the file's name: a function of its own for the verifier, as in [`binding`](crate::binding).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn emit_executed(container: u64, filename: u64) -> u32 {
+    let Some(state) = State::of(Program::ProcessExec) else { return 0 };
     state.count(|stats| &mut stats.seen);
-    let admitted = filter::admit(state, Kind::Exec, Current::task(), identity, false);
-    let Some(header) = admitted else { return };
-    let Some(scratch) = Scratch::take(Program::ProcessExec) else { return };
-    let filename = bprm.follow(&globals::BPRM_FILENAME);
+    let task = Current::task();
+    let identity = Identity::of_container(ContainerKey(container), task.tgid());
+    let Some(header) = filter::admit(state, Kind::Exec, task, &identity, false) else { return 0 };
+    let Some(scratch) = Scratch::take(Program::ProcessExec) else { return 0 };
+    let filename = KernelAddress(filename);
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::kernel_str(scratch.at(FIXED), EXEC_PATH_MAX as u32, filename) };
-    let args = match task.arguments() {
+    let args = match Task::current().arguments() {
         // SAFETY: the buffer is longer than all three together.
         Some((start, len)) => unsafe {
             read::user_block(scratch.at(FIXED + path.len), EXEC_ARGS_MAX as u32, start, len)
@@ -47,6 +55,7 @@ pub fn on_exec(identity: &Identity, task: Task, bprm: KernelAddress) {
         None => Copied::FAULT,
     };
     submit(state, scratch, header, Outcome { ret: 0, dirfd: 0, marks: 0 }, path, args);
+    1
 }
 
 /// What came of a call.
