@@ -141,8 +141,7 @@ impl Observer {
         let lifecycle = Arc::new(Mutex::new(lifecycle));
         let (phase, phases) = watch::channel(Phase::Starting);
         let for_thread = Arc::clone(&lifecycle);
-        let kept =
-            privileges::lasting(|| bpf.counters().is_ok()).context("finding out what is to be kept")?;
+        let kept = privileges::lasting(|| bpf.can_use_maps()).context("finding out what is to be kept")?;
         let failure = Arc::new(Failure::default());
         let failed = Arc::clone(&failure);
         spawn("lifecycle", move || {

@@ -310,6 +310,11 @@ impl Bpf {
         wait_for_running_programs();
     }
 
+    /// Whether maps can be used with the capabilities of this thread: one is read.
+    pub fn can_use_maps(&self) -> bool {
+        self.stats.get(&0, 0).is_ok()
+    }
+
     /// Adds the counters up.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         let mut counters = Counters::default();
