@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use harness::need::{CRUN, RUNC, RUNC_GCC};
+use harness::need::{self, CRUN, RUNC, RUNC_GCC};
 use harness::scratch::unique;
 use harness::wait::Output;
 use harness::{Bundle, Dialect, Kind, Pod, Runtime, Suite, Tracer, program};
@@ -317,14 +317,16 @@ fn seccomp() {
         .map(|event| &event["exec"])
         .map(|exec| json!([exec["path"], exec["args"], exec["errno"], exec["seccomp"]]))
         .collect();
-    assert_eq!(
-        told,
-        [
-            json!(["/trap", ["/trap"], 1, "trap"]),
-            json!(["/kill", ["/kill"], 1, "kill"]),
-            json!(["/refuse", ["/refuse"], EACCES, null])
-        ]
-    );
+    let mut all = vec![
+        json!(["/trap", ["/trap"], 1, "trap"]),
+        json!(["/kill", ["/kill"], 1, "kill"]),
+        json!(["/refuse", ["/refuse"], EACCES, null]),
+    ];
+    // Before, the kernel ends a killed thread without coming by where calls return.
+    if need::kernel_release() < (5, 16) {
+        all.remove(1);
+    }
+    assert_eq!(told, all);
 }
 
 fn descriptors() {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use harness::need::{RUNC, RUNC_GCC};
+use harness::need::{self, RUNC, RUNC_GCC};
 use harness::program::{self, FREESTANDING, FREESTANDING_I386};
 use harness::scratch::unique;
 use harness::{Bundle, Dialect, Need, Pod, Runtime, Suite, Tracer};
@@ -283,14 +283,16 @@ fn seccomp() {
         .filter(|open| open["path"] != "/etc/hostname")
         .map(|open| json!([open["path"], open["fd"], open["errno"], open["seccomp"]]))
         .collect();
-    assert_eq!(
-        told,
-        [
-            json!(["/trap", -1, 1, "trap"]),
-            json!(["/kill", -1, 1, "kill"]),
-            json!(["/refuse", -1, EACCES, null])
-        ]
-    );
+    let mut all = vec![
+        json!(["/trap", -1, 1, "trap"]),
+        json!(["/kill", -1, 1, "kill"]),
+        json!(["/refuse", -1, EACCES, null]),
+    ];
+    // Before, the kernel ends a killed thread without coming by where calls return.
+    if need::kernel_release() < (5, 16) {
+        all.remove(1);
+    }
+    assert_eq!(told, all);
     // A descriptor that is the number of the call that returned it.
     let last = &events.last().unwrap()["open"];
     let (number, _) = answer(&printed, "number");

@@ -169,13 +169,9 @@ fn io_uring() -> Option<String> {
     if String::from_utf8_lossy(&output.stdout).contains("no-io_uring") {
         return Some("this kernel has no io_uring (CONFIG_IO_URING, kernel.io_uring_disabled=0)".into());
     }
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let version: Vec<u32> = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse().ok())
-        .take(2)
-        .collect();
-    (version < vec![5, 18]).then(|| format!("Linux {release} does not tell io_uring's requests apart (5.18)"))
+    let (major, minor) = kernel_release();
+    ((major, minor) < (5, 18))
+        .then(|| format!("Linux {major}.{minor} does not tell io_uring's requests apart (5.18)"))
 }
 
 fn ia32() -> Option<String> {
