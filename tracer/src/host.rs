@@ -32,7 +32,7 @@ pub fn root() -> io::Result<OwnedFd> {
 }
 
 /// The root directory of init. Where init is guarded, by a capability that only it has or by a security module, that of
-/// another process which has the same: see [`stand_in`].
+/// another process which has the same: see `stand_in`.
 pub fn look_at_init() -> io::Result<OwnedFd> {
     match look_into(1) {
         Ok(root) => Ok(root),

@@ -136,10 +136,16 @@ impl Invocation {
         outer: Option<Outer>,
         line: CommandLine,
     ) -> Option<Self> {
+        // Below which a relative state directory is.
+        let mut base = PathBuf::new();
         let (id, task) = match line.command {
             Command::Init | Command::Other => return None,
             Command::Create(creation) | Command::Run(creation) | Command::Restore(creation) => {
                 let bundle = bundle(process.as_ref(), &creation.bundle.unwrap_or_default());
+                // crun has gone into the bundle by the time that it makes the directory.
+                if place::is_crun(&runtime) {
+                    base.clone_from(&bundle);
+                }
                 let config = match creation.config {
                     // crun takes a file elsewhere from its own working directory.
                     Some(config) if config != Path::new("config.json") => absolute(process.as_ref(), &config),
@@ -154,7 +160,7 @@ impl Invocation {
         let root = line.root.unwrap_or_else(|| state_root(&runtime, owner, process.as_ref()));
         let name = ContainerName {
             outer: outer.as_ref().map_or(ContainerKey::HOST, |outer| outer.key),
-            root: absolute(process.as_ref(), &root),
+            root: absolute(process.as_ref(), &base.join(root)),
             id: id.to_string_lossy().into_owned(),
         };
         let view = match (process, &outer) {
@@ -479,7 +485,7 @@ fn full_name(name: String, process: Option<&RuntimeProcess>) -> String {
 
 /// Where a runtime keeps its state that was not told where. `owner` is its user.
 fn state_root(runtime: &str, owner: u32, process: Option<&RuntimeProcess>) -> PathBuf {
-    if owner == files::ROOT && !place::heeds_session(runtime) {
+    if owner == files::ROOT && !place::is_crun(runtime) {
         return place::state_root(runtime);
     }
     let of_session = process.and_then(|process| process.variable("XDG_RUNTIME_DIR"));

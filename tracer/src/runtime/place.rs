@@ -53,8 +53,9 @@ pub fn state_root_of_user(runtime: &str, runtime_directory: &Path) -> PathBuf {
     runtime_directory.join(directory(runtime))
 }
 
-/// Whether a runtime looks for `XDG_RUNTIME_DIR` even as root.
-pub fn heeds_session(runtime: &str) -> bool {
+/// Whether a runtime is crun, by whatever name. It looks for `XDG_RUNTIME_DIR` even as root, and takes a relative state
+/// directory from the bundle, where it makes one.
+pub fn is_crun(runtime: &str) -> bool {
     directory(runtime) == "crun"
 }
 

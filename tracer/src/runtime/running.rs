@@ -2,7 +2,7 @@
 //!
 //! The programs are attached before this looks, so nothing that starts meanwhile is missed. What is found is entered
 //! as *adoptees*, process by process; the programs adopt each when it next does something. What is a container's alone is
-//! entered as [`evidence`]: by that the programs recognise processes that were not found, since they come and go faster than
+//! entered as evidence (`evidence.rs`): by that the programs recognise processes that were not found, since they come and go faster than
 //! this can look. For the rest it is looked again until nothing new turns up.
 
 use std::{

@@ -3,12 +3,15 @@
 //! They tell of containers whose runtime was given a state directory that nobody would guess.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    sync::{LazyLock, Mutex},
 };
 
 use tracer_common::lifecycle::{TRUST_ROOT, TRUST_USER_NS, TRUSTED};
+use tracing::warn;
 
 use super::{
     files,
@@ -16,6 +19,7 @@ use super::{
     process::RuntimeProcess,
     processes::{Process, Processes},
 };
+use crate::{observe::lock, render::line};
 
 /// The shim's comm: the first 15 bytes of `containerd-shim-runc-v2`.
 const SHIM: &str = "containerd-shim";
@@ -24,6 +28,22 @@ const CONMON: &str = "conmon";
 const GVISOR_SHIM: &[u8] = b"containerd-shim-runsc-v1";
 /// The shim that runs a container in a virtual machine by itself, without any runtime.
 const KATA_SHIM: &[u8] = b"containerd-shim-kata-v2";
+
+/// Shims that have their containers started by a runtime, or of which it is known what else they do.
+const SHIMS: [&[u8]; 5] =
+    [b"containerd-shim", b"containerd-shim-runc-v1", b"containerd-shim-runc-v2", GVISOR_SHIM, KATA_SHIM];
+
+/// Says once of each kind of shim that what it runs without a runtime is not seen to be a container's.
+fn warn_of_shim(shim: &str) {
+    static WARNED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let name = shim.rsplit('/').next().unwrap_or(shim);
+    if lock(&WARNED).insert(name.to_owned()) {
+        let name = line(name);
+        warn!(
+            "{name} may run containers without a runtime: what these do before they execute a program is attributed to the host"
+        );
+    }
+}
 
 /// Whether a process with this comm may watch over containers.
 pub fn is_watcher(comm: &str) -> bool {
@@ -80,6 +100,9 @@ impl Watcher<'_> {
             return self.kata(bundles, &cmdline);
         }
         let runtime = if shim.ends_with(GVISOR_SHIM) { "runsc" } else { "runc" };
+        if !SHIMS.iter().any(|known| shim.ends_with(known)) {
+            warn_of_shim(&String::from_utf8_lossy(shim));
+        }
         let init = |id: &String| {
             let path = bundles.join(id).join("init.pid");
             let bytes = files::read_below(self.process.root(), &path, files::ROOT).ok()?;
