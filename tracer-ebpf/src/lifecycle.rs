@@ -116,19 +116,12 @@ pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
     if !child.is_leader() {
         return;
     }
-    let ids = child.process_ids();
-    let child_process = Process {
-        container: process.container(),
-        preparing: process.preparing(),
-        pid: ids.tracer,
-        container_pid: ids.innermost,
-        start_time: child.process_start_time(),
-        executed: process.executed(),
-        reserved: 0,
-    };
+    let (container, preparing) = (process.container(), process.preparing());
+    let child_process =
+        Process { executed: process.executed(), ..processes::new(child, container, preparing) };
     if processes::insert_child(child.tgid(), &child_process).is_none() {
         count(Program::ProcessFork, |stats| &mut stats.lost_processes_full);
-        warn!(ctx, "no room for process {}: its events will be attributed to the host", ids.tracer);
+        warn!(ctx, "no room for process {}: its events will be attributed to the host", child_process.pid);
     }
 }
 
@@ -198,20 +191,11 @@ pub extern "C" fn is_unannounced_container() -> u32 {
 /// Follows a container that no runtime was seen to start, from the execution of its entrypoint on.
 #[inline(always)]
 fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
-    let ids = task.process_ids();
     let container = take_slot(task, 0, task.real_parent().mntns(), true)?;
-    let process = Process {
-        container,
-        preparing: ContainerKey::HOST,
-        pid: ids.tracer,
-        container_pid: ids.innermost,
-        start_time: task.process_start_time(),
-        executed: 1,
-        reserved: 0,
-    };
+    let process = processes::new(task, container, ContainerKey::HOST);
     let entry = enter(tgid, container, &process)?;
     if let Some(slot) = slot_of(container) {
-        slot.set_bound(task, ids.innermost);
+        slot.set_bound(task, process.container_pid);
     }
     // Before it was the host's.
     begin_epoch();
@@ -222,22 +206,13 @@ fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
 /// Follows a runtime on the host.
 #[inline(always)]
 fn follow_runtime(task: Task, tgid: u32) {
-    let ids = task.process_ids();
     let trust = trust();
     let is_trusted = trust == TRUSTED;
     if !is_trusted && !is_followed_untrusted(task) {
         return;
     }
     let Some(preparing) = take_slot(task, tgid, task.mntns(), is_trusted) else { return };
-    let process = Process {
-        container: ContainerKey::HOST,
-        preparing,
-        pid: ids.tracer,
-        container_pid: ids.innermost,
-        start_time: task.process_start_time(),
-        executed: 1,
-        reserved: 0,
-    };
+    let process = processes::new(task, ContainerKey::HOST, preparing);
     if let Some(entry) = enter(tgid, preparing, &process) {
         submit_runtime(task, entry, trust, 0);
     }

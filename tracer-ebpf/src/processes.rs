@@ -14,6 +14,7 @@ use tracer_common::{
 };
 
 use crate::{
+    atomic::shared_field,
     binding,
     current::Current,
     emit::{now, submit_lifecycle},
@@ -35,23 +36,13 @@ const PID_NS_DEPTH: u32 = 4;
 #[derive(Clone, Copy)]
 pub struct Entry(*mut Process);
 
-macro_rules! field {
-    ($field:ident: $type:ty) => {
-        #[inline(always)]
-        pub fn $field(self) -> $type {
-            // SAFETY: a value of a map, valid as the type's comment says.
-            unsafe { (&raw const (*self.0).$field).read_volatile() }
-        }
-    };
-}
-
 impl Entry {
-    field!(container: ContainerKey);
-    field!(preparing: ContainerKey);
-    field!(pid: u32);
-    field!(container_pid: u32);
-    field!(start_time: u64);
-    field!(executed: u32);
+    shared_field!(container: ContainerKey);
+    shared_field!(preparing: ContainerKey);
+    shared_field!(pid: u32);
+    shared_field!(container_pid: u32);
+    shared_field!(start_time: u64);
+    shared_field!(executed: u32);
 
     #[inline(always)]
     pub fn set_container(self, container: ContainerKey) {
@@ -74,6 +65,21 @@ impl Entry {
     #[inline(always)]
     pub fn of(tgid: u32) -> Option<Self> {
         PROCESSES.get_ptr_mut(&tgid).map(Self)
+    }
+}
+
+/// What is entered of a process that belongs to a container or prepares one.
+#[inline(always)]
+pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> Process {
+    let ids = task.process_ids();
+    Process {
+        container,
+        preparing,
+        pid: ids.tracer,
+        container_pid: ids.innermost,
+        start_time: task.process_start_time(),
+        executed: 1,
+        reserved: 0,
     }
 }
 
@@ -153,16 +159,7 @@ pub extern "C" fn adopt(tgid: u32) -> u32 {
             None => return 0,
         },
     };
-    let ids = task.process_ids();
-    let mut process = Process {
-        container,
-        preparing,
-        pid: ids.tracer,
-        container_pid: ids.innermost,
-        start_time: task.process_start_time(),
-        executed: 1,
-        reserved: 0,
-    };
+    let mut process = new(task, container, preparing);
     // Since user space looked at it, it may have executed the container's program.
     if preparing != ContainerKey::HOST
         && binding::is_entrypoint(preparing, process.container_pid)

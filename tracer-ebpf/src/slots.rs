@@ -3,7 +3,7 @@
 use tracer_common::container::{ContainerKey, Slot};
 
 use crate::{
-    atomic,
+    atomic::{self, shared_field},
     maps::{FREE_SLOTS, KEPT_SLOTS, SLOTS},
     task::Task,
 };
@@ -20,26 +20,16 @@ pub fn take_free(is_trusted: bool) -> Option<u32> {
 #[derive(Clone, Copy)]
 pub struct SlotEntry(*mut Slot);
 
-macro_rules! slot_field {
-    ($field:ident: $type:ty) => {
-        #[inline(always)]
-        pub fn $field(self) -> $type {
-            // SAFETY: a value of an array map, never removed.
-            unsafe { (&raw const (*self.0).$field).read_volatile() }
-        }
-    };
-}
-
 impl SlotEntry {
-    slot_field!(generation: u32);
-    slot_field!(runtime_mntns: u32);
-    slot_field!(runtime_root: u64);
-    slot_field!(runtime_tgid: u32);
-    slot_field!(restorer: u64);
-    slot_field!(bound_mntns: u32);
-    slot_field!(bound_pidns: u32);
-    slot_field!(bound_container_pid: u32);
-    slot_field!(bound_root: u64);
+    shared_field!(generation: u32);
+    shared_field!(runtime_mntns: u32);
+    shared_field!(runtime_root: u64);
+    shared_field!(runtime_tgid: u32);
+    shared_field!(restorer: u64);
+    shared_field!(bound_mntns: u32);
+    shared_field!(bound_pidns: u32);
+    shared_field!(bound_container_pid: u32);
+    shared_field!(bound_root: u64);
 
     #[inline(always)]
     pub fn set_restorer(self, restorer: u64) {
