@@ -191,7 +191,13 @@ pub extern "C" fn is_unannounced_container() -> u32 {
 /// Follows a container that no runtime was seen to start, from the execution of its entrypoint on.
 #[inline(always)]
 fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
-    let container = take_slot(task, 0, task.real_parent().mntns(), true)?;
+    // A user may make a namespace like a container's, and have it adopted by the host's init.
+    let is_trusted = task.user_ns_level() == Some(0);
+    if !is_trusted && is_crowded() {
+        count(EXEC, |stats| &mut stats.lost_crowded);
+        return None;
+    }
+    let container = take_slot(task, 0, task.real_parent().mntns(), is_trusted)?;
     let process = processes::new(task, container, ContainerKey::HOST);
     let entry = enter(tgid, container, &process)?;
     if let Some(slot) = slot_of(container) {
