@@ -49,7 +49,6 @@ fn main() -> ExitCode {
         })
         .test("ctr_run_and_exec", CONTAINERD, ctr)
         .test("runc_by_a_name_that_is_told", RUNC, told_name)
-        .test("runc_by_a_name_that_is_not_told", RUNC, untold_name)
         .test("runc_as_nvidia_container_runtime", RUNC, || named("nvidia-container-runtime"))
         .test("runc_as_docker_runc", RUNC, || named("docker-runc"))
         .test("nvidia_container_runtime_that_executes_runc", RUNC_GCC, wrapper)
@@ -240,17 +239,6 @@ fn told_name() {
     symlink(Runtime::runc().program(), &link).unwrap();
     let third = Bundle::script(&pod, &format!("true < {three}"));
     assert_run(&tracer, &Runtime::runc().called(&link), &third, &three);
-}
-
-/// Its container is not known; nobody else's name is given to it.
-fn untold_name() {
-    let pod = Pod::new("named", "app");
-    let mark = format!("/{}", unique("end"));
-    let (_dir, runtime) = renamed(&unique("rt"));
-    let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
-    runtime.run(&Bundle::script(&pod, &format!("true < {mark}")));
-    let event = tracer.wait_open(&mark);
-    assert_eq!(event["k8s"], Value::Null, "in {event}");
 }
 
 fn named(name: &str) {

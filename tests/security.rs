@@ -777,7 +777,7 @@ fn frozen() {
     let tracer = Tracer::start(&["trace", "open", "-o", "json", "--pid", "1"]);
     let held = Held::by(tracer.pid());
     for (map, key, value) in
-        [("PROCESSES", 4, 24), ("RUNTIMES", 16, 1), ("PIDS", 4, 1), ("UIDS", 4, 1), ("COMMS", 16, 1)]
+        [("PROCESSES", 4, 40), ("RUNTIMES", 16, 1), ("PIDS", 4, 1), ("UIDS", 4, 1), ("COMMS", 16, 1)]
     {
         let output = held.write(map, key, value);
         let said = format!("{}{}", output.stdout, output.stderr);

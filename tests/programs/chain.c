@@ -5,15 +5,17 @@
 // Link N opens PATH.N.
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static void link_of(const char *path, long number, long milliseconds)
+static void link_of(const char *path, long number, long milliseconds, pid_t first)
 {
-    for (;; number++) {
+    // No link outlives the first process, which the others descend from.
+    for (; kill(first, 0) == 0; number++) {
         char name[256];
         snprintf(name, sizeof name, "%s.%ld", path, number);
         int fd = open(name, O_RDONLY);
@@ -27,6 +29,7 @@ static void link_of(const char *path, long number, long milliseconds)
         if (next > 0)
             exit(0);
     }
+    exit(0);
 }
 
 int main(int argc, char **argv)
@@ -37,7 +40,7 @@ int main(int argc, char **argv)
     if (first < 0)
         return 1;
     if (first == 0)
-        link_of(argv[1], 0, atol(argv[2]));
+        link_of(argv[1], 0, atol(argv[2]), getppid());
     for (;;)
         if (wait(NULL) < 0)
             pause();

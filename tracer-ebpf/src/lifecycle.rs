@@ -63,15 +63,17 @@ pub extern "C" fn follow_execution() -> u64 {
     process.container().0
 }
 
-/// Nobody follows the task yet.
+/// Nobody follows the task yet. A runtime is followed as one wherever it is, and trusted or not.
 #[inline(always)]
 fn on_exec_of_host(task: Task, tgid: u32, name: u8) -> ContainerKey {
-    if is_unannounced() {
-        if let Some(process) = follow_unannounced(task, tgid) {
-            return process.container();
+    if name == RUNTIME {
+        if task.is_visible() {
+            follow_runtime(task, tgid);
         }
-    } else if name == RUNTIME && task.is_visible() {
-        follow_runtime(task, tgid);
+    } else if is_unannounced()
+        && let Some(process) = follow_unannounced(task, tgid)
+    {
+        return process.container();
     }
     ContainerKey::HOST
 }

@@ -115,7 +115,7 @@ impl Budget {
         let (burst, interval) = if level <= Level::INFO {
             (20, Duration::from_millis(500))
         } else {
-            (500, Duration::from_millis(10))
+            (2_000, Duration::from_millis(2))
         };
         Self { left: burst, burst, interval, counted: now, left_out: 0, example: String::new() }
     }

@@ -502,6 +502,12 @@ impl Registry {
         self.miss(key);
     }
 
+    /// The keys in use of containers that no runtime was seen to start, and that were searched for or are to be.
+    #[must_use]
+    pub fn unannounced(&self) -> Vec<ContainerKey> {
+        self.lock().unannounced.iter().copied().collect()
+    }
+
     /// Whether no runtime was seen to start what has a key.
     #[must_use]
     pub fn is_unannounced(&self, key: ContainerKey) -> bool {

@@ -139,6 +139,7 @@ impl Learner {
         if let Some(invocation) = self.at_work.remove(&key) {
             learn_at(&invocation, Stage::Begun, &self.registry, &self.readers);
         }
+        debug!("container {}: entrypoint is process {pid}", key.slot());
         self.registry.begin(key, pid, container_pid, at);
     }
 

@@ -37,6 +37,7 @@ pub fn recover(
     adopt: bool,
 ) -> anyhow::Result<bool> {
     let mut again = false;
+    let unannounced = registry.unannounced();
     let missing = missing(registry, lifecycle);
     if adopt || !missing.is_empty() {
         debug!("{} containers were missed", missing.len());
@@ -45,6 +46,10 @@ pub fn recover(
         search.join_known()?;
         again = !search.look_around()?;
         search.name_rest()?;
+    }
+    // What has ended meanwhile, and nothing at hand told of when it began.
+    for key in unannounced.into_iter().filter(|key| registry.is_missing(*key)) {
+        attribute_to_host(registry, key);
     }
     begin(registry, lifecycle);
     end(registry, lifecycle);
@@ -109,6 +114,13 @@ fn end(registry: &Registry, lifecycle: &Mutex<Lifecycle>) {
     for key in vacant.into_iter().filter(|key| still.contains(key)) {
         lock(lifecycle).ended(key, now);
     }
+}
+
+/// What looked like a container is none that anything on disk tells of.
+fn attribute_to_host(registry: &Registry, key: ContainerKey) {
+    debug!("what looks like container {} is attributed to the host", key.slot());
+    registry.announce(key, ContainerKey::HOST, None);
+    registry.resolve_as_host(key);
 }
 
 /// Whether a container's id is one that an engine has made: 64 hexadecimal digits.
@@ -228,9 +240,7 @@ impl Search<'_> {
                 let id = members.iter().find_map(|one| cgroup::id_of_roots_process(one.pid));
                 let id = id.unwrap_or_default();
                 if registry.is_unannounced(key) && !is_engines_id(&id) {
-                    debug!("what looks like container {} is none that anything on disk tells of", key.slot());
-                    registry.announce(key, ContainerKey::HOST, None);
-                    registry.resolve_as_host(key);
+                    attribute_to_host(registry, key);
                     return;
                 }
                 debug!("container {} is known again by its cgroup: {id:?}", key.slot());
