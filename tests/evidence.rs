@@ -105,7 +105,7 @@ fn headless() {
     runtime.run_detached(&bundle);
     // To runc a container with such a first process has stopped.
     let state = fs::read(runtime.root().join(&bundle.id).join("state.json")).unwrap();
-    let pid = serde_json::from_slice::<Value>(&state).unwrap()["init_process_pid"].clone();
+    let pid = serde_json::from_slice::<Value>(&state).unwrap()["init_process_pid"].as_i64().unwrap();
     wait::until("the end of the main thread", || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.contains(") Z ").then_some(())
@@ -117,8 +117,14 @@ fn headless() {
         wait::LIMIT,
     );
     assert!(listed.stdout.contains(&bundle.id), "{}", listed.stdout);
+    let done = tracer.stop();
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    wait::until("its end", || {
+        (!Path::new(&format!("/proc/{}", pid.as_raw_nonzero())).exists()).then_some(())
+    });
     runtime.delete(&bundle);
-    assert_all_found(&below(&tracer.stop().events(), &mark), &bundle);
+    assert_all_found(&below(&done.events(), &mark), &bundle);
 }
 
 /// It opens files all the time: before, while and after the tracer looks for it.
