@@ -214,6 +214,6 @@ mod tests {
     fn details_have_a_larger_budget() {
         let start = Instant::now();
         let mut budget = Budget::new(Level::DEBUG, start);
-        assert_eq!((0..1000).filter(|_| shown(&mut budget, start)).count(), 500);
+        assert_eq!((0..3000).filter(|_| shown(&mut budget, start)).count(), 2000);
     }
 }
