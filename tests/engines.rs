@@ -423,7 +423,11 @@ fn rootless_runs_already() {
     wait::output(&mut exec, LIMIT);
     let event = tracer.wait_open(&format!("{mark}/exec"));
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
-    wait::output(session.runc().args(["delete", "--force", &bundle.id]), LIMIT).success();
+    // Without a cgroup runc may find that the process which it has just killed has not ended yet.
+    wait::until("the container's end", || {
+        let deleted = wait::output(session.runc().args(["delete", "--force", &bundle.id]), LIMIT);
+        deleted.status.success().then_some(())
+    });
 }
 
 /// State that names a process which is not in a user namespace of the user's own.
