@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -364,26 +364,34 @@ fn state_directory() {
 const NOBODY: u32 = 65534;
 
 /// A user's session: the directory where the user's runtimes keep their state.
-struct Session(PathBuf);
+struct Session {
+    dir: PathBuf,
+    /// Of one test at a time, in this run or another one: there is but one directory.
+    _lock: File,
+}
 
 impl Session {
     fn new() -> Self {
         let dir = PathBuf::from(format!("/run/user/{NOBODY}"));
+        let all = dir.parent().unwrap();
+        fs::create_dir_all(all).unwrap();
+        let lock = File::open(all).unwrap();
+        lock.lock().unwrap();
         fs::create_dir_all(&dir).unwrap();
         chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
-        Self(dir)
+        Self { dir, _lock: lock }
     }
 
     fn runc(&self) -> Command {
         let mut command = Command::new(need::find("runc").unwrap());
-        command.env("XDG_RUNTIME_DIR", &self.0).uid(NOBODY).gid(NOBODY);
+        command.env("XDG_RUNTIME_DIR", &self.dir).uid(NOBODY).gid(NOBODY);
         command
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
+        drop(fs::remove_dir_all(&self.dir));
     }
 }
 
@@ -423,11 +431,7 @@ fn rootless_runs_already() {
     wait::output(&mut exec, LIMIT);
     let event = tracer.wait_open(&format!("{mark}/exec"));
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
-    // Without a cgroup runc may find that the process which it has just killed has not ended yet.
-    wait::until("the container's end", || {
-        let deleted = wait::output(session.runc().args(["delete", "--force", &bundle.id]), LIMIT);
-        deleted.status.success().then_some(())
-    });
+    wait::output(session.runc().args(["delete", "--force", &bundle.id]), LIMIT).success();
 }
 
 /// State that names a process which is not in a user namespace of the user's own.
@@ -440,11 +444,11 @@ fn rootless_claims() {
     let script = format!("read x < {}; true < {mark}", fifo.display());
     let mut victim = wait::spawn(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()));
     let claimed = rootless("true");
-    let state = session.0.join("runc/claimed");
+    let state = session.dir.join("runc/claimed");
     fs::create_dir_all(&state).unwrap();
     let text = json!({"pid": victim.id(), "bundle": claimed.path()});
     fs::write(state.join("state.json"), text.to_string()).unwrap();
-    for path in [state.join("state.json"), state.clone(), session.0.join("runc")] {
+    for path in [state.join("state.json"), state.clone(), session.dir.join("runc")] {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     let tracer = Tracer::start(&["trace", "open", "-o", "json", "--trust-rootless", "--host"]);
