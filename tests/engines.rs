@@ -346,7 +346,7 @@ fn state_directory() {
     let mark = format!("/{}", unique("root"));
     let pod = Pod::new("root", "app");
     let bundle =
-        Bundle::script(&pod, &format!("while read x < /go; do true < {mark}; done")).with_fifo("/go");
+        Bundle::script(&pod, &format!("while :; do read x < /go; true < {mark}; done")).with_fifo("/go");
     let runtime = Runtime::runc();
     runtime.run_detached(&bundle);
     let root = runtime.root().to_str().unwrap();
@@ -413,7 +413,7 @@ fn rootless(script: &str) -> Bundle {
 fn rootless_runs_already() {
     let mark = format!("/{}", unique("rootless"));
     let session = Session::new();
-    let bundle = rootless(&format!("while read x < /go; do true < {mark}/run; done"));
+    let bundle = rootless(&format!("while :; do read x < /go; true < {mark}/run; done"));
     let mut run = session.runc();
     run.args(["run", "--detach", "--bundle"]).arg(bundle.path()).arg(&bundle.id);
     wait::output(run.stdout(Stdio::null()).stderr(Stdio::null()), LIMIT).success();
@@ -427,8 +427,8 @@ fn rootless_runs_already() {
     let event = untrusting.wait_open(&format!("{mark}/run"));
     assert_eq!(event["k8s"], Value::Null, "in {event}");
     let mut exec = session.runc();
-    exec.args(["exec", &bundle.id, "/bin/sh", "-c", &format!("true < {mark}/exec")]);
-    wait::output(&mut exec, LIMIT);
+    exec.args(["exec", &bundle.id, "/bin/sh", "-c", &format!("true < {mark}/exec; true")]);
+    wait::output(&mut exec, LIMIT).success();
     let event = tracer.wait_open(&format!("{mark}/exec"));
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");
     wait::output(session.runc().args(["delete", "--force", &bundle.id]), LIMIT).success();
