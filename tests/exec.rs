@@ -139,10 +139,26 @@ fn exec_into(kind: Kind) {
 
 /// The events of `/bin/execs MODE`, without its own, and what it printed.
 fn run_execs(mode: &str, extra: &[&str], prepare: impl FnOnce(Bundle) -> Bundle) -> (Vec<Value>, String) {
-    let pod = Pod::new("execs", "app");
+    run_program("execs", mode, extra, prepare)
+}
+
+/// The same of `/bin/calls MODE`.
+fn run_calls(mode: &str) -> (Vec<Value>, String) {
+    run_program("calls", mode, &[], |bundle| bundle)
+}
+
+/// The same of `name`, which is one of the tests' programs.
+fn run_program(
+    name: &str,
+    mode: &str,
+    extra: &[&str],
+    prepare: impl FnOnce(Bundle) -> Bundle,
+) -> (Vec<Value>, String) {
+    let pod = Pod::new(name, "app");
     let end = unique("end");
-    let bundle = Bundle::pod(Dialect::Containerd, &pod, &["/bin/execs", mode, &end])
-        .with_program(&program::compile("execs.c"));
+    let path = format!("/bin/{name}");
+    let bundle = Bundle::pod(Dialect::Containerd, &pod, &[&path, mode, &end])
+        .with_program(&program::compile(&format!("{name}.c")));
     let bundle = prepare(bundle);
     let arguments = ["trace", "exec", "-n", &pod.namespace, "-o", "json"];
     let arguments: Vec<&str> = arguments.iter().chain(extra).copied().collect();
@@ -159,7 +175,7 @@ fn run_execs(mode: &str, extra: &[&str], prepare: impl FnOnce(Bundle) -> Bundle)
     }
     if !extra.contains(&"--failed") {
         assert_eq!(args(&events.pop().unwrap()), ["true", &end]);
-        assert_eq!(args(&events.remove(0)), ["/bin/execs", mode, &end]);
+        assert_eq!(args(&events.remove(0)), [&path, mode, &end]);
     }
     (events, output.stdout)
 }
@@ -270,26 +286,6 @@ fn by_descriptor() {
     assert_eq!(args(&events[1]), ["absent", "by-directory"]);
     assert_eq!(events[1]["exec"]["errno"], ENOENT);
     assert_eq!(events[1]["exec"]["path"], "absent");
-}
-
-/// The events of `/bin/calls MODE`, without its own and the end's, and what it printed.
-fn run_calls(mode: &str) -> (Vec<Value>, String) {
-    let pod = Pod::new("calls", "app");
-    let end = unique("end");
-    let bundle = Bundle::pod(Dialect::Containerd, &pod, &["/bin/calls", mode, &end])
-        .with_program(&program::compile("calls.c"));
-    let tracer = Tracer::exec(&pod.namespace);
-    let output = Runtime::runc().run(&bundle).success();
-    tracer.wait_for("the end", |event| args(event) == ["true", &end]);
-    let done = tracer.stop();
-    done.assert_nothing_dropped();
-    let mut events = done.events();
-    for event in &events {
-        bundle.assert_names(event);
-    }
-    assert_eq!(args(&events.pop().unwrap()), ["true", &end]);
-    assert_eq!(args(&events.remove(0)), ["/bin/calls", mode, &end]);
-    (events, output.stdout)
 }
 
 fn wide_registers() {
