@@ -5,12 +5,10 @@
 use std::process::ExitCode;
 
 use harness::wait::Output;
-use harness::{Launch, Need, Suite, program, tracer};
+use harness::{Launch, NOBODY, Need, Suite, program, tracer};
 
 const BINARY: &[Need] = &[Need::Tracer];
 const ROOT: &[Need] = &[Need::Root, Need::Btf, Need::Tracer];
-/// Of nobody, on Debian; any user without rights will do.
-const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
     Suite::new()

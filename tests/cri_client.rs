@@ -11,11 +11,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
 
-use harness::Suite;
 use harness::containerd::{self, Containerd, IMAGE, PodSandbox};
 use harness::need::{self, Need};
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
+use harness::{NOBODY, Suite};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tracer::containers::{ContainerType, Pod};
@@ -27,8 +27,6 @@ const CONTAINERD: &[Need] = &[Need::Root, Need::Busybox, Need::Runc, Need::Conta
 const ROOT: &[Need] = &[Need::Root];
 /// By when a call has failed: its deadline of two seconds, and what a loaded machine takes beyond.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// Nobody's uid.
-const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
     Suite::new()

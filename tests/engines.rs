@@ -14,7 +14,7 @@ use harness::need::{DOCKER, PODMAN, RUNC};
 use harness::podman::Podman;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Dialect, Launch, Pod, Runtime, Suite, Tracer, bundle, docker, need, nested};
+use harness::{Bundle, Dialect, Launch, NOBODY, Pod, Runtime, Suite, Tracer, bundle, docker, need, nested};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -360,9 +360,6 @@ fn state_directory() {
     assert!(doctor.stdout.contains("--runtime-root"), "{doctor:?}");
 }
 
-/// A user without any right.
-const NOBODY: u32 = 65534;
-
 /// A user's session: the directory where the user's runtimes keep their state.
 struct Session {
     dir: PathBuf,
@@ -397,15 +394,7 @@ impl Drop for Session {
 
 /// A bundle of the user's, in a user namespace of its own.
 fn rootless(script: &str) -> Bundle {
-    let bundle = Bundle::script(&Pod::new("claimed", "app"), script).with_fifo("/go").edit(|config| {
-        let map = json!([{"containerID": 0, "hostID": NOBODY, "size": 1}]);
-        let linux = &mut config["linux"];
-        linux["namespaces"] = json!(["pid", "ipc", "uts", "mount", "user"].map(|kind| json!({"type": kind})));
-        linux["uidMappings"] = map.clone();
-        linux["gidMappings"] = map;
-        linux.as_object_mut().unwrap().remove("cgroupsPath");
-    });
-    chown(bundle.config_path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let bundle = Bundle::script(&Pod::new("claimed", "app"), script).with_fifo("/go").rootless();
     chown(bundle.inside(Path::new("/go")), Some(NOBODY), Some(NOBODY)).unwrap();
     bundle
 }

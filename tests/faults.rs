@@ -18,13 +18,11 @@ use harness::runtime::KnownRoot;
 use harness::scratch;
 use harness::wait;
 use harness::{
-    Bundle, Dialect, Finished, Launch, Naming, Pod, Runtime, Suite, Tracer, nested, program, tracer,
+    Bundle, Dialect, Finished, Launch, NOBODY, Naming, Pod, Runtime, Suite, Tracer, nested, program, tracer,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// Of nobody, on Debian; any user without rights will do.
-const NOBODY: u32 = 65534;
 /// A group that nobody is in.
 const GROUP: u32 = 64321;
 

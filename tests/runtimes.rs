@@ -14,7 +14,7 @@ use harness::need::{CONTAINERD, DOCKER, PODMAN, RUNC, RUNC_GCC};
 use harness::podman::Podman;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Pod, Runtime, Suite, Tracer, containerd, docker, program};
+use harness::{Bundle, NOBODY, Pod, Runtime, Suite, Tracer, containerd, docker, program};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -169,22 +169,11 @@ fn podman_pod() {
     run(&podman, &["--pod", &pod.name], "podman");
 }
 
-/// A user without any right.
-const NOBODY: u32 = 65534;
-
 /// runc as a user runs it, in a user namespace of its own, with a bundle that claims to be a pod's; and the event of
 /// its one open.
 fn rootless(options: &[&str]) -> (Bundle, Value) {
     let mark = format!("/{}", unique("rootless"));
-    let bundle = Bundle::script(&Pod::new("claimed", "app"), &format!("true < {mark}")).edit(|config| {
-        let map = json!([{"containerID": 0, "hostID": NOBODY, "size": 1}]);
-        let linux = &mut config["linux"];
-        linux["namespaces"] = json!(["pid", "ipc", "uts", "mount", "user"].map(|kind| json!({"type": kind})));
-        linux["uidMappings"] = map.clone();
-        linux["gidMappings"] = map;
-        linux.as_object_mut().unwrap().remove("cgroupsPath");
-    });
-    chown(bundle.config_path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let bundle = Bundle::script(&Pod::new("claimed", "app"), &format!("true < {mark}")).rootless();
     let runtime = Runtime::runc();
     chown(runtime.root(), Some(NOBODY), Some(NOBODY)).unwrap();
     let tracer = Tracer::start(&[&["trace", "open", "-o", "json"], options].concat());

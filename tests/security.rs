@@ -15,11 +15,8 @@ use harness::bpf::Held;
 use harness::need::{Need, RUNC, RUNC_GCC};
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Dialect, Pod, Runtime, Suite, Tracer, need, nested, program};
+use harness::{Bundle, Dialect, NOBODY, Pod, Runtime, Suite, Tracer, need, nested, program};
 use serde_json::{Value, json};
-
-/// A user without any right.
-const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();

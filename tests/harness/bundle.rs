@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::wait::{self, LIMIT};
-use crate::{need, program, scratch};
+use crate::{NOBODY, need, program, scratch};
 
 /// The applets that tests call. `/bin/busybox` has more.
 const APPLETS: &[&str] =
@@ -164,6 +164,21 @@ impl Bundle {
         change(&mut self.config);
         self.write();
         self
+    }
+
+    /// Makes it one that [`NOBODY`] may run: with a user namespace of its own, and no cgroup.
+    pub fn rootless(self) -> Self {
+        let bundle = self.edit(|config| {
+            let map = json!([{"containerID": 0, "hostID": NOBODY, "size": 1}]);
+            let linux = &mut config["linux"];
+            linux["namespaces"] =
+                json!(["pid", "ipc", "uts", "mount", "user"].map(|kind| json!({"type": kind})));
+            linux["uidMappings"] = map.clone();
+            linux["gidMappings"] = map;
+            linux.as_object_mut().unwrap().remove("cgroupsPath");
+        });
+        chown(bundle.config_path(), Some(NOBODY), Some(NOBODY)).expect("the file was just written");
+        bundle
     }
 
     /// Adds capabilities to the usual ones of a container.

@@ -77,3 +77,6 @@ pub use need::Need;
 pub use runtime::{Kind, Naming, Runtime};
 pub use suite::Suite;
 pub use tracer::{Finished, Launch, Tracer};
+
+/// A user without any right: nobody, on Debian.
+pub const NOBODY: u32 = 65534;

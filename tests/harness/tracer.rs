@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::wait::{self, LIMIT, Output};
-use crate::{scratch, shape};
+use crate::{NOBODY, scratch, shape};
 
 /// Where the binary under test is: `TRACER_BIN`, or the release build of this workspace.
 pub fn binary() -> PathBuf {
@@ -240,7 +240,6 @@ impl Launch {
     /// one that everybody may execute ([`copy`]).
     #[must_use]
     pub fn agent(self) -> Self {
-        const NOBODY: u32 = 65534;
         // Before Linux 5.11 maps count against this, and raising it takes a capability that agents do not have.
         self.prelude("ulimit -l unlimited 2> /dev/null || true").user(
             NOBODY,
