@@ -568,21 +568,33 @@ fn trusted_user() {
     claimed.assert_names(&event);
 }
 
-/// The files of such a process in `/proc` belong to root, whoever it is.
-fn undumpable() {
-    let User { dir: _dir, mut command, claimed, mark } = User::new("impostor.c");
+/// An impostor that runs, and waits for its input to end.
+fn at_work(command: &mut Command) -> Child {
     let mut child = wait::spawn(command.stdout(Stdio::piped()));
     let mut said = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
     assert_eq!(said, "ready\n");
-    let owner = fs::metadata(format!("/proc/{}/status", child.id())).unwrap().uid();
-    assert_eq!(owner, 0, "it may be dumped: this has shown nothing");
+    child
+}
+
+/// Such a one, which is at work when the tracer starts, gets neither the pod nor the container that it claims.
+fn assert_claims_nothing(mut child: Child, claimed: &Bundle, mark: &str) {
     let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
     drop(child.stdin.take());
     child.wait().unwrap();
-    let event = tracer.wait_open(&mark);
+    let event = tracer.wait_open(mark);
     assert_eq!(event["k8s"], Value::Null, "in {event}");
     assert_ne!(event["container"]["id"], *claimed.id, "in {event}");
+    tracer.stop();
+}
+
+/// The files of such a process in `/proc` belong to root, whoever it is.
+fn undumpable() {
+    let User { dir: _dir, mut command, claimed, mark } = User::new("impostor.c");
+    let child = at_work(&mut command);
+    let owner = fs::metadata(format!("/proc/{}/status", child.id())).unwrap().uid();
+    assert_eq!(owner, 0, "it may be dumped: this has shown nothing");
+    assert_claims_nothing(child, &claimed, &mark);
 }
 
 /// `su` as `crun`: its effective user is root, its real one is the user, and the command line is the user's.
@@ -616,17 +628,8 @@ fn set_uid_at_work(becomes_root: bool) {
     if becomes_root {
         command.env("BECOME", "root");
     }
-    let mut child = wait::spawn(command.stdout(Stdio::piped()));
-    let mut said = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    assert_eq!(said, "ready\n");
-    let tracer = Tracer::start(&["trace", "open", "--host", "-o", "json"]);
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    let event = tracer.wait_open(&mark);
-    assert_eq!(event["k8s"], Value::Null, "in {event}");
-    assert_ne!(event["container"]["id"], *claimed.id, "in {event}");
-    tracer.stop();
+    let child = at_work(&mut command);
+    assert_claims_nothing(child, &claimed, &mark);
 }
 
 /// Its processes are the user's, and that a runtime was not followed is reported as it happens.
