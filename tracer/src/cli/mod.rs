@@ -5,16 +5,27 @@ pub(crate) mod config;
 mod doctor;
 pub(crate) mod generate;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    fmt::{self, Debug},
+    io::IsTerminal as _,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, Parser as _};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::format::{Writer, debug_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     agent,
     error::{Unsupported, Usage},
     list,
     log_limit::{self, Limited},
+    render,
     runtime::helper,
     stderr, trace,
 };
@@ -74,9 +85,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A line on standard error that is part of the contract, not of the log.
+/// Writes a line to standard error that is part of the contract, not of the log. It may quote what others have chosen.
 pub(crate) fn say(line: &str) {
-    stderr::say(format!("tracer: {line}\n").into_bytes());
+    stderr::say(format!("tracer: {}\n", render::message(line)).into_bytes());
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -107,6 +118,18 @@ pub(crate) fn start_log(log: LogArgs) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .log_internal_errors(false)
+        .fmt_fields(debug_fn(write_field))
         .without_time();
     tracing_subscriber::registry().with(lines).with(Limited).with(filter).init();
+}
+
+/// A field of a line of the log: the message, or a value with its name. Libraries quote what others have chosen.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let text = render::message(&format!("{value:?}"));
+    match field.name() {
+        "message" => writer.write_str(&text),
+        // Of the crate `log`: where it was logged.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(writer, " {name}={text}"),
+    }
 }

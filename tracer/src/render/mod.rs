@@ -28,7 +28,7 @@ pub use format::{Document, Format};
 pub(crate) use json_lines::Call;
 pub use json_lines::JsonLines;
 pub(crate) use memo::Memo;
-pub(crate) use sanitize::line;
+pub(crate) use sanitize::{line, message};
 pub use text::{Hex, Text};
 
 /// What was lost: events, or what tells whose they are.
