@@ -39,7 +39,7 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         print(&manifests, 0..3, args.output, "created (dry run)")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let client = Cluster::find(&common.cluster).await?.client;
+    let client = Cluster::find(&common.cluster)?.client;
     let mut params = PatchParams::apply(MANAGER).force();
     let done = if args.dry_run == DryRun::Server {
         params = params.dry_run();
@@ -222,7 +222,7 @@ async fn waiting(client: &Client, namespace: &str) -> Vec<String> {
 /// `kubectl tracer undeploy`.
 pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let namespace = common.cluster.tracer_namespace();
-    let client = Cluster::find(&common.cluster).await?.client;
+    let client = Cluster::find(&common.cluster)?.client;
     let [of_namespace, of_account, of_agents] = names(namespace);
     // The agents first: they are what runs.
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 64;
 
 /// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let cluster = Cluster::find(&common.cluster).await?;
+    let cluster = Cluster::find(&common.cluster)?;
     over_agents(&cluster, nodes, common, async |place| {
         let mut end = End::new(Limits::default())?;
         select! {

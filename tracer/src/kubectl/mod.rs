@@ -16,7 +16,6 @@ mod exec;
 mod lines;
 mod manifests;
 mod node;
-mod proxy;
 mod reading;
 mod remote;
 mod session;
@@ -34,7 +33,7 @@ use args::{Args, Command};
 pub fn main() -> ExitCode {
     let args = Args::parse();
     stderr::start();
-    cli::start_log(args.common.log);
+    cli::start_log(args.common.log.log());
     cli::finish(run(args))
 }
 

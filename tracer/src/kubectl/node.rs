@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::{
     account::{Account, Closing, Run},
     agents::Target,
-    exec::{Exec, Exit, Heard, Refused},
+    exec::{Exec, Exit, Heard, Refused, Retry},
     lines::{Line, Lines},
     reading::{Batch, Item, Reading},
     writer::Message,
@@ -40,6 +40,8 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const ROOM: u32 = 16 << 20;
 /// When it is tried again, at first and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How often something in front of the API server may refuse before it is given up.
+const REFUSALS_MAX: u32 = 5;
 /// The longest line of standard output: the longest event has 50 KiB.
 const LINE_MAX: usize = 1 << 20;
 /// The longest line of standard error that is passed on.
@@ -94,6 +96,10 @@ pub(super) struct Node {
     targets: watch::Receiver<Option<Target>>,
     account: Account,
     again: Duration,
+    /// Whether it has ever been ready.
+    worked: bool,
+    /// How often executing it was refused since it was ready.
+    refusals: u32,
     /// What was said of it last.
     said: String,
     /// Whether the writer takes nothing.
@@ -212,6 +218,8 @@ impl Node {
             targets,
             account: Account::default(),
             again: AGAIN.0,
+            worked: false,
+            refusals: 0,
             said: String::new(),
             stuck: false,
             losses: Vec::new(),
@@ -310,9 +318,15 @@ impl Node {
         }
     }
 
-    fn refused(&self, refused: &Refused) -> Outcome {
+    fn refused(&mut self, refused: &Refused) -> Outcome {
+        self.refusals += 1;
+        let is_final = match refused.retry {
+            Retry::Yes => false,
+            Retry::AFewTimes => !self.worked && self.refusals >= REFUSALS_MAX,
+            Retry::No => true,
+        };
         let problem = format!("tracer cannot be run there: {refused}");
-        if refused.forbidden || self.shared.once {
+        if is_final || self.shared.once {
             return Outcome::Failed(problem, FAILURE);
         }
         Outcome::Again(problem)
@@ -519,6 +533,8 @@ impl Node {
             Some(lease::ALIVE) => return,
             Some(ready) if ready.starts_with("ready") => {
                 attempt.run.ready = true;
+                self.worked = true;
+                self.refusals = 0;
                 self.again = AGAIN.0;
                 self.said.clear();
                 self.report(Report::Ready);

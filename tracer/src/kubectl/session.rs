@@ -49,9 +49,9 @@ const READY_PATIENCE: Duration = Duration::from_secs(30);
 /// `kubectl tracer trace`.
 pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     // Wrong usage is told before anybody is asked.
-    let checked = config::trace(args, &NodeArgs::default(), common.log.is_verbose())?;
+    let checked = config::trace(args, &NodeArgs::default(), common.log.log().is_verbose())?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
-    let remote = Remote::trace(args, &namespaces, nodes.lease, common.log);
+    let remote = Remote::trace(args, &namespaces, nodes.lease, common.log.log());
     let tracer = checked.tracer;
     let plan = Plan {
         remote,
@@ -72,9 +72,9 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let checked = config::list(args, &NodeArgs::default(), common.log.is_verbose())?;
+    let checked = config::list(args, &NodeArgs::default(), common.log.log().is_verbose())?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
-    let remote = Remote::list(args, &namespaces, nodes.lease, common.log);
+    let remote = Remote::list(args, &namespaces, nodes.lease, common.log.log());
     let plan = Plan {
         remote,
         kind: Kind::Containers,
@@ -96,7 +96,7 @@ pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) ->
 
 /// The cluster, and the namespaces that are asked for there.
 async fn find(selection: &SelectionArgs, common: &Common) -> anyhow::Result<(Cluster, Vec<String>)> {
-    let cluster = Cluster::find(&common.cluster).await?;
+    let cluster = Cluster::find(&common.cluster)?;
     let namespaces = match &selection.namespace[..] {
         _ if selection.all_namespaces => Vec::new(),
         [] => vec![cluster.namespace.clone()],
