@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -382,6 +382,9 @@ fn refusing_proxy() {
         assert_fails(&Config::new(&tls.url(), cluster, json!({})).output(&[]), &[&tls.url(), said]);
     }
     let mut cluster = trusted(&tls);
+    cluster["proxy-url"] = json!(format!("socks5://{}", unused_port()));
+    assert_fails(&Config::new(&tls.url(), cluster, json!({})).output(&[]), &["the SOCKS proxy cannot be reached"]);
+    let mut cluster = trusted(&tls);
     cluster["proxy-url"] = json!("ftp://proxy");
     let output = Config::new(&tls.url(), cluster, json!({})).output(&[]);
     assert_fails(&output, &["unknown scheme", "http, https or socks5"]);
@@ -492,12 +495,14 @@ fn wrong_kubeconfig() {
     }
 }
 
-fn unreachable() {
-    // A port that nobody listens on, for as long as it is ours.
+/// A port that nobody listens on, most likely.
+fn unused_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let url = format!("http://{address}");
+    listener.local_addr().unwrap()
+}
+
+fn unreachable() {
+    let url = format!("http://{}", unused_port());
     let output = Config::new(&url, json!({}), json!({})).output(&[]);
     assert_fails(&output, &[&url, "cannot be listed", "Connection refused"]);
     assert!(!output.stderr.contains("os error"), "{output:#?}");
