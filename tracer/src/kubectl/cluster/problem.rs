@@ -116,7 +116,8 @@ fn telling(error: &(dyn Error + 'static)) -> Option<String> {
         "tunnel error: unexpected end of file" => {
             Some("the proxy closes the connection without an answer".into())
         }
-        _ => None,
+        "SOCKS error: failed to create underlying connection" => Some("the SOCKS proxy cannot be reached".into()),
+        text => text.strip_prefix("SOCKS error: ").map(|text| format!("the SOCKS proxy refuses: {text}")),
     }
 }
 
