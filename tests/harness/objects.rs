@@ -44,6 +44,7 @@ impl Place {
     pub(crate) fn kind(&self) -> &'static str {
         match self.resource.as_str() {
             "daemonsets" => "DaemonSet",
+            "events" => "Event",
             "jobs" => "Job",
             "namespaces" => "Namespace",
             "nodes" => "Node",

@@ -5,11 +5,11 @@ use std::env;
 use anyhow::{Context as _, anyhow};
 use kube::{
     Client, Config,
-    client::AuthError,
+    client::{AuthError, ClientBuilder},
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::{args::ClusterArgs, proxy};
+use super::{args::ClusterArgs, proxy, warnings::Warnings};
 
 /// A cluster that can be asked.
 pub(super) struct Cluster {
@@ -30,9 +30,10 @@ impl Cluster {
         }
         let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
         let plugin = config.auth_info.exec.as_ref().and_then(|plugin| plugin.command.clone());
-        let client = Client::try_from(config).map_err(|error| {
+        let builder = ClientBuilder::try_from(config).map_err(|error| {
             anyhow!("preparing to ask the cluster: {}", unprepared(&error, &plugin.unwrap_or_default()))
         })?;
+        let client = builder.with_layer(&Warnings::default()).build();
         Ok(Self { client, server: server.trim_end_matches('/').to_owned(), namespace })
     }
 }

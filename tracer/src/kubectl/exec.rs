@@ -107,7 +107,7 @@ impl Exec {
             Ok(Err(error)) => {
                 let forbidden =
                     matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403));
-                return Err(Refused { problem: cluster::problem(&error), forbidden });
+                return Err(Refused { problem: explained(cluster::problem(&error), forbidden), forbidden });
             }
             Ok(Ok(connection)) => connection,
         };
@@ -137,6 +137,17 @@ impl Exec {
             Ok(sent) => sent.map_err(|error| error.to_string()),
             Err(_) => Err(format!("nothing is taken of it within {PATIENCE:?}")),
         }
+    }
+}
+
+/// A refusal with its reason. API servers leave it out where it is the verb `create` that is missing, which they ask for
+/// since Kubernetes 1.35 (registry/core/pod/rest/subresources.go).
+fn explained(problem: String, forbidden: bool) -> String {
+    match problem.trim_end().strip_suffix("is forbidden:") {
+        Some(what) if forbidden => {
+            format!("{what}is forbidden: it takes the verbs get and create on pods/exec (and pods/attach with --ephemeral)")
+        }
+        _ => problem,
     }
 }
 
@@ -178,6 +189,14 @@ fn exit(status: &[u8]) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_without_a_reason_gets_one() {
+        let cut = explained("pods \"x\" is forbidden: ".into(), true);
+        assert!(cut.starts_with("pods \"x\" is forbidden: it takes the verbs get and create"), "{cut}");
+        let whole = "pods \"x\" is forbidden: User \"u\" cannot";
+        assert_eq!(explained(whole.into(), true), whole);
+    }
 
     #[test]
     fn a_status_tells_the_exit_code() {

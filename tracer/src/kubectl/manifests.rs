@@ -74,8 +74,6 @@ impl Manifests {
         let annotations = self.template()?.metadata.as_mut().and_then(|metadata| metadata.annotations.take());
         let mut pod = std::mem::take(self.pod()?);
         pod.node_name = Some(node.to_owned());
-        // Whom it may be bound to is said; the selector would be asked all the same.
-        pod.node_selector = None;
         pod.restart_policy = Some("Never".to_owned());
         // The account of the deployment is not there.
         pod.service_account_name = None;
@@ -125,7 +123,7 @@ fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubectl::agents::INSTANCE;
+    use crate::kubectl::{agents::INSTANCE, nodes::UNABLE};
 
     fn yaml(text: &str) -> Value {
         serde_yaml_ng::from_str(text).unwrap()
@@ -198,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_can_run_no_agent_are_left_out() {
+        let agents = yaml(AGENTS);
+        let affinity = &agents["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
+        let terms = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        let expected: Vec<Value> = UNABLE
+            .iter()
+            .map(|(key, value, _)| serde_json::json!({"key": key, "operator": "NotIn", "values": [value]}))
+            .collect();
+        assert_eq!(*terms, serde_json::json!([{"matchExpressions": expected}]));
+    }
+
+    #[test]
     fn a_job_is_the_same_pod_bound_to_a_node_and_goes_away() {
         let manifests = Manifests::new("kube-system", None).unwrap();
         let template = serde_json::to_value(&manifests.agents).unwrap()["spec"]["template"].clone();
@@ -218,7 +228,7 @@ mod tests {
             "no DaemonSet takes it for its own"
         );
         assert_eq!(pod["metadata"]["annotations"], template["metadata"]["annotations"]);
-        for same in ["hostPID", "tolerations", "volumes", "automountServiceAccountToken"] {
+        for same in ["hostPID", "affinity", "tolerations", "volumes", "automountServiceAccountToken"] {
             assert_eq!(pod["spec"][same], template["spec"][same], "{same}");
         }
         let context = "securityContext";

@@ -16,10 +16,13 @@ mod exec;
 mod lines;
 mod manifests;
 mod node;
+mod nodes;
+mod plain;
 mod proxy;
 mod reading;
 mod remote;
 mod session;
+mod warnings;
 mod writer;
 
 use std::process::ExitCode;
