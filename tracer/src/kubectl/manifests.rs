@@ -175,16 +175,8 @@ mod tests {
         let needed: Vec<&str> =
             crate::privileges::NEEDED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
         assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"], "add": needed}));
-        for mount in containers[0]["volumeMounts"].as_array().unwrap() {
-            assert_eq!(mount["readOnly"], true, "{mount}");
-        }
-        let volumes: Vec<&Value> =
-            pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["hostPath"]["path"]).collect();
-        assert_eq!(
-            volumes,
-            ["/sys/kernel/tracing"],
-            "all that is seen of the node's files but for /proc/1/root"
-        );
+        // What is seen of the node's files is below /proc/1/root: a path that a node lacks would keep its agent away.
+        assert_eq!((&containers[0]["volumeMounts"], &pod["volumes"]), (&Value::Null, &Value::Null));
         for bound in ["requests", "limits"] {
             assert!(containers[0]["resources"][bound]["memory"].is_string(), "{bound}");
         }
@@ -228,7 +220,7 @@ mod tests {
             "no DaemonSet takes it for its own"
         );
         assert_eq!(pod["metadata"]["annotations"], template["metadata"]["annotations"]);
-        for same in ["hostPID", "affinity", "tolerations", "volumes", "automountServiceAccountToken"] {
+        for same in ["hostPID", "affinity", "tolerations", "automountServiceAccountToken"] {
             assert_eq!(pod["spec"][same], template["spec"][same], "{same}");
         }
         let context = "securityContext";
