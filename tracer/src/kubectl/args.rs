@@ -138,6 +138,7 @@ pub(super) enum DryRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Printed {
     Yaml,
+    Kyaml,
     Json,
     Name,
 }

@@ -28,7 +28,7 @@ use super::{
     nodes::Unable,
     plain,
 };
-use crate::{cli::say, error::Usage};
+use crate::{cli::say, error::Usage, render};
 
 /// Whose fields they are: what is applied again with less in it is taken away.
 const MANAGER: &str = "kubectl-tracer";
@@ -151,6 +151,12 @@ fn print(
                 serde_yaml_ng::to_writer(&mut text, document)?;
             }
         }
+        Some(Printed::Kyaml) => {
+            for document in documents {
+                render::kyaml::write(document, &mut text)?;
+                text.push(b'\n');
+            }
+        }
         Some(Printed::Json) => {
             serde_json::to_writer_pretty(
                 &mut text,
@@ -182,8 +188,7 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let within =
-        [delete(&agents, AGENTS, &of_agents).await?, delete(&accounts, AGENTS, &of_account).await?];
+    let within = [delete(&agents, AGENTS, &of_agents).await?, delete(&accounts, AGENTS, &of_account).await?];
     let around = if within.contains(&Was::Others) {
         // They would go with it.
         say(&format!("{of_namespace} stays, with what others have made in it"));
