@@ -9,6 +9,7 @@ mod account;
 mod agents;
 mod args;
 mod cluster;
+mod complete;
 mod deploy;
 mod doctor;
 mod ephemeral;
@@ -35,6 +36,9 @@ use args::{Args, Command};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(words) = complete::requested(std::env::args_os()) {
+        return complete::run(words);
+    }
     let args = Args::parse();
     stderr::start();
     cli::start_log(args.common.log);
