@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
-use harness::apiserver::{ApiServer, Options, Program};
-use harness::need::Need;
+use harness::apiserver::{self, ApiServer, Options, Program};
+use harness::need::{self, KUBECTL_RUNC, Need};
 use harness::wait::{self, Output};
-use harness::{Finished, Launch, Suite, scratch};
+use harness::{Bundle, Finished, Launch, NOBODY, Pod, Runtime, Suite, scratch, tracer};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -17,6 +21,9 @@ use serde_json::{Value, json};
 const CLIENT: &[Need] = &[Need::KubectlTracer];
 /// What it takes where agents run that trace nothing.
 const AGENTS: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::KubectlTracer];
+
+/// What it takes where kubectl runs the plugin.
+const KUBECTL: &[Need] = &[Need::KubectlTracer, Need::Kubectl];
 
 const JOBS: &str = "/apis/batch/v1/namespaces/kube-system/jobs";
 /// What kubelets report of an image that is not there.
@@ -44,6 +51,14 @@ fn main() -> ExitCode {
         .test("nodes_that_can_run_no_agent_are_named_once", CLIENT, unable)
         .test("no_ephemeral_agent_is_made_where_none_can_run", AGENTS, ephemeral_unable)
         .test("a_missing_kubeconfig_is_said_once", CLIENT, no_kubeconfig)
+        .test(
+            "warnings_about_containers_that_are_not_selected_are_not_shown",
+            KUBECTL_RUNC,
+            warnings_of_others,
+        )
+        .test("names_from_the_server_are_completed", CLIENT, completion)
+        .test("completion_does_not_wait_for_a_server_that_is_silent", CLIENT, completion_of_silence)
+        .test("kubectl_completes_the_plugin", KUBECTL, completion_by_kubectl)
         .run()
 }
 
@@ -112,7 +127,11 @@ fn unscheduled() {
     let server = ApiServer::start(Options::default());
     server.add_unscheduled("n-1", "0/2 nodes are available: Insufficient memory.");
     let output = trace(&server, &[]).output();
-    assert_not_traced(&output, "n-1", &["is not scheduled: Unschedulable: 0/2 nodes are available: Insufficient"]);
+    assert_not_traced(
+        &output,
+        "n-1",
+        &["is not scheduled: Unschedulable: 0/2 nodes are available: Insufficient"],
+    );
 }
 
 fn one_of_three() {
@@ -217,7 +236,8 @@ fn watch_forbidden() {
     server.forbid("GET", "/pods");
     server.cut_watches(Some((410, "too old resource version: 1 (2)")));
     client.wait_log("that it is not seen", |line| {
-        line.starts_with("tracer: cannot watch the agents: pods is forbidden: ") && line.ends_with("; retrying")
+        line.starts_with("tracer: cannot watch the agents: pods is forbidden: ")
+            && line.ends_with("; retrying")
     });
     let done = client.stop();
     assert_plain(&done);
@@ -268,7 +288,11 @@ fn refused_without_reason() {
     let server = ApiServer::start(Options::default());
     server.add("n-1", Program::Refused(403, "pods \"tracer-1\" is forbidden: "));
     let output = trace(&server, &[]).output();
-    assert_not_traced(&output, "n-1", &["\"tracer-1\" is forbidden: it takes the verbs get and create on pods/exec"]);
+    assert_not_traced(
+        &output,
+        "n-1",
+        &["\"tracer-1\" is forbidden: it takes the verbs get and create on pods/exec"],
+    );
 }
 
 /// A server with a node that lists nothing.
@@ -286,6 +310,7 @@ fn empty_list() {
         (&["-n", "default"], "No resources found in default namespace.\n"),
         (&["-A"], "No resources found\n"),
         (&["-o", "json"], ""),
+        (&["-o", "kyaml"], ""),
     ] {
         let output = kubectl(&server, &[&["list-containers"], arguments].concat()).output().success();
         assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", said), "{arguments:?}");
@@ -298,7 +323,8 @@ fn no_namespace() {
     let expected = "tracer: namespace \"nope\" does not exist\nNo resources found in nope namespace.\n";
     assert_eq!(output.stderr, expected);
     server.add("n-2", well());
-    let client = kubectl(&server, &["trace", "open", "-n", "demo,nope,!not", "-o", "json", "--node=n-2"]).start();
+    let client =
+        kubectl(&server, &["trace", "open", "-n", "demo,nope,!not", "-o", "json", "--node=n-2"]).start();
     let done = client.stop();
     assert_once(&done.log(), "does not exist");
     assert_plain(&done);
@@ -365,4 +391,115 @@ fn no_kubeconfig() {
     fs::create_dir(&path).unwrap();
     let output = Launch::kubectl(Path::new(&path), &["trace", "open"]).output();
     assert_eq!(output.stderr.matches("os error 21").count(), 1, "{output:#?}");
+}
+
+/// Somebody who is no runtime claims to start a container, which no pod has.
+fn warnings_of_others() {
+    let server = ApiServer::with_tracers(Options::default(), &["n-1"]);
+    let (selected, id) = (Pod::new("web-0", "app"), scratch::unique("claimed"));
+    let all = trace(&server, &[]).start();
+    let some = kubectl(&server, &["trace", "open", "-n", &selected.namespace, "-o", "json"]).start();
+    let dir = scratch::Dir::new("user");
+    let runc = dir.path().join("runc");
+    fs::copy(need::find("busybox").unwrap(), &runc).unwrap();
+    let mut claim = Command::new(&runc);
+    wait::output(claim.args(["create", "--bundle", "/nowhere", &id]).uid(NOBODY).gid(NOBODY), wait::LIMIT);
+    all.wait_log("the warning", |line| line.contains("is not believed") && line.contains(&id));
+    // What is told of later has come.
+    Runtime::runc().run(&Bundle::script(&selected, "cat /end-of-it"));
+    some.wait_open("/end-of-it");
+    let log = some.stop().log();
+    assert!(!log.contains(&id), "{log}");
+    all.signal(Signal::INT);
+    all.wait_end();
+}
+
+/// What is printed to complete these words: the candidates, and the directive.
+fn completed(kubeconfig: &Path, words: &[&str]) -> (Vec<String>, String) {
+    let kubeconfig = format!("KUBECONFIG={}", kubeconfig.display());
+    let launch = Launch::new(&[&["__complete"], words].concat()).binary(tracer::kubectl_binary());
+    let output = launch.wrapper(&["env", &kubeconfig]).output().success();
+    assert_eq!(output.stderr, "");
+    let mut lines: Vec<String> =
+        output.stdout.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect();
+    let directive = lines.pop().unwrap();
+    (lines, directive)
+}
+
+/// A server with something of everything that is completed.
+fn populated() -> ApiServer {
+    let server = ApiServer::with_nodes(&["worker-1", "worker-2"]);
+    for namespace in ["demo", "demo-2", "other"] {
+        server.put(&format!("/api/v1/namespaces/{namespace}"), json!({}));
+    }
+    for (namespace, pod, container, label) in [
+        ("demo", "web-0", "nginx", "app"),
+        ("demo", "db-0", "postgres", "app.kubernetes.io/name"),
+        ("other", "x", "y", "z"),
+    ] {
+        let object = json!({
+            "metadata": {"labels": {label: "v"}},
+            "spec": {"containers": [{"name": container}], "initContainers": [{"name": format!("init-{container}")}]},
+        });
+        server.put(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"), object);
+    }
+    server.warn("GET", "/namespaces", "nobody is to see that");
+    server
+}
+
+fn completion() {
+    let server = populated();
+    let kubeconfig = server.kubeconfig(Some("demo"));
+    for (words, expected) in [
+        (&["trace", "open", "-n", "de"][..], &["default", "demo", "demo-2"][..]),
+        (&["trace", "open", "--namespace=oth"], &["--namespace=other"]),
+        (&["trace", "open", "-n", "demo,!oth"], &["demo,!other"]),
+        (&["undeploy", "--tracer-namespace", "o"], &["other"]),
+        (&["list-containers", "-p", ""], &["db-0", "web-0"]),
+        (&["list-containers", "-n", "other", "-p", ""], &["x"]),
+        (&["trace", "open", "-A", "-p", ""], &["db-0", "web-0", "x"]),
+        (&["trace", "open", "-c", ""], &["init-nginx", "init-postgres", "nginx", "postgres"]),
+        (&["trace", "open", "-p", "web-0", "-c", ""], &["init-nginx", "nginx"]),
+        (&["trace", "open", "-l", "app"], &["app", "app.kubernetes.io/name"]),
+        (&["doctor", "--node", "worker-1,w"], &["worker-1,worker-1", "worker-1,worker-2"]),
+        (&["doctor", "--context", ""], &["test"]),
+        (&["doctor", "--user", "t"], &["test"]),
+        (&["trace", "ex"], &["exec"]),
+    ] {
+        let (found, directive) = completed(&kubeconfig, words);
+        assert_eq!(
+            (found.iter().map(String::as_str).collect::<Vec<_>>(), directive.as_str()),
+            (expected.to_vec(), ":4"),
+            "{words:?}"
+        );
+    }
+    // What may not be asked is not completed.
+    server.forbid("GET", "/namespaces");
+    assert_eq!(completed(&kubeconfig, &["trace", "open", "-n", ""]), (vec![], ":4".to_owned()));
+}
+
+fn completion_of_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = scratch::Dir::new("kubeconfig");
+    let path = dir.path().join("config");
+    fs::write(&path, apiserver::kubeconfig(&format!("http://{}", listener.local_addr().unwrap()), None))
+        .unwrap();
+    let begun = Instant::now();
+    assert_eq!(completed(&path, &["trace", "open", "-n", ""]), (vec![], ":4".to_owned()));
+    assert!(begun.elapsed() < wait::stretched(Duration::from_secs(10)));
+}
+
+/// kubectl finds the program for that on the `PATH`, and that one the plugin.
+fn completion_by_kubectl() {
+    let server = populated();
+    let dir = scratch::Dir::new("bin");
+    symlink(tracer::kubectl_binary(), dir.path().join("kubectl-tracer")).unwrap();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubectl_complete-tracer");
+    symlink(deploy, dir.path().join("kubectl_complete-tracer")).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let mut kubectl = Command::new(need::find("kubectl").unwrap());
+    kubectl.env("PATH", path).env("KUBECONFIG", server.kubeconfig(Some("demo")));
+    let output =
+        wait::output(kubectl.args(["__complete", "tracer", "trace", "open", "-n", "dem"]), wait::LIMIT);
+    assert_eq!(output.success().stdout, "demo\ndemo-2\n:4\n");
 }

@@ -162,7 +162,12 @@ impl Shared {
 impl ApiServer {
     /// Without any agents.
     pub fn start(options: Options) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), version: watch::channel(0).0, cut: watch::channel((0, None)).0, options });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            version: watch::channel(0).0,
+            cut: watch::channel((0, None)).0,
+            options,
+        });
         let serves = Arc::clone(&shared);
         let port = Port::serve(async move |listener| serve(listener, serves).await);
         let server = Self { port, shared, dir: scratch::Dir::new("api") };
@@ -268,6 +273,11 @@ impl ApiServer {
     pub fn put(&self, path: &str, object: Value) {
         let place = Place::parse(path).expect("a path");
         self.shared.change(|state| state.objects.put(path, complete(&place, object)));
+    }
+
+    /// Takes an object away, whatever it is kept for.
+    pub fn delete(&self, path: &str) {
+        self.shared.change(|state| controllers::remove(state, path));
     }
 
     /// What is stored there.

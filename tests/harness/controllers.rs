@@ -126,7 +126,8 @@ pub(crate) fn node_of(pod: &Value) -> &str {
 fn report(state: &mut State, set: &Value, refusal: &str) {
     let number = state.objects.number();
     let metadata = &set["metadata"];
-    let (name, namespace) = (metadata["name"].as_str().expect("a name"), metadata["namespace"].as_str().expect("one"));
+    let (name, namespace) =
+        (metadata["name"].as_str().expect("a name"), metadata["namespace"].as_str().expect("one"));
     let path = format!("/api/v1/namespaces/{namespace}/events/{name}.{number}");
     let event = json!({
         "apiVersion": "v1", "kind": "Event",
@@ -309,7 +310,8 @@ pub(crate) fn remove(state: &mut State, path: &str) {
     state.objects.remove(path);
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
     let namespace = format!("/api/v1/namespaces/{namespace}");
-    if state.objects.get(&namespace).is_some_and(|around| !around["metadata"]["deletionTimestamp"].is_null()) {
+    if state.objects.get(&namespace).is_some_and(|around| !around["metadata"]["deletionTimestamp"].is_null())
+    {
         remove(state, &namespace);
     }
 }

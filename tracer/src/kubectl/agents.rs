@@ -372,14 +372,18 @@ mod tests {
             &json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}),
             &json!({"terminated": {"exitCode": 2, "reason": "Error"}}),
         );
-        let expected = "does not run: CrashLoopBackOff: back-off 10s: exited with code 2 (Error) (image r/tracer:1)";
+        let expected =
+            "does not run: CrashLoopBackOff: back-off 10s: exited with code 2 (Error) (image r/tracer:1)";
         assert_eq!(said(back_off), (expected.to_owned(), true));
         let creating = container(&json!({"waiting": {"reason": "ContainerCreating"}}), &json!(null));
         assert_eq!(said(creating), ("is starting (ContainerCreating)".to_owned(), false));
         let unschedulable = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: taint"},
         ]});
-        assert_eq!(said(unschedulable), ("is not scheduled: Unschedulable: 0/3 nodes: taint".to_owned(), true));
+        assert_eq!(
+            said(unschedulable),
+            ("is not scheduled: Unschedulable: 0/3 nodes: taint".to_owned(), true)
+        );
         let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
         assert_eq!(said(evicted), ("does not run: Evicted: low on memory".to_owned(), true));
         let silent = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]});

@@ -12,8 +12,7 @@ use super::{
     ephemeral::{Fleet, over_agents},
     exec::{Exec, Exit, Heard},
     lines::{Line, Lines},
-    plain,
-    remote, session,
+    plain, remote, session,
 };
 use crate::{
     cli::{FAILURE, UNSUPPORTED, say},

@@ -110,7 +110,8 @@ impl Ephemeral {
         let place = Place { namespace: namespace.to_owned(), selector: Selector::Instance(instance.clone()) };
         let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), namespace);
         let keeper = AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone())));
-        let ephemeral = Self { jobs, place, made: Cell::new(false), lease: nodes.agent_lease, _keeper: keeper };
+        let ephemeral =
+            Self { jobs, place, made: Cell::new(false), lease: nodes.agent_lease, _keeper: keeper };
         let mut end = End::new(Limits::default())?;
         let result = select! {
             result = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease) => result,
@@ -140,8 +141,9 @@ impl Ephemeral {
             failed.set(failed.get() || made.is_err());
             // What the server refuses is not made; of what it does not answer nobody knows.
             self.made.set(self.made.get() || !matches!(made, Err(kube::Error::Api(_))));
-            made.map(drop)
-                .map_err(|error| anyhow!("an agent for node {}: {}", plain::line(node), plain::line(&problem(&error))))
+            made.map(drop).map_err(|error| {
+                anyhow!("an agent for node {}: {}", plain::line(node), plain::line(&problem(&error)))
+            })
         });
         // Those that are on their way are waited for in any case, to be taken away.
         let results: Vec<_> = stream::iter(made).buffer_unordered(AT_ONCE).collect().await;
@@ -245,7 +247,8 @@ async fn keep(client: Client, place: Place, nodes: NodesArgs) {
             Ok(event) => drop(agents.learn(event)),
             Err(error) => debug!("the agents are not seen for now: {}", plain::line(&watch_problem(&error))),
         }
-        let now: HashSet<Target> = agents.by_node().into_values().filter_map(Agent::target).cloned().collect();
+        let now: HashSet<Target> =
+            agents.by_node().into_values().filter_map(Agent::target).cloned().collect();
         kept.retain(|target, _| now.contains(target));
         for target in &now {
             let (client, namespace) = (client.clone(), place.namespace.clone());

@@ -145,7 +145,9 @@ impl Exec {
 fn explained(problem: String, forbidden: bool) -> String {
     match problem.trim_end().strip_suffix("is forbidden:") {
         Some(what) if forbidden => {
-            format!("{what}is forbidden: it takes the verbs get and create on pods/exec (and pods/attach with --ephemeral)")
+            format!(
+                "{what}is forbidden: it takes the verbs get and create on pods/exec (and pods/attach with --ephemeral)"
+            )
         }
         _ => problem,
     }

@@ -62,7 +62,11 @@ impl Unable {
                 }
                 Err(_) => Vec::new(),
             };
-            items.into_iter().filter_map(|node| node.metadata.name).map(|name| (name, *kind)).collect::<Vec<_>>()
+            items
+                .into_iter()
+                .filter_map(|node| node.metadata.name)
+                .map(|name| (name, *kind))
+                .collect::<Vec<_>>()
         });
         let found = join_all(lists).await.into_iter().flatten();
         Self(found.filter(|(name, _)| nodes.select(name)).collect())
@@ -123,10 +127,7 @@ mod tests {
             }])
         };
         let why = not_ready(&node(json!({}), conditions("Unknown"))).unwrap();
-        assert_eq!(
-            why,
-            "the node is not ready (NodeStatusUnknown: Kubelet stopped posting node status.)"
-        );
+        assert_eq!(why, "the node is not ready (NodeStatusUnknown: Kubelet stopped posting node status.)");
         assert_eq!(not_ready(&node(json!({}), conditions("True"))), None);
         assert_eq!(not_ready(&node(json!({}), json!([]))), None);
     }

@@ -1,11 +1,6 @@
 //! One run over the nodes of a cluster: find the agents, follow each, show what comes, and account for all of it.
 
-use std::{
-    collections::BTreeMap,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use futures_util::{StreamExt as _, future::join_all};
@@ -356,7 +351,10 @@ impl<'a> Session<'a> {
                 Some((node, report)) = self.reports.recv() => self.learn(&node, &report),
                 Some(event) = self.pods.next(), if self.follows_pods() => match event {
                     Ok(event) => {
-                        self.sees();
+                        // A list that is only begun may fail.
+                        if !matches!(event, watcher::Event::Init) {
+                            self.sees();
+                        }
                         self.agents.learn(event);
                         self.follow_agents();
                     }

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn the_texts_of_a_header_are_found() {
         assert_eq!(parse("299 - \"would violate PodSecurity\""), ["would violate PodSecurity"]);
-        let several = r#"299 - "one, \"two\" \\", 299 kube "three" "Wed, 21 Oct 2015 07:28:00 GMT", 199 - "four""#;
+        let several =
+            r#"299 - "one, \"two\" \\", 299 kube "three" "Wed, 21 Oct 2015 07:28:00 GMT", 199 - "four""#;
         assert_eq!(parse(several), ["one, \"two\" \\", "three"]);
         for wrong in ["", "299", "299 -", "299 - text", "299 - \"open", "299 - \"\"", "299 - \"\\"] {
             assert_eq!(parse(wrong), [""; 0], "{wrong}");

@@ -92,6 +92,12 @@ impl Leaving<'_> {
 
     /// What is still there, in words.
     async fn remains(&self) -> Option<String> {
+        let [of_namespace, _, of_agents] = names(self.namespace);
+        if let Some(agents) = self.agents
+            && let Ok(Some(agents)) = agents.get_opt(AGENTS).await
+        {
+            return Some(kept(&of_agents, &agents));
+        }
         let pods = Api::<Pod>::namespaced(self.client.clone(), self.namespace);
         let these = ListParams::default().labels(&Place::deployed(self.namespace).selector.query());
         match pods.list(&these).await {
@@ -99,17 +105,10 @@ impl Leaving<'_> {
             Ok(_) => {}
             Err(error) => debug!("the agents' pods: {}", plain::line(&cluster::problem(&error))),
         }
-        let [of_namespace, _, of_agents] = names(self.namespace);
-        if let Some(agents) = self.agents
-            && let Ok(Some(agents)) = agents.get_opt(AGENTS).await
-        {
-            return Some(kept(&of_agents, &agents));
-        }
         let namespace = self.around?.get_opt(self.namespace).await.ok()??;
         let conditions = namespace.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let remaining = conditions.filter(|condition| {
-            condition.status == "True" && condition.type_.starts_with("Namespace")
-        });
+        let remaining = conditions
+            .filter(|condition| condition.status == "True" && condition.type_.starts_with("Namespace"));
         let messages: Vec<String> =
             remaining.filter_map(|condition| condition.message.as_deref().map(plain::line)).collect();
         Some(if messages.is_empty() {
@@ -126,7 +125,8 @@ impl Leaving<'_> {
         let looked_at = join_all(pods.iter().take(LOOKED_AT).map(|pod| self.stuck(pod))).await;
         let stuck: Vec<String> = looked_at.into_iter().flatten().collect();
         let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
-        let nodes = plain::names(pods.iter().filter_map(node));
+        let nodes: BTreeSet<&str> = pods.iter().filter_map(node).collect();
+        let nodes = plain::names(nodes);
         let all = format!("{} to stop (on {nodes})", plain::count(count, "agent pod"));
         if stuck.is_empty() { all } else { format!("{all}: {}", stuck.join("; ")) }
     }

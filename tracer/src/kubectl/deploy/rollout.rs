@@ -119,7 +119,8 @@ impl Rollout {
         if event.type_.as_deref() == Some("Warning") {
             let reason = event.reason.unwrap_or_default();
             let message = event.message.unwrap_or_default();
-            reported.push((event.involved_object.uid, format!("the DaemonSet controller: {reason}: {message}")));
+            reported
+                .push((event.involved_object.uid, format!("the DaemonSet controller: {reason}: {message}")));
         }
     }
 
@@ -241,7 +242,9 @@ mod tests {
     #[test]
     fn the_same_refusal_of_another_pod_is_the_same() {
         let refused = |name: &str| {
-            generalized(&format!("FailedCreate: Error creating: pods \"tracer-{name}\" is forbidden: violates PodSecurity"))
+            generalized(&format!(
+                "FailedCreate: Error creating: pods \"tracer-{name}\" is forbidden: violates PodSecurity"
+            ))
         };
         assert_eq!(refused("x2x7p"), "FailedCreate: Error creating: pods is forbidden: violates PodSecurity");
         assert_eq!(refused("x2x7p"), refused("abcde"));
