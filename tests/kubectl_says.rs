@@ -126,12 +126,12 @@ fn no_image() {
 fn unscheduled() {
     let server = ApiServer::start(Options::default());
     server.add_unscheduled("n-1", "0/2 nodes are available: Insufficient memory.");
-    let output = trace(&server, &[]).output();
-    assert_not_traced(
-        &output,
-        "n-1",
-        &["is not scheduled: Unschedulable: 0/2 nodes are available: Insufficient"],
-    );
+    server.add_unscheduled("n-2", "0/2 nodes are available: Insufficient memory.");
+    for further in [&[][..], &["--node=n-1"], &["--node=n-1,n-2"]] {
+        let output = trace(&server, further).output();
+        let said = "is not scheduled: Unschedulable: 0/2 nodes are available: Insufficient";
+        assert_not_traced(&output, "n-1", &[said]);
+    }
 }
 
 fn one_of_three() {

@@ -107,7 +107,7 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 /// Whether a node's labels are those that a pod's affinity requires, of terms with `NotIn` alone.
 fn matches(pod: &Value, node: &Value) -> bool {
     let terms = pod["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"].as_array();
-    let expressions = terms.into_iter().flatten().flat_map(|term| term["matchExpressions"].as_array());
+    let expressions = terms.into_iter().flatten().filter_map(|term| term["matchExpressions"].as_array());
     expressions.flatten().all(|expression| {
         assert_eq!(expression["operator"], "NotIn", "{expression}");
         let values = expression["values"].as_array().expect("values");

@@ -80,7 +80,7 @@ impl Selection {
     pub(crate) fn has(&self, object: &Value) -> bool {
         let field = |path: &str| path.split('.').fold(object, |value, key| &value[key]);
         self.labels.iter().all(|(key, value)| object["metadata"]["labels"][key] == *value)
-            && self.fields.iter().all(|(path, value)| field(path) == value)
+            && self.fields.iter().all(|(path, value)| field(path).as_str().unwrap_or_default() == value)
     }
 }
 

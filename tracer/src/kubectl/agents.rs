@@ -6,6 +6,7 @@ use futures_util::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus};
 use kube::{
     Api, Client,
+    api::ListParams,
     runtime::{
         WatchStreamExt as _,
         watcher::{self, Event, watcher},
@@ -106,6 +107,14 @@ impl Place {
             config = config.fields(&format!("spec.nodeName={node}"));
         }
         watcher(Api::<Pod>::namespaced(client, &self.namespace), config).default_backoff().boxed()
+    }
+}
+
+impl Place {
+    /// Pods of agents that are bound to no node: a watch on one node's does not see them.
+    pub(super) async fn unbound(&self, client: &Client) -> kube::Result<Vec<Pod>> {
+        let these = ListParams::default().labels(&self.selector.query()).fields("spec.nodeName=");
+        Ok(Api::<Pod>::namespaced(client.clone(), &self.namespace).list(&these).await?.items)
     }
 }
 
@@ -285,8 +294,8 @@ pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
 
 fn code(error: &watcher::Error) -> Option<u16> {
     match error {
-        watcher::Error::WatchError(status) => Some(status.code),
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        watcher::Error::WatchError(status)
+        | watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
         _ => None,
@@ -345,7 +354,7 @@ mod tests {
     }
 
     /// What is said of a pod with this status, and whether it is a failure.
-    fn said(status: serde_json::Value) -> (String, bool) {
+    fn said(status: &serde_json::Value) -> (String, bool) {
         let pod = serde_json::from_value(json!({
             "metadata": {"name": "p"}, "spec": {"nodeName": "a", "containers": []}, "status": status,
         }));
@@ -364,7 +373,7 @@ mod tests {
     fn what_kubelets_and_schedulers_report_is_said() {
         let pull = |message: &str| {
             let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": message}});
-            said(container(&waiting, &json!(null))).0
+            said(&container(&waiting, &json!(null))).0
         };
         assert_eq!(pull("no such host"), "does not run: ErrImagePull: no such host (image r/tracer:1)");
         assert_eq!(pull("r/tracer:1: not found"), "does not run: ErrImagePull: r/tracer:1: not found");
@@ -374,20 +383,20 @@ mod tests {
         );
         let expected =
             "does not run: CrashLoopBackOff: back-off 10s: exited with code 2 (Error) (image r/tracer:1)";
-        assert_eq!(said(back_off), (expected.to_owned(), true));
+        assert_eq!(said(&back_off), (expected.to_owned(), true));
         let creating = container(&json!({"waiting": {"reason": "ContainerCreating"}}), &json!(null));
-        assert_eq!(said(creating), ("is starting (ContainerCreating)".to_owned(), false));
+        assert_eq!(said(&creating), ("is starting (ContainerCreating)".to_owned(), false));
         let unschedulable = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: taint"},
         ]});
         assert_eq!(
-            said(unschedulable),
+            said(&unschedulable),
             ("is not scheduled: Unschedulable: 0/3 nodes: taint".to_owned(), true)
         );
         let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
-        assert_eq!(said(evicted), ("does not run: Evicted: low on memory".to_owned(), true));
+        assert_eq!(said(&evicted), ("does not run: Evicted: low on memory".to_owned(), true));
         let silent = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]});
-        assert!(!said(silent).1);
+        assert!(!said(&silent).1);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn requested(mut arguments: impl Iterator<Item = OsString>) -> Option
 }
 
 /// Prints the candidates. Where there are none, or they cannot be found in time, that is no error.
-pub(super) fn run(words: Vec<OsString>) -> ExitCode {
+pub(super) fn run(words: &[OsString]) -> ExitCode {
     // What is said there would be in the middle of a command line.
     if let Ok(nowhere) = File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stderr(nowhere);
@@ -54,7 +54,7 @@ pub(super) fn run(words: Vec<OsString>) -> ExitCode {
 }
 
 /// The candidates, one a line with its help behind a tab, and the directive.
-fn complete(words: Vec<OsString>) -> (String, u8) {
+fn complete(words: &[OsString]) -> (String, u8) {
     let (last, before) =
         words.split_last().map_or((OsString::new(), &[][..]), |(last, rest)| (last.clone(), rest));
     if takes_file(before.last().map_or(&*last, |word| &**word)) || takes_file(&last) {
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     fn completed(words: &[&str]) -> (Vec<String>, u8) {
-        let (text, directive) = complete(words.iter().map(Into::into).collect());
+        let (text, directive) = complete(&words.iter().map(Into::into).collect::<Vec<_>>());
         (text.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect(), directive)
     }
 

@@ -37,7 +37,7 @@ use args::{Args, Command};
 #[must_use]
 pub fn main() -> ExitCode {
     if let Some(words) = complete::requested(std::env::args_os()) {
-        return complete::run(words);
+        return complete::run(&words);
     }
     let args = Args::parse();
     stderr::start();

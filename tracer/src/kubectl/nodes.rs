@@ -104,14 +104,14 @@ mod tests {
 
     use super::*;
 
-    fn node(labels: serde_json::Value, conditions: serde_json::Value) -> Node {
+    fn node(labels: &serde_json::Value, conditions: &serde_json::Value) -> Node {
         serde_json::from_value(json!({"metadata": {"labels": labels}, "status": {"conditions": conditions}}))
             .unwrap()
     }
 
     #[test]
     fn a_label_says_that_no_agent_can_run() {
-        let kind = |labels| unable(&node(labels, json!([])));
+        let kind = |labels| unable(&node(&labels, &json!([])));
         assert_eq!(kind(json!({"kubernetes.io/os": "linux", "type": "worker"})), None);
         assert_eq!(kind(json!({"kubernetes.io/os": "windows"})), Some("Windows"));
         assert_eq!(kind(json!({"eks.amazonaws.com/compute-type": "fargate"})), Some("Fargate"));
@@ -126,9 +126,9 @@ mod tests {
                 "message": "Kubelet stopped posting node status.",
             }])
         };
-        let why = not_ready(&node(json!({}), conditions("Unknown"))).unwrap();
+        let why = not_ready(&node(&json!({}), &conditions("Unknown"))).unwrap();
         assert_eq!(why, "the node is not ready (NodeStatusUnknown: Kubelet stopped posting node status.)");
-        assert_eq!(not_ready(&node(json!({}), conditions("True"))), None);
-        assert_eq!(not_ready(&node(json!({}), json!([]))), None);
+        assert_eq!(not_ready(&node(&json!({}), &conditions("True"))), None);
+        assert_eq!(not_ready(&node(&json!({}), &json!([]))), None);
     }
 }

@@ -255,7 +255,10 @@ impl<'a> Session<'a> {
             () = end.told() => bail!("ended before the agents were found"),
             found = found => found,
         };
-        let agents = agents?;
+        let mut agents = agents?;
+        if nodes.node.len() == 1 && agents.by_node().is_empty() {
+            learn_unbound(&mut agents, &fleet.place, &cluster.client).await;
+        }
         fleet.unable = unable.unwrap_or(fleet.unable);
         fleet.unable.say();
         let found = agents.by_node();
@@ -643,6 +646,18 @@ pub(super) async fn list_agents(
     // What does not run by then is named.
     let _ = timeout(FIRST_EPHEMERAL_PATIENCE, settle).await;
     Ok(agents)
+}
+
+/// Takes in the pods that no node has been found for.
+async fn learn_unbound(agents: &mut Agents, place: &Place, client: &Client) {
+    match place.unbound(client).await {
+        Ok(pods) => {
+            for pod in pods {
+                agents.learn(watcher::Event::Apply(pod));
+            }
+        }
+        Err(error) => debug!("agents without node: {}", plain::line(&cluster::problem(&error))),
+    }
 }
 
 /// Whether each agent that was made for this run runs, or will not soon.
