@@ -151,7 +151,7 @@ pub(crate) fn run(architectures: &[String]) -> Result<String> {
             let beside = binary.with.iter().map(|name| root().join("deploy").join(name));
             let licences = LICENCES.iter().map(|name| root().join(name));
             let files: Vec<PathBuf> = [path.clone()].into_iter().chain(beside).chain(licences).collect();
-            archive::write(&dist.join(&archive), &files.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+            archive::write(&dist.join(&archive), &files.iter().collect::<Vec<_>>())?;
             for file in [&path, &dist.join(&archive)] {
                 writeln!(said, "{}  {}", file.display(), megabytes(fs::metadata(file)?.len()))?;
             }
