@@ -383,7 +383,10 @@ fn refusing_proxy() {
     }
     let mut cluster = trusted(&tls);
     cluster["proxy-url"] = json!(format!("socks5://{}", unused_port()));
-    assert_fails(&Config::new(&tls.url(), cluster, json!({})).output(&[]), &["the SOCKS proxy cannot be reached"]);
+    assert_fails(
+        &Config::new(&tls.url(), cluster, json!({})).output(&[]),
+        &["the SOCKS proxy cannot be reached"],
+    );
     let mut cluster = trusted(&tls);
     cluster["proxy-url"] = json!("ftp://proxy");
     let output = Config::new(&tls.url(), cluster, json!({})).output(&[]);

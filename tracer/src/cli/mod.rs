@@ -22,7 +22,7 @@ use tracing_subscriber::{
 
 use crate::{
     agent,
-    error::{Unsupported, Usage},
+    error::{Unsupported, Usage, chain},
     list,
     log_limit::{self, Limited},
     render,
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
 /// The exit code of what came out, which is said if it is an error.
 pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
-        say(&format!("{error:#}"));
+        say(&chain(error.as_ref()));
         ExitCode::from(exit_code(&error))
     });
     log_limit::finish();
@@ -103,13 +103,15 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// Standard error, plain: the log of a command, not of a service.
 pub(crate) fn start_log(log: LogArgs) {
     let directives = match (log.quiet, log.verbose) {
-        // kube logs each answer that is an error, which is told where it was asked for.
-        (true, _) => "error,kube_client::client=off",
+        // kube logs each answer that is an error, which is told where it was asked for. kube-runtime logs it again.
+        (true, _) => "error,kube_client::client=off,kube_runtime=off",
         // aya cannot read versions such as "Debian 7.3~rc4-1" and says so for each map and program. What it does with them
         // is to name maps and programs.
-        (false, 0) => "warn,kube_client::client=off,aya::util=off",
+        (false, 0) => "warn,kube_client::client=off,kube_runtime=off,aya::util=off",
         // The libraries tell too much of what concerns nobody but their authors.
-        (false, 1) => "warn,kube_client::client=off,aya::util=off,tracer=debug,tracer_ebpf=debug",
+        (false, 1) => {
+            "warn,kube_client::client=off,kube_runtime=off,aya::util=off,tracer=debug,tracer_ebpf=debug"
+        }
         (false, _) => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));

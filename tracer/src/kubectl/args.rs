@@ -236,6 +236,7 @@ pub(super) enum DryRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Printed {
     Yaml,
+    Kyaml,
     Json,
     Name,
 }
@@ -271,6 +272,17 @@ pub(super) struct NodesArgs {
 }
 
 impl NodesArgs {
+    /// Each node, and nothing else.
+    pub(super) const fn all() -> Self {
+        Self {
+            node: Vec::new(),
+            ephemeral: false,
+            image: None,
+            lease: Duration::ZERO,
+            agent_lease: Duration::ZERO,
+        }
+    }
+
     /// Whether this node is asked for.
     pub(super) fn select(&self, node: &str) -> bool {
         self.node.is_empty() || self.node.iter().any(|wanted| wanted == node)

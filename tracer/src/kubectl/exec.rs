@@ -217,7 +217,7 @@ fn refused(status: StatusCode, server: Option<String>, body: &[u8]) -> Refused {
             );
             Refused { problem, retry: Retry::No }
         } else if matches!(status.code, 401 | 403) {
-            Refused { problem, retry: Retry::No }
+            Refused { problem: explained(problem), retry: Retry::No }
         } else {
             Refused::for_now(problem)
         };
@@ -226,6 +226,17 @@ fn refused(status: StatusCode, server: Option<String>, body: &[u8]) -> Refused {
     let answer = cluster::not_the_api_server(&status.to_string(), &format!("{server}{text}"));
     let retry = if status.is_server_error() { Retry::AFewTimes } else { Retry::No };
     Refused { problem: format!("the WebSocket was refused: {answer}"), retry }
+}
+
+/// A refusal with its reason. API servers leave it out where it is the verb `create` that is missing, which they ask for
+/// since Kubernetes 1.35 (registry/core/pod/rest/subresources.go).
+fn explained(problem: String) -> String {
+    match problem.strip_suffix("is forbidden") {
+        Some(what) => format!(
+            "{what}is forbidden: the verbs get and create on pods/exec are required (with --ephemeral on pods/attach as well)"
+        ),
+        None => problem,
+    }
 }
 
 fn pods(namespace: &str) -> Request {
@@ -289,6 +300,18 @@ mod tests {
             let (problem, retry) = refused(code, "<html>");
             assert!(problem.contains(&code.to_string()) && retry == Retry::No, "{problem}");
         }
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_gets_one() {
+        let status = |message: &str| {
+            serde_json::json!({"kind": "Status", "code": 403, "message": message}).to_string()
+        };
+        let said = |message: &str| refused(StatusCode::FORBIDDEN, None, status(message).as_bytes()).problem;
+        let cut = said("pods \"x\" is forbidden: ");
+        assert!(cut.starts_with("pods \"x\" is forbidden: the verbs get and create"), "{cut}");
+        let whole = "pods \"x\" is forbidden: User \"u\" cannot";
+        assert_eq!(said(whole), whole);
     }
 
     #[test]

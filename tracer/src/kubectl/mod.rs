@@ -9,6 +9,7 @@ mod account;
 mod agents;
 mod args;
 mod cluster;
+mod complete;
 mod deploy;
 mod doctor;
 mod ephemeral;
@@ -16,9 +17,12 @@ mod exec;
 mod lines;
 mod manifests;
 mod node;
+mod nodes;
+mod plain;
 mod reading;
 mod remote;
 mod session;
+mod warnings;
 mod writer;
 
 use std::process::ExitCode;
@@ -31,6 +35,9 @@ use args::{Args, Command};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(words) = complete::requested(std::env::args_os()) {
+        return complete::run(&words);
+    }
     let args = Args::parse();
     stderr::start();
     cli::start_log(args.common.log.log());

@@ -8,6 +8,7 @@ mod events;
 mod format;
 mod json;
 mod json_lines;
+pub(crate) mod kyaml;
 mod memo;
 #[cfg(test)]
 mod same;

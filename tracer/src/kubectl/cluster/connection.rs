@@ -31,6 +31,7 @@ use tower::{BoxError, Service, ServiceBuilder, retry::RetryLayer};
 use tracing::warn;
 
 use super::{
+    super::warnings::Warnings,
     authority::{Authority, Source as Certificates},
     authorize::{Authorize, Source as Credentials},
     identity::{self, Identity},
@@ -134,6 +135,7 @@ impl Settings<'_> {
             .option_layer(self.plugin)
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
+            .layer(Warnings::default())
             // Within what authorizes: a plugin may wait for a person.
             .layer(Limits { timeout: self.timeout })
             .map_err(BoxError::from)
