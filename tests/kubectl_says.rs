@@ -291,7 +291,7 @@ fn refused_without_reason() {
     assert_not_traced(
         &output,
         "n-1",
-        &["\"tracer-1\" is forbidden: it takes the verbs get and create on pods/exec"],
+        &["\"tracer-1\" is forbidden: the verbs get and create on pods/exec"],
     );
 }
 

@@ -86,8 +86,8 @@ pub(super) async fn over_agents(
 struct Ephemeral {
     jobs: Api<Job>,
     place: Place,
-    /// Whether some may have been made.
-    made: Cell<bool>,
+    /// How many may have been made: those that were asked for, and not refused.
+    made: Cell<usize>,
     /// How long they run once nobody renews it.
     lease: Duration,
     /// Renews the leases until it is dropped.
@@ -111,7 +111,7 @@ impl Ephemeral {
         let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), namespace);
         let keeper = AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone())));
         let ephemeral =
-            Self { jobs, place, made: Cell::new(false), lease: nodes.agent_lease, _keeper: keeper };
+            Self { jobs, place, made: Cell::new(0), lease: nodes.agent_lease, _keeper: keeper };
         let mut end = End::new(Limits::default())?;
         let result = select! {
             result = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease) => result,
@@ -137,10 +137,13 @@ impl Ephemeral {
                 return Ok(());
             }
             let job = manifests.clone().job(node, instance, lease)?;
+            // Until there is an answer, and if none comes, nobody knows.
+            self.made.set(self.made.get() + 1);
             let made = self.jobs.create(&PostParams::default(), &job).await;
             failed.set(failed.get() || made.is_err());
-            // What the server refuses is not made; of what it does not answer nobody knows.
-            self.made.set(self.made.get() || !matches!(made, Err(kube::Error::Api(_))));
+            if matches!(made, Err(kube::Error::Api(_))) {
+                self.made.set(self.made.get() - 1);
+            }
             made.map(drop).map_err(|error| {
                 anyhow!("an agent for node {}: {}", plain::line(node), plain::line(&problem(&error)))
             })
@@ -152,7 +155,7 @@ impl Ephemeral {
 
     /// Takes them away. Their leases are renewed until then, so that they do not end by themselves meanwhile.
     async fn end(self) {
-        if !self.made.get() {
+        if self.made.get() == 0 {
             return;
         }
         let these = ListParams::default().labels(&self.place.selector.query());
