@@ -6,6 +6,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    pin::pin,
     process::ExitCode,
     time::Duration,
 };
@@ -113,9 +114,19 @@ impl Ephemeral {
         let ephemeral =
             Self { jobs, place, made: Cell::new(0), lease: nodes.agent_lease, _keeper: keeper };
         let mut end = End::new(Limits::default())?;
-        let result = select! {
-            result = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease) => result,
-            () = end.told() => Err(anyhow!("ended before the agents were made")),
+        let result = {
+            let stop = Cell::new(false);
+            let make = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease, &stop);
+            let mut make = pin!(make);
+            select! {
+                result = &mut make => result,
+                () = end.told() => {
+                    stop.set(true);
+                    // What was sent may be done after what deletes it: so its answer is waited for.
+                    let _ = timeout(DELETE_PATIENCE, make).await;
+                    Err(anyhow!("ended before the agents were made"))
+                }
+            }
         };
         if let Err(error) = result {
             ephemeral.end().await;
@@ -130,17 +141,17 @@ impl Ephemeral {
         manifests: &Manifests,
         instance: &str,
         lease: Duration,
+        stop: &Cell<bool>,
     ) -> anyhow::Result<()> {
-        let failed = &Cell::new(false);
         let made = nodes.map(|node| async move {
-            if failed.get() {
+            if stop.get() {
                 return Ok(());
             }
             let job = manifests.clone().job(node, instance, lease)?;
             // Until there is an answer, and if none comes, nobody knows.
             self.made.set(self.made.get() + 1);
             let made = self.jobs.create(&PostParams::default(), &job).await;
-            failed.set(failed.get() || made.is_err());
+            stop.set(stop.get() || made.is_err());
             if matches!(made, Err(kube::Error::Api(_))) {
                 self.made.set(self.made.get() - 1);
             }
