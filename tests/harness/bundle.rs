@@ -272,7 +272,7 @@ impl Bundle {
                 "pod": pod.name,
                 "podUid": pod.uid,
                 "container": pod.container,
-                "labels": {},
+                "labels": null,
             })
         })
     }

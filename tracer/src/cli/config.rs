@@ -63,6 +63,7 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
         watch: args.watch,
         limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
+        report_missing_labels: args.runtimes.runtime_endpoint.as_deref() != Some(cri::NONE),
         log_programs,
     })
 }
