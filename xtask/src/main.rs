@@ -26,6 +26,8 @@ mod process;
 mod setup;
 mod tally;
 mod vm;
+#[cfg(test)]
+mod workflow;
 
 use std::process::ExitCode;
 
