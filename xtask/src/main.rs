@@ -19,6 +19,7 @@ mod fuzz;
 mod image;
 mod kind;
 mod krew;
+mod layer;
 mod long;
 mod man;
 mod pins;

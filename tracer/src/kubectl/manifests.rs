@@ -172,7 +172,9 @@ mod tests {
         assert_eq!(containers.len(), 1);
         let context = &containers[0]["securityContext"];
         assert_eq!(context["privileged"], false);
-        assert_eq!(context["allowPrivilegeEscalation"], false);
+        // The container's own processes have what their file gives them, and that is /tracer's alone.
+        assert_eq!((&context["runAsNonRoot"], &context["runAsGroup"]), (&true.into(), &0.into()));
+        assert_eq!(context["allowPrivilegeEscalation"], true);
         assert_eq!(context["readOnlyRootFilesystem"], true);
         let needed: Vec<&str> =
             crate::privileges::NEEDED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
