@@ -9,6 +9,7 @@ mod account;
 mod agents;
 mod args;
 mod cluster;
+mod confinement;
 mod deploy;
 mod doctor;
 mod ephemeral;
@@ -19,6 +20,7 @@ mod node;
 mod proxy;
 mod reading;
 mod remote;
+mod restriction;
 mod session;
 mod writer;
 
