@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         .test("no_capability_but_the_documented_ones", RUNC, capabilities)
         .test("each_capability_that_is_missing_is_named", RUNC, missing_capability)
         .test("a_pid_namespace_of_its_own_is_named", RUNC, own_pid_namespace)
+        .test("tracefs_is_the_nodes_without_a_mount", RUNC, tracefs)
         .test("the_agent_tells_what_the_node_allows_and_ends_by_signal", RUNC, idle)
         .test("a_lease_that_is_renewed_lasts", RUNC, renewed)
         .test("a_lease_ends_with_standard_input", RUNC, closed)
@@ -130,6 +131,17 @@ fn asks_engine(manifest: &Manifest) {
     assert_eq!(event["container"]["id"], *id);
     assert_eq!(event["k8s"]["labels"]["app"], "web");
     tracer.stop();
+}
+
+/// Nothing of the node's is mounted there: where it has no tracefs, its agent starts all the same.
+fn tracefs() {
+    let has_it = |doctor: &str| {
+        let line = doctor.lines().find(|line| line.contains("tracefs")).unwrap().to_owned();
+        !line.contains("not mounted")
+    };
+    let here = Launch::new(&["doctor"]).output().stdout;
+    let there = Agent::start().launch(&["doctor"]).output().stdout;
+    assert_eq!(has_it(&there), has_it(&here), "{there}\n{here}");
 }
 
 /// A set of capabilities of a process, as `/proc/PID/status` has it.

@@ -45,6 +45,13 @@ fn main() -> ExitCode {
         .test("a_second_time_changes_nothing_and_a_new_image_that_alone", CLIENT, again)
         .test("progress_is_told", CLIENT, progress)
         .test("a_rollout_that_does_not_come_about_names_nodes_and_reasons", CLIENT, stuck)
+        .test("what_kubelet_and_scheduler_report_is_said_while_it_waits", CLIENT, reported)
+        .test("a_namespace_that_admits_no_agent_is_said_with_the_reason", CLIENT, restricted)
+        .test("warnings_of_the_api_server_are_shown_once_each", CLIENT, warned)
+        .test("nodes_that_can_run_no_agent_are_not_waited_for", CLIENT, unable)
+        .test("deploy_waits_for_a_namespace_that_is_being_deleted", CLIENT, terminating)
+        .test("deploy_waits_for_agents_that_are_being_deleted", CLIENT, terminating_agents)
+        .test("undeploy_says_what_it_waits_for", CLIENT, waits_for)
         .test("a_namespace_of_others_stays_as_it_is", CLIENT, foreign_namespace)
         .test("objects_of_others_stay", CLIENT, foreign_objects)
         .test("what_was_deployed_is_taken_away", CLIENT, undeploy)
@@ -64,6 +71,8 @@ fn main() -> ExitCode {
         .test("doctor_of_one_run_can_be_ended", AGENTS, doctor)
         .test("kustomize_makes_the_same_objects", KUSTOMIZE, kustomize)
         .test("a_real_api_server_takes_them", REAL, real)
+        .test("a_real_api_server_keeps_what_others_have_made", REAL, real_others)
+        .test("a_real_api_server_takes_agents_of_one_run", REAL, real_ephemeral)
         .run()
 }
 
@@ -176,14 +185,138 @@ fn stuck() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.hold("n-2", "ImagePullBackOff");
     let output = deploy(&server, &["--timeout=1s"]).output();
-    assert_fails(&output, &["tracer: 1 of 2 agents run", "not all agents run after 1s"]);
+    assert_fails(
+        &output,
+        &["tracer: 1 of 2 agents run", "not all agents run after 1s; the reasons are above"],
+    );
     let why: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("tracer: node ")).collect();
     assert!(
-        matches!(why[..], [line] if line.starts_with("tracer: node n-2: ") && line.ends_with("ImagePullBackOff")),
+        matches!(why[..], [line] if line.starts_with("tracer: node n-2: ") && line.contains("ImagePullBackOff")),
         "{output:#?}"
     );
     // Whoever does not wait is not told.
     deploy(&server, &["--wait=false"]).output().success();
+}
+
+fn reported() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.hold_with("n-1", "ErrImagePull", "no such host");
+    server.hold_unscheduled("n-2", "0/2 nodes are available: Insufficient memory.");
+    let client = kubectl(&server, &["deploy", "--image", IMAGE]).begin();
+    client.wait_log("what the kubelet reports", |line| {
+        line.starts_with("tracer: node n-1: ")
+            && line.ends_with(&format!("does not run: ErrImagePull: no such host (image {IMAGE})"))
+    });
+    client.wait_log("what the scheduler reports", |line| {
+        line.starts_with("tracer: node n-2: ") && line.contains("Unschedulable: 0/2 nodes are available")
+    });
+    server.let_run("n-1");
+    server.let_run("n-2");
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(0), "{}", done.log());
+    assert_eq!(
+        done.stderr.iter().filter(|line| line.starts_with("tracer: node ")).count(),
+        2,
+        "{}",
+        done.log()
+    );
+}
+
+fn restricted() {
+    let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.refuse_pods("violates PodSecurity \"restricted:latest\": host namespaces (hostPID=true)");
+    let output = deploy(&server, &["--timeout=1s"]).output();
+    assert_fails(&output, &["not all agents run after 1s; the reasons are above"]);
+    let reason = "tracer: the DaemonSet controller: FailedCreate: Error creating: pods is forbidden: violates PodSecurity";
+    // It tries once for each node.
+    assert_eq!(output.stderr.matches(reason).count(), 1, "{output:#?}");
+    // Again, nothing differs, and the controller does nothing new.
+    let output = deploy(&server, &["--timeout=1s"]).output();
+    assert_eq!(output.stderr.matches(reason).count(), 1, "{output:#?}");
+}
+
+fn warned() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    let text = "would violate PodSecurity \"restricted:latest\": \u{1b}[2J";
+    server.warn("PATCH", "/daemonsets/tracer", text);
+    server.warn("GET", "/daemonsets", "apps/v1beta1 is deprecated");
+    server.warn("GET", "/pods", "apps/v1beta1 is deprecated");
+    let output = deploy(&server, &[]).output().success();
+    let warnings: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("Warning: ")).collect();
+    assert_eq!(warnings.len(), 2, "{output:#?}");
+    assert!(
+        warnings[0].starts_with("Warning: would violate PodSecurity \"restricted:latest\": "),
+        "{output:#?}"
+    );
+    assert_eq!(warnings[1], "Warning: apps/v1beta1 is deprecated");
+    assert!(!output.stderr.contains('\u{1b}'), "{output:#?}");
+}
+
+fn unable() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    let labels = json!({"metadata": {"labels": {"eks.amazonaws.com/compute-type": "fargate"}}});
+    server.put("/api/v1/nodes/fargate-1", labels);
+    let output = deploy(&server, &[]).output().success();
+    assert_says(&output, &["tracer: 1 node runs no agent: fargate-1 (Fargate)"]);
+    assert_eq!(output.stderr.lines().last(), Some("tracer: agents run on 1 node"));
+}
+
+fn terminating() {
+    let server = deployed(&["n-1"]);
+    server.hold_stops("n-1");
+    kubectl(&server, &["undeploy", "--wait=false"]).output().success();
+    assert!(server.object(NAMESPACE).unwrap()["metadata"]["deletionTimestamp"].is_string());
+    let client = kubectl(&server, &["deploy", "--image", IMAGE]).begin();
+    client.wait_log("that it waits", |line| {
+        line == "tracer: namespace/tracer is being deleted: waiting until it is gone"
+    });
+    server.let_stop("n-1");
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(0), "{}", done.log());
+    assert_eq!(done.stderr.last().unwrap(), "tracer: agents run on 1 node");
+    server.hold_stops("n-1");
+    kubectl(&server, &["undeploy", "--wait=false"]).output().success();
+    let output = deploy(&server, &["--timeout=1s"]).output();
+    assert_fails(&output, &["namespace/tracer is still being deleted after 1s"]);
+}
+
+fn terminating_agents() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    server.put(NAMESPACE, json!({}));
+    deploy(&server, &[]).output().success();
+    let mut agents = server.object(AGENT).unwrap();
+    agents["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    agents["metadata"]["deletionTimestamp"] = json!("2026-11-20T22:15:02Z");
+    server.put(AGENT, agents);
+    let client = deploy(&server, &[]).begin();
+    client.wait_log("that it waits", |line| {
+        line == "tracer: daemonset.apps/tracer is being deleted: waiting until it is gone"
+    });
+    server.delete(AGENT);
+    let done = client.wait_end();
+    assert_eq!(done.stderr.last().unwrap(), "tracer: agents run on 1 node", "{}", done.log());
+}
+
+fn waits_for() {
+    let server = deployed(&["n-1", "n-2"]);
+    server.hold_stops("n-1");
+    server.hold_stops("n-2");
+    let not_ready = json!([{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]);
+    server.put("/api/v1/nodes/n-2", json!({"status": {"conditions": not_ready}}));
+    let client = kubectl(&server, &["undeploy"]).begin();
+    let line = client.wait_log("what it waits for", |line| line.starts_with("tracer: waiting for "));
+    assert!(line.starts_with("tracer: waiting for 2 agent pods to stop (on n-1, n-2): n-2: "), "{line}");
+    assert!(
+        line.contains(
+            "the node is not ready (NodeStatusUnknown); if it does not come back: kubectl delete pod tracer-"
+        ),
+        "{line}"
+    );
+    server.let_stop("n-1");
+    server.let_stop("n-2");
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(0), "{}", done.log());
+    assert_eq!(server.paths(), [""; 0]);
 }
 
 fn foreign_namespace() {
@@ -225,7 +358,7 @@ fn undeploy() {
     let asked = server.asked()[before..].to_vec();
     assert_eq!(changes(&asked), [AGENT, ACCOUNT, NAMESPACE].map(|path| ("DELETE", path)));
     for asked in &asked {
-        assert_eq!(asked.body["propagationPolicy"], "Foreground");
+        assert_eq!(asked.body["propagationPolicy"], "Background");
         assert!(asked.body["preconditions"]["uid"].is_string(), "{}", asked.body);
     }
     let output = kubectl(&server, &["undeploy"]).output().success();
@@ -244,7 +377,8 @@ fn finalizer() {
     namespace["metadata"]["finalizers"] = json!(["example.com/keeps-it"]);
     server.put(NAMESPACE, namespace);
     let output = kubectl(&server, &["undeploy", "--timeout=1s"]).output();
-    assert_fails(&output, &["not all of it is gone after 1s"]);
+    let why = "waiting for daemonset.apps/tracer, which has finalizers: example.com/keeps-it";
+    assert_fails(&output, &["not all of it is gone after 1s: ", why]);
     assert_eq!(output.stdout.lines().count(), 3);
     kubectl(&server, &["undeploy", "--wait=false"]).output().success();
 }
@@ -258,6 +392,11 @@ fn dry_run() {
     let yaml = run(&["--dry-run", "-o", "yaml"]);
     let documents: Vec<Value> =
         yaml.split("---\n").map(|document| serde_yaml_ng::from_str(document).unwrap()).collect();
+    assert_eq!(documents, expected);
+    let kyaml = run(&["--dry-run", "-o", "kyaml"]);
+    assert!(kyaml.starts_with("---\n{\n  apiVersion: \"v1\",\n  kind: \"Namespace\",\n"), "{kyaml}");
+    let documents: Vec<Value> =
+        kyaml.split("---\n").skip(1).map(|document| serde_yaml_ng::from_str(document).unwrap()).collect();
     assert_eq!(documents, expected);
     let list: Value = serde_json::from_str(&run(&["--dry-run=client", "-o", "json"])).unwrap();
     assert_eq!(list, json!({"apiVersion": "v1", "kind": "List", "items": expected}));
@@ -462,15 +601,14 @@ fn cannot_be_made() {
 
 fn ended_early() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
+    server.hold("n-1", "ContainerCreating");
     server.hold("n-2", "ContainerCreating");
     let client = kubectl(&server, &["trace", "open", "--ephemeral"]).begin();
-    wait::until("both jobs, of which one runs", || {
-        (server.paths().len() == 4 && server.running().len() == 1).then_some(())
-    });
+    wait::until("both jobs, and their pods", || (server.paths().len() == 4).then_some(()));
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_eq!(done.status.code(), Some(1), "{}", done.log());
-    assert!(done.log().contains("ended before the agents ran"), "{}", done.log());
+    assert!(done.log().contains("ended before "), "{}", done.log());
     assert_nothing_left(&server, VANISHED);
 }
 
@@ -578,5 +716,92 @@ fn real() {
         let left = get(name);
         let leaves = left.as_ref().is_none_or(|left| left["metadata"]["deletionTimestamp"].is_string());
         assert!(leaves, "{left:?}");
+    }
+}
+
+fn real_others() {
+    let cluster = Cluster::start();
+    let namespace = harness::scratch::unique("tracer").to_lowercase();
+    let place = format!("--tracer-namespace={namespace}");
+    let run =
+        |arguments: &[&str]| Launch::kubectl(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
+    let is_there = |what: &str| {
+        let found = cluster.kubectl(&["get", what, "-n", &namespace, "-o", "name", "--ignore-not-found"]);
+        !found.success().stdout.is_empty()
+    };
+    // Nobody else may do it.
+    let output = run(&["deploy", "--image", IMAGE, "--as=nobody"]);
+    assert_fails(&output, &["namespaces \"", "is forbidden: User \"nobody\" cannot"]);
+    assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
+    cluster.kubectl(&["create", "namespace", &namespace]).success();
+    cluster
+        .kubectl(&["create", "serviceaccount", NAMES[1].split('/').nth(1).unwrap(), "-n", &namespace])
+        .success();
+    let output = run(&["undeploy", "--timeout=20s"]).success();
+    assert_eq!(output.stdout, "");
+    assert_says(&output, &["serviceaccount/tracer stays", &format!("namespace/{namespace} stays")]);
+    cluster.kubectl(&["delete", NAMES[1], "-n", &namespace]).success();
+    let output = run(&["deploy", "--wait=false", "--image", IMAGE]).success();
+    assert_eq!(output.stdout, lines(&NAMES[1..], "serverside-applied"));
+    let output = run(&["undeploy"]).success();
+    assert_eq!(output.stdout, lines(&[NAMES[2], NAMES[1]], "deleted"));
+    assert_says(&output, &[&format!("namespace/{namespace} stays")]);
+    assert!(is_there(&format!("namespace/{namespace}")) && !is_there(NAMES[1]) && !is_there(NAMES[2]));
+    // A namespace of its own that is being deleted. Without controllers it stays so.
+    cluster.kubectl(&["label", "namespace", &namespace, "app.kubernetes.io/part-of=tracer"]).success();
+    let output = run(&["undeploy", "--timeout=1s"]);
+    if output.status.success() {
+        return;
+    }
+    assert_fails(
+        &output,
+        &["not all of it is gone after 1s: waiting for ", &format!("namespace/{namespace}")],
+    );
+    let output = run(&["deploy", "--image", IMAGE, "--timeout=1s"]);
+    let of_namespace = format!("tracer: namespace/{namespace} is ");
+    assert_fails(
+        &output,
+        &[
+            &format!("{of_namespace}being deleted: waiting until it is gone"),
+            &format!("{of_namespace}still being deleted after 1s"),
+        ],
+    );
+}
+
+fn real_ephemeral() {
+    let cluster = Cluster::start();
+    let unique = harness::scratch::unique("node").to_lowercase();
+    let names = ["linux", "fargate"].map(|kind| format!("{unique}-{kind}"));
+    let dir = harness::scratch::Dir::new("nodes");
+    for (name, labels) in names.iter().zip([json!({}), json!({"eks.amazonaws.com/compute-type": "fargate"})])
+    {
+        let file = dir.path().join(name);
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+        fs::write(&file, node.to_string()).unwrap();
+        cluster.kubectl(&["create", "-f", file.to_str().unwrap()]).success();
+    }
+    let jobs = || {
+        let listed = cluster.kubectl(&["get", "jobs", "-n", "default", "-o", "json"]).success().stdout;
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let ours = listed["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|job| job["metadata"]["labels"]["app.kubernetes.io/component"] == "ephemeral-agent");
+        ours.map(|job| job["spec"]["template"]["spec"]["nodeName"].clone()).collect::<Vec<_>>()
+    };
+    let nodes = format!("--node={},{}", names[0], names[1]);
+    let arguments = ["trace", "open", "-n", "nope", "--ephemeral", "--tracer-namespace=default", &nodes];
+    let client = Launch::kubectl(cluster.kubeconfig(), &arguments).begin();
+    client.wait_log("the namespace", |line| line == "tracer: namespace \"nope\" does not exist");
+    wait::until("a job", || (jobs() == [names[0].as_str()]).then_some(()));
+    client.signal(Signal::INT);
+    let done = client.wait_end();
+    assert_eq!(done.status.code(), Some(1), "{}", done.log());
+    let named = format!("tracer: 1 node runs no agent: {} (Fargate)", names[1]);
+    assert!(done.stderr.contains(&named), "{}", done.log());
+    wait::until("no job is left", || jobs().is_empty().then_some(()));
+    for name in &names {
+        cluster.kubectl(&["delete", "node", name]).success();
     }
 }

@@ -2,7 +2,7 @@
 //! what `controllers` do, and executes commands in pods, and attaches to them, by the WebSocket
 //! protocol of the real one. Each pod is the agent of a node; what is executed in it runs here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,7 @@ use futures_util::{Stream, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, HeaderValue, WARNING};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -27,7 +27,7 @@ use tokio::process::ChildStdin;
 use tokio::sync::watch;
 
 use crate::admission::{self, PodRequest};
-use crate::controllers::{self, Main};
+use crate::controllers::{self, Hold, Main};
 use crate::loopback::Port;
 use crate::objects::{Objects, Place, Selection, is_in};
 use crate::{remote_command, scratch, wait};
@@ -111,6 +111,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The last version of what there is.
     version: watch::Sender<usize>,
+    /// How often all watches were ended, and the error that each of them was told last.
+    cut: watch::Sender<(usize, Option<Value>)>,
     pub(crate) options: Options,
 }
 
@@ -124,7 +126,13 @@ pub(crate) struct State {
     /// The pods' own processes.
     pub(crate) mains: BTreeMap<String, Main>,
     /// Nodes on which nothing that is new runs, with the reason.
-    pub(crate) waiting: BTreeMap<String, String>,
+    pub(crate) waiting: BTreeMap<String, Hold>,
+    /// Nodes whose kubelets stop nothing.
+    pub(crate) stopless: BTreeSet<String>,
+    /// Why no controller can make a pod.
+    pub(crate) refused_pods: Option<String>,
+    /// Methods and ends of paths whose answers have a warning.
+    warnings: Vec<(&'static str, &'static str, &'static str)>,
     /// Commands that were executed, each with its arguments.
     pub(crate) executed: Vec<Vec<String>>,
     asked: Vec<Asked>,
@@ -155,7 +163,12 @@ impl Shared {
 impl ApiServer {
     /// Without any agents.
     pub fn start(options: Options) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), version: watch::channel(0).0, options });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            version: watch::channel(0).0,
+            cut: watch::channel((0, None)).0,
+            options,
+        });
         let serves = Arc::clone(&shared);
         let port = Port::serve(async move |listener| serve(listener, serves).await);
         let server = Self { port, shared, dir: scratch::Dir::new("api") };
@@ -197,9 +210,36 @@ impl ApiServer {
 
     /// An agent that does not run.
     pub fn add_waiting(&self, node: &str, reason: &str) {
-        let pod = pod("tracer-waiting", node, &json!({"waiting": {"reason": reason}}), 0);
+        self.add_waiting_with(node, reason, "");
+    }
+
+    /// An agent that does not run, of which its kubelet reports more.
+    pub fn add_waiting_with(&self, node: &str, reason: &str, message: &str) {
+        let name = format!("tracer-waiting-{node}");
+        let pod = pod(&name, node, &json!({"waiting": {"reason": reason, "message": message}}), 0);
+        self.add_pod(&name, pod);
+    }
+
+    /// An agent that no node has been found for.
+    pub fn add_unscheduled(&self, node: &str, message: &str) {
+        let name = format!("tracer-unscheduled-{node}");
+        let mut pod = pod(&name, node, &Value::Null, 0);
+        pod["spec"] = json!({"containers": [], "affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
+            ]},
+        }}});
+        pod["status"] = json!({"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message},
+        ]});
+        self.add_pod(&name, pod);
+    }
+
+    fn add_pod(&self, name: &str, mut pod: Value) {
         self.shared.change(|state| {
-            state.objects.put(&format!("{PODS}/tracer-waiting"), pod);
+            let made = state.objects.number();
+            pod["metadata"]["uid"] = json!(format!("uid-{made}"));
+            state.objects.put(&format!("{PODS}/{name}"), pod);
         });
     }
 
@@ -234,6 +274,11 @@ impl ApiServer {
     pub fn put(&self, path: &str, object: Value) {
         let place = Place::parse(path).expect("a path");
         self.shared.change(|state| state.objects.put(path, complete(&place, object)));
+    }
+
+    /// Takes an object away, whatever it is kept for.
+    pub fn delete(&self, path: &str) {
+        self.shared.change(|state| controllers::remove(state, path));
     }
 
     /// What is stored there.
@@ -276,7 +321,66 @@ impl ApiServer {
 
     /// Pods that are made for this node from now on do not run, for this reason.
     pub fn hold(&self, node: &str, reason: &str) {
-        self.shared.state().waiting.insert(node.to_owned(), reason.to_owned());
+        self.hold_with(node, reason, "");
+    }
+
+    /// Likewise, and the kubelet has more to say.
+    pub fn hold_with(&self, node: &str, reason: &str, message: &str) {
+        self.hold_by(node, Hold::Waiting(reason.to_owned(), message.to_owned()));
+    }
+
+    /// Pods that are made for this node from now on find no place there, for this reason.
+    pub fn hold_unscheduled(&self, node: &str, message: &str) {
+        self.hold_by(node, Hold::Unscheduled(message.to_owned()));
+    }
+
+    /// The kubelet of this node does nothing, and says nothing.
+    pub fn hold_silent(&self, node: &str) {
+        self.hold_by(node, Hold::Silent);
+    }
+
+    fn hold_by(&self, node: &str, hold: Hold) {
+        self.shared.state().waiting.insert(node.to_owned(), hold);
+    }
+
+    /// The kubelet of this node stops nothing from now on: pods stay.
+    pub fn hold_stops(&self, node: &str) {
+        self.shared.state().stopless.insert(node.to_owned());
+    }
+
+    /// It stops now what was to be stopped.
+    pub fn let_stop(&self, node: &str) {
+        self.shared.change(|state| {
+            state.stopless.remove(node);
+            let leaves = |(path, object): (&String, &Value)| {
+                let leaves = object["kind"] == "Pod" && !object["metadata"]["deletionTimestamp"].is_null();
+                leaves.then(|| path.clone())
+            };
+            for path in state.objects.iter().filter_map(leaves).collect::<Vec<_>>() {
+                controllers::remove(state, &path);
+            }
+        });
+    }
+
+    /// No controller can make a pod from now on, for this reason.
+    pub fn refuse_pods(&self, reason: &str) {
+        self.shared.state().refused_pods = Some(reason.to_owned());
+    }
+
+    /// Answers warn of this from now on where the method is this and the path ends so.
+    pub fn warn(&self, method: &'static str, end: &'static str, text: &'static str) {
+        self.shared.state().warnings.push((method, end, text));
+    }
+
+    /// Ends all watches, each with this error if there is one.
+    pub fn cut_watches(&self, error: Option<(u16, &str)>) {
+        let status = error.map(|(code, message)| {
+            json!({"type": "ERROR", "object": status(StatusCode::from_u16(code).expect("a status"), message)})
+        });
+        self.shared.cut.send_modify(|(count, last)| {
+            *count += 1;
+            *last = status;
+        });
     }
 
     /// Those that wait on this node run now.
@@ -285,7 +389,7 @@ impl ApiServer {
             state.waiting.remove(node);
             let waits = |(path, object): (&String, &Value)| {
                 let waits = object["kind"] == "Pod"
-                    && object["spec"]["nodeName"] == node
+                    && controllers::node_of(object) == node
                     && !controllers::is_running(object);
                 waits.then(|| path.clone())
             };
@@ -393,7 +497,15 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let shared = Arc::clone(&shared);
-                async move { Ok::<_, Infallible>(answer(request, &shared).await) }
+                async move {
+                    let warnings = warnings(&shared, &request);
+                    let mut answer = answer(request, &shared).await;
+                    for warning in warnings {
+                        let value = HeaderValue::try_from(format!("299 - {warning:?}")).expect("plain text");
+                        answer.headers_mut().append(WARNING, value);
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -402,6 +514,14 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             let _ = connection.await;
         });
     }
+}
+
+/// What is to be warned of in the answer.
+fn warnings(shared: &Shared, request: &Request<Incoming>) -> Vec<&'static str> {
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let state = shared.state();
+    let meant = state.warnings.iter().filter(|(of, end, _)| *of == method && path.ends_with(end));
+    meant.map(|(_, _, text)| *text).collect()
 }
 
 async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
@@ -522,9 +642,16 @@ fn not_found(place: &Place) -> Answer {
 /// What to say if the namespace is not there in which something is to be made.
 fn lacks_namespace(state: &State, place: &Place) -> Option<Answer> {
     let namespace = place.namespace.as_ref()?;
-    let message = format!("namespaces \"{namespace}\" not found");
-    let found = state.objects.get(&format!("/api/v1/namespaces/{namespace}"));
-    found.is_none().then(|| failure(StatusCode::NOT_FOUND, &message))
+    let Some(found) = state.objects.get(&format!("/api/v1/namespaces/{namespace}")) else {
+        return Some(failure(StatusCode::NOT_FOUND, &format!("namespaces \"{namespace}\" not found")));
+    };
+    let (resource, name) = (&place.resource, place.name.as_deref().unwrap_or_default());
+    let message = format!(
+        "{resource} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being \
+         terminated"
+    );
+    let leaves = !found["metadata"]["deletionTimestamp"].is_null();
+    leaves.then(|| failure(StatusCode::FORBIDDEN, &message))
 }
 
 /// An object with what the server sees to.
@@ -625,37 +752,49 @@ fn json_answer(status: StatusCode, value: &Value) -> Answer {
     response.body(body).expect("a response")
 }
 
-pub(crate) fn failure(status: StatusCode, message: &str) -> Answer {
-    let code = status.as_u16();
+pub(crate) fn failure(code: StatusCode, message: &str) -> Answer {
+    json_answer(code, &status(code, message))
+}
+
+fn status(code: StatusCode, message: &str) -> Value {
+    let code = code.as_u16();
     let reason = match code {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
         409 => "Conflict",
+        410 => "Expired",
         _ => "InternalError",
     };
-    json_answer(
-        status,
-        &json!({
-            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
-            "message": message, "reason": reason, "code": code,
-        }),
-    )
+    json!({
+        "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    })
 }
 
-/// What becomes of objects after a version, one JSON object a line, without end.
+/// What becomes of objects after a version, one JSON object a line, until all watches are ended.
 fn watch_objects(shared: Arc<Shared>, from: usize, collection: String, selection: Selection) -> Answer {
-    let versions = shared.version.subscribe();
-    let start = (shared, versions, from, collection, selection);
-    let lines = stream::unfold(start, |(shared, mut versions, at, collection, selection)| async move {
-        versions.wait_for(|version| *version > at).await.ok()?;
+    let (versions, mut cuts) = (shared.version.subscribe(), shared.cut.subscribe());
+    cuts.mark_unchanged();
+    let start = Some((shared, versions, cuts, from, collection, selection));
+    let lines = stream::unfold(start, |start| async move {
+        let (shared, mut versions, mut cuts, at, collection, selection) = start?;
+        let is_cut = tokio::select! {
+            cut = cuts.changed() => cut.is_ok(),
+            version = versions.wait_for(|version| *version > at) => version.is_err(),
+        };
+        if is_cut {
+            let last = cuts.borrow().1.clone()?;
+            return Some((Ok(Frame::data(Bytes::from(last.to_string() + "\n"))), None));
+        }
         let (what, path, object) = shared.state().objects.after(at).clone();
         let line = if is_in(&path, &collection) && selection.has(&object) {
             json!({"type": what, "object": object}).to_string() + "\n"
         } else {
             String::new()
         };
-        Some((Ok(Frame::data(Bytes::from(line))), (shared, versions, at + 1, collection, selection)))
+        let next = Some((shared, versions, cuts, at + 1, collection, selection));
+        Some((Ok(Frame::data(Bytes::from(line))), next))
     });
     Response::builder().header("content-type", "application/json").body(boxed(lines)).expect("a response")
 }

@@ -19,6 +19,17 @@ use crate::tracer;
 const GENERATION: &str = "pod-template-generation";
 const NODES: &str = "/api/v1/nodes";
 
+/// Why nothing that is new runs on a node.
+#[derive(Debug, Clone)]
+pub(crate) enum Hold {
+    /// The kubelet reports this reason and message.
+    Waiting(String, String),
+    /// The scheduler finds no place there, and says so.
+    Unscheduled(String),
+    /// The kubelet reports nothing.
+    Silent,
+}
+
 /// The own process of a pod's container.
 pub(crate) struct Main {
     stdin: ChildStdin,
@@ -58,14 +69,26 @@ fn daemon_set(shared: &Arc<Shared>, state: &mut State, path: &str) {
     let names = |objects: Vec<&Value>, field: fn(&Value) -> &Value| -> Vec<String> {
         objects.into_iter().filter_map(|object| field(object).as_str().map(str::to_owned)).collect()
     };
-    let all = names(state.objects.list(NODES, &Selection::default()), |node| &node["metadata"]["name"]);
+    let nodes = state.objects.list(NODES, &Selection::default()).into_iter();
+    let able = nodes.filter(|node| matches(&set["spec"]["template"]["spec"], node)).collect();
+    let all = names(able, |node| &node["metadata"]["name"]);
     let dependents = state.objects.dependents(&set["metadata"]["uid"]);
-    let pods = dependents.iter().filter_map(|path| state.objects.get(path)).collect();
-    let have = names(pods, |pod| &pod["spec"]["nodeName"]);
+    let pods: Vec<&Value> = dependents.iter().filter_map(|path| state.objects.get(path)).collect();
+    let have: Vec<String> = pods.into_iter().map(|pod| node_of(pod).to_owned()).collect();
     for node in all.iter().filter(|node| !have.contains(node)) {
+        if let Some(refusal) = state.refused_pods.clone() {
+            report(state, &set, &refusal);
+            continue;
+        }
         let mut template = set["spec"]["template"].clone();
         template["metadata"]["labels"][GENERATION] = json!(generation);
-        template["spec"]["nodeName"] = json!(node);
+        template["spec"]["affinity"] = json!({"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
+        ]}}});
+        // The scheduler's part.
+        if !matches!(state.waiting.get(node), Some(Hold::Unscheduled(_))) {
+            template["spec"]["nodeName"] = json!(node);
+        }
         make_pod(shared, state, &set, template);
     }
     let dependents = state.objects.dependents(&set["metadata"]["uid"]);
@@ -73,9 +96,49 @@ fn daemon_set(shared: &Arc<Shared>, state: &mut State, path: &str) {
     set["status"] = json!({
         "observedGeneration": set["metadata"]["generation"], "desiredNumberScheduled": all.len(),
         "currentNumberScheduled": all.len(), "updatedNumberScheduled": dependents.len(), "numberMisscheduled": 0,
-        "numberReady": running, "numberAvailable": running, "numberUnavailable": all.len() - running,
+        "numberReady": running, "numberAvailable": running,
+        "numberUnavailable": all.len().saturating_sub(running),
     });
     state.objects.put(path, set);
+}
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+/// Whether a node's labels are those that a pod's affinity requires, of terms with `NotIn` alone.
+fn matches(pod: &Value, node: &Value) -> bool {
+    let terms = pod["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"].as_array();
+    let expressions = terms.into_iter().flatten().filter_map(|term| term["matchExpressions"].as_array());
+    expressions.flatten().all(|expression| {
+        assert_eq!(expression["operator"], "NotIn", "{expression}");
+        let values = expression["values"].as_array().expect("values");
+        !values.contains(&node["metadata"]["labels"][expression["key"].as_str().expect("a key")])
+    })
+}
+
+/// The node that a pod is bound to, or made for.
+pub(crate) fn node_of(pod: &Value) -> &str {
+    let terms = &pod["spec"]["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"];
+    let bound = pod["spec"]["nodeName"].as_str();
+    bound.or(terms[0]["matchFields"][0]["values"][0].as_str()).unwrap_or_default()
+}
+
+/// What a controller says that could not make a pod, in an event.
+fn report(state: &mut State, set: &Value, refusal: &str) {
+    let number = state.objects.number();
+    let metadata = &set["metadata"];
+    let (name, namespace) =
+        (metadata["name"].as_str().expect("a name"), metadata["namespace"].as_str().expect("one"));
+    let path = format!("/api/v1/namespaces/{namespace}/events/{name}.{number}");
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": format!("{name}.{number}"), "namespace": namespace},
+        "involvedObject": {
+            "kind": "DaemonSet", "name": name, "namespace": namespace, "uid": metadata["uid"], "apiVersion": "apps/v1",
+        },
+        "type": "Warning", "reason": "FailedCreate",
+        "message": format!("Error creating: pods \"{name}-{number:05}\" is forbidden: {refusal}"),
+    });
+    state.objects.put(&path, event);
 }
 
 fn job(shared: &Arc<Shared>, state: &mut State, path: &str) {
@@ -100,7 +163,7 @@ fn make_pod(shared: &Arc<Shared>, state: &mut State, owner: &Value, template: Va
         "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": metadata["name"], "uid": metadata["uid"],
         "controller": true,
     }]);
-    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    let node = node_of(&pod);
     let program = state.instead.get(node).cloned().unwrap_or(Program::Tracer);
     state.objects.put(&path, pod);
     state.programs.insert(name, program);
@@ -110,24 +173,36 @@ fn make_pod(shared: &Arc<Shared>, state: &mut State, owner: &Value, template: Va
 /// What the kubelet of a pod's node does with it: its container runs, or waits for what the test says.
 pub(crate) fn run_pod(shared: &Arc<Shared>, state: &mut State, path: &str) {
     let Some(mut pod) = state.objects.get(path).cloned() else { return };
-    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+    let node = node_of(&pod).to_owned();
     let waiting = state.waiting.get(&node).cloned();
     let number = state.objects.number();
-    let (phase, container, id) = match &waiting {
-        Some(reason) => ("Pending", json!({"waiting": {"reason": reason}}), String::new()),
-        None => (
-            "Running",
-            json!({"running": {"startedAt": "2026-11-20T22:15:01Z"}}),
-            format!("containerd://{number}"),
-        ),
+    let scheduled = json!({"type": "PodScheduled", "status": "True"});
+    let (phase, condition, container, id) = match &waiting {
+        Some(Hold::Waiting(reason, message)) => {
+            let waiting = json!({"waiting": {"reason": reason, "message": message}});
+            ("Pending", scheduled, waiting, String::new())
+        }
+        Some(Hold::Unscheduled(message)) => {
+            let why = json!({
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            });
+            ("Pending", why, Value::Null, String::new())
+        }
+        Some(Hold::Silent) => ("Pending", scheduled, Value::Null, String::new()),
+        None => {
+            pod["spec"]["nodeName"] = json!(node);
+            let running = json!({"running": {"startedAt": "2026-11-20T22:15:01Z"}});
+            ("Running", scheduled, running, format!("containerd://{number}"))
+        }
     };
-    pod["status"] = json!({
-        "phase": phase,
-        "containerStatuses": [{
-            "name": "tracer", "image": "tracer", "imageID": "", "ready": waiting.is_none(), "restartCount": 0,
+    let image = pod["spec"]["containers"][0]["image"].clone();
+    pod["status"] = json!({"phase": phase, "conditions": [condition]});
+    if !container.is_null() {
+        pod["status"]["containerStatuses"] = json!([{
+            "name": "tracer", "image": image, "imageID": "", "ready": waiting.is_none(), "restartCount": 0,
             "containerID": id, "state": container,
-        }],
-    });
+        }]);
+    }
     if waiting.is_none() && pod["metadata"]["ownerReferences"][0]["kind"] == "Job" {
         start_main(shared, state, path, &pod);
     }
@@ -204,19 +279,28 @@ fn done(state: &mut State, pod: &str) {
 }
 
 /// Takes away an object, and then what belongs to it: as nothing is seen between, in whatever order. A namespace has
-/// all that is in it.
+/// all that is in it, and stays, terminating, until that is gone. A pod stays until its kubelet has stopped it.
 pub(crate) fn remove(state: &mut State, path: &str) {
-    let Some(object) = state.objects.get(path).cloned() else { return };
+    let Some(mut object) = state.objects.get(path).cloned() else { return };
     let mut with = state.objects.dependents(&object["metadata"]["uid"]);
     if object["kind"] == "Namespace" {
-        let name = object["metadata"]["name"].as_str().expect("a name");
-        let within = format!("/namespaces/{name}/");
-        with.extend(
-            state.objects.iter().map(|(path, _)| path).filter(|path| path.contains(&within)).cloned(),
-        );
+        with.extend(contents(state, &object));
     }
     for dependent in with {
         remove(state, &dependent);
+    }
+    let keeps = match object["kind"].as_str() {
+        Some("Pod") => state.stopless.contains(node_of(&object)),
+        Some("Namespace") => !contents(state, &object).is_empty(),
+        _ => false,
+    };
+    if keeps {
+        object["metadata"]["deletionTimestamp"] = json!("2026-11-20T22:15:02Z");
+        if object["kind"] == "Namespace" {
+            object["status"] = json!({"phase": "Terminating"});
+        }
+        state.objects.put(path, object);
+        return;
     }
     if object["kind"] == "Pod" {
         let name = object["metadata"]["name"].as_str().expect("a name");
@@ -224,6 +308,18 @@ pub(crate) fn remove(state: &mut State, path: &str) {
         state.programs.remove(name);
     }
     state.objects.remove(path);
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let namespace = format!("/api/v1/namespaces/{namespace}");
+    if state.objects.get(&namespace).is_some_and(|around| !around["metadata"]["deletionTimestamp"].is_null())
+    {
+        remove(state, &namespace);
+    }
+}
+
+/// The paths of what is in a namespace.
+fn contents(state: &State, namespace: &Value) -> Vec<String> {
+    let within = format!("/namespaces/{}/", namespace["metadata"]["name"].as_str().expect("a name"));
+    state.objects.iter().map(|(path, _)| path).filter(|path| path.contains(&within)).cloned().collect()
 }
 
 /// Kills what runs in a pod.

@@ -26,8 +26,9 @@
 //! | [`agent`] | the container that `kubectl tracer` has on each node |
 //! | [`apiserver`] | an API server of one's own, with agents in which `tracer` or something else is executed |
 //! | [`envtest`] | a real API server, where there is one |
+//! | [`printing`] | nodes that print what a script has, for tests of the client |
 //! | [`bpf`] | the BPF programs, maps and links that a process holds |
-//! | [`loopback`], [`tls`], [`proxy`] | servers on ports of our own; TLS before one that has none; a way to it |
+//! | [`loopback`], [`tls`], [`proxy`], [`front`] | servers on ports of our own; TLS before one that has none; a way to it; one that answers in its place |
 //! | [`program`] | C programs compiled at test time or before, for calls no shell can make |
 //! | [`shape`] | the fields that the contract gives to an event |
 //! | [`scratch`], [`wait`], [`leftovers`] | names, directories, deadlines, and what must not stay behind |
@@ -53,6 +54,7 @@ mod cri;
 pub mod docker;
 pub mod engine;
 pub mod envtest;
+pub mod front;
 pub mod leftovers;
 pub mod loopback;
 pub mod need;
@@ -62,6 +64,7 @@ mod objects;
 #[expect(dead_code, reason = "one of the pins is for here")]
 mod pins;
 pub mod podman;
+pub mod printing;
 pub mod program;
 pub mod proxy;
 mod remote_command;

@@ -44,6 +44,7 @@ impl Place {
     pub(crate) fn kind(&self) -> &'static str {
         match self.resource.as_str() {
             "daemonsets" => "DaemonSet",
+            "events" => "Event",
             "jobs" => "Job",
             "namespaces" => "Namespace",
             "nodes" => "Node",
@@ -81,7 +82,7 @@ impl Selection {
     pub(crate) fn has(&self, object: &Value) -> bool {
         let field = |path: &str| path.split('.').fold(object, |value, key| &value[key]);
         self.labels.iter().all(|(key, value)| object["metadata"]["labels"][key] == *value)
-            && self.fields.iter().all(|(path, value)| field(path) == value)
+            && self.fields.iter().all(|(path, value)| field(path).as_str().unwrap_or_default() == value)
     }
 }
 
@@ -122,7 +123,8 @@ impl Objects {
 
     /// The objects of a collection that are selected.
     pub(crate) fn list(&self, collection: &str, selection: &Selection) -> Vec<&Value> {
-        let members = self.by_path.iter().filter(|(path, _)| is_in(path, collection));
+        let members =
+            self.by_path.iter().filter(|(path, _)| is_in(path, collection) || is_across(path, collection));
         members.map(|(_, object)| object).filter(|object| selection.has(object)).collect()
     }
 
@@ -201,6 +203,14 @@ pub(crate) fn is_in(path: &str, collection: &str) -> bool {
     path.strip_prefix(collection)
         .and_then(|rest| rest.strip_prefix('/'))
         .is_some_and(|name| !name.contains('/'))
+}
+
+/// Whether this is the path of an object of a collection of all namespaces, as `/api/v1/pods`.
+fn is_across(path: &str, collection: &str) -> bool {
+    let Some((prefix, resource)) = collection.rsplit_once('/') else { return false };
+    let within = path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("/namespaces/"));
+    let words: Vec<&str> = within.map(|rest| rest.split('/').collect()).unwrap_or_default();
+    matches!(words[..], [_, of, _] if of == resource)
 }
 
 fn merge(object: &mut Value, asked: &Value) {

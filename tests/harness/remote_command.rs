@@ -38,6 +38,10 @@ pub(crate) fn upgrade<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    if request.headers().get(UPGRADE).is_none() {
+        // As the real one (apiserver, `util/wsstream` and `pkg/util/proxy/upgradeaware.go`).
+        return failure(StatusCode::BAD_REQUEST, "Upgrade request required");
+    }
     let protocol = format!("v{version}.channel.k8s.io");
     let header =
         |name| request.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok());

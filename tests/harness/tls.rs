@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
@@ -18,9 +18,17 @@ use crate::loopback::Port;
 pub struct Identity(CertifiedKey<KeyPair>);
 
 impl Identity {
-    /// Of this name.
+    /// Of this name, with a P-256 key.
     pub fn new(name: &str) -> Self {
-        Self(generate_simple_self_signed([name.to_owned()]).expect("a certificate"))
+        Self::with_key(name, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// Of this name, with a key of this kind.
+    pub fn with_key(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
+        let signing_key = KeyPair::generate_for(algorithm).expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let cert = params.self_signed(&signing_key).expect("a certificate");
+        Self(CertifiedKey { cert, signing_key })
     }
 
     /// The certificate, in PEM.
@@ -43,11 +51,15 @@ pub struct Tls {
 impl Tls {
     /// Before the server at `behind`. With `client`, only for whoever has that certificate.
     pub fn before(behind: SocketAddr, client: Option<&Identity>) -> Self {
-        let identity = Identity::new("127.0.0.1");
+        Self::with_identity(behind, Identity::new("127.0.0.1"), client)
+    }
+
+    /// Likewise, with a certificate of its own.
+    pub fn with_identity(behind: SocketAddr, identity: Identity, client: Option<&Identity>) -> Self {
         let certificate = identity.certificate();
         let CertifiedKey { cert, signing_key } = identity.0;
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("the provider has them");

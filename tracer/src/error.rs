@@ -19,3 +19,37 @@ impl Unsupported {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// An error with its causes. What repeats a cause, or a part of one, is said once.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let further = error.to_string();
+        if !text.contains(&further) {
+            text = format!("{text}: {further}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read x: {0}")]
+    struct Repeats(#[source] io::Error);
+
+    #[test]
+    fn what_an_error_repeats_of_its_cause_is_said_once() {
+        let missing = || io::Error::from_raw_os_error(2);
+        let error = anyhow::Error::new(Repeats(missing())).context("starting");
+        assert_eq!(chain(error.as_ref()), format!("starting: cannot read x: {}", missing()));
+        let error = anyhow::Error::new(missing()).context("starting");
+        assert_eq!(chain(error.as_ref()), format!("starting: {}", missing()));
+    }
+}

@@ -29,11 +29,21 @@ struct Binary {
     features: &'static str,
     /// Whether some of it is written in C.
     with_c: bool,
+    /// Files of `deploy/` that stand beside it in its archive.
+    with: &'static [&'static str],
 }
 
-const TRACER: Binary = Binary { package: "tracer", name: "tracer", features: "", with_c: false };
-const KUBECTL_TRACER: Binary =
-    Binary { package: "tracer", name: "kubectl-tracer", features: "kubectl", with_c: true };
+const TRACER: Binary = Binary { package: "tracer", name: "tracer", features: "", with_c: false, with: &[] };
+const KUBECTL_TRACER: Binary = Binary {
+    package: "tracer",
+    name: "kubectl-tracer",
+    features: "kubectl",
+    with_c: true,
+    with: &[COMPLETION],
+};
+
+/// What kubectl runs to complete `kubectl tracer`.
+pub(crate) const COMPLETION: &str = "kubectl_complete-tracer";
 
 /// What is distributed. Each is built by itself: none has features for another's sake.
 const BINARIES: [Binary; 2] = [TRACER, KUBECTL_TRACER];
@@ -138,8 +148,10 @@ pub(crate) fn run(architectures: &[String]) -> Result<String> {
         for binary in &BINARIES {
             let path = put(binary, target, &dist)?;
             let archive = archive_name(binary.name, VERSION, target);
-            let licences = LICENCES.map(|name| root().join(name));
-            archive::write(&dist.join(&archive), &[&path, &licences[0], &licences[1]])?;
+            let beside = binary.with.iter().map(|name| root().join("deploy").join(name));
+            let licences = LICENCES.iter().map(|name| root().join(name));
+            let files: Vec<PathBuf> = [path.clone()].into_iter().chain(beside).chain(licences).collect();
+            archive::write(&dist.join(&archive), &files.iter().collect::<Vec<_>>())?;
             for file in [&path, &dist.join(&archive)] {
                 writeln!(said, "{}  {}", file.display(), megabytes(fs::metadata(file)?.len()))?;
             }
@@ -268,5 +280,12 @@ mod tests {
         for name in LICENCES {
             assert!(root().join(name).is_file(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_kubectl_runs_to_complete_can_be_executed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = root().join("deploy").join(COMPLETION);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o111, 0o111);
     }
 }

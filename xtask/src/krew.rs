@@ -90,7 +90,7 @@ mod tests {
             let files = platform["files"].as_sequence().unwrap();
             let files: Vec<_> = files.iter().map(|file| file["from"].as_str().unwrap()).collect();
             assert_eq!(files[0], platform["bin"].as_str().unwrap());
-            assert_eq!(files[1..], dist::LICENCES);
+            assert_eq!(files[1..], [&[dist::COMPLETION][..], &dist::LICENCES].concat());
         }
     }
 

@@ -18,7 +18,7 @@ use tracing::warn;
 use super::{
     Bpf, EventFilter, Options, Taken,
     btf::{KERNEL_BTF, KernelTypes},
-    hooks, preemption,
+    event, preemption,
 };
 use crate::{cri, error::Unsupported, host, privileges, runtime::existing_state_roots};
 
@@ -392,11 +392,11 @@ fn judge_memory_limit(version: Option<(u32, u32)>, limit: Option<u64>) -> Option
 }
 
 fn tracefs() -> Outcome {
-    match (hooks::has_event(), preemption::of_programs()) {
+    match (event::is_there(), preemption::of_programs()) {
         (true, true) => Outcome::Fine("mounted".into()),
         (true, false) => Outcome::Fine("mounted (not needed)".into()),
         (false, true) => Outcome::Note(
-            "not mounted: what happens while a program is preempted is lost; `mount -t tracefs tracefs \
+            "not mounted on the node: what happens while a program is preempted is lost; `mount -t tracefs tracefs \
              /sys/kernel/tracing` prevents that"
                 .into(),
         ),

@@ -1,6 +1,6 @@
 //! Which program is attached to what, and where opens are hooked.
 
-use std::{fmt, fs, str::FromStr};
+use std::{fmt, os::fd::AsFd as _, str::FromStr};
 
 use aya::{
     Btf,
@@ -8,7 +8,7 @@ use aya::{
 };
 use tracer_common::{event::Kind, stats::Program};
 
-use super::{btf::KernelTypes, ways::explain_refused_event};
+use super::{btf::KernelTypes, event};
 
 /// Where opens are hooked. All ways see the same calls and tell the same of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,9 +167,6 @@ impl Uring {
 
 const OPEN_AT_SYS_EXIT: &[Hooked] = &[Hooked::new(Program::OpenExit, "sys_exit")];
 
-/// The event that is made of the return of each system call: its category and name.
-const SYS_EXIT: (&str, &str) = ("raw_syscalls", "sys_exit");
-
 /// The same hook where the kernel does not preempt what it runs, for kernels that preempt programs at the tracepoint
 /// itself. Costs every system call more, so it is for those only, and takes tracefs.
 pub(super) fn at_event(hooked: Hooked) -> Hooked {
@@ -179,14 +176,6 @@ pub(super) fn at_event(hooked: Hooked) -> Hooked {
         _ => return hooked,
     };
     Hooked { at_event: Some(at_event), ..hooked }
-}
-
-/// Whether tracefs is there, with that event.
-pub(super) fn has_event() -> bool {
-    let (category, name) = SYS_EXIT;
-    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .iter()
-        .any(|tracefs| fs::exists(format!("{tracefs}/events/{category}/{name}/id")).unwrap_or(false))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -246,30 +235,13 @@ pub(super) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
         }
-        aya_programs::Program::TracePoint(program) => {
-            let (category, name) = SYS_EXIT;
-            let link = program.attach(category, name).map_err(explain_event)?;
-            Box::new(program.take_link(link)?)
-        }
+        aya_programs::Program::TracePoint(program) => Box::new(event::attach(program.fd()?.as_fd())?),
         aya_programs::Program::BtfTracePoint(program) => {
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
         }
         _ => return Err(ProgramError::UnexpectedProgramType.into()),
     })
-}
-
-/// Why a program is not attached to an event.
-fn explain_event(error: ProgramError) -> anyhow::Error {
-    let refused = matches!(&error, ProgramError::SyscallError(error)
-        if matches!(error.io_error.raw_os_error(), Some(libc::EACCES | libc::EPERM)));
-    let error = anyhow::Error::new(error);
-    if !refused {
-        return error;
-    }
-    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
-    let paranoid = paranoid.ok().and_then(|level| level.trim().parse().ok());
-    error.context(explain_refused_event(paranoid))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The kernel side as user space sees it: prerequisites, loading, attaching, rings, counters.
 
 mod btf;
+mod event;
 mod events;
 pub mod features;
 mod filter;

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, fmt};
 
 use tracer_common::event::Kind;
 
-use super::hooks::{self, EXEC, Hook, Hooked};
+use super::{
+    event,
+    hooks::{self, EXEC, Hook, Hooked},
+};
 use crate::error::Unsupported;
 
 /// Programs that are loaded and attached together.
@@ -40,7 +43,7 @@ pub(super) enum Preemption {
 impl Preemption {
     /// That of the running kernel.
     pub(super) fn of_kernel() -> Self {
-        match (super::preemption::of_programs(), hooks::has_event()) {
+        match (super::preemption::of_programs(), event::is_there()) {
             (false, _) => Self::Never,
             (true, true) => Self::AtTracepoint,
             (true, false) => Self::AtTracepointWithoutTracefs,

@@ -147,7 +147,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// columns, wide, json, jsonpretty, yaml, or custom-columns=A,B
+    /// columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B
     #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
     pub(crate) output: String,
     /// No line with the columns' names

@@ -6,17 +6,27 @@ mod doctor;
 pub(crate) mod generate;
 mod restrict;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    fmt::{self, Debug},
+    io::IsTerminal as _,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory as _, Parser as _};
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::field::Field;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::format::{Writer, debug_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     agent,
-    error::{Unsupported, Usage},
+    error::{Unsupported, Usage, chain},
     list,
     log_limit::{self, Limited},
-    privileges,
+    privileges, render,
     runtime::helper,
     stderr, trace,
 };
@@ -47,7 +57,7 @@ pub fn main() -> ExitCode {
 /// The exit code of what came out, which is said if it is an error.
 pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
-        say(&format!("{error:#}"));
+        say(&chain(error.as_ref()));
         ExitCode::from(exit_code(&error))
     });
     log_limit::finish();
@@ -81,9 +91,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A line on standard error that is part of the contract, not of the log.
+/// Writes a line to standard error that is part of the contract, not of the log. It may quote what others have chosen.
 pub(crate) fn say(line: &str) {
-    stderr::say(format!("tracer: {line}\n").into_bytes());
+    stderr::say(format!("tracer: {}\n", render::message(line)).into_bytes());
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -99,13 +109,15 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 /// Standard error, plain: the log of a command, not of a service.
 pub(crate) fn start_log(log: LogArgs) {
     let directives = match (log.quiet, log.verbose) {
-        // kube logs each answer that is an error, which is told where it was asked for.
-        (true, _) => "error,kube_client::client=off",
+        // kube logs each answer that is an error, which is told where it was asked for. kube-runtime logs it again.
+        (true, _) => "error,kube_client::client=off,kube_runtime=off",
         // aya cannot read versions such as "Debian 7.3~rc4-1" and says so for each map and program. What it does with them
         // is to name maps and programs.
-        (false, 0) => "warn,kube_client::client=off,aya::util=off",
+        (false, 0) => "warn,kube_client::client=off,kube_runtime=off,aya::util=off",
         // The libraries tell too much of what concerns nobody but their authors.
-        (false, 1) => "warn,kube_client::client=off,aya::util=off,tracer=debug,tracer_ebpf=debug",
+        (false, 1) => {
+            "warn,kube_client::client=off,kube_runtime=off,aya::util=off,tracer=debug,tracer_ebpf=debug"
+        }
         (false, _) => "debug",
     };
     // Not of a user who may know less than this process.
@@ -117,6 +129,18 @@ pub(crate) fn start_log(log: LogArgs) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .log_internal_errors(false)
+        .fmt_fields(debug_fn(write_field))
         .without_time();
     tracing_subscriber::registry().with(lines).with(Limited).with(filter).init();
+}
+
+/// A field of a line of the log: the message, or a value with its name. Libraries quote what others have chosen.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let text = render::message(&format!("{value:?}"));
+    match field.name() {
+        "message" => writer.write_str(&text),
+        // Of the crate `log`: where it was logged.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(writer, " {name}={text}"),
+    }
 }

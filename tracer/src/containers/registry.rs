@@ -167,6 +167,18 @@ impl Registry {
         self.attribute(ContainerKey::HOST, Container::unknown(super::Unknown::Late))
     }
 
+    /// Whether all containers are selected.
+    #[must_use]
+    pub fn selects_all(&self) -> bool {
+        self.selection == Selection::default()
+    }
+
+    /// Whether a container is not selected, whatever else becomes known of it.
+    #[must_use]
+    pub fn rejects(&self, container: &Container) -> bool {
+        self.selection.judge(container) == Choice::Rejected
+    }
+
     fn attribute(&self, key: ContainerKey, container: Container) -> Attribution {
         let choice = self.selection.judge(&container);
         Attribution { key, container: Arc::new(container), choice, host: false }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use secrecy::SecretString;
 
 use super::confinement::{Seccomp, parse_selinux_type};
 use crate::{
@@ -49,34 +50,131 @@ pub(super) struct Common {
     #[command(flatten)]
     pub(super) cluster: ClusterArgs,
     #[command(flatten)]
-    pub(super) log: LogArgs,
+    pub(super) log: VerbosityArgs,
 }
 
-/// Which cluster, and as whom.
+/// How much is logged, as kubectl has it.
+#[derive(Clone, Debug, ClapArgs)]
+pub(super) struct VerbosityArgs {
+    /// Log more to standard error, requests to the API server included; twice, or from level 8 on, everything
+    #[arg(short, long = "v", alias = "verbose", value_name = "LEVEL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "1", action = clap::ArgAction::Append, global = true)]
+    verbose: Vec<u8>,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+impl VerbosityArgs {
+    /// As the nodes' tracers have it.
+    pub(super) fn log(&self) -> LogArgs {
+        /// From here on kubectl prints what it sends and receives.
+        const EVERYTHING: u8 = 8;
+        let level = self.verbose.iter().max().copied().unwrap_or_default();
+        let verbose = match level {
+            0 => 0,
+            1 if self.verbose.len() > 1 => 2,
+            1..EVERYTHING => 1,
+            EVERYTHING.. => 2,
+        };
+        LogArgs { verbose, quiet: self.quiet }
+    }
+}
+
+/// Which cluster, and as whom: the options that kubectl has.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ClusterArgs {
-    /// The kubeconfig, instead of $KUBECONFIG or ~/.kube/config; without any of them, in a pod, its ServiceAccount
+    /// Kubeconfig file, instead of $KUBECONFIG or ~/.kube/config; without any, in a pod, its ServiceAccount
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context, instead of the current one
+    /// Context of the kubeconfig, instead of the current one
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) context: Option<String>,
-    /// The kubeconfig's cluster, instead of the context's
+    /// Cluster of the kubeconfig, instead of the context's
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) cluster: Option<String>,
-    /// The kubeconfig's user, instead of the context's
+    /// User of the kubeconfig, instead of the context's
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) user: Option<String>,
-    /// The user to impersonate
-    #[arg(long = "as", value_name = "USER", global = true)]
-    pub(super) impersonate: Option<String>,
-    /// A group to impersonate; repeats
-    #[arg(long = "as-group", value_name = "GROUP", global = true)]
-    pub(super) impersonate_group: Vec<String>,
-    /// The namespace that tracer's own pods are in: tracer, or kube-system with --ephemeral
+    #[command(flatten)]
+    pub(super) as_user: UserArgs,
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+    /// Namespace of tracer's own pods: tracer, or kube-system with --ephemeral
     #[arg(long, value_name = "NS", global = true)]
     pub(super) tracer_namespace: Option<String>,
+}
+
+/// What replaces the kubeconfig's description of the user.
+#[derive(Debug, ClapArgs)]
+pub(super) struct UserArgs {
+    /// User to impersonate
+    #[arg(long = "as", value_name = "USER", global = true)]
+    pub(super) impersonate: Option<String>,
+    /// Group to impersonate; repeats
+    #[arg(long = "as-group", value_name = "GROUP", global = true)]
+    pub(super) impersonate_group: Vec<String>,
+    /// UID to impersonate
+    #[arg(long = "as-uid", value_name = "UID", global = true)]
+    pub(super) impersonate_uid: Option<String>,
+    /// Extra value to impersonate; repeats
+    #[arg(long = "as-user-extra", value_name = "KEY=VALUE", value_parser = key_and_value, global = true)]
+    pub(super) impersonate_user_extra: Vec<(String, String)>,
+    /// Bearer token
+    #[arg(long, value_name = "TOKEN", value_parser = secret, global = true)]
+    pub(super) token: Option<SecretString>,
+    /// Client certificate file, in PEM
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) client_certificate: Option<String>,
+    /// Key file of the client certificate, in PEM
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) client_key: Option<String>,
+}
+
+/// What replaces the kubeconfig's description of the server.
+#[derive(Debug, ClapArgs)]
+pub(super) struct ServerArgs {
+    /// Address of the API server
+    #[arg(short, long, value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new(), global = true)]
+    pub(super) server: Option<String>,
+    /// Certificate file of the authority that signed the API server's certificate, in PEM
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) certificate_authority: Option<String>,
+    /// Name that the API server's certificate must have, instead of the one in its address
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(super) tls_server_name: Option<String>,
+    /// Do not verify the API server's certificate: whoever is on the way can read and change everything
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", action = clap::ArgAction::Set, global = true)]
+    pub(super) insecure_skip_tls_verify: bool,
+    /// Time limit for an answer of the API server, instead of 1m; streams may go on
+    #[arg(long, value_name = "TIME", value_parser = request_timeout, global = true)]
+    pub(super) request_timeout: Option<Duration>,
+    /// Accepted for kubectl's sake: tracer caches nothing
+    #[arg(long, value_name = "DIR", hide = true, global = true)]
+    pub(super) cache_dir: Option<PathBuf>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what clap calls returns a result")]
+fn secret(text: &str) -> Result<SecretString, String> {
+    Ok(SecretString::from(text))
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// As kubectl takes it: a number of seconds, or one with a unit. 0 is no limit.
+fn request_timeout(text: &str) -> Result<Duration, String> {
+    /// Longer than anybody waits.
+    const UNLIMITED: Duration = Duration::from_hours(24 * 365);
+    let time = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string())?,
+    };
+    Ok(if time.is_zero() { UNLIMITED } else { time })
 }
 
 /// Where agents are deployed unless told otherwise.
@@ -148,6 +246,7 @@ pub(super) enum DryRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Printed {
     Yaml,
+    Kyaml,
     Json,
     Name,
 }
@@ -183,6 +282,17 @@ pub(super) struct NodesArgs {
 }
 
 impl NodesArgs {
+    /// Each node, and nothing else.
+    pub(super) const fn all() -> Self {
+        Self {
+            node: Vec::new(),
+            ephemeral: false,
+            image: None,
+            lease: Duration::ZERO,
+            agent_lease: Duration::ZERO,
+        }
+    }
+
     /// Whether this node is asked for.
     pub(super) fn select(&self, node: &str) -> bool {
         self.node.is_empty() || self.node.iter().any(|wanted| wanted == node)
@@ -216,6 +326,39 @@ mod tests {
                 "kubectl-tracer.1",
             ],
         );
+    }
+
+    #[test]
+    fn verbosity_is_kubectls_number_or_a_flag() {
+        let verbose = |words: &[&str]| {
+            let line = [&["kubectl-tracer", "doctor"], words].concat();
+            Args::try_parse_from(line)
+                .map(|args| args.common.log.log().verbose)
+                .map_err(|error| error.to_string())
+        };
+        for (words, level) in [
+            (&[][..], 0),
+            (&["-v=0"], 0),
+            (&["-v"], 1),
+            (&["-v=6"], 1),
+            (&["--v=6"], 1),
+            (&["--verbose"], 1),
+            (&["-v=9"], 2),
+            (&["-v=1", "-v=9"], 2),
+            (&["-v", "-v"], 2),
+            (&["-vv"], 2),
+        ] {
+            assert_eq!(verbose(words), Ok(level), "{words:?}");
+        }
+        assert!(verbose(&["-v=x"]).is_err());
+    }
+
+    #[test]
+    fn the_time_limit_is_read_as_kubectl_reads_it() {
+        assert_eq!(request_timeout("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(request_timeout("2m"), Ok(Duration::from_mins(2)));
+        assert!(request_timeout("0").unwrap() > Duration::from_hours(24));
+        assert!(request_timeout("soon").is_err());
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `kubectl tracer deploy` and `undeploy`: server-side apply of the objects of `deploy/`, and their removal.
 
+mod removal;
+mod rollout;
+
 use std::{fmt::Debug, io::Write as _, ops::Range, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -16,20 +19,24 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
-    agents::{self, Agent, Place},
-    args::{Common, DeployArgs, DryRun, Printed, UndeployArgs},
+    agents,
+    args::{Common, DeployArgs, DryRun, NodesArgs, Printed, UndeployArgs},
     cluster::{Cluster, problem},
     confinement::image_problem,
     manifests::Manifests,
+    nodes::Unable,
+    plain,
     restriction::{self, Restriction},
 };
 use crate::{cli::say, error::Usage, render};
 
 /// Whose fields they are: what is applied again with less in it is taken away.
 const MANAGER: &str = "kubectl-tracer";
+/// The name of the account, and of the `DaemonSet`.
+const AGENTS: &str = "tracer";
 /// By which what was deployed is told from what others have made.
 const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "tracer");
 
@@ -46,14 +53,14 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
     }
     let image = manifests.image()?;
     if let Some(problem) = image_problem(image).filter(|_| args.dry_run == DryRun::None) {
-        let image = render::line(image);
+        let image = plain::line(image);
         return Err(Usage(format!(
             "the nodes cannot pull {image}: {problem}; push the image to a registry and name it by --image \
              REGISTRY/NAME:TAG or --image REGISTRY/NAME@DIGEST"
         ))
         .into());
     }
-    let client = Cluster::find(&common.cluster).await?.client;
+    let client = Cluster::find(&common.cluster)?.client;
     let mut params = PatchParams::apply(MANAGER).force();
     let done = if args.dry_run == DryRun::Server {
         params = params.dry_run();
@@ -62,7 +69,12 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         "serverside-applied"
     };
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let there = namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))?;
+    let mut there = namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))?;
+    if args.dry_run == DryRun::None && there.as_ref().is_some_and(is_leaving) {
+        let [of_namespace, ..] = names(namespace);
+        outlast(&namespaces, namespace, &of_namespace, args.wait.timeout).await?;
+        there = None;
+    }
     let applied = match &there {
         Some(there) if !is_ours(there) => 1..3,
         // Where nothing is made there is no namespace for the others.
@@ -80,7 +92,7 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
     } else {
         say(&format!(
             "the namespace {} is there already and stays as it is: it must permit privileged pods",
-            render::line(namespace)
+            plain::line(namespace)
         ));
     }
     if applied.contains(&1) {
@@ -91,16 +103,23 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
             apply(&Api::all(client.clone()), policy, &params).await.context(old)?;
             apply(&Api::all(client.clone()), binding, &params).await?;
         }
-        apply(&Api::namespaced(client.clone(), namespace), &manifests.agents, &params).await?;
+        let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+        let before = api.get_opt(AGENTS).await.map_err(|error| refused("daemonset", &error))?;
+        if args.dry_run == DryRun::None && before.as_ref().is_some_and(is_leaving) {
+            let [.., of_agents] = names(namespace);
+            outlast(&api, AGENTS, &of_agents, args.wait.timeout).await?;
+        }
+        apply(&api, &manifests.agents, &params).await?;
     } else {
         say(&format!(
             "the API server cannot be asked what would come of the others: the namespace {} is not there",
-            render::line(namespace)
+            plain::line(namespace)
         ));
     }
     print(&manifests, applied, args.output, done)?;
     if args.dry_run == DryRun::None && args.wait.wait {
-        rolled_out(&client, namespace, args.wait.timeout).await?;
+        Unable::find(&client, &NodesArgs::all()).await.say();
+        rollout::wait(&client, namespace, args.wait.timeout).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -116,7 +135,22 @@ where
 
 /// What the API server did not do, with its reason.
 fn refused(what: &str, error: &kube::Error) -> anyhow::Error {
-    anyhow!("{}: {}", what.to_lowercase(), problem(error))
+    anyhow!("{}: {}", what.to_lowercase(), plain::line(&problem(error)))
+}
+
+/// Whether an object is being deleted.
+fn is_leaving<K: Resource>(object: &K) -> bool {
+    object.meta().deletion_timestamp.is_some()
+}
+
+/// Waits until an object is gone that is being deleted: what is applied to it would go with it.
+async fn outlast<K>(api: &Api<K>, name: &str, called: &str, patience: Duration) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    say(&format!("{called} is being deleted: waiting until it is gone"));
+    let late = |_| anyhow!("{called} is still being deleted after {}", humantime::format_duration(patience));
+    tokio::time::timeout(patience, gone(api, name)).await.map_err(late)?
 }
 
 fn is_ours<K: Resource>(object: &K) -> bool {
@@ -148,6 +182,12 @@ fn print(
                 serde_yaml_ng::to_writer(&mut text, document)?;
             }
         }
+        Some(Printed::Kyaml) => {
+            for document in &documents {
+                render::kyaml::write(document, &mut text)?;
+                text.push(b'\n');
+            }
+        }
         Some(Printed::Json) => {
             serde_json::to_writer_pretty(
                 &mut text,
@@ -164,103 +204,22 @@ fn print(
 /// As kubectl calls them.
 fn names(namespace: &str) -> [String; 3] {
     [
-        format!("namespace/{}", render::line(namespace)),
+        format!("namespace/{}", plain::line(namespace)),
         "serviceaccount/tracer".into(),
         "daemonset.apps/tracer".into(),
     ]
 }
 
-/// Waits until each node has its agent, and tells how far that is.
-async fn rolled_out(client: &Client, namespace: &str, patience: Duration) -> anyhow::Result<()> {
-    let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-    let rollout = async {
-        let mut changes = std::pin::pin!(watcher::watch_object(api, "tracer").default_backoff());
-        let mut said = String::new();
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(Some(agents)) => match progress(&agents) {
-                    Progress::Done(nodes) => return Ok(nodes),
-                    Progress::Going(text) if text != said => {
-                        say(&text);
-                        said = text;
-                    }
-                    Progress::Going(_) => {}
-                },
-                Ok(None) => bail!("the DaemonSet tracer has been deleted meanwhile"),
-                Err(error) => {
-                    warn!("how far it is is not seen for now: {}", render::line(&agents::problem(&error)));
-                }
-            }
-        }
-        bail!("how far it is is not seen any more")
-    };
-    if let Ok(result) = tokio::time::timeout(patience, rollout).await {
-        let nodes = result?;
-        say(&format!("agents run on {nodes} nodes"));
-        return Ok(());
-    }
-    let waiting = waiting(client, namespace).await;
-    for why in &waiting {
-        say(why);
-    }
-    bail!("not all agents run after {}", humantime::format_duration(patience))
-}
-
-enum Progress {
-    /// On all of so many nodes.
-    Done(i32),
-    Going(String),
-}
-
-/// The condition of `kubectl rollout status` (kubectl/pkg/polymorphichelpers/rollout_status.go), and that its pods are
-/// available.
-fn progress(agents: &DaemonSet) -> Progress {
-    let generation = agents.metadata.generation.unwrap_or_default();
-    let Some(status) =
-        agents.status.as_ref().filter(|status| status.observed_generation.unwrap_or_default() >= generation)
-    else {
-        return Progress::Going("the cluster has not looked at it yet".into());
-    };
-    let desired = status.desired_number_scheduled;
-    let updated = status.updated_number_scheduled.unwrap_or_default();
-    let available = status.number_available.unwrap_or_default();
-    if updated >= desired && available >= desired {
-        return Progress::Done(desired);
-    }
-    Progress::Going(format!("{} of {desired} agents run", updated.min(available)))
-}
-
-/// Why agents do not run.
-async fn waiting(client: &Client, namespace: &str) -> Vec<String> {
-    let place = Place::deployed(namespace);
-    let agents = match place.list(client).await {
-        Ok(agents) => agents,
-        Err(problem) => return vec![format!("why is not known: {}", render::line(&problem))],
-    };
-    let by_node = agents.by_node().into_iter();
-    let waiting = by_node.filter_map(|(node, agent)| match agent {
-        Agent::Waiting(why) => Some(format!("node {}: {}", render::line(node), render::line(why))),
-        Agent::Running(_) => None,
-    });
-    let waiting: Vec<String> = waiting.collect();
-    if waiting.is_empty() {
-        let namespace = render::line(namespace);
-        return vec![format!("no pod tells why: `kubectl describe daemonset tracer -n {namespace}` may")];
-    }
-    waiting
-}
-
 /// `kubectl tracer undeploy`.
 pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let namespace = common.cluster.tracer_namespace();
-    let client = Cluster::find(&common.cluster).await?.client;
+    let client = Cluster::find(&common.cluster)?.client;
     let [of_namespace, of_account, of_agents] = names(namespace);
     // The agents first: they are what runs.
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let within =
-        [delete(&agents, "tracer", &of_agents).await?, delete(&accounts, "tracer", &of_account).await?];
+    let within = [delete(&agents, AGENTS, &of_agents).await?, delete(&accounts, AGENTS, &of_account).await?];
     let around = if within.contains(&Was::Others) {
         // They would go with it.
         say(&format!("{of_namespace} stays, with what others have made in it"));
@@ -270,18 +229,16 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
     };
     unrestrict(&client, namespace).await?;
     if within == [Was::Absent; 2] && around == Was::Absent {
-        say(&format!("nothing is deployed in the namespace {}", render::line(namespace)));
+        say(&format!("nothing is deployed in the namespace {}", plain::line(namespace)));
     }
     if args.wait.wait {
-        let patience = args.wait.timeout;
-        let all_gone = async {
-            if within[0] == Was::Deleted {
-                gone(&agents, "tracer").await?;
-            }
-            if around == Was::Deleted { gone(&namespaces, namespace).await } else { Ok(()) }
+        let leaving = removal::Leaving {
+            client: &client,
+            namespace,
+            agents: (within[0] == Was::Deleted).then_some(&agents),
+            around: (around == Was::Deleted).then_some(&namespaces),
         };
-        let late = |_| anyhow!("not all of it is gone after {}", humantime::format_duration(patience));
-        tokio::time::timeout(patience, all_gone).await.map_err(late)??;
+        leaving.wait(args.wait.timeout).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -294,7 +251,7 @@ async fn unrestrict(client: &Client, namespace: &str) -> anyhow::Result<()> {
         Ok(None) => return Ok(()),
         Ok(Some(_)) => {}
         Err(error) => {
-            debug!("whether exec is restricted is not known: {}", render::line(&problem(&error)));
+            debug!("whether exec is restricted is not known: {}", plain::line(&problem(&error)));
             return Ok(());
         }
     }
@@ -314,19 +271,20 @@ enum Was {
     Others,
 }
 
-/// Deletes an object, with all that depends on it, if it is there and ours, and says so.
+/// Deletes an object, if it is there and ours, and says so. What depends on it is deleted by the cluster's garbage
+/// collector.
 async fn delete<K>(api: &Api<K>, name: &str, called: &str) -> anyhow::Result<Was>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let failed = |error| anyhow!("{called}: {}", problem(&error));
+    let failed = |error| anyhow!("{called}: {}", plain::line(&problem(&error)));
     let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(Was::Absent) };
     if !is_ours(&object) {
         say(&format!("{called} stays: it has no label {}={}, so others have made it", PART_OF.0, PART_OF.1));
         return Ok(Was::Others);
     }
     let params = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Foreground),
+        propagation_policy: Some(PropagationPolicy::Background),
         // What was looked at is what is deleted.
         preconditions: Some(Preconditions { uid: object.meta().uid.clone(), resource_version: None }),
         ..DeleteParams::default()
@@ -342,7 +300,7 @@ where
 }
 
 /// Returns when there is no such object any more.
-async fn gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+pub(super) async fn gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -351,7 +309,7 @@ where
         match change {
             Ok(None) => return Ok(()),
             Ok(Some(_)) => {}
-            Err(error) => debug!("{name} is not seen for now: {}", render::line(&agents::problem(&error))),
+            Err(error) => debug!("{name} is not seen for now: {}", plain::line(&agents::problem(&error))),
         }
     }
     bail!("{name} is not seen any more")
@@ -360,30 +318,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rollout(status: &serde_json::Value) -> Progress {
-        let agents = json!({"metadata": {"generation": 2}, "status": status});
-        progress(&serde_json::from_value(agents).unwrap())
-    }
-
-    fn status(observed: u32, desired: u32, updated: u32, available: u32) -> serde_json::Value {
-        json!({
-            "observedGeneration": observed, "desiredNumberScheduled": desired, "updatedNumberScheduled": updated,
-            "numberAvailable": available, "currentNumberScheduled": desired, "numberMisscheduled": 0, "numberReady": available,
-        })
-    }
-
-    #[test]
-    fn a_rollout_is_done_when_each_node_has_the_new_agent() {
-        assert!(matches!(rollout(&status(2, 3, 3, 3)), Progress::Done(3)));
-        assert!(matches!(rollout(&status(2, 0, 0, 0)), Progress::Done(0)));
-        for going in [status(1, 3, 3, 3), status(2, 3, 2, 3), status(2, 3, 3, 2)] {
-            assert!(matches!(rollout(&going), Progress::Going(_)), "{going}");
-        }
-        let Progress::Going(text) = rollout(&status(2, 3, 2, 3)) else { panic!() };
-        assert_eq!(text, "2 of 3 agents run");
-        assert!(matches!(progress(&DaemonSet::default()), Progress::Going(_)));
-    }
 
     #[test]
     fn only_what_has_the_label_is_ours() {

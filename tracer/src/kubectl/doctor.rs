@@ -1,18 +1,18 @@
 //! `kubectl tracer doctor`: each node's report under the node's name.
 
-use std::{io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use tokio::{select, sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    agents::{Agent, Place},
+    agents::{Agent, Waiting},
     args::{Common, NodesArgs},
     cluster::Cluster,
-    ephemeral::over_agents,
+    ephemeral::{Fleet, over_agents},
     exec::{Exec, Exit, Heard},
     lines::{Line, Lines},
-    remote, session,
+    plain, remote, session,
 };
 use crate::{
     cli::{FAILURE, UNSUPPORTED, say},
@@ -30,24 +30,30 @@ const AT_ONCE: usize = 64;
 
 /// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let cluster = Cluster::find(&common.cluster).await?;
-    over_agents(&cluster, nodes, common, async |place| {
+    let cluster = Cluster::find(&common.cluster)?;
+    over_agents(&cluster, nodes, common, async |fleet| {
         let mut end = End::new(Limits::default())?;
         select! {
-            result = ask_all(&cluster, nodes, &place) => result,
+            result = ask_all(&cluster, nodes, &fleet) => result,
             () = end.told() => bail!("ended before all reports were there"),
         }
     })
     .await
 }
 
-async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, place: &Place) -> anyhow::Result<ExitCode> {
-    let agents = session::list_agents(cluster, nodes, place).await?;
-    let found = agents.by_node();
+async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, fleet: &Fleet) -> anyhow::Result<ExitCode> {
+    let place = &fleet.place;
+    let agents = session::list_agents(cluster, nodes, fleet).await?;
+    let missing: BTreeMap<&str, Agent> =
+        fleet.expected.iter().map(|(node, problem)| (node.as_str(), missing(problem.as_deref()))).collect();
+    let found = missing.iter().map(|(node, agent)| (*node, agent)).chain(agents.by_node());
+    // The last of a node counts.
+    let found: BTreeMap<&str, &Agent> = found.collect();
     let chosen: Vec<_> = found.into_iter().filter(|(node, _)| nodes.select(node)).collect();
     if chosen.is_empty() {
         bail!(session::none(place, nodes));
     }
+    fleet.unable.say();
     let limit = Arc::new(Semaphore::new(AT_ONCE));
     let mut reports = JoinSet::new();
     for (index, (_, agent)) in chosen.iter().enumerate() {
@@ -80,13 +86,13 @@ async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, place: &Place) -> anyhow:
                         code = code.max(FAILURE);
                     }
                     Exit::Failed(problem) => {
-                        say(&format!("node {node}: {}", render::line(&problem)));
+                        say(&format!("node {node}: {}", plain::line(&problem)));
                         code = code.max(FAILURE);
                     }
                 }
             }
             Err(problem) => {
-                say(&format!("node {node}: {}", render::line(&problem)));
+                say(&format!("node {node}: {}", plain::line(&problem)));
                 code = code.max(FAILURE);
             }
         }
@@ -95,11 +101,17 @@ async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, place: &Place) -> anyhow:
     Ok(ExitCode::from(code))
 }
 
+/// The agent of a node that has none.
+fn missing(problem: Option<&str>) -> Agent {
+    let why = problem.unwrap_or("its agent pod has not been seen").to_owned();
+    Agent::Waiting(Waiting { why, failed: true })
+}
+
 /// A node's report, safe to show, and how it ended.
 async fn ask(client: &kube::Client, namespace: &str, agent: &Agent) -> Result<(Vec<String>, Exit), String> {
     let target = match agent {
         Agent::Running(target) => target,
-        Agent::Waiting(why) => return Err(why.clone()),
+        Agent::Waiting(waiting) => return Err(waiting.why.clone()),
     };
     let started = Exec::start(client, namespace, &target.pod, &remote::doctor()).await;
     let mut exec = started.map_err(|refused| format!("tracer cannot be run there: {refused}"))?;

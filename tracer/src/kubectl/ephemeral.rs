@@ -4,7 +4,7 @@
 
 use std::{
     cell::Cell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     process::ExitCode,
     time::Duration,
@@ -19,11 +19,10 @@ use kube::{
 };
 use tokio::{
     select,
-    sync::watch,
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     agents::{Agent, Agents, Place, Selector, Target, problem as watch_problem},
@@ -31,17 +30,16 @@ use super::{
     cluster::{Cluster, problem},
     exec::Exec,
     manifests::Manifests,
+    nodes::{self, Unable},
+    plain,
 };
 use crate::{
     cli::say,
     observe::{End, Limits},
-    render,
 };
 
 /// How many jobs are made at a time.
 const AT_ONCE: usize = 16;
-/// How long agents may take to run, images to be pulled included.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// How long deleting them may take.
 const DELETE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a lease is renewed while it lasts.
@@ -49,19 +47,37 @@ const BEATS: u32 = 6;
 /// When that is tried again where it fails.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The agents of a run.
+pub(super) struct Fleet {
+    pub(super) place: Place,
+    /// The nodes that agents have been made on for this run, which may not run yet. Each with what is wrong with the
+    /// node, if something is.
+    pub(super) expected: BTreeMap<String, Option<String>>,
+    /// The nodes on which no agent can run.
+    pub(super) unable: Unable,
+}
+
+impl Fleet {
+    /// Whether they are for this run alone.
+    pub(super) const fn is_ephemeral(&self) -> bool {
+        matches!(self.place.selector, Selector::Instance(_))
+    }
+}
+
 /// Runs something over the agents that are asked for: those that are deployed, or some for this run.
 pub(super) async fn over_agents(
     cluster: &Cluster,
     nodes: &NodesArgs,
     common: &Common,
-    run: impl AsyncFnOnce(Place) -> anyhow::Result<ExitCode>,
+    run: impl AsyncFnOnce(Fleet) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
     if !nodes.ephemeral {
-        return run(Place::deployed(common.cluster.tracer_namespace())).await;
+        let place = Place::deployed(common.cluster.tracer_namespace());
+        return run(Fleet { place, expected: BTreeMap::new(), unable: Unable::default() }).await;
     }
     let namespace = common.cluster.tracer_namespace.as_deref().unwrap_or(EPHEMERAL_NAMESPACE);
-    let ephemeral = Ephemeral::start(cluster, namespace, nodes).await?;
-    let result = run(ephemeral.place.clone()).await;
+    let (ephemeral, expected, unable) = Ephemeral::start(cluster, namespace, nodes).await?;
+    let result = run(Fleet { place: ephemeral.place.clone(), expected, unable }).await;
     ephemeral.end().await;
     result
 }
@@ -70,57 +86,64 @@ pub(super) async fn over_agents(
 struct Ephemeral {
     jobs: Api<Job>,
     place: Place,
+    /// Whether some may have been made.
+    made: Cell<bool>,
+    /// How long they run once nobody renews it.
+    lease: Duration,
     /// Renews the leases until it is dropped.
     _keeper: AbortOnDrop,
 }
 
+type Expected = BTreeMap<String, Option<String>>;
+
 impl Ephemeral {
-    /// Makes an agent on each node that is asked for, and waits until they run, or do not in time: which is said.
-    async fn start(cluster: &Cluster, namespace: &str, nodes: &NodesArgs) -> anyhow::Result<Self> {
-        let chosen = choose(cluster, nodes).await?;
+    /// Makes an agent on each node that is asked for, and waits for none of them.
+    async fn start(
+        cluster: &Cluster,
+        namespace: &str,
+        nodes: &NodesArgs,
+    ) -> anyhow::Result<(Self, Expected, Unable)> {
+        let (expected, unable) = choose(cluster, nodes).await?;
         // Told apart from others' by chance: whatever seeds the standard library's maps.
         let instance = format!("{:x}", RandomState::new().build_hasher().finish());
         let manifests = Manifests::new(namespace, nodes.image.as_deref())?;
         let place = Place { namespace: namespace.to_owned(), selector: Selector::Instance(instance.clone()) };
         let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), namespace);
-        let (running, runs) = watch::channel(BTreeSet::new());
-        let keeper =
-            AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone(), running)));
-        let ephemeral = Self { jobs, place, _keeper: keeper };
-        let all_run = async {
-            ephemeral.make(&chosen, &manifests, &instance, nodes.agent_lease).await?;
-            wait(runs, &chosen).await;
-            Ok(())
-        };
+        let keeper = AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone())));
+        let ephemeral =
+            Self { jobs, place, made: Cell::new(false), lease: nodes.agent_lease, _keeper: keeper };
         let mut end = End::new(Limits::default())?;
         let result = select! {
-            result = all_run => result,
-            () = end.told() => Err(anyhow!("ended before the agents ran")),
+            result = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease) => result,
+            () = end.told() => Err(anyhow!("ended before the agents were made")),
         };
         if let Err(error) = result {
             ephemeral.end().await;
             return Err(error);
         }
-        Ok(ephemeral)
+        Ok((ephemeral, expected, unable))
     }
 
     async fn make(
         &self,
-        nodes: &[String],
+        nodes: impl Iterator<Item = &String>,
         manifests: &Manifests,
         instance: &str,
         lease: Duration,
     ) -> anyhow::Result<()> {
         let failed = &Cell::new(false);
-        let made = nodes.iter().map(|node| async move {
+        let made = nodes.map(|node| async move {
             if failed.get() {
                 return Ok(());
             }
             let job = manifests.clone().job(node, instance, lease)?;
             let made = self.jobs.create(&PostParams::default(), &job).await;
             failed.set(failed.get() || made.is_err());
-            made.map(drop)
-                .map_err(|error| anyhow!("an agent for node {}: {}", render::line(node), problem(&error)))
+            // What the server refuses is not made; of what it does not answer nobody knows.
+            self.made.set(self.made.get() || !matches!(made, Err(kube::Error::Api(_))));
+            made.map(drop).map_err(|error| {
+                anyhow!("an agent for node {}: {}", plain::line(node), plain::line(&problem(&error)))
+            })
         });
         // Those that are on their way are waited for in any case, to be taken away.
         let results: Vec<_> = stream::iter(made).buffer_unordered(AT_ONCE).collect().await;
@@ -129,6 +152,9 @@ impl Ephemeral {
 
     /// Takes them away. Their leases are renewed until then, so that they do not end by themselves meanwhile.
     async fn end(self) {
+        if !self.made.get() {
+            return;
+        }
         let these = ListParams::default().labels(&self.place.selector.query());
         let how = DeleteParams::background();
         let delete = self.jobs.delete_collection(&how, &these);
@@ -138,58 +164,93 @@ impl Ephemeral {
             Err(_) => Some(format!("no answer within {DELETE_PATIENCE:?}")),
         };
         if let Some(problem) = failed {
-            let (query, problem) = (self.place.selector.query(), render::line(&problem));
-            warn!(
-                "the agents with the labels {query} are not deleted, and will vanish by themselves: {problem}"
-            );
+            say(&format!(
+                "cannot delete the agents of this run: {}; they stop by themselves within {}, or: kubectl delete jobs -n {} -l {}",
+                plain::line(&problem),
+                humantime::format_duration(self.lease),
+                plain::line(&self.place.namespace),
+                self.place.selector.query()
+            ));
         }
     }
 }
 
-/// The nodes that are asked for: all that run Linux unless some are named.
-async fn choose(cluster: &Cluster, nodes: &NodesArgs) -> anyhow::Result<Vec<String>> {
-    if !nodes.node.is_empty() {
-        return Ok(nodes.node.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect());
+/// The nodes that are asked for, all unless some are named, each with what is wrong with it; and those of them on which
+/// no agent can run.
+async fn choose(cluster: &Cluster, nodes: &NodesArgs) -> anyhow::Result<(Expected, Unable)> {
+    let (mut expected, mut unable) = (Expected::new(), Unable::default());
+    let mut sort = |node: Node| {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        match nodes::unable(&node) {
+            Some(kind) => unable.insert(name, kind),
+            None => drop(expected.insert(name, nodes::not_ready(&node))),
+        }
+    };
+    if nodes.node.is_empty() {
+        all(cluster).await?.into_iter().for_each(sort);
+        if expected.is_empty() {
+            unable.say();
+            bail!("the cluster has no node on which an agent can run");
+        }
+        return Ok((expected, unable));
     }
-    let linux = ListParams::default().labels("kubernetes.io/os=linux");
-    let listed = Api::<Node>::all(cluster.client.clone()).list_metadata(&linux).await;
-    let listed = listed
-        .map_err(|error| anyhow!("the nodes cannot be listed: {}; --node names some", problem(&error)))?;
-    let names: Vec<String> = listed.items.into_iter().filter_map(|node| node.metadata.name).collect();
-    if names.is_empty() {
-        bail!("the cluster has no node that runs Linux");
+    let named: BTreeSet<&String> = nodes.node.iter().collect();
+    let api: &Api<Node> = &Api::all(cluster.client.clone());
+    let looked_at = named.iter().map(|name| async move { (*name, api.get_opt(name).await) });
+    let looked_at: Vec<_> = stream::iter(looked_at).buffer_unordered(AT_ONCE).collect().await;
+    let mut unseen = Vec::new();
+    for (name, node) in looked_at {
+        match node {
+            Ok(Some(node)) => sort(node),
+            Ok(None) => say(&format!("node {}: there is no such node", plain::line(name))),
+            Err(error) => {
+                // It takes no right to see nodes to name one.
+                debug!("node {} cannot be looked at: {}", plain::line(name), plain::line(&problem(&error)));
+                unseen.push(name.clone());
+            }
+        }
     }
-    Ok(names)
+    expected.extend(unseen.into_iter().map(|name| (name, None)));
+    if expected.is_empty() {
+        unable.say();
+        bail!("no agent can run on {}", plain::names(named.into_iter().map(String::as_str)));
+    }
+    Ok((expected, unable))
 }
 
-/// Waits until all agents run, within bounds.
-async fn wait(mut running: watch::Receiver<BTreeSet<String>>, nodes: &[String]) {
-    let all = running.wait_for(|running| running.len() >= nodes.len());
-    if !matches!(timeout(PATIENCE, all).await, Ok(Ok(_))) {
-        let count = running.borrow().len();
-        say(&format!("{count} of {} agents run after {PATIENCE:?}: it goes on with those", nodes.len()));
+/// All nodes.
+async fn all(cluster: &Cluster) -> anyhow::Result<Vec<Node>> {
+    /// How many are asked for at a time.
+    const PAGE: u32 = 500;
+    let api: Api<Node> = Api::all(cluster.client.clone());
+    let (mut nodes, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
+    loop {
+        let listed = api.list(&page).await;
+        let listed = listed.map_err(|error| {
+            anyhow!("the nodes cannot be listed: {}; --node names some", plain::line(&problem(&error)))
+        })?;
+        nodes.extend(listed.items);
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(nodes),
+        }
     }
 }
 
-/// Renews the lease of each agent that runs, and tells on which nodes they do.
-async fn keep(client: Client, place: Place, nodes: NodesArgs, running: watch::Sender<BTreeSet<String>>) {
+/// Renews the lease of each agent that runs.
+async fn keep(client: Client, place: Place, nodes: NodesArgs) {
     let mut agents = Agents::default();
     let mut pods = place.watch(client.clone(), &nodes);
     let mut kept: HashMap<Target, AbortOnDrop> = HashMap::new();
     while let Some(event) = pods.next().await {
         match event {
             Ok(event) => drop(agents.learn(event)),
-            Err(error) => debug!("the agents are not seen for now: {}", render::line(&watch_problem(&error))),
+            Err(error) => debug!("the agents are not seen for now: {}", plain::line(&watch_problem(&error))),
         }
-        let by_node = agents.by_node();
-        let targets = |agent: &Agent| match agent {
-            Agent::Running(target) => Some(target.clone()),
-            Agent::Waiting(_) => None,
-        };
-        let now: HashMap<Target, &str> =
-            by_node.iter().filter_map(|(node, agent)| Some((targets(agent)?, *node))).collect();
-        kept.retain(|target, _| now.contains_key(target));
-        for target in now.keys() {
+        let now: HashSet<Target> =
+            agents.by_node().into_values().filter_map(Agent::target).cloned().collect();
+        kept.retain(|target, _| now.contains(target));
+        for target in &now {
             let (client, namespace) = (client.clone(), place.namespace.clone());
             kept.entry(target.clone()).or_insert_with_key(|target| {
                 AbortOnDrop(tokio::spawn(renew(
@@ -200,7 +261,6 @@ async fn keep(client: Client, place: Place, nodes: NodesArgs, running: watch::Se
                 )))
             });
         }
-        running.send_replace(now.into_values().map(str::to_owned).collect());
     }
 }
 
@@ -221,7 +281,7 @@ async fn renew(client: Client, namespace: String, pod: String, each: Duration) {
             Ok(mut attached) => beat(&mut attached, each).await,
             Err(refused) => refused.to_string(),
         };
-        debug!("the lease of {} is not renewed for now: {}", render::line(&pod), render::line(&problem));
+        debug!("the lease of {} is not renewed for now: {}", plain::line(&pod), plain::line(&problem));
         sleep(AGAIN).await;
     }
 }

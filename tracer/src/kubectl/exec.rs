@@ -7,11 +7,20 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{
+        CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        SERVER, UPGRADE,
+    },
+};
+use http_body_util::BodyExt as _;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kube::{
     Client,
     api::AttachParams,
+    client::Body,
     core::{Request, Status},
 };
 use tokio::time::timeout;
@@ -19,6 +28,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
+        handshake::{client::generate_key, derive_accept_key},
         protocol::{Role, WebSocketConfig},
     },
 };
@@ -31,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const MESSAGE_MAX: usize = 1 << 20;
 /// What is read at once, in bytes.
 const READ: usize = 32 << 10;
+
+/// Versions of the protocol, the best first.
+const PROTOCOLS: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
 
 /// Channels: the first byte of each message
 /// (<https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apimachinery/pkg/util/remotecommand/constants.go>).
@@ -67,16 +80,26 @@ pub(super) enum Exit {
 }
 
 /// Why a command could not be started.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
 pub(super) struct Refused {
     problem: String,
-    /// Whether it makes no sense to try again.
-    pub(super) forbidden: bool,
+    pub(super) retry: Retry,
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
+/// Whether it makes sense to try once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// It may come right by itself.
+    Yes,
+    /// What is in front of the API server may only be about to start.
+    AFewTimes,
+    No,
+}
+
+impl Refused {
+    fn for_now(problem: String) -> Self {
+        Self { problem, retry: Retry::Yes }
     }
 }
 
@@ -100,23 +123,19 @@ impl Exec {
         client: &Client,
         request: Result<http::Request<Vec<u8>>, E>,
     ) -> Result<Self, Refused> {
-        let refused = |problem: String| Refused { problem, forbidden: false };
-        let request = request.map_err(|error| refused(error.to_string()))?;
-        let connection = match timeout(PATIENCE, client.connect(request)).await {
-            Err(_) => return Err(refused(format!("the API server does not answer within {PATIENCE:?}"))),
-            Ok(Err(error)) => {
-                let forbidden =
-                    matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403));
-                return Err(Refused { problem: cluster::problem(&error), forbidden });
+        let request = request.map_err(|error| Refused::for_now(error.to_string()))?;
+        let socket = match timeout(PATIENCE, upgrade(client, request)).await {
+            Err(_) => {
+                let problem = format!("the API server does not answer within {PATIENCE:?}");
+                return Err(Refused::for_now(problem));
             }
-            Ok(Ok(connection)) => connection,
+            Ok(upgraded) => upgraded?,
         };
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_MAX))
             .max_frame_size(Some(MESSAGE_MAX))
             .read_buffer_size(READ);
-        // Nothing has been read of it yet, so that nothing is lost.
-        let socket = connection.into_stream().into_inner();
+        let socket = TokioIo::new(socket);
         Ok(Self { stream: WebSocketStream::from_raw_socket(socket, Role::Client, Some(config)).await })
     }
 
@@ -137,6 +156,86 @@ impl Exec {
             Ok(sent) => sent.map_err(|error| error.to_string()),
             Err(_) => Err(format!("nothing is taken of it within {PATIENCE:?}")),
         }
+    }
+}
+
+/// Turns a request into a WebSocket (RFC 6455, section 4.1). What refuses it may be the API server, or something in front
+/// of it that does not pass WebSockets on: it is said which.
+async fn upgrade(client: &Client, request: http::Request<Vec<u8>>) -> Result<Upgraded, Refused> {
+    let key = generate_key();
+    let mut request = request.map(Body::from);
+    let headers = request.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOLS));
+    let key_value = HeaderValue::from_str(&key).map_err(|error| Refused::for_now(error.to_string()))?;
+    headers.insert(SEC_WEBSOCKET_KEY, key_value);
+    let response = client.send(request).await.map_err(|error| Refused::for_now(cluster::problem(&error)))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (status, server) = (response.status(), server(response.headers()));
+        // Its length and its time are bounded.
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| Refused::for_now(cluster::problem(&error)))?.to_bytes();
+        return Err(refused(status, server, &body));
+    }
+    if !is_websocket(response.headers(), &key) {
+        let server = server(response.headers()).unwrap_or_default();
+        let problem =
+            format!("the WebSocket was refused: {server}another protocol than {PROTOCOLS} is spoken");
+        return Err(Refused { problem, retry: Retry::No });
+    }
+    hyper::upgrade::on(response).await.map_err(|error| Refused::for_now(cluster::cause(&error)))
+}
+
+/// Whether an answer makes a connection a WebSocket in one of our protocols.
+fn is_websocket(headers: &HeaderMap, key: &str) -> bool {
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let protocol = header(SEC_WEBSOCKET_PROTOCOL);
+    header(UPGRADE).eq_ignore_ascii_case("websocket")
+        && header(SEC_WEBSOCKET_ACCEPT) == derive_accept_key(key.as_bytes())
+        && PROTOCOLS.split(", ").any(|known| known == protocol)
+}
+
+/// What calls itself the server.
+fn server(headers: &HeaderMap) -> Option<String> {
+    let name = headers.get(SERVER)?.to_str().ok()?;
+    Some(format!("{name:.60}: "))
+}
+
+/// What an answer means that is no WebSocket.
+fn refused(status: StatusCode, server: Option<String>, body: &[u8]) -> Refused {
+    /// What API servers say to a request without the header `Upgrade`.
+    const NO_UPGRADE: &str = "pgrade request required";
+    let of_api_server = serde_json::from_slice::<Status>(body).ok();
+    if let Some(status) = of_api_server.filter(|status| status.code != 0) {
+        let problem = cluster::problem(&kube::Error::Api(Box::new(status.clone())));
+        return if problem.contains(NO_UPGRADE) {
+            let problem = format!(
+                "the WebSocket was refused: something between here and the API server removes the header Upgrade (the API \
+                 server says: {problem})"
+            );
+            Refused { problem, retry: Retry::No }
+        } else if matches!(status.code, 401 | 403) {
+            Refused { problem: explained(problem), retry: Retry::No }
+        } else {
+            Refused::for_now(problem)
+        };
+    }
+    let (text, server) = (String::from_utf8_lossy(body), server.unwrap_or_default());
+    let answer = cluster::not_the_api_server(&status.to_string(), &format!("{server}{text}"));
+    let retry = if status.is_server_error() { Retry::AFewTimes } else { Retry::No };
+    Refused { problem: format!("the WebSocket was refused: {answer}"), retry }
+}
+
+/// A refusal with its reason. API servers leave it out where it is the verb `create` that is missing, which they ask for
+/// since Kubernetes 1.35 (registry/core/pod/rest/subresources.go).
+fn explained(problem: String) -> String {
+    match problem.strip_suffix("is forbidden") {
+        Some(what) => format!(
+            "{what}is forbidden: the verbs get and create on pods/exec are required (with --ephemeral on pods/attach as well)"
+        ),
+        None => problem,
     }
 }
 
@@ -178,6 +277,42 @@ fn exit(status: &[u8]) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_refuses_a_websocket_is_named_and_whether_to_try_again() {
+        let refused = |code: u16, body: &str| {
+            let Refused { problem, retry } =
+                refused(StatusCode::from_u16(code).unwrap(), None, body.as_bytes());
+            (problem, retry)
+        };
+        let status = |code: u16, message: &str| {
+            serde_json::json!({"kind": "Status", "status": "Failure", "code": code, "message": message})
+                .to_string()
+        };
+        assert_eq!(refused(403, &status(403, "no")), ("no".into(), Retry::No));
+        assert_eq!(refused(404, &status(404, "pods \"x\" not found")).1, Retry::Yes);
+        let (problem, retry) = refused(400, &status(400, "Upgrade request required"));
+        assert!(problem.contains("removes the header Upgrade") && retry == Retry::No, "{problem}");
+        let (problem, retry) = refused(502, "<html><h1>502 Bad Gateway</h1><hr>nginx</html>");
+        assert!(problem.contains("in front of the API server: 502 Bad Gateway nginx"), "{problem}");
+        assert_eq!(retry, Retry::AFewTimes);
+        for code in [200, 302, 400, 403, 404] {
+            let (problem, retry) = refused(code, "<html>");
+            assert!(problem.contains(&code.to_string()) && retry == Retry::No, "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_gets_one() {
+        let status = |message: &str| {
+            serde_json::json!({"kind": "Status", "code": 403, "message": message}).to_string()
+        };
+        let said = |message: &str| refused(StatusCode::FORBIDDEN, None, status(message).as_bytes()).problem;
+        let cut = said("pods \"x\" is forbidden: ");
+        assert!(cut.starts_with("pods \"x\" is forbidden: the verbs get and create"), "{cut}");
+        let whole = "pods \"x\" is forbidden: User \"u\" cannot";
+        assert_eq!(said(whole), whole);
+    }
 
     #[test]
     fn a_status_tells_the_exit_code() {

@@ -103,8 +103,6 @@ impl Manifests {
         let annotations = self.template()?.metadata.as_mut().and_then(|metadata| metadata.annotations.take());
         let mut pod = std::mem::take(self.pod()?);
         pod.node_name = Some(node.to_owned());
-        // Whom it may be bound to is said; the selector would be asked all the same.
-        pod.node_selector = None;
         pod.restart_policy = Some("Never".to_owned());
         // The account of the deployment is not there.
         pod.service_account_name = None;
@@ -154,7 +152,7 @@ pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubectl::agents::INSTANCE;
+    use crate::kubectl::{agents::INSTANCE, nodes::UNABLE};
 
     fn yaml(text: &str) -> Value {
         serde_yaml_ng::from_str(text).unwrap()
@@ -208,16 +206,8 @@ mod tests {
         let needed: Vec<&str> =
             crate::privileges::NEEDED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
         assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"], "add": needed}));
-        for mount in containers[0]["volumeMounts"].as_array().unwrap() {
-            assert_eq!(mount["readOnly"], true, "{mount}");
-        }
-        let volumes: Vec<&Value> =
-            pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["hostPath"]["path"]).collect();
-        assert_eq!(
-            volumes,
-            ["/sys/kernel/tracing"],
-            "all that is seen of the node's files but for /proc/1/root"
-        );
+        // What is seen of the node's files is below /proc/1/root: a path that a node lacks would keep its agent away.
+        assert_eq!((&containers[0]["volumeMounts"], &pod["volumes"]), (&Value::Null, &Value::Null));
         for bound in ["requests", "limits"] {
             assert!(containers[0]["resources"][bound]["memory"].is_string(), "{bound}");
         }
@@ -226,6 +216,18 @@ mod tests {
             serde_json::json!([{"operator": "Exists"}]),
             "each node is to be seen"
         );
+    }
+
+    #[test]
+    fn nodes_that_can_run_no_agent_are_left_out() {
+        let agents = yaml(AGENTS);
+        let affinity = &agents["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
+        let terms = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        let expected: Vec<Value> = UNABLE
+            .iter()
+            .map(|(key, value, _)| serde_json::json!({"key": key, "operator": "NotIn", "values": [value]}))
+            .collect();
+        assert_eq!(*terms, serde_json::json!([{"matchExpressions": expected}]));
     }
 
     #[test]
@@ -249,7 +251,7 @@ mod tests {
             "no DaemonSet takes it for its own"
         );
         assert_eq!(pod["metadata"]["annotations"], template["metadata"]["annotations"]);
-        for same in ["hostPID", "tolerations", "volumes", "automountServiceAccountToken"] {
+        for same in ["hostPID", "affinity", "tolerations", "automountServiceAccountToken"] {
             assert_eq!(pod["spec"][same], template["spec"][same], "{same}");
         }
         let context = "securityContext";

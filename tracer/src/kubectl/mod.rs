@@ -9,6 +9,7 @@ mod account;
 mod agents;
 mod args;
 mod cluster;
+mod complete;
 mod confinement;
 mod deploy;
 mod doctor;
@@ -17,11 +18,13 @@ mod exec;
 mod lines;
 mod manifests;
 mod node;
-mod proxy;
+mod nodes;
+mod plain;
 mod reading;
 mod remote;
 mod restriction;
 mod session;
+mod warnings;
 mod writer;
 
 use std::process::ExitCode;
@@ -34,9 +37,12 @@ use args::{Args, Command};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(words) = complete::requested(std::env::args_os()) {
+        return complete::run(&words);
+    }
     let args = Args::parse();
     stderr::start();
-    cli::start_log(args.common.log);
+    cli::start_log(args.common.log.log());
     cli::finish(run(args))
 }
 

@@ -13,15 +13,16 @@ use tracing::{debug, warn};
 use super::{
     account::{Account, Closing, Run},
     agents::Target,
-    exec::{Exec, Exit, Heard, Refused},
+    exec::{Exec, Exit, Heard, Refused, Retry},
     lines::{Line, Lines},
+    plain,
     reading::{Batch, Item, Reading},
     writer::Message,
 };
 use crate::{
     cli::{FAILURE, UNSUPPORTED, USAGE, say},
     lease,
-    render::{self, Lost},
+    render::Lost,
 };
 
 /// How often the lease is renewed.
@@ -40,6 +41,8 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const ROOM: u32 = 16 << 20;
 /// When it is tried again, at first and at the most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How often something in front of the API server may refuse before it is given up.
+const REFUSALS_MAX: u32 = 5;
 /// The longest line of standard output: the longest event has 50 KiB.
 const LINE_MAX: usize = 1 << 20;
 /// The longest line of standard error that is passed on.
@@ -55,7 +58,10 @@ const LOSSES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Report {
     /// All is attached there.
-    Ready,
+    Ready {
+        /// How long nothing was heard of it, if it was before.
+        gap: Option<Duration>,
+    },
     /// Something is wrong, and it is tried again.
     Trouble,
     /// It is not tried again with this agent; the exit code.
@@ -94,8 +100,14 @@ pub(super) struct Node {
     targets: watch::Receiver<Option<Target>>,
     account: Account,
     again: Duration,
+    /// Whether it has ever been ready.
+    worked: bool,
+    /// How often executing it was refused since it was ready.
+    refusals: u32,
     /// What was said of it last.
     said: String,
+    /// When it was heard of last, where what ran there has ended or is lost.
+    lost: Option<Instant>,
     /// Whether the writer takes nothing.
     stuck: bool,
     /// Losses that are still to be told.
@@ -179,7 +191,7 @@ impl Control {
         if !self.mute
             && let Err(problem) = exec.send(bytes).await
         {
-            debug!("nothing can be sent to {}: {}", render::line(&self.target.pod), render::line(&problem));
+            debug!("nothing can be sent to {}: {}", plain::line(&self.target.pod), plain::line(&problem));
             self.mute = true;
         }
         Ok(())
@@ -212,7 +224,10 @@ impl Node {
             targets,
             account: Account::default(),
             again: AGAIN.0,
+            worked: false,
+            refusals: 0,
             said: String::new(),
+            lost: None,
             stuck: false,
             losses: Vec::new(),
             warned: false,
@@ -279,7 +294,7 @@ impl Node {
     /// Says what is wrong, once.
     fn trouble(&mut self, problem: &str) {
         if self.said == problem {
-            debug!("node {}: {}", render::line(&self.name), render::line(problem));
+            debug!("node {}: {}", plain::line(&self.name), plain::line(problem));
             return;
         }
         problem.clone_into(&mut self.said);
@@ -287,7 +302,7 @@ impl Node {
     }
 
     fn say(&self, text: &str) {
-        say(&format!("node {}: {}", render::line(&self.name), render::line(text)));
+        say(&format!("node {}: {}", plain::line(&self.name), plain::line(text)));
     }
 
     async fn attempt(&mut self, target: &Target) -> Outcome {
@@ -310,9 +325,15 @@ impl Node {
         }
     }
 
-    fn refused(&self, refused: &Refused) -> Outcome {
+    fn refused(&mut self, refused: &Refused) -> Outcome {
+        self.refusals += 1;
+        let is_final = match refused.retry {
+            Retry::Yes => false,
+            Retry::AFewTimes => !self.worked && self.refusals >= REFUSALS_MAX,
+            Retry::No => true,
+        };
         let problem = format!("tracer cannot be run there: {refused}");
-        if refused.forbidden || self.shared.once {
+        if is_final || self.shared.once {
             return Outcome::Failed(problem, FAILURE);
         }
         Outcome::Again(problem)
@@ -413,7 +434,7 @@ impl Node {
         self.account.malformed += 1;
         self.lose(1, "malformed");
         if !std::mem::replace(&mut self.warned, true) {
-            let (node, problem) = (render::line(&self.name), render::line(problem));
+            let (node, problem) = (plain::line(&self.name), plain::line(problem));
             warn!("node {node}: lines that tracer does not write are left out: {problem}");
         }
     }
@@ -519,9 +540,12 @@ impl Node {
             Some(lease::ALIVE) => return,
             Some(ready) if ready.starts_with("ready") => {
                 attempt.run.ready = true;
+                self.worked = true;
+                self.refusals = 0;
                 self.again = AGAIN.0;
                 self.said.clear();
-                self.report(Report::Ready);
+                let gap = self.lost.take().map(|lost| lost.elapsed());
+                self.report(Report::Ready { gap });
             }
             Some(told) if let Some(closing) = Closing::parse(told) => attempt.run.closing = Some(closing),
             _ if line.is_empty() => return,
@@ -547,6 +571,9 @@ impl Node {
         }
         let mut batch = self.read(&mut attempt, |lines, each| lines.finish(each));
         self.account.add(&attempt.run);
+        if attempt.run.ready {
+            self.lost = Some(attempt.heard);
+        }
         self.tell_losses(&mut batch);
         if !batch.items.is_empty() && !self.try_send(&mut batch) {
             self.leave_out(batch);
@@ -558,7 +585,14 @@ impl Node {
         }
         match attempt.exit {
             Some(Exit::Code(0)) if self.shared.once => Outcome::Done,
-            Some(Exit::Code(0)) => Outcome::Again("its tracer has ended by itself".into()),
+            Some(Exit::Code(0)) if attempt.run.closing.is_some() => {
+                Outcome::Again("its tracer has ended by itself".into())
+            }
+            // What the kubelet says where the engine closes its end.
+            Some(Exit::Code(0)) => Outcome::Again(
+                "the connection to its tracer was closed: the container engine, the kubelet or the agent stopped"
+                    .into(),
+            ),
             Some(Exit::Code(code)) => failed(code, cause),
             Some(Exit::Failed(problem)) if attempt.run.ready => Outcome::Again(problem),
             Some(Exit::Failed(problem)) => Outcome::Again(format!("tracer cannot be run there: {problem}")),

@@ -138,10 +138,10 @@ mod tests {
         let lease = Duration::from_millis(2500);
         match command {
             Command::Trace(trace) => {
-                Remote::trace(&trace.args, &trace.args.selection.namespace, lease, common.log).on("n1")
+                Remote::trace(&trace.args, &trace.args.selection.namespace, lease, common.log.log()).on("n1")
             }
             Command::ListContainers(list) => {
-                Remote::list(&list.args, &list.args.selection.namespace, lease, common.log).on("n1")
+                Remote::list(&list.args, &list.args.selection.namespace, lease, common.log.log()).on("n1")
             }
             Command::Doctor(_) => doctor(),
             Command::Generate(_) | Command::Deploy(_) | Command::Undeploy(_) => {

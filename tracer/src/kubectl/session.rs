@@ -1,29 +1,28 @@
 //! One run over the nodes of a cluster: find the agents, follow each, show what comes, and account for all of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::join_all};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, runtime::watcher};
 use tokio::{
     select,
     sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{
     account::Account,
-    agents::{self, Agent, AgentEvents, Agents, Place, Target},
+    agents::{self, Agent, AgentEvents, Agents, Place, Target, Waiting},
     args::{Common, NodesArgs},
-    cluster::Cluster,
-    ephemeral::over_agents,
+    cluster::{self, Cluster},
+    ephemeral::{Fleet, over_agents},
     node::{Node, ROOM, Report, Shared, come},
+    nodes::Unable,
+    plain,
     reading::Reading,
     remote::Remote,
     writer::{Message, View, Writer},
@@ -34,6 +33,7 @@ use crate::{
         args::{ListArgs, NodeArgs, SelectionArgs, TraceArgs},
         config, say,
     },
+    containers::Pattern,
     error::Unsupported,
     observe::{End, Limits, spawn},
     render::{self, ContainerRenderer, ListOf},
@@ -45,16 +45,22 @@ use crate::{
 const STARTING: usize = 64;
 /// How long the word that all nodes are ready waits for the last of them.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the first node may take: agents of this run may have to pull their image.
+const FIRST_PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_EPHEMERAL_PATIENCE: Duration = Duration::from_secs(90);
+/// How long looking for the namespaces that are asked for may take.
+const NAMESPACE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// `kubectl tracer trace`.
 pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     // Wrong usage is told before anybody is asked.
-    let checked = config::trace(args, &NodeArgs::default(), common.log.is_verbose())?;
+    let checked = config::trace(args, &NodeArgs::default(), common.log.log().is_verbose())?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
-    let remote = Remote::trace(args, &namespaces, nodes.lease, common.log);
+    let remote = Remote::trace(args, &namespaces, nodes.lease, common.log.log());
     let tracer = checked.tracer;
     let plan = Plan {
         remote,
+        namespaces: wanted(&namespaces),
         kind: Kind::Events(tracer),
         max_events: checked.max_events,
         timeout: checked.limits.timeout,
@@ -64,19 +70,21 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
         let renderer = config::renderer(&args.output, tracer, widest).map_err(anyhow::Error::msg)?;
         Ok(View::Events { tracer, renderer })
     };
-    over_agents(&cluster, nodes, common, async |place| {
-        Session::start(plan, &cluster, nodes, place, view).await?.run().await
+    over_agents(&cluster, nodes, common, async |fleet| {
+        Session::start(plan, &cluster, nodes, fleet, view).await?.run().await
     })
     .await
 }
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let checked = config::list(args, &NodeArgs::default(), common.log.is_verbose())?;
+    let checked = config::list(args, &NodeArgs::default(), common.log.log().is_verbose())?;
     let (cluster, namespaces) = find(&args.selection, common).await?;
-    let remote = Remote::list(args, &namespaces, nodes.lease, common.log);
+    let remote = Remote::list(args, &namespaces, nodes.lease, common.log.log());
+    let nothing = (!args.watch).then(|| no_resources(&namespaces));
     let plan = Plan {
         remote,
+        namespaces: wanted(&namespaces),
         kind: Kind::Containers,
         max_events: None,
         timeout: checked.limits.timeout,
@@ -86,17 +94,18 @@ pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) ->
         let (output, header) = (&args.output.output, !args.output.no_headers);
         let terminal = config::terminal_width();
         let renderer = ContainerRenderer::new(ListOf::Cluster, output, widest, header, terminal, args.watch);
-        Ok(View::Containers { renderer: renderer.map_err(anyhow::Error::msg)?, waiting: Some(Vec::new()) })
+        let renderer = renderer.map_err(anyhow::Error::msg)?;
+        Ok(View::Containers { renderer, waiting: Some(Vec::new()), nothing })
     };
-    over_agents(&cluster, nodes, common, async |place| {
-        Session::start(plan, &cluster, nodes, place, view).await?.run().await
+    over_agents(&cluster, nodes, common, async |fleet| {
+        Session::start(plan, &cluster, nodes, fleet, view).await?.run().await
     })
     .await
 }
 
 /// The cluster, and the namespaces that are asked for there.
 async fn find(selection: &SelectionArgs, common: &Common) -> anyhow::Result<(Cluster, Vec<String>)> {
-    let cluster = Cluster::find(&common.cluster).await?;
+    let cluster = Cluster::find(&common.cluster)?;
     let namespaces = match &selection.namespace[..] {
         _ if selection.all_namespaces => Vec::new(),
         [] => vec![cluster.namespace.clone()],
@@ -105,9 +114,27 @@ async fn find(selection: &SelectionArgs, common: &Common) -> anyhow::Result<(Clu
     Ok((cluster, namespaces))
 }
 
+/// The namespaces that must be there for anything to be shown.
+fn wanted(namespaces: &[String]) -> Vec<String> {
+    // What it cannot be read as has been refused before.
+    Pattern::parse(namespaces).map(|pattern: Pattern| pattern.wanted().to_vec()).unwrap_or_default()
+}
+
+/// What kubectl says where there is nothing to list.
+fn no_resources(namespaces: &[String]) -> String {
+    let wanted = wanted(namespaces);
+    match &wanted[..] {
+        [] => "No resources found".to_owned(),
+        [one] => format!("No resources found in {} namespace.", plain::line(one)),
+        all => format!("No resources found in {} namespaces.", plain::names(all.iter().map(String::as_str))),
+    }
+}
+
 /// What to do on the nodes.
 struct Plan {
     remote: Remote,
+    /// The namespaces that are asked for by name.
+    namespaces: Vec<String>,
     kind: Kind,
     max_events: Option<u64>,
     timeout: Option<Duration>,
@@ -131,6 +158,14 @@ impl Kind {
         }
     }
 
+    /// What is done with a node.
+    fn done(self) -> &'static str {
+        match self {
+            Self::Events(_) => "traced",
+            Self::Containers => "listed",
+        }
+    }
+
     fn reading(self) -> Reading {
         match self {
             Self::Events(tracer) => Reading::events(tracer),
@@ -148,6 +183,8 @@ enum State {
     Well,
     /// Something is wrong, and may come right.
     Trouble,
+    /// No agent runs there, and the cluster has said why.
+    Stuck,
     /// It has failed, with this exit code.
     Failed(u8),
     /// It has done all.
@@ -157,11 +194,16 @@ enum State {
 struct Known {
     state: State,
     target: watch::Sender<Option<Target>>,
+    /// Why no agent runs there, as far as it is known.
+    why: String,
+    /// What was said last of that.
+    said: String,
 }
 
 struct Session<'a> {
     plan: Plan,
     nodes: &'a NodesArgs,
+    fleet: Fleet,
     agents: Agents,
     pods: AgentEvents,
     known: BTreeMap<Arc<str>, Known>,
@@ -175,9 +217,17 @@ struct Session<'a> {
     /// Tells that the writer has ended.
     written: oneshot::Receiver<()>,
     end: End,
-    /// What was said of the watch on agents last.
-    said: String,
+    watch: WatchState,
     ready: bool,
+}
+
+/// How the watch on agents is.
+#[derive(Default)]
+struct WatchState {
+    /// How often it has failed in a row.
+    failed: u32,
+    /// What was said of that.
+    said: Option<String>,
 }
 
 impl<'a> Session<'a> {
@@ -186,19 +236,36 @@ impl<'a> Session<'a> {
         plan: Plan,
         cluster: &Cluster,
         nodes: &'a NodesArgs,
-        place: Place,
+        mut fleet: Fleet,
         view: impl FnOnce(&str) -> anyhow::Result<View>,
     ) -> anyhow::Result<Self> {
         let mut end = End::new(Limits::default())?;
-        let mut pods = place.watch(cluster.client.clone(), nodes);
-        let agents = select! {
-            () = end.told() => bail!("ended before the agents were found"),
-            agents = listed(&mut pods, cluster, &place) => agents?,
+        let mut pods = fleet.place.watch(cluster.client.clone(), nodes);
+        let unable = async {
+            if fleet.is_ephemeral() { None } else { Some(Unable::find(&cluster.client, nodes).await) }
         };
+        let found = async {
+            tokio::join!(
+                listed(&mut pods, cluster, &fleet.place),
+                unable,
+                check_namespaces(&cluster.client, &plan.namespaces),
+            )
+        };
+        let (agents, unable, ()) = select! {
+            () = end.told() => bail!("ended before the agents were found"),
+            found = found => found,
+        };
+        let mut agents = agents?;
+        if nodes.node.len() == 1 && agents.by_node().is_empty() {
+            learn_unbound(&mut agents, &fleet.place, &cluster.client).await;
+        }
+        fleet.unable = unable.unwrap_or(fleet.unable);
+        fleet.unable.say();
         let found = agents.by_node();
-        let chosen: Vec<&str> = found.keys().copied().filter(|node| nodes.select(node)).collect();
-        let Some(widest) = chosen.iter().max_by_key(|node| node.len()) else {
-            bail!(none(&place, nodes));
+        let chosen = found.keys().copied().filter(|node| nodes.select(node));
+        let all = chosen.chain(fleet.expected.keys().map(String::as_str));
+        let Some(widest) = all.max_by_key(|node| node.len()) else {
+            bail!(none(&fleet.place, nodes));
         };
         let (messages, to_write) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -216,7 +283,7 @@ impl<'a> Session<'a> {
         let (ending, is_ending) = watch::channel(false);
         let shared = Shared {
             client: cluster.client.clone(),
-            namespace: place.namespace,
+            namespace: fleet.place.namespace.clone(),
             once: plan.once,
             hook: plan.kind.hook(),
             messages,
@@ -228,6 +295,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             plan,
             nodes,
+            fleet,
             agents,
             pods,
             known: BTreeMap::new(),
@@ -239,15 +307,21 @@ impl<'a> Session<'a> {
             stopped,
             written,
             end,
-            said: String::new(),
+            watch: WatchState::default(),
             ready: false,
         })
     }
 
     async fn run(mut self) -> anyhow::Result<ExitCode> {
+        self.expect_nodes();
         self.follow_agents();
         self.miss_nodes();
-        let (mut until, late) = (None, Instant::now() + READY_PATIENCE);
+        let begun = Instant::now();
+        let first = if self.fleet.is_ephemeral() { FIRST_EPHEMERAL_PATIENCE } else { FIRST_PATIENCE };
+        // Lists wait for their nodes: each has its own limits. Those without an agent are waited for here.
+        let mut late = Some(begun + if self.plan.once { first } else { READY_PATIENCE });
+        let last = (!self.plan.once).then(|| begun + first);
+        let mut until = None;
         let result = loop {
             if !self.ready && self.is_ready() {
                 self.ready = true;
@@ -262,8 +336,12 @@ impl<'a> Session<'a> {
                 break result;
             }
             select! {
-                () = self.end.told() => break Ok(ExitCode::SUCCESS),
-                () = sleep_until(late), if !self.ready && !self.plan.once => self.pass_over(),
+                () = self.end.told() => break self.ended(),
+                () = come(late), if !self.ready && late.is_some() => {
+                    late = None;
+                    self.pass_over(begun.elapsed());
+                }
+                () = come(last), if !self.ready && late.is_none() => break Err(self.nothing()),
                 () = come(until) => {
                     debug!("timeout");
                     break Ok(ExitCode::SUCCESS);
@@ -274,57 +352,87 @@ impl<'a> Session<'a> {
                     Err(_) => Err(anyhow!("the thread that shows events has ended without a word")),
                 },
                 Some((node, report)) = self.reports.recv() => self.learn(&node, &report),
-                Some(event) = self.pods.next(), if !self.plan.once => match event {
+                Some(event) = self.pods.next(), if self.follows_pods() => match event {
                     Ok(event) => {
+                        // A list that is only begun may fail.
+                        if !matches!(event, watcher::Event::Init) {
+                            self.sees();
+                        }
                         self.agents.learn(event);
                         self.follow_agents();
                     }
-                    Err(error) => self.blind(&agents::problem(&error)),
+                    Err(error) => self.blind(&error),
                 },
             }
         };
         self.finish(result).await
     }
 
+    /// Whether it matters what becomes of agents. Lists take those that are there, or made for them.
+    fn follows_pods(&self) -> bool {
+        !self.plan.once || self.fleet.is_ephemeral()
+    }
+
     /// No more is waited for nodes of which nothing was heard.
-    fn pass_over(&mut self) {
+    fn pass_over(&mut self, waited: Duration) {
+        let waited = humantime::format_duration(Duration::from_secs(waited.as_secs()));
+        let once = self.plan.once;
         for (name, known) in self.known.iter_mut().filter(|(_, known)| known.state == State::Starting) {
-            say(&format!(
-                "node {}: it is not ready after {READY_PATIENCE:?}; the others go on",
-                render::line(name)
-            ));
-            known.state = State::Trouble;
+            let has_agent = known.target.borrow().is_some();
+            if once && has_agent {
+                continue;
+            }
+            let why = match (has_agent, known.why.as_str()) {
+                (true, _) => String::new(),
+                (false, "") => ": its agent pod has not been seen".to_owned(),
+                (false, why) => format!(": {}", plain::line(why)),
+            };
+            say(&format!("node {}: not ready after {waited}{why}", plain::line(name)));
+            known.state = if once { State::Failed(FAILURE) } else { State::Trouble };
+        }
+    }
+
+    /// The state of a node, which has a task from now on.
+    fn known<'k>(
+        known: &'k mut BTreeMap<Arc<str>, Known>,
+        tasks: &mut JoinSet<(Arc<str>, Account)>,
+        (plan, shared): (&Plan, &Arc<Shared>),
+        name: &str,
+    ) -> &'k mut Known {
+        known.entry(name.into()).or_insert_with_key(|name| {
+            let (target, targets) = watch::channel(None);
+            let (command, reading) = (plan.remote.on(name), plan.kind.reading());
+            let node = Node::new(Arc::clone(name), command, reading, targets, Arc::clone(shared));
+            tasks.spawn(node.run());
+            Known { state: State::Starting, target, why: String::new(), said: String::new() }
+        })
+    }
+
+    /// Waits for the nodes that agents have been made on. With those that are not ready it does not begin.
+    fn expect_nodes(&mut self) {
+        for (name, problem) in &self.fleet.expected {
+            let known = Self::known(&mut self.known, &mut self.tasks, (&self.plan, &self.shared), name);
+            if let Some(problem) = problem {
+                say(&format!("node {}: {}", plain::line(name), plain::line(problem)));
+                known.state = if self.plan.once { State::Failed(FAILURE) } else { State::Stuck };
+            }
         }
     }
 
     /// Gives each node that is asked for its agent, or takes it.
     fn follow_agents(&mut self) {
         let by_node = self.agents.by_node();
+        let (once, waits) = (self.plan.once, self.fleet.is_ephemeral());
         for (&name, &agent) in by_node.iter().filter(|(name, _)| self.nodes.select(name)) {
-            let known = self.known.entry(name.into()).or_insert_with_key(|name| {
-                let (target, targets) = watch::channel(None);
-                let command = self.plan.remote.on(name);
-                let reading = self.plan.kind.reading();
-                let node = Node::new(Arc::clone(name), command, reading, targets, Arc::clone(&self.shared));
-                self.tasks.spawn(node.run());
-                Known { state: State::Starting, target }
-            });
-            let target = match agent {
-                Agent::Running(target) => Some(target.clone()),
-                Agent::Waiting(why) => {
-                    if known.target.borrow().is_some() || known.state == State::Starting {
-                        say(&format!("node {}: {}", render::line(name), render::line(why)));
-                        // What is done once waits for nobody.
-                        known.state = if self.plan.once { State::Failed(FAILURE) } else { State::Trouble };
-                    }
-                    None
-                }
-            };
-            known.change(target);
+            let known = Self::known(&mut self.known, &mut self.tasks, (&self.plan, &self.shared), name);
+            match agent {
+                Agent::Running(target) => known.change(Some(target.clone())),
+                Agent::Waiting(waiting) => known.wait(name, waiting, once, waits),
+            }
         }
         for (name, known) in &mut self.known {
             if !by_node.contains_key(&**name) && known.target.borrow().is_some() {
-                say(&format!("node {}: its agent has gone", render::line(name)));
+                say(&format!("node {}: its agent was deleted", plain::line(name)));
                 known.change(None);
                 known.state = State::Trouble;
             }
@@ -334,63 +442,100 @@ impl<'a> Session<'a> {
     /// Names the nodes that were asked for and have no agent.
     fn miss_nodes(&self) {
         for node in self.nodes.node.iter().filter(|node| !self.known.contains_key(node.as_str())) {
-            say(&format!(
-                "node {}: it has no agent: either there is no such node, or no pod of tracer runs there",
-                render::line(node)
-            ));
+            // Those are named already, with the reason.
+            if !self.fleet.is_ephemeral() && self.fleet.unable.kind(node).is_none() {
+                say(&format!(
+                    "node {}: it has no agent: either there is no such node, or no pod of tracer runs there",
+                    plain::line(node)
+                ));
+            }
         }
     }
 
     fn learn(&mut self, node: &Arc<str>, report: &Report) {
         let Some(known) = self.known.get_mut(node) else { return };
+        let before = known.state;
         known.state = match report {
-            Report::Ready => State::Well,
+            Report::Ready { .. } => State::Well,
             Report::Trouble => State::Trouble,
             Report::Failed(code) => State::Failed(*code),
             Report::Done => State::Done,
         };
+        let Report::Ready { gap } = report else { return };
+        let back = match gap {
+            Some(gap) => format!("traced again after a gap of {}", rounded(*gap)),
+            None if matches!(before, State::Trouble | State::Stuck) => "traced now".to_owned(),
+            None => return,
+        };
+        say(&format!("node {}: {back}", plain::line(node)));
     }
 
-    /// Agents that come and go are not seen for now.
-    fn blind(&mut self, problem: &str) {
-        if self.said != problem {
-            warn!("which nodes there are is not seen for now: {}", render::line(problem));
-            problem.clone_into(&mut self.said);
+    /// Agents that come and go are not seen for now. What is over at the next attempt is no news, nor is that the server
+    /// has forgotten where the watch was.
+    fn blind(&mut self, error: &watcher::Error) {
+        let problem = plain::line(&agents::problem(error));
+        self.watch.failed += 1;
+        if agents::is_expired(error) || self.watch.failed == 1 || self.watch.said.as_ref() == Some(&problem) {
+            debug!("watching the agents: {problem}");
+            return;
+        }
+        say(&format!("cannot watch the agents: {problem}; retrying"));
+        self.watch.said = Some(problem);
+    }
+
+    /// They are seen again.
+    fn sees(&mut self) {
+        if std::mem::take(&mut self.watch).said.is_some() {
+            say("watching the agents again");
         }
     }
 
-    /// Whether each node is ready, or what is wrong with it has been said.
+    /// Whether each node is ready, or what is wrong with it has been said; and one is ready.
     fn is_ready(&self) -> bool {
-        !self.known.values().any(|known| known.state == State::Starting || self.plan.once && !known.is_over())
+        let mut states = self.known.values().map(|known| known.state);
+        if self.plan.once {
+            self.known.values().all(Known::is_over) && states.any(|state| state == State::Done)
+        } else {
+            states.clone().all(|state| state != State::Starting) && states.any(|state| state == State::Well)
+        }
+    }
+
+    /// What comes out when it is told to end.
+    fn ended(&self) -> anyhow::Result<ExitCode> {
+        let traces = self.known.values().any(|known| known.state == State::Well);
+        if self.plan.once || self.ready || traces {
+            return Ok(ExitCode::SUCCESS);
+        }
+        bail!("ended before any node was traced")
+    }
+
+    /// What to say where no node does what it was asked for.
+    fn nothing(&self) -> anyhow::Error {
+        let done = self.plan.kind.done();
+        let problem = match self.known.len() {
+            1 => format!("the node cannot be {done}"),
+            all => format!("none of the {all} nodes can be {done}"),
+        };
+        let mut codes = self.known.values().map(|known| match known.state {
+            State::Failed(code) => code,
+            _ => FAILURE,
+        });
+        if codes.all(|code| code == UNSUPPORTED) {
+            Unsupported::new(problem, "what is missing is said above").into()
+        } else {
+            anyhow!("{problem}; the reasons are above")
+        }
     }
 
     /// What comes out if there is nothing more to wait for.
     fn outcome(&self) -> Option<anyhow::Result<ExitCode>> {
-        if !self.known.values().all(Known::is_over) {
-            return None;
+        let mut states = self.known.values().map(|known| known.state);
+        let hopeless = |state| matches!(state, State::Failed(_)) || state == State::Stuck && !self.ready;
+        if states.clone().all(hopeless) {
+            return Some(Err(self.nothing()));
         }
-        let codes: BTreeSet<u8> = self
-            .known
-            .values()
-            .filter_map(|known| match known.state {
-                State::Failed(code) => Some(code),
-                _ => None,
-            })
-            .collect();
-        let some_done = self.known.values().any(|known| known.state == State::Done);
-        if some_done || codes.is_empty() {
-            return Some(Ok(ExitCode::SUCCESS));
-        }
-        let problem = match self.known.len() {
-            1 => "the node cannot be looked into".to_owned(),
-            all => format!("none of the {all} nodes can be looked into"),
-        };
-        let is_unsupported = codes.iter().all(|code| *code == UNSUPPORTED);
-        Some(Err(if is_unsupported {
-            Unsupported::new(problem, "what is missing is said above").into()
-        } else {
-            anyhow!("{problem}: what is wrong is said above")
-        }))
+        let is_over = self.known.values().all(Known::is_over);
+        (is_over && states.any(|state| state == State::Done)).then_some(Ok(ExitCode::SUCCESS))
     }
 
     /// Ends what runs on the nodes, waits for their last words, and adds up.
@@ -407,7 +552,7 @@ impl<'a> Session<'a> {
                     Some(Err(error)) => warn!("a node's task has failed: {error}"),
                 },
                 () = self.end.told() => {
-                    say("ended at once: what the nodes saw is not known");
+                    say("interrupted; per-node totals are incomplete");
                     return Ok(ExitCode::from(FAILURE));
                 }
             }
@@ -424,13 +569,34 @@ impl<'a> Session<'a> {
 }
 
 impl Known {
+    /// Its agent does not run. What is done once waits for agents that are made for it (`waits`), and for no others.
+    fn wait(&mut self, name: &str, waiting: &Waiting, once: bool, waits: bool) {
+        waiting.why.clone_into(&mut self.why);
+        let ran = self.target.borrow().is_some();
+        self.change(None);
+        let gives_up = once && !waits || waiting.failed;
+        let is_new = ran || gives_up && matches!(self.state, State::Starting | State::Trouble | State::Stuck);
+        if !is_new {
+            return;
+        }
+        if self.said != waiting.why {
+            say(&format!("node {}: {}", plain::line(name), plain::line(&waiting.why)));
+            waiting.why.clone_into(&mut self.said);
+        }
+        self.state = match (once, waiting.failed) {
+            (true, _) if gives_up || ran => State::Failed(FAILURE),
+            (_, true) => State::Stuck,
+            _ => State::Trouble,
+        };
+    }
+
     fn change(&mut self, target: Option<Target>) {
         let changed = self.target.send_if_modified(|now| {
             let differs = *now != target;
             *now = target;
             differs
         });
-        if changed && matches!(self.state, State::Failed(_)) {
+        if changed && matches!(self.state, State::Failed(_) | State::Stuck) {
             self.state = State::Trouble;
         }
     }
@@ -459,13 +625,73 @@ fn add_up(accounts: &BTreeMap<Arc<str>, Account>, shown: &Written) {
     say(&format!("seen {} emitted {} filtered {} lost {}", sum.seen, sum.emitted, sum.filtered, sum.lost));
 }
 
-/// The agents that there are now.
+/// The agents that there are now. Those that were made for this run are waited for, within bounds, until they run or
+/// the cluster says why they do not.
 pub(super) async fn list_agents(
     cluster: &Cluster,
     nodes: &NodesArgs,
-    place: &Place,
+    fleet: &Fleet,
 ) -> anyhow::Result<Agents> {
-    listed(&mut place.watch(cluster.client.clone(), nodes), cluster, place).await
+    let mut events = fleet.place.watch(cluster.client.clone(), nodes);
+    let mut agents = listed(&mut events, cluster, &fleet.place).await?;
+    let settle = async {
+        while !is_settled(&agents, fleet) {
+            match events.next().await {
+                Some(Ok(event)) => drop(agents.learn(event)),
+                Some(Err(error)) => debug!("watching the agents: {}", plain::line(&agents::problem(&error))),
+                None => break,
+            }
+        }
+    };
+    // What does not run by then is named.
+    let _ = timeout(FIRST_EPHEMERAL_PATIENCE, settle).await;
+    Ok(agents)
+}
+
+/// Takes in the pods that no node has been found for.
+async fn learn_unbound(agents: &mut Agents, place: &Place, client: &Client) {
+    match place.unbound(client).await {
+        Ok(pods) => {
+            for pod in pods {
+                agents.learn(watcher::Event::Apply(pod));
+            }
+        }
+        Err(error) => debug!("agents without node: {}", plain::line(&cluster::problem(&error))),
+    }
+}
+
+/// Whether each agent that was made for this run runs, or will not soon.
+fn is_settled(agents: &Agents, fleet: &Fleet) -> bool {
+    let by_node = agents.by_node();
+    let mut waited_for = fleet.expected.iter().filter(|(_, problem)| problem.is_none());
+    waited_for.all(|(node, _)| match by_node.get(node.as_str()) {
+        Some(Agent::Running(_)) => true,
+        Some(Agent::Waiting(waiting)) => waiting.failed,
+        None => false,
+    })
+}
+
+/// Says which of these namespaces do not exist, if that may be asked.
+async fn check_namespaces(client: &Client, namespaces: &[String]) {
+    let api: &Api<Namespace> = &Api::all(client.clone());
+    let missing = namespaces.iter().map(|name| async move {
+        match timeout(NAMESPACE_PATIENCE, api.get_metadata_opt(name)).await {
+            Ok(Ok(None)) => say(&format!("namespace {:?} does not exist", plain::line(name))),
+            Ok(Err(error)) => debug!("namespace {name:?}: {}", plain::line(&cluster::problem(&error))),
+            Ok(Ok(Some(_))) | Err(_) => {}
+        }
+    });
+    join_all(missing).await;
+}
+
+/// A time as people say it.
+fn rounded(time: Duration) -> String {
+    let exact = if time.as_secs() > 0 {
+        Duration::from_secs(time.as_secs())
+    } else {
+        Duration::from_millis(u64::from(time.subsec_millis()))
+    };
+    humantime::format_duration(exact).to_string()
 }
 
 /// The agents, when all that there are are known.
@@ -475,6 +701,7 @@ async fn listed(events: &mut AgentEvents, cluster: &Cluster, place: &Place) -> a
         let event = events.next().await.context("the watch on agents has ended")?;
         let event = event.map_err(|error| {
             let (namespace, problem) = (&place.namespace, agents::problem(&error));
+            let problem = plain::line(&problem);
             anyhow!("the agents in namespace {namespace} of {} cannot be listed: {problem}", cluster.server)
         })?;
         if agents.learn(event) {

@@ -15,7 +15,7 @@ use crate::{
     log_limit::REPORTS,
     read::Listed,
     render::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row, line},
-    stdout,
+    stderr, stdout,
     trace::{Event, Outlet, Stop, Tracer, Written},
 };
 
@@ -33,7 +33,12 @@ pub(super) enum View {
     /// Events.
     Events { tracer: &'static dyn Tracer, renderer: EventRenderer },
     /// Containers. Those that come before all are listed wait: columns are as wide as these need.
-    Containers { renderer: ContainerRenderer, waiting: Option<Vec<(Arc<str>, Listed)>> },
+    /// Where there are none, and there will be none, `nothing` is said.
+    Containers {
+        renderer: ContainerRenderer,
+        waiting: Option<Vec<(Arc<str>, Listed)>>,
+        nothing: Option<String>,
+    },
 }
 
 /// Shows and writes, many lines at a time.
@@ -69,8 +74,10 @@ impl Writer {
             self.flush();
         }
         // Nobody has said that all are listed: what there is, is all.
-        self.list();
-        self.flush();
+        if matches!(&self.view, View::Containers { waiting: Some(waiting), .. } if !waiting.is_empty()) {
+            self.list();
+            self.flush();
+        }
     }
 
     fn take(&mut self, message: Message) {
@@ -140,7 +147,7 @@ impl Writer {
         if !self.is_asked_for() {
             return;
         }
-        let View::Containers { renderer, waiting } = &mut self.view else { return };
+        let View::Containers { renderer, waiting, .. } = &mut self.view else { return };
         if let Some(waiting) = waiting {
             waiting.push((Arc::clone(node), listed));
             return;
@@ -153,8 +160,17 @@ impl Writer {
 
     /// Shows the containers that have waited for each other.
     fn list(&mut self) {
-        let View::Containers { renderer, waiting } = &mut self.view else { return };
+        let View::Containers { renderer, waiting, nothing } = &mut self.view else { return };
         let Some(mut listed) = waiting.take() else { return };
+        if let Some(nothing) = nothing
+            && listed.is_empty()
+        {
+            // As kubectl does: no heading, and nothing for programs to read.
+            if renderer.is_table() {
+                stderr::say(format!("{nothing}\n").into_bytes());
+            }
+            return;
+        }
         // Pods first, as on each node.
         listed.sort_by_cached_key(|(node, Listed { container, started, .. })| {
             let pod = container.pod.as_ref();

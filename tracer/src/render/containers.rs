@@ -208,6 +208,12 @@ impl ContainerRenderer {
         Ok(Self { renderer: Renderer::new(&Format::parse(output)?, table)?, watch })
     }
 
+    /// Whether they are shown in columns, for people.
+    #[must_use]
+    pub const fn is_table(&self) -> bool {
+        matches!(self.renderer, Renderer::Table(_))
+    }
+
     /// Appends what stands before the first row, and the rows that there are at first: what columns are as wide as.
     pub fn begin(&mut self, rows: &[ContainerRow<'_>], out: &mut Vec<u8>) -> io::Result<()> {
         if let Renderer::Table(table) = &mut self.renderer {

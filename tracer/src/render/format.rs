@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use super::{Layout, sanitize};
+use super::{Layout, kyaml, sanitize};
 
 /// A form of output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,12 @@ impl Format {
             "json" => Self::Document(Document::Json),
             "jsonpretty" => Self::Document(Document::JsonPretty),
             "yaml" => Self::Document(Document::Yaml),
+            "kyaml" => Self::Document(Document::Kyaml),
             _ => match output.strip_prefix("custom-columns=") {
                 Some(names) => Self::Table(Layout::Custom(names.split(',').map(str::to_owned).collect())),
                 None => {
                     return Err(format!(
-                        "{output:?} is none of columns, wide, json, jsonpretty, yaml, custom-columns=A,B"
+                        "{output:?} is none of columns, wide, json, jsonpretty, yaml, kyaml, custom-columns=A,B"
                     ));
                 }
             },
@@ -46,6 +47,8 @@ pub enum Document {
     JsonPretty,
     /// YAML documents.
     Yaml,
+    /// KYAML documents.
+    Kyaml,
 }
 
 impl Document {
@@ -58,6 +61,7 @@ impl Document {
                 record.serialize(&mut Serializer::with_formatter(&mut *out, PrettyFormatter::new()))?;
                 sanitize::escape_json(out, start);
             }
+            Self::Kyaml => kyaml::write(record, out)?,
             Self::Yaml => {
                 // One document for each, so that a stream that was cut off can be read up to there.
                 out.extend_from_slice(b"---\n");

@@ -8,6 +8,7 @@ mod events;
 mod format;
 mod json;
 mod json_lines;
+pub(crate) mod kyaml;
 mod memo;
 #[cfg(test)]
 mod same;
@@ -28,7 +29,7 @@ pub use format::{Document, Format};
 pub(crate) use json_lines::Call;
 pub use json_lines::JsonLines;
 pub(crate) use memo::Memo;
-pub(crate) use sanitize::line;
+pub(crate) use sanitize::{line, message};
 pub use text::{Hex, Text};
 
 /// What was lost: events, or what tells whose they are.

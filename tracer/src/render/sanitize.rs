@@ -143,6 +143,21 @@ pub(crate) fn line(text: &str) -> String {
     line
 }
 
+/// `text` as it may be written to a terminal in a message: each character that a terminal would act on is escaped, and
+/// each further line is indented, so that it does not look like a message of its own. Text that is safe already stays
+/// as it is.
+pub(crate) fn message(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\n  "),
+            c if is_unsafe(c) => write_char(c, &mut safe),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
 fn write_char(c: char, out: &mut String) {
     match c {
         '\\' => out.push_str("\\\\"),
@@ -168,6 +183,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn messages_cannot_act_on_a_terminal_or_forge_another_message() {
+        let hostile = "no\ntracer: ready\u{1b}]0;x\u{7}\r\u{2028}\u{202e}";
+        assert_eq!(message(hostile), "no\n  tracer: ready\\x1b]0;x\\x07\\r\\u{2028}\\u{202e}");
+        assert_eq!(message(r"C:\x is \n fine: ü"), r"C:\x is \n fine: ü");
+    }
+
+    proptest! {
+        #[test]
+        fn messages_that_are_safe_stay_as_they_are(text in any::<String>()) {
+            let once = message(&text.replace('\n', ""));
+            prop_assert_eq!(message(&once), once);
+        }
+    }
 
     fn sanitized(bytes: &[u8]) -> String {
         let mut out = String::new();

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use tokio::runtime::Handle;
 use tracer_common::{
     comm_bytes, comm_of,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
@@ -13,16 +14,17 @@ use tracer_common::{
         TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     cgroup,
     cmdline::{self, Command, CommandLine},
+    doubt,
     process::RuntimeProcess,
     processes,
     readers::{Guest, Readers},
 };
-use crate::containers::{Container, Nested, Unknown};
+use crate::containers::{Container, Nested, Registry, Unknown};
 
 /// What speaks for the host's root: who has it needs no container to be believed.
 const TRUST_OF_ROOT: u32 = TRUST_ROOT | TRUST_USER_NS;
@@ -194,16 +196,26 @@ impl Claim {
     pub fn disbelieved(&self) -> Option<Stray> {
         let what = what(&self.command_line(None))?;
         let (runtime, why) = (&self.runtime, distrust(self.trust));
-        warn!("{runtime} claims to start {what} and is not believed, since {why}: shown without pod");
-        let roots_cgroup = self.is_roots();
-        Some(Stray { runtime: runtime.clone(), why: Unknown::Untrusted, roots_cgroup, pod_known: true })
+        Some(Stray {
+            runtime: runtime.clone(),
+            why: Unknown::Untrusted,
+            roots_cgroup: self.is_roots(),
+            pod_known: true,
+            warning: format!(
+                "{runtime} claims to start {what} and is not believed, since {why}: shown without pod"
+            ),
+        })
     }
 
     /// Its container, whose runtime is believed but not understood.
     pub fn not_understood(&self, problem: &str) -> Stray {
-        warn!("{}: {problem}: its container is shown without pod", self.runtime);
-        let why = Unknown::NotUnderstood;
-        Stray { runtime: self.runtime.clone(), why, roots_cgroup: true, pod_known: false }
+        Stray {
+            runtime: self.runtime.clone(),
+            why: Unknown::NotUnderstood,
+            roots_cgroup: true,
+            pod_known: false,
+            warning: format!("{}: {problem}: its container is shown without pod", self.runtime),
+        }
     }
 }
 
@@ -216,9 +228,17 @@ pub struct Stray {
     roots_cgroup: bool,
     /// Pods are the host's runtimes' alone.
     pod_known: bool,
+    /// What is to be said of it.
+    warning: String,
 }
 
 impl Stray {
+    /// Says what is wrong with it, to those who may have selected it.
+    pub fn warn(&self, key: ContainerKey, registry: &Arc<Registry>, handle: &Handle) {
+        let container = Container { pod_known: self.pod_known, ..Container::unknown(self.why) };
+        doubt::warn(key, &container, self.warning.clone(), registry, handle);
+    }
+
     /// The container, with its first process and the name of that one's cgroup in the unified hierarchy; without one
     /// there, the others may tell.
     pub fn container(self, cgroup: &str, pid: u32) -> Container {

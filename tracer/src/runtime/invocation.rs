@@ -8,14 +8,15 @@ use std::{
     sync::{Arc, Mutex, Once, PoisonError},
 };
 
+use tokio::runtime::Handle;
 use tracer_common::{Comm, container::ContainerKey};
 use tracing::{debug, warn};
 
 use super::{
     bundle::{self, Bundle},
-    claim::{self, Claim},
+    claim::{self, Claim, Stray},
     cmdline::{Command, CommandLine},
-    files, helper,
+    doubt, files, helper,
     place::{self, Running},
     process::{Root, RuntimeProcess},
     processes,
@@ -311,11 +312,12 @@ pub fn learn_at(
 ) {
     registry.announce(invocation.key(), ContainerKey::HOST, invocation.name().cloned());
     let (invocation, registry) = (Arc::clone(invocation), Arc::clone(registry));
+    let handle = readers.handle().clone();
     let guest = match &invocation.outer {
         Some(outer) => Guest::Container(outer.key),
         None if invocation.owner != files::ROOT => Guest::Rootless,
         None => {
-            readers.host(move || resolve(&invocation, stage, &registry));
+            readers.host(move || resolve(&invocation, stage, &registry, &handle));
             return;
         }
     };
@@ -323,7 +325,7 @@ pub fn learn_at(
     let shown = invocation.outer.as_ref().map(|outer| outer.shown.clone());
     let late = Late { key: invocation.key(), outer: shown, registry: Arc::clone(&registry) };
     readers.handle().clone().spawn(async move {
-        let read = move || resolve(&invocation, stage, &registry);
+        let read = move || resolve(&invocation, stage, &registry, &handle);
         late.unless(readers.guest(guest, read).await);
     });
 }
@@ -347,11 +349,13 @@ impl Late {
 }
 
 /// Finds the container, and lets the registry know.
-fn resolve(invocation: &Invocation, stage: Stage, registry: &Registry) {
+fn resolve(invocation: &Invocation, stage: Stage, registry: &Arc<Registry>, handle: &Handle) {
     let key = invocation.key();
     match invocation.find(registry) {
         Ok(Found::Container(container)) => {
-            warn_of_isolation(&container);
+            if !registry.rejects(&container) {
+                warn_of_isolation(&container);
+            }
             registry.resolve(key, *container);
         }
         Ok(Found::Joined(attribution)) => registry.join(key, &attribution),
@@ -362,7 +366,8 @@ fn resolve(invocation: &Invocation, stage: Stage, registry: &Registry) {
         // What was read before may have been deleted since.
         Err(_) if registry.resolved(key).is_some() => {}
         Err(Unread { container, problem }) => {
-            warn!("container {:?} is shown without pod: {problem}", invocation.name.id);
+            let warning = format!("container {:?} is shown without pod: {problem}", invocation.name.id);
+            doubt::warn(key, &container, warning, registry, handle);
             registry.resolve(key, *container);
         }
     }
@@ -381,7 +386,10 @@ pub fn learn_inner(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Rea
         };
         if around.host {
             // It turned out to be no container.
-            let stray = claim.disbelieved().map(|stray| stray.container("", 0));
+            let stray = claim.disbelieved().map(|stray| {
+                stray.warn(claim.key, &registry, readers.handle());
+                stray.container("", 0)
+            });
             registry.resolve(claim.key, stray.unwrap_or_else(|| Container::unknown(Unknown::Untrusted)));
             return;
         }
@@ -391,11 +399,12 @@ pub fn learn_inner(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<Rea
                 let guest = Guest::Container(outer.key);
                 let shown = Some(outer.shown.clone());
                 let late = Late { key: claim.key, outer: shown, registry: Arc::clone(&registry) };
+                let handle = readers.handle().clone();
                 let read = move || match claim_as_guest(&mut claim, Some(outer)) {
-                    Ok(Some(invocation)) => resolve_named(&invocation, &registry),
+                    Ok(Some(invocation)) => resolve_named(&invocation, &registry, &handle),
                     // It brings nothing about, so what it does is the outer one's.
                     Ok(None) => registry.join(claim.key, &around),
-                    Err(container) => registry.resolve(claim.key, *container),
+                    Err(stray) => stray.resolve(claim.key, &registry, &handle),
                 };
                 late.unless(readers.guest(guest, read).await);
             }
@@ -409,10 +418,11 @@ pub fn learn_rootless(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<
     let (registry, readers) = (Arc::clone(registry), Arc::clone(readers));
     readers.handle().clone().spawn(async move {
         let late = Late { key: claim.key, outer: None, registry: Arc::clone(&registry) };
+        let handle = readers.handle().clone();
         let read = move || match claim_as_guest(&mut claim, None) {
-            Ok(Some(invocation)) => resolve_named(&invocation, &registry),
+            Ok(Some(invocation)) => resolve_named(&invocation, &registry, &handle),
             Ok(None) => {}
-            Err(container) => registry.resolve(claim.key, *container),
+            Err(stray) => stray.resolve(claim.key, &registry, &handle),
         };
         late.unless(readers.guest(Guest::Rootless, read).await);
     });
@@ -420,7 +430,7 @@ pub fn learn_rootless(mut claim: Claim, registry: &Arc<Registry>, readers: &Arc<
 
 /// The invocation behind a claim; None if it brings no process into any container, and the container that is left
 /// where it cannot be understood.
-fn claim_as_guest(claim: &mut Claim, outer: Option<Outer>) -> Result<Option<Invocation>, Box<Container>> {
+fn claim_as_guest(claim: &mut Claim, outer: Option<Outer>) -> Result<Option<Invocation>, NotUnderstood> {
     let (line, process) = claim.request();
     let owner = match (&outer, &process) {
         (None, Some(process)) => process.effective_uid().unwrap_or(files::ROOT),
@@ -429,18 +439,33 @@ fn claim_as_guest(claim: &mut Claim, outer: Option<Outer>) -> Result<Option<Invo
     match line {
         Ok(line) => Ok(Invocation::new(claim.key, claim.runtime.clone(), process, owner, outer, line)),
         Err(problem) => {
-            let stray = claim.not_understood(&problem).container("", 0);
-            Err(Box::new(Container { outer: outer.map(|outer| outer.shown), ..stray }))
+            let stray = claim.not_understood(&problem);
+            Err(NotUnderstood { stray, outer: outer.map(|outer| outer.shown) })
         }
     }
 }
 
+/// The container of a claim that is not understood.
+struct NotUnderstood {
+    stray: Stray,
+    /// The container that it is in.
+    outer: Option<Nested>,
+}
+
+impl NotUnderstood {
+    fn resolve(self, key: ContainerKey, registry: &Arc<Registry>, handle: &Handle) {
+        self.stray.warn(key, registry, handle);
+        let container = self.stray.container("", 0);
+        registry.resolve(key, Container { outer: self.outer, ..container });
+    }
+}
+
 /// As [`resolve`], for what was announced without its name.
-fn resolve_named(invocation: &Invocation, registry: &Registry) {
+fn resolve_named(invocation: &Invocation, registry: &Arc<Registry>, handle: &Handle) {
     if let Some(name) = invocation.name() {
         registry.name(invocation.key(), name.clone());
     }
-    resolve(invocation, Stage::Begun, registry);
+    resolve(invocation, Stage::Begun, registry, handle);
 }
 
 /// What a key resolves to, once that is known; None if it is forgotten before.

@@ -184,12 +184,11 @@ impl Learner {
 
     /// Nothing of a stranger is looked at: its view of the file system may be made to hang.
     fn disbelieve(&mut self, claim: &Claim, bound: Option<(String, u32)>) {
-        match (claim.disbelieved(), bound) {
-            (Some(stray), Some((cgroup, pid))) => {
-                self.registry.resolve(claim.key, stray.container(&cgroup, pid));
-            }
-            (Some(stray), None) => self.await_cgroup(claim.key, stray),
-            (None, _) => {}
+        let Some(stray) = claim.disbelieved() else { return };
+        stray.warn(claim.key, &self.registry, self.readers.handle());
+        match bound {
+            Some((cgroup, pid)) => self.registry.resolve(claim.key, stray.container(&cgroup, pid)),
+            None => self.await_cgroup(claim.key, stray),
         }
     }
 
@@ -206,7 +205,11 @@ impl Learner {
                     self.at_work.insert(invocation.key(), invocation);
                 }
             }
-            (Err(problem), _) => self.await_cgroup(claim.key, claim.not_understood(&problem)),
+            (Err(problem), _) => {
+                let stray = claim.not_understood(&problem);
+                stray.warn(claim.key, &self.registry, self.readers.handle());
+                self.await_cgroup(claim.key, stray);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod cgroup;
 mod claim;
 pub mod cmdline;
 mod config_json;
+mod doubt;
 mod evidence;
 mod files;
 pub(crate) mod helper;

@@ -1,0 +1,130 @@
+//! The event that the kernel makes of the return of each system call: where tracefs has its number, and programs attached
+//! to it. aya attaches to events of a tracefs that is mounted here; an agent sees the node's, and has none mounted.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    path::Path,
+};
+
+use anyhow::Context as _;
+
+use super::ways::explain_refused_event;
+use crate::host;
+
+/// Its file, below where tracefs is mounted.
+const NUMBER: &str = "events/raw_syscalls/sys_exit/id";
+/// Where tracefs is mounted.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// include/uapi/linux/perf_event.h.
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+const PERF_ATTR_SIZE_VER0: u32 = 64;
+/// `_IO('$', 0)` and `_IOW('$', 8, __u32)`.
+const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
+const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
+
+/// `struct perf_event_attr`, as far as its first version goes (`PERF_ATTR_SIZE_VER0`).
+#[repr(C)]
+struct Attributes {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    breakpoint: u32,
+    address: u64,
+}
+
+/// Whether tracefs is there, with the event.
+pub(super) fn is_there() -> bool {
+    number().is_ok()
+}
+
+/// The event's number: of the tracefs that is mounted here, or on the node.
+fn number() -> io::Result<u64> {
+    let mut last = io::ErrorKind::NotFound.into();
+    for tracefs in TRACEFS {
+        let path = Path::new(tracefs).join(NUMBER);
+        match fs::read_to_string(&path).or_else(|_| host::read(&path)) {
+            Ok(text) => return text.trim().parse().map_err(io::Error::other),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Attaches a program to the event, on all processors, until what is returned is dropped.
+pub(super) fn attach(program: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
+    let number = number().context("tracefs is not mounted, here or on the node")?;
+    let event = open(number).map_err(explain)?;
+    control(&event, PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()).map_err(explain)?;
+    control(&event, PERF_EVENT_IOC_ENABLE, 0).map_err(explain)?;
+    Ok(event)
+}
+
+/// The perf event for it. A program at a tracepoint runs for all processors, whichever the event is for.
+fn open(number: u64) -> io::Result<OwnedFd> {
+    const ALL_PROCESSES: libc::pid_t = -1;
+    const FIRST_PROCESSOR: libc::c_int = 0;
+    const NO_GROUP: RawFd = -1;
+    let attributes = Attributes {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: PERF_ATTR_SIZE_VER0,
+        config: number,
+        sample_period: 1,
+        sample_type: 0,
+        read_format: 0,
+        flags: 0,
+        wakeup_events: 1,
+        breakpoint: 0,
+        address: 0,
+    };
+    // SAFETY: the kernel reads `attributes.size` bytes at that address, which are initialized and live until it returns.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            ALL_PROCESSES,
+            FIRST_PROCESSOR,
+            NO_GROUP,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn control(event: &OwnedFd, request: libc::Ioctl, argument: libc::c_int) -> io::Result<()> {
+    // SAFETY: both requests take a number and no address.
+    let result = unsafe { libc::ioctl(event.as_raw_fd(), request, argument) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Why a program is not attached.
+fn explain(error: io::Error) -> anyhow::Error {
+    let refused = matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM));
+    let error = anyhow::Error::new(error).context("perf_event_open(2)");
+    if !refused {
+        return error;
+    }
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    let paranoid = paranoid.ok().and_then(|level| level.trim().parse().ok());
+    error.context(explain_refused_event(paranoid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_attributes_are_those_of_the_first_version() {
+        assert_eq!(u32::try_from(size_of::<Attributes>()), Ok(PERF_ATTR_SIZE_VER0));
+        assert_eq!(std::mem::offset_of!(Attributes, wakeup_events), 48);
+    }
+}

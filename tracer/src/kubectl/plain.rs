@@ -1,0 +1,67 @@
+//! Text of others - API servers, kubelets, libraries - as one plain line.
+
+use crate::render;
+
+/// The longest text that is quoted, in characters.
+const LEN_MAX: usize = 1000;
+/// What rustls appends to the name of an error.
+const MANUAL: &str = ": https://docs.rs/rustls";
+
+/// One line without control characters, without what only a library's authors need, and of bounded length.
+pub(super) fn line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut line = words.join(" ");
+    while let Some(start) = line.find(MANUAL) {
+        let end = line[start + 2..].find(' ').map_or(line.len(), |length| start + 2 + length);
+        line.replace_range(start..end, "");
+    }
+    line.truncate(line.trim_end_matches([':', ' ']).len());
+    if let Some((end, _)) = line.char_indices().nth(LEN_MAX) {
+        line.truncate(end);
+        line.push('…');
+    }
+    render::line(&line)
+}
+
+/// So many of them: `1 node`, `2 nodes`.
+pub(super) fn count(number: impl Into<i64>, noun: &str) -> String {
+    let number = number.into();
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Names, the first of many.
+pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 10;
+    let all: Vec<&str> = names.into_iter().collect();
+    let shown: Vec<String> = all.iter().take(SHOWN).map(|name| line(name)).collect();
+    let text = shown.join(", ");
+    if all.len() > SHOWN { format!("{text} and {} more", all.len() - SHOWN) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_becomes_one_plain_line() {
+        let tls = "IO error: peer closed connection without sending TLS close_notify: \
+                   https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        assert_eq!(line(tls), "IO error: peer closed connection without sending TLS close_notify");
+        assert_eq!(line(&format!("{tls} (again)")), format!("{} (again)", line(tls)));
+        assert_eq!(line("two\n  lines\n"), "two lines");
+        assert_eq!(line("pods \"x\" is forbidden: "), "pods \"x\" is forbidden");
+        assert_eq!(line("\u{1b}]0;title"), render::line("\u{1b}]0;title"));
+        assert_eq!(line(&"ü".repeat(5000)).chars().count(), LEN_MAX + 1);
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([count(0, "node"), count(1, "node"), count(2, "node")], ["0 nodes", "1 node", "2 nodes"]);
+    }
+
+    #[test]
+    fn of_many_names_the_first_are_shown() {
+        assert_eq!(names(["a", "b"]), "a, b");
+        assert_eq!(names(["n"; 12]), format!("{} and 2 more", ["n"; 10].join(", ")));
+    }
+}
