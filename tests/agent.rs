@@ -4,14 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use harness::agent::{Agent, Manifest};
 use harness::need::{CONTAINERD, RUNC};
 use harness::runtime::KnownRoot;
-use harness::scratch::unique;
-use harness::{Bundle, Launch, Pod, Runtime, Suite, Tracer, containerd, wait};
+use harness::scratch::{self, unique};
+use harness::{Bundle, Launch, Pod, Runtime, Suite, Tracer, containerd, need, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -20,6 +22,11 @@ fn main() -> ExitCode {
         .test("another_containers_events_have_their_pod", RUNC, another_container)
         .test("a_container_that_runs_already", RUNC, running)
         .test("an_engine_is_asked_through_the_nodes_root", CONTAINERD, engine)
+        .test("the_seccomp_profile_permits_what_tracing_takes", RUNC, seccomp)
+        .test("an_engine_is_asked_under_the_seccomp_profile", CONTAINERD, engine_under_seccomp)
+        .test("what_is_executed_beside_tracer_has_no_capability", RUNC, others_have_none)
+        .test("what_would_misuse_the_agents_rights_is_refused", RUNC, misuse)
+        .test("a_pod_of_containerd_has_the_same_rights", CONTAINERD, of_containerd)
         .test("no_capability_but_the_documented_ones", RUNC, capabilities)
         .test("each_capability_that_is_missing_is_named", RUNC, missing_capability)
         .test("a_pid_namespace_of_its_own_is_named", RUNC, own_pid_namespace)
@@ -66,27 +73,59 @@ fn running() {
     tracer.stop().assert_nothing_dropped();
 }
 
+/// With the profile of `deploy/seccomp/`, as `--seccomp-profile localhost/tracer.json` has it.
+fn under_seccomp() -> Manifest {
+    Manifest::of_node().edit(|spec| {
+        spec["containers"][0]["securityContext"]["seccompProfile"] =
+            json!({"type": "Localhost", "localhostProfile": "tracer.json"});
+    })
+}
+
+fn seccomp() {
+    let agent = Agent::of(&under_seccomp());
+    agent.smuggle(&need::find("busybox").unwrap(), "/busybox");
+    let status = agent.run(&["/busybox", "cat", "/proc/self/status"]).success().stdout;
+    assert!(status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])), "{status}");
+    for words in [&["/busybox", "mkdir", "/dev/shm/x"][..], &["/busybox", "chroot", "/", "/busybox"]] {
+        let output = agent.run(words);
+        assert!(output.stderr.contains("not permitted"), "{words:?}: {output:?}");
+    }
+    let report = agent.run(&["/tracer", "doctor"]).success().stdout;
+    assert!(!report.contains("missing "), "{report}");
+    let (pod, bundle) = pod_that_opens("/mark");
+    let open = agent.launch(&["trace", "open", "-n", &pod.namespace, "-o", "json"]).start();
+    let exec = agent
+        .launch(&["trace", "exec", "-n", &pod.namespace, "-o", "json", "--lease", "1h"])
+        .keep_stdin()
+        .start();
+    let list = agent.launch(&["list-containers", "-w", "-n", &pod.namespace, "-o", "json"]).start();
+    Runtime::runc().run(&bundle);
+    bundle.assert_names(&open.wait_open("/mark"));
+    bundle.assert_names(&exec.wait_for("its entrypoint", |event| event["event"] == "exec"));
+    list.wait_for("its end", |record| {
+        record["event"] == "deleted" && record["container"]["id"] == *bundle.id
+    });
+    for tracer in [open, exec, list] {
+        tracer.signal(Signal::TERM);
+        assert_eq!(tracer.wait_end().status.code(), Some(0));
+    }
+}
+
 fn engine() {
+    asks_engine(&Manifest::of_node());
+}
+
+fn engine_under_seccomp() {
+    asks_engine(&under_seccomp());
+}
+
+fn asks_engine(manifest: &Manifest) {
     let containerd = containerd::shared();
-    let agent = Agent::start();
+    let agent = Agent::of(manifest);
+    agent.set("runtime-endpoint", containerd.socket().to_str().expect("UTF-8"));
     let namespace = unique("t");
     let pod = containerd.pod(&namespace, "web");
-    let socket = containerd.socket();
-    let endpoint = socket.to_str().expect("UTF-8");
-    let tracer = agent
-        .launch(&[
-            "trace",
-            "open",
-            "-n",
-            &namespace,
-            "-l",
-            "app=web",
-            "-o",
-            "json",
-            "--runtime-endpoint",
-            endpoint,
-        ])
-        .start();
+    let tracer = agent.launch(&["trace", "open", "-n", &namespace, "-l", "app=web", "-o", "json"]).start();
     let id = pod.container("app", &["/bin/sh", "-c", "true < /mark; sleep 1000"]);
     let event = tracer.wait_open("/mark");
     assert_eq!(event["container"]["id"], *id);
@@ -118,6 +157,104 @@ const SYS_PTRACE: u64 = 1 << 19;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
+/// A path below `/proc/PID` of a process of the node: of the tests' own, since process 1 may be guarded where they run.
+fn of_node(path: &str) -> String {
+    format!("/proc/{}{path}", std::process::id())
+}
+
+/// Whoever may execute commands in an agent's pod may run tracer, and has no rights besides. A runtime resolves the command's path
+/// with the container's capabilities, so that programs of the node can be named; they have none of them.
+fn others_have_none() {
+    let agent = Agent::start();
+    agent.smuggle(&need::find("busybox").unwrap(), "/busybox");
+    let below = of_node("/root/bin/busybox");
+    for busybox in ["/busybox", &below] {
+        let status = agent.run(&[busybox, "cat", "/proc/self/status"]).success().stdout;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(u64::from_str_radix(field(set), 16), Ok(0), "{set} {status}");
+        }
+        assert!(field("Uid:").split_whitespace().all(|uid| uid != "0"), "{status}");
+        for words in [
+            &["ls", &of_node("/root/")][..],
+            &["cat", &of_node("/root/etc/shadow")],
+            &["cat", &of_node("/environ")],
+            &["cat", &format!("/proc/{}/maps", agent.pid())],
+            &["kill", "-9", &std::process::id().to_string()],
+            &["mount", "-t", "tmpfs", "none", "/proc"],
+        ] {
+            let output = agent.run(&[&[busybox], words].concat());
+            assert!(!output.status.success(), "{words:?}: {output:?}");
+            let said = output.stderr.to_lowercase();
+            assert!(said.contains("denied") || said.contains("not permitted"), "{words:?}: {output:?}");
+        }
+    }
+    // What makes root of its user on the node, a set-uid program, does not here.
+    let copy = scratch::Dir::new("setuid");
+    let program = copy.path().join("busybox");
+    fs::copy(need::find("busybox").unwrap(), &program).unwrap();
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let output = agent.run(&[&of_node(&format!("/root{}", program.display())), "cat", "/proc/self/status"]);
+    let is_root = output.stdout.lines().any(|line| line.starts_with("Uid:") && line.contains("\t0\t"));
+    assert!(!is_root, "{output:?}");
+}
+
+/// As an engine makes it of the image and of what a kubelet asks for: the capabilities of the file come by the image's layer,
+/// and a command that is executed by the engine has none.
+fn of_containerd() {
+    const AGENT: &str = "localhost/tracer-agent:1";
+    let manifest = Manifest::of_node();
+    let bundle = manifest.bundle();
+    fs::copy(need::find("busybox").unwrap(), bundle.inside(Path::new("/busybox"))).unwrap();
+    let containerd = containerd::shared();
+    containerd.add_image(AGENT, &bundle.inside(Path::new("/")));
+    let pod = containerd.pod(&unique("t"), "tracer");
+    let id = pod.container_of(AGENT, manifest.container());
+    let (_, report) = pod.exec(&id, &["/tracer", "doctor"]);
+    assert!(report.lines().any(|line| line.starts_with("ok       capabilities")), "{report}");
+    let (code, told) = pod.exec(&id, &["/tracer", "trace", "open", "--timeout", "1ms", "-o", "json"]);
+    assert_eq!(code, 0, "{told}");
+    let (_, status) = pod.exec(&id, &["/busybox", "grep", "Cap", "/proc/self/status"]);
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{status}");
+    }
+    let (code, listed) = pod.exec(&id, &["/busybox", "ls", "/proc/1/root/"]);
+    assert!(code != 0 && listed.is_empty(), "{listed}");
+}
+
+fn misuse() {
+    let agent = Agent::start();
+    let (root, shadow, environment) =
+        (of_node("/root/tmp"), of_node("/root/etc/shadow"), of_node("/environ"));
+    for (words, said) in [
+        (&["man", &root][..], "refused"),
+        (&["trace", "open", "--runtime-root", &root], "refused"),
+        (&["list-containers", "--runtime-endpoint=/run/docker.sock"], "refused"),
+        (&["list-containers", "--runtime-events"], "refused"),
+        (&["list-containers", "--trust-rootless"], "refused"),
+        // As tracer has files of others read. No directory comes by standard input.
+        (&["read-for-tracer", "0", "etc/shadow"], ""),
+        (&["read-for-tracer", "0", &shadow], ""),
+        (&["read-for-tracer", "process", &shadow], ""),
+        (&["read-for-tracer", "process", &environment], ""),
+        (&["read-for-tracer", "list", &root], ""),
+    ] {
+        let output = agent.run(&[&["/tracer"], words].concat());
+        assert!(!output.status.success() && output.stdout.is_empty(), "{words:?}: {output:?}");
+        assert!(output.stderr.contains(said), "{words:?}: {output:?}");
+    }
+    // A program that somebody gets to run there has descriptors and an environment of its own to hand over.
+    agent.smuggle(&need::find("busybox").unwrap(), "/busybox");
+    let shell = |script: &str| agent.run(&["/busybox", "sh", "-c", script]);
+    for job in ["process environ", "0 environ", "list fd", "has root"] {
+        let output = shell(&format!("exec /tracer read-for-tracer {job} < {}", of_node("")));
+        assert!(!output.status.success() && output.stdout.is_empty(), "{job}: {output:?}");
+    }
+    let output = shell("RUST_LOG=trace exec /tracer list-containers -n none --runtime-endpoint none");
+    assert_eq!((output.status.code(), output.stderr.as_str()), (Some(0), ""), "{output:?}");
+}
+
 fn capabilities() {
     assert_eq!(
         Manifest::of_node().capabilities(),
@@ -132,7 +269,7 @@ fn capabilities() {
 }
 
 fn missing_capability() {
-    for missing in ["BPF", "PERFMON", "SYS_PTRACE"] {
+    for missing in ["BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH"] {
         let agent = Agent::of(&Manifest::of_node().edit(|spec| {
             let added = &mut spec["containers"][0]["securityContext"]["capabilities"]["add"];
             added.as_array_mut().unwrap().retain(|name| name != missing);

@@ -292,7 +292,7 @@ fn labels_later() {
         let events = done.events();
         assert_eq!(events[0]["open"]["path"], PAUSE_OPENS);
         let labels: Vec<&Value> = events.iter().map(|event| &event["k8s"]["labels"]).collect();
-        let first = labels.iter().position(|labels| **labels != json!({}));
+        let first = labels.iter().position(|labels| !labels.is_null());
         assert_eq!(first.is_some(), may_have, "{labels:?}");
         // Once known they stay known, to every container of the pod.
         assert!(labels.iter().skip(first.unwrap_or(0)).all(|later| *later == labels[first.unwrap_or(0)]));
@@ -369,7 +369,13 @@ fn stopped_engine() {
     }
     let meanwhile = asking(&socket, "open", &namespace, &[]);
     let event = meanwhile.wait_open("/tick");
-    assert_eq!((&event["k8s"]["pod"], &event["k8s"]["labels"]), (&json!("web"), &json!({})), "in {event}");
+    assert_eq!((&event["k8s"]["pod"], &event["k8s"]["labels"]), (&json!("web"), &Value::Null), "in {event}");
+    // A list shows that labels are missing, and says so.
+    let list = ["list-containers", "-n", &namespace, "--runtime-endpoint", &socket];
+    let output = Launch::new(&[&list[..], &["-o", "custom-columns=LABELS"]].concat()).output().success();
+    assert_eq!(output.stdout, "LABELS\n<unknown>\n<unknown>\n");
+    assert!(output.stderr.contains("labels are missing"), "{output:?}");
+    assert!(output.stderr.contains("those of 2 of 2 containers"), "{output:?}");
     // Asked again and again, it answers when it can.
     drop(stopped);
     meanwhile.wait_for("labels", |event| event["k8s"]["labels"] == json!({"app": "web"}));

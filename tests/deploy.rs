@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         .test("a_dry_run_of_the_client_asks_nobody", CLIENT, dry_run)
         .test("a_dry_run_of_the_server_stores_nothing", CLIENT, server_dry_run)
         .test("what_is_forbidden_is_named", CLIENT, forbidden)
+        .test("an_image_that_nodes_cannot_pull_is_refused_before_anything_is_applied", CLIENT, image)
+        .test("seccomp_profile_and_selinux_type_are_those_that_are_given", CLIENT, confinement)
         .test("deployed_agents_trace", KUBECTL_RUNC, deploy_and_trace)
         .test("agents_of_one_run_trace_and_vanish", KUBECTL_RUNC, ephemeral)
         .test("agents_on_chosen_nodes_alone", AGENTS, chosen)
@@ -77,6 +79,11 @@ fn main() -> ExitCode {
 /// `kubectl tracer` with these arguments, for this server.
 fn kubectl(server: &ApiServer, arguments: &[&str]) -> Launch {
     Launch::kubectl(&server.kubeconfig(None), arguments)
+}
+
+/// `deploy`, of an image that nodes can pull.
+fn deploy(server: &ApiServer, further: &[&str]) -> Launch {
+    kubectl(server, &[&["deploy", "--image", IMAGE], further].concat())
 }
 
 fn deploy_dir() -> PathBuf {
@@ -124,7 +131,7 @@ fn assert_says(output: &Output, said: &[&str]) {
 /// A server on which it is deployed.
 fn deployed(nodes: &[&str]) -> ApiServer {
     let server = ApiServer::with_nodes(nodes);
-    kubectl(&server, &["deploy"]).output().success();
+    deploy(&server, &[]).output().success();
     server
 }
 
@@ -147,15 +154,16 @@ fn applies() {
 fn again() {
     let server = deployed(&["n-1", "n-2"]);
     let version = server.version();
-    let output = kubectl(&server, &["deploy"]).output().success();
+    let output = deploy(&server, &[]).output().success();
     assert_eq!(output.stderr.lines().last(), Some("tracer: agents run on 2 nodes"));
     assert_eq!(server.version(), version);
     let others = |server: &ApiServer| (server.object(NAMESPACE), server.object(ACCOUNT));
     let before = others(&server);
-    kubectl(&server, &["deploy", "--image", IMAGE]).output().success();
+    let image = "registry.example/tracer:other";
+    kubectl(&server, &["deploy", "--image", image]).output().success();
     assert_eq!(others(&server), before);
     let agents = server.object(AGENT).unwrap();
-    assert_eq!(agents["spec"]["template"]["spec"]["containers"][0]["image"], IMAGE);
+    assert_eq!(agents["spec"]["template"]["spec"]["containers"][0]["image"], image);
     assert_eq!(agents["metadata"]["generation"], 2);
 }
 
@@ -163,7 +171,7 @@ fn progress() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.hold("n-1", "ContainerCreating");
     server.hold("n-2", "ContainerCreating");
-    let client = kubectl(&server, &["deploy"]).begin();
+    let client = deploy(&server, &[]).begin();
     client.wait_log("none", |line| line == "tracer: 0 of 2 agents run");
     server.let_run("n-1");
     client.wait_log("one", |line| line == "tracer: 1 of 2 agents run");
@@ -176,7 +184,7 @@ fn progress() {
 fn stuck() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.hold("n-2", "ImagePullBackOff");
-    let output = kubectl(&server, &["deploy", "--timeout=1s"]).output();
+    let output = deploy(&server, &["--timeout=1s"]).output();
     assert_fails(
         &output,
         &["tracer: 1 of 2 agents run", "not all agents run after 1s; the reasons are above"],
@@ -187,7 +195,7 @@ fn stuck() {
         "{output:#?}"
     );
     // Whoever does not wait is not told.
-    kubectl(&server, &["deploy", "--wait=false"]).output().success();
+    deploy(&server, &["--wait=false"]).output().success();
 }
 
 fn reported() {
@@ -217,13 +225,13 @@ fn reported() {
 fn restricted() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.refuse_pods("violates PodSecurity \"restricted:latest\": host namespaces (hostPID=true)");
-    let output = kubectl(&server, &["deploy", "--timeout=1s"]).output();
+    let output = deploy(&server, &["--timeout=1s"]).output();
     assert_fails(&output, &["not all agents run after 1s; the reasons are above"]);
     let reason = "tracer: the DaemonSet controller: FailedCreate: Error creating: pods is forbidden: violates PodSecurity";
     // It tries once for each node.
     assert_eq!(output.stderr.matches(reason).count(), 1, "{output:#?}");
     // Again, nothing differs, and the controller does nothing new.
-    let output = kubectl(&server, &["deploy", "--timeout=1s"]).output();
+    let output = deploy(&server, &["--timeout=1s"]).output();
     assert_eq!(output.stderr.matches(reason).count(), 1, "{output:#?}");
 }
 
@@ -233,7 +241,7 @@ fn warned() {
     server.warn("PATCH", "/daemonsets/tracer", text);
     server.warn("GET", "/daemonsets", "apps/v1beta1 is deprecated");
     server.warn("GET", "/pods", "apps/v1beta1 is deprecated");
-    let output = kubectl(&server, &["deploy"]).output().success();
+    let output = deploy(&server, &[]).output().success();
     let warnings: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("Warning: ")).collect();
     assert_eq!(warnings.len(), 2, "{output:#?}");
     assert!(
@@ -248,7 +256,7 @@ fn unable() {
     let server = ApiServer::with_nodes(&["n-1"]);
     let labels = json!({"metadata": {"labels": {"eks.amazonaws.com/compute-type": "fargate"}}});
     server.put("/api/v1/nodes/fargate-1", labels);
-    let output = kubectl(&server, &["deploy"]).output().success();
+    let output = deploy(&server, &[]).output().success();
     assert_says(&output, &["tracer: 1 node runs no agent: fargate-1 (Fargate)"]);
     assert_eq!(output.stderr.lines().last(), Some("tracer: agents run on 1 node"));
 }
@@ -268,19 +276,19 @@ fn terminating() {
     assert_eq!(done.stderr.last().unwrap(), "tracer: agents run on 1 node");
     server.hold_stops("n-1");
     kubectl(&server, &["undeploy", "--wait=false"]).output().success();
-    let output = kubectl(&server, &["deploy", "--timeout=1s"]).output();
+    let output = deploy(&server, &["--timeout=1s"]).output();
     assert_fails(&output, &["namespace/tracer is still being deleted after 1s"]);
 }
 
 fn terminating_agents() {
     let server = ApiServer::with_nodes(&["n-1"]);
     server.put(NAMESPACE, json!({}));
-    kubectl(&server, &["deploy"]).output().success();
+    deploy(&server, &[]).output().success();
     let mut agents = server.object(AGENT).unwrap();
     agents["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
     agents["metadata"]["deletionTimestamp"] = json!("2026-11-20T22:15:02Z");
     server.put(AGENT, agents);
-    let client = kubectl(&server, &["deploy"]).begin();
+    let client = deploy(&server, &[]).begin();
     client.wait_log("that it waits", |line| {
         line == "tracer: daemonset.apps/tracer is being deleted: waiting until it is gone"
     });
@@ -315,7 +323,7 @@ fn foreign_namespace() {
     let server = ApiServer::with_nodes(&["n-1"]);
     server.put(NAMESPACE, json!({"metadata": {"labels": {"team": "others"}}}));
     let before = server.object(NAMESPACE);
-    let output = kubectl(&server, &["deploy"]).output().success();
+    let output = deploy(&server, &[]).output().success();
     assert_eq!(output.stdout, lines(&NAMES[1..], "serverside-applied"));
     assert_says(&output, &["namespace tracer is there already and stays as it is"]);
     assert_eq!(server.object(NAMESPACE), before);
@@ -397,7 +405,10 @@ fn dry_run() {
     let other = run(&["--dry-run", "-o", "name", "--tracer-namespace=other"]);
     assert_eq!(other.lines().next(), Some("namespace/other"));
     // Without the dry run the kubeconfig is missed, and an image must be one.
-    assert_fails(&Launch::kubectl(Path::new("/nowhere"), &["deploy"]).output(), &["finding the cluster"]);
+    assert_fails(
+        &Launch::kubectl(Path::new("/nowhere"), &["deploy", "--image", IMAGE]).output(),
+        &["finding the cluster"],
+    );
     let wrong = Launch::kubectl(Path::new("/nowhere"), &["deploy", "--dry-run", "--image", ""]).output();
     assert_eq!(wrong.status.code(), Some(2), "{wrong:#?}");
 }
@@ -412,7 +423,7 @@ fn server_dry_run() {
     assert_eq!(output.stdout, lines(&NAMES[..1], done));
     assert_says(&output, &["the namespace tracer is not there"]);
     assert_eq!((server.version(), server.paths().len()), (version, 0));
-    kubectl(&server, &["deploy"]).output().success();
+    deploy(&server, &[]).output().success();
     let (version, before) = (server.version(), server.asked().len());
     let output = run();
     assert_eq!(output.stdout, lines(&NAMES, done));
@@ -425,7 +436,7 @@ fn server_dry_run() {
 fn forbidden() {
     let server = ApiServer::with_nodes(&["n-1"]);
     server.forbid("PATCH", "/daemonsets/tracer");
-    let output = kubectl(&server, &["deploy"]).output();
+    let output = deploy(&server, &[]).output();
     assert_fails(&output, &["daemonset: ", "daemonsets \"tracer\" is forbidden: User \"test\" cannot"]);
     assert_eq!(output.stdout, "");
     server.forbid("DELETE", "/namespaces/tracer");
@@ -433,7 +444,46 @@ fn forbidden() {
     assert_fails(&output, &["namespace/tracer: ", "is forbidden"]);
     assert_eq!(output.stdout, "serviceaccount/tracer deleted\n", "what has gone is told all the same");
     server.forbid("GET", "/namespaces/tracer");
-    assert_fails(&kubectl(&server, &["deploy"]).output(), &["namespace: ", "is forbidden"]);
+    assert_fails(&deploy(&server, &[]).output(), &["namespace: ", "is forbidden"]);
+}
+
+fn image() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    for (arguments, why) in [
+        (&["deploy"][..], "names no registry"),
+        (&["deploy", "--image=tracer:1"], "names no registry"),
+        (&["deploy", "--image=a/tracer:1"], "names no registry"),
+        (&["deploy", "--image=registry.example/tracer"], "names no tag and no digest"),
+    ] {
+        let output = kubectl(&server, arguments).output();
+        assert_eq!(output.status.code(), Some(2), "{output:#?}");
+        assert_says(&output, &[why, "--image REGISTRY/NAME:TAG"]);
+    }
+    assert_eq!((server.paths(), server.asked().len()), (vec![], 0));
+    // What changes nothing may be asked for.
+    kubectl(&server, &["deploy", "--dry-run=server"]).output().success();
+    kubectl(&server, &["deploy", "--image=registry.example/tracer@sha256:0123"]).output().success();
+}
+
+fn confinement() {
+    let server = ApiServer::with_nodes(&["n-1"]);
+    let context = || {
+        server.object(AGENT).unwrap()["spec"]["template"]["spec"]["containers"][0]["securityContext"].clone()
+    };
+    deploy(&server, &[]).output().success();
+    assert_eq!(context()["seccompProfile"], json!({"type": "Unconfined"}));
+    assert_eq!(context()["seLinuxOptions"], json!({"type": "spc_t"}));
+    deploy(&server, &["--seccomp-profile=localhost/tracer.json", "--selinux-type=super_t"])
+        .output()
+        .success();
+    assert_eq!(context()["seccompProfile"], json!({"type": "Localhost", "localhostProfile": "tracer.json"}));
+    assert_eq!(context()["seLinuxOptions"], json!({"type": "super_t"}));
+    deploy(&server, &["--seccomp-profile=runtime/default"]).output().success();
+    assert_eq!(context()["seccompProfile"], json!({"type": "RuntimeDefault"}));
+    for wrong in ["--seccomp-profile=tracer.json", "--seccomp-profile=localhost/../x", "--selinux-type=a:b:c"]
+    {
+        assert_eq!(deploy(&server, &[wrong]).output().status.code(), Some(2), "{wrong}");
+    }
 }
 
 /// Waits for an event of each node's, each with the pod's name, for a container that runs meanwhile.
@@ -680,7 +730,7 @@ fn real_others() {
         !found.success().stdout.is_empty()
     };
     // Nobody else may do it.
-    let output = run(&["deploy", "--as=nobody"]);
+    let output = run(&["deploy", "--image", IMAGE, "--as=nobody"]);
     assert_fails(&output, &["namespaces \"", "is forbidden: User \"nobody\" cannot"]);
     assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
     cluster.kubectl(&["create", "namespace", &namespace]).success();
@@ -707,7 +757,7 @@ fn real_others() {
         &output,
         &["not all of it is gone after 1s: waiting for ", &format!("namespace/{namespace}")],
     );
-    let output = run(&["deploy", "--timeout=1s"]);
+    let output = run(&["deploy", "--image", IMAGE, "--timeout=1s"]);
     let of_namespace = format!("tracer: namespace/{namespace} is ");
     assert_fails(
         &output,

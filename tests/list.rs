@@ -215,7 +215,7 @@ fn outputs() {
     assert_eq!(wide[0], header);
     assert_eq!(wide[1][0], "n1");
     assert_eq!(wide[1][1..10], row);
-    assert_eq!(wide[1][11..], ["-", &pod.uid, "-"]);
+    assert_eq!(wide[1][11..], ["-", &pod.uid, "<unknown>"]);
     let bare = show("columns", &["--no-headers"]);
     assert_eq!(table(&bare)[0][..9], row);
     assert_eq!(bare.lines().count(), 1);
@@ -337,7 +337,7 @@ fn pod() {
     let side = pod.container("side", &["/bin/sleep", "1000"]);
     let after = time("now");
     let socket = containerd.socket().display().to_string();
-    for (endpoint, labels) in [("none", json!({})), (&*socket, json!({"app": "web"}))] {
+    for (endpoint, labels) in [("none", Value::Null), (&*socket, json!({"app": "web"}))] {
         let listed = list(&["-n", &namespace, "--runtime-endpoint", endpoint]);
         assert_eq!(listed.len(), 3, "{listed:#?}");
         for (id, name) in [(&pod.id, None), (&app, Some("app")), (&side, Some("side"))] {
@@ -359,7 +359,7 @@ fn pod() {
             assert_started(found, &before, &after);
         }
         let wide = run(&["-n", &namespace, "--runtime-endpoint", endpoint, "-o", "custom-columns=LABELS"]);
-        let shown = if labels == json!({}) { "-" } else { "app=web" };
+        let shown = if labels.is_null() { "<unknown>" } else { "app=web" };
         assert_eq!(wide.stdout.lines().skip(1).collect::<Vec<_>>(), [shown; 3]);
     }
 }
@@ -751,6 +751,8 @@ fn watch_labels() {
         let pod = containerd.pod(&namespace, "web");
         let modified = watcher.wait("modified", &pod.id);
         assert_eq!(modified["k8s"]["labels"], json!({"app": "web"}));
+        assert_eq!(modified["changed"], json!(["labels"]));
+        assert_eq!(watcher.wait("added", &pod.id)["k8s"]["labels"], Value::Null);
         // Of its first container they are known by then.
         let app = pod.container("app", &["/bin/sleep", "1000"]);
         assert_eq!(watcher.wait("added", &app)["k8s"]["labels"], json!({"app": "web"}));

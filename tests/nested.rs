@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use harness::agent::Manifest;
+use harness::agent::{Agent, Manifest};
 use harness::need::{DOCKER, RUNC, RUNC_GCC};
 use harness::runtime::KnownRoot;
 use harness::scratch::unique;
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         .test("tracer_inside_sees_its_own_pids", RUNC, tracer_inside)
         .test("tracer_inside_shows_nothing_of_outside", RUNC, tracer_inside_of_others)
         .test("tracer_in_a_pod_of_a_kind_node", RUNC, tracer_in_kind_pod)
+        .test("an_agent_names_the_pods_of_a_node_in_a_container", RUNC, agent_beside_kind)
         .run()
 }
 
@@ -576,6 +577,19 @@ fn tracer_inside_of_others() {
     for event in both(&events, &mark) {
         assert_eq!(event["container"]["id"], inner.id, "in {event}");
     }
+}
+
+/// Files of such a node are read by processes of their own, which have what the agent's file gives it and no more.
+fn agent_beside_kind() {
+    let pod = Pod::new("in-kind", "app");
+    let (mark, script) = two_opens("kind");
+    let inner = Bundle::script(&pod, &script);
+    let agent = Agent::start();
+    let tracer = agent.launch(&["trace", "open", "-n", &pod.namespace, "-o", "json"]).start();
+    let outer = Outer::start(None, &[&inner]);
+    outer.run(&inner);
+    assert_kind(&tracer.wait_open(&format!("{mark}/2")), &inner, outer.id());
+    tracer.stop().assert_nothing_dropped();
 }
 
 /// As it is deployed, on a node of kind: in a container with what the manifest grants, and no directory of the node's.

@@ -86,10 +86,12 @@ impl Manifest {
             fs::create_dir_all(target.parent().expect("below the root")).expect("our own rootfs");
             fs::copy(&source, target).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
         }
+        give_capabilities(&bundle.inside(Path::new(PROGRAM)));
         bundle
     }
 
-    fn container(&self) -> &Value {
+    /// The container of the pod.
+    pub fn container(&self) -> &Value {
         &self.spec["containers"][0]
     }
 
@@ -107,6 +109,9 @@ impl Manifest {
         let namespaces = ["ipc", "uts", "mount", "network", "cgroup", "pid"].into_iter();
         let own = namespaces.filter(|kind| *kind != "pid" || self.spec["hostPID"] != json!(true));
         config["linux"]["namespaces"] = own.map(|kind| json!({"type": kind})).collect();
+        if let Some(profile) = self.seccomp() {
+            config["linux"]["seccomp"] = profile;
+        }
         config["linux"]["maskedPaths"] = json!(MASKED);
         config["linux"]["readonlyPaths"] = json!(READ_ONLY);
         let mounts = config["mounts"].as_array_mut().expect("a list of ours");
@@ -120,6 +125,24 @@ impl Manifest {
         }
     }
 
+    /// What a container runtime is told of a seccomp profile of `deploy/seccomp/`, which on a node is among the kubelet's.
+    fn seccomp(&self) -> Option<Value> {
+        let name = self.container()["securityContext"]["seccompProfile"]["localhostProfile"].as_str()?;
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/seccomp").join(name);
+        let profile: Value = serde_json::from_slice(&fs::read(path).expect("the profile")).expect("JSON");
+        let native = format!("SCMP_ARCH_{}", std::env::consts::ARCH.to_uppercase());
+        let known = profile["archMap"].as_array().expect("a list");
+        assert!(known.iter().any(|one| one["architecture"] == *native), "{native}");
+        let mut calls = profile["syscalls"].clone();
+        for call in calls.as_array_mut().expect("a list") {
+            call.as_object_mut().expect("an object").remove("comment");
+        }
+        Some(json!({
+            "defaultAction": profile["defaultAction"], "defaultErrnoRet": profile["defaultErrnoRet"],
+            "architectures": [native], "syscalls": calls,
+        }))
+    }
+
     /// A volume of the node's.
     fn volume(&self, mount: &Value) -> Value {
         let volumes = self.spec["volumes"].as_array().expect("a list");
@@ -130,6 +153,14 @@ impl Manifest {
             "options": ["rbind", "rprivate", read_only],
         })
     }
+}
+
+/// Gives a file what `/tracer` has in the image (`xtask/src/layer.rs`).
+fn give_capabilities(file: &Path) {
+    /// `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+p`.
+    const CAPABILITIES: [u8; 20] = [0, 0, 0, 2, 4, 0, 8, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0];
+    rustix::fs::setxattr(file, "security.capability", &CAPABILITIES, rustix::fs::XattrFlags::empty())
+        .expect("a file system with capabilities of files");
 }
 
 /// A running agent.
@@ -169,6 +200,35 @@ impl Agent {
         let mut exec = vec![self.runtime.program().into(), "--root".into(), self.runtime.root().into()];
         exec.extend(["exec", &self.bundle.id].map(OsString::from));
         exec
+    }
+
+    /// Puts a program into its root directory that is not in the image: to do there what somebody might.
+    ///
+    /// # Panics
+    /// If the program cannot be copied.
+    #[track_caller]
+    pub fn smuggle(&self, program: &Path, name: &str) {
+        let target = self.bundle.inside(Path::new(name));
+        fs::copy(program, &target).unwrap_or_else(|error| panic!("{}: {error}", target.display()));
+    }
+
+    /// Has it read a setting of its administrator's, as from a ConfigMap.
+    ///
+    /// # Panics
+    /// If that cannot be written.
+    #[track_caller]
+    pub fn set(&self, name: &str, value: &str) {
+        let directory = self.bundle.inside(Path::new("/etc/tracer"));
+        fs::create_dir_all(&directory).expect("our own rootfs");
+        fs::write(directory.join(name), value).expect("our own rootfs");
+    }
+
+    /// What comes of a command that is executed in it, as by `kubectl exec`.
+    #[track_caller]
+    pub fn run(&self, words: &[&str]) -> wait::Output {
+        let exec = self.exec();
+        let mut command = std::process::Command::new(&exec[0]);
+        wait::output(command.args(&exec[1..]).args(words), LIMIT)
     }
 
     /// How `tracer` is run in it.

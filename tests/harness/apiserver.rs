@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::process::ChildStdin;
 use tokio::sync::watch;
 
+use crate::admission::{self, PodRequest};
 use crate::controllers::{self, Hold, Main};
 use crate::loopback::Port;
 use crate::objects::{Objects, Place, Selection, is_in};
@@ -537,6 +538,9 @@ async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> Answer {
     if let Some(refused) = forbidden(shared, &request, &place) {
         return refused;
     }
+    if let Some(denied) = denied(shared, &place, &pairs) {
+        return denied;
+    }
     match place.subresource.as_deref() {
         Some("exec") => {
             let command = pairs.into_iter().filter(|(key, _)| key == "command").map(|(_, value)| value);
@@ -595,6 +599,38 @@ fn forbidden(shared: &Shared, request: &Request<Incoming>, place: &Place) -> Opt
     let (resource, method) = (&place.resource, request.method());
     let name = place.name.as_deref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
     let message = format!("{resource}{name} is forbidden: User \"test\" cannot {method} resource {resource}");
+    Some(failure(StatusCode::FORBIDDEN, &message))
+}
+
+/// By a policy, as the real one says it.
+fn denied(shared: &Shared, place: &Place, pairs: &[(String, String)]) -> Option<Answer> {
+    const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+    let subresource = place.subresource.as_deref()?;
+    let values = |name: &str| -> Vec<&str> {
+        pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
+    };
+    let is_set = |name: &str| values(name).first().is_some_and(|value| *value == "true" || *value == "1");
+    let request = PodRequest {
+        namespace: place.namespace.as_deref()?,
+        subresource,
+        operation: "CONNECT",
+        object: json!({
+            "command": values("command"), "container": values("container").first().unwrap_or(&""),
+            "stdin": is_set("stdin"), "stdout": is_set("stdout"), "stderr": is_set("stderr"), "tty": is_set("tty"),
+        }),
+    };
+    let (policies, bindings) = {
+        let state = shared.state();
+        let all = |resource: &str| -> Vec<Value> {
+            let selection = Selection::new(None, None);
+            state.objects.list(&format!("{GROUP}/{resource}"), &selection).into_iter().cloned().collect()
+        };
+        (all("validatingadmissionpolicies"), all("validatingadmissionpolicybindings"))
+    };
+    let message = admission::denial(&policies, &bindings, &request)?;
+    let name = place.name.as_deref().unwrap_or_default();
+    let message =
+        format!("pods \"{name}\" is forbidden: ValidatingAdmissionPolicy denied request: {message}");
     Some(failure(StatusCode::FORBIDDEN, &message))
 }
 

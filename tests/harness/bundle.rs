@@ -272,7 +272,7 @@ impl Bundle {
                 "pod": pod.name,
                 "podUid": pod.uid,
                 "container": pod.container,
-                "labels": {},
+                "labels": null,
             })
         })
     }
@@ -318,7 +318,9 @@ pub(crate) fn make_layer(dir: &Path, layer: &Path) {
 #[track_caller]
 pub(crate) fn tar(from: &Path, to: &Path) {
     let mut tar = Command::new("tar");
-    tar.arg("--create").arg("--file").arg(to).arg("--directory").arg(from).arg(".");
+    // Capabilities of files are extended attributes.
+    tar.args(["--create", "--xattrs", "--xattrs-include=security.capability"]);
+    tar.arg("--file").arg(to).arg("--directory").arg(from).arg(".");
     wait::output(&mut tar, LIMIT).success();
 }
 

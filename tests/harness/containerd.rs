@@ -133,13 +133,33 @@ impl Containerd {
     /// Puts the image into containerd's store and waits until its CRI knows it.
     #[track_caller]
     fn import(&self) {
-        let archive = image(&self.dir.path().join("image"));
+        let dir = self.dir.path().join("image");
+        fs::create_dir_all(&dir).expect("our own directory");
+        let layer = dir.join("layer.tar");
+        bundle::make_layer(&dir, &layer);
+        // Two images, lest containerd calls one by the other's name: it tells them apart by their configs.
+        let images = [(PAUSE, &["/bin/sh", "-c", PAUSE_SCRIPT][..]), (IMAGE, &["/bin/false"])];
+        self.import_images(&archive(&dir, &layer, &images), &[IMAGE, PAUSE]);
+    }
+
+    /// Puts an image into containerd's store that is a root file system and nothing else.
+    #[track_caller]
+    pub fn add_image(&self, name: &str, rootfs: &Path) {
+        let dir = self.dir.path().join(scratch::unique("image"));
+        fs::create_dir_all(&dir).expect("our own directory");
+        let layer = dir.join("layer.tar");
+        bundle::tar(rootfs, &layer);
+        self.import_images(&archive(&dir, &layer, &[(name, &["/none"])]), &[name]);
+    }
+
+    #[track_caller]
+    fn import_images(&self, archive: &Path, names: &[&str]) {
         wait::output(self.ctr().args(["images", "import"]).arg(archive), LIMIT).success();
-        for name in [IMAGE, PAUSE] {
+        for name in names {
             // The CRI learns of images by containerd's events, a moment later.
             wait::until(&format!("image {name}"), || {
                 let request =
-                    cri::ImageStatusRequest { image: Some(cri::ImageSpec { image: name.to_owned() }) };
+                    cri::ImageStatusRequest { image: Some(cri::ImageSpec { image: (*name).to_owned() }) };
                 self.try_call_on::<_, cri::ImageStatusResponse>("ImageService", "ImageStatus", request)
                     .ok()?
                     .image
@@ -325,18 +345,60 @@ impl PodSandbox<'_> {
     /// `CreateContainer`.
     #[track_caller]
     pub fn create(&self, name: &str, command: &[&str]) -> String {
+        let context = cri::LinuxContainerSecurityContext {
+            namespace_options: Some(namespaces()),
+            ..Default::default()
+        };
+        self.create_with(name, IMAGE, command, context)
+    }
+
+    /// `CreateContainer` and `StartContainer` as a kubelet asks for the container of a manifest, of this image; its volumes
+    /// are left out.
+    #[track_caller]
+    pub fn container_of(&self, image: &str, container: &Value) -> String {
+        let context = &container["securityContext"];
+        let texts = |list: &Value| -> Vec<String> {
+            list.as_array()
+                .into_iter()
+                .flatten()
+                .map(|text| text.as_str().expect("a text").to_owned())
+                .collect()
+        };
+        let number = |name: &str| context[name].as_i64().map(|value| cri::Int64Value { value });
+        let security = cri::LinuxContainerSecurityContext {
+            capabilities: Some(cri::Capability {
+                add_capabilities: texts(&context["capabilities"]["add"]),
+                drop_capabilities: texts(&context["capabilities"]["drop"]),
+            }),
+            namespace_options: Some(cri::NamespaceOption { pid: cri::NODE, ..namespaces() }),
+            run_as_user: number("runAsUser"),
+            readonly_rootfs: context["readOnlyRootFilesystem"] == json!(true),
+            no_new_privs: context["allowPrivilegeEscalation"] == json!(false),
+            run_as_group: number("runAsGroup"),
+        };
+        let command = texts(&container["command"]);
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let id = self.create_with(container["name"].as_str().expect("a name"), image, &command, security);
+        self.start(&id);
+        id
+    }
+
+    #[track_caller]
+    fn create_with(
+        &self,
+        name: &str,
+        image: &str,
+        command: &[&str],
+        context: cri::LinuxContainerSecurityContext,
+    ) -> String {
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: self.id.clone(),
             config: Some(cri::ContainerConfig {
                 metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
-                image: Some(cri::ImageSpec { image: IMAGE.into() }),
+                image: Some(cri::ImageSpec { image: image.into() }),
                 command: command.iter().map(|word| (*word).to_owned()).collect(),
                 log_path: format!("{name}.log"),
-                linux: Some(cri::LinuxContainerConfig {
-                    security_context: Some(cri::LinuxContainerSecurityContext {
-                        namespace_options: Some(namespaces()),
-                    }),
-                }),
+                linux: Some(cri::LinuxContainerConfig { security_context: Some(context) }),
             }),
             sandbox_config: Some(self.config.clone()),
         };
@@ -457,32 +519,32 @@ disabled_plugins = [
     )
 }
 
-/// Makes a docker-archive by hand: one layer with busybox, the pause image and the workload's.
+/// Makes a docker-archive by hand: images of one layer, each with its name and entrypoint.
 #[track_caller]
-fn image(dir: &Path) -> PathBuf {
+fn archive(dir: &Path, layer: &Path, images: &[(&str, &[&str])]) -> PathBuf {
     let archive = dir.join("archive");
     fs::create_dir_all(&archive).expect("our own directory");
-    let layer = archive.join("layer.tar");
-    bundle::make_layer(dir, &layer);
-    let sum = wait::output(Command::new("sha256sum").arg(&layer), LIMIT).success().stdout;
+    fs::rename(layer, archive.join("layer.tar")).expect("our own directory");
+    let sum = wait::output(Command::new("sha256sum").arg(archive.join("layer.tar")), LIMIT).success().stdout;
     let digest = sum.split(' ').next().expect("sha256sum prints the sum first");
     let write = |name: &str, value: &Value| {
         fs::write(archive.join(name), value.to_string()).expect("our own directory");
     };
-    let config = |entrypoint: &[&str]| {
-        json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux",
-            "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"], "WorkingDir": "/"},
-            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-        })
-    };
-    // Two images, lest containerd calls one by the other's name: it tells them apart by their configs.
-    write("pause.json", &config(&["/bin/sh", "-c", PAUSE_SCRIPT]));
-    write("workload.json", &config(&["/bin/false"]));
-    let image =
-        |config: &str, name: &str| json!({"Config": config, "RepoTags": [name], "Layers": ["layer.tar"]});
-    write("manifest.json", &json!([image("pause.json", PAUSE), image("workload.json", IMAGE)]));
+    let mut manifest = Vec::new();
+    for (index, (name, entrypoint)) in images.iter().enumerate() {
+        let config = format!("{index}.json");
+        write(
+            &config,
+            &json!({
+                "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+                "os": "linux",
+                "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"], "WorkingDir": "/"},
+                "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+            }),
+        );
+        manifest.push(json!({"Config": config, "RepoTags": [name], "Layers": ["layer.tar"]}));
+    }
+    write("manifest.json", &manifest.into());
     let target = dir.join("image.tar");
     bundle::tar(&archive, &target);
     target

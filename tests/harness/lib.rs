@@ -41,6 +41,7 @@
     reason = "a harness fails a test by panicking with what went wrong; what checks itself may hand itself on"
 )]
 
+pub mod admission;
 pub mod agent;
 pub mod apiserver;
 pub mod bpf;

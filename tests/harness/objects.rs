@@ -50,6 +50,8 @@ impl Place {
             "nodes" => "Node",
             "pods" => "Pod",
             "serviceaccounts" => "ServiceAccount",
+            "validatingadmissionpolicies" => "ValidatingAdmissionPolicy",
+            "validatingadmissionpolicybindings" => "ValidatingAdmissionPolicyBinding",
             other => panic!("nobody is to ask for {other}"),
         }
     }

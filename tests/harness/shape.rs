@@ -11,6 +11,7 @@ enum Is {
     Flag,
     Texts,
     Object,
+    ObjectOrNull,
 }
 
 /// Fails unless `record` has exactly the fields of the contract.
@@ -32,6 +33,10 @@ pub fn check_listed(record: &Value, watched: bool) {
 
 fn problem_of_listed(record: &Value, watched: bool) -> Result<(), String> {
     let mut wanted = vec!["node", "k8s", "container", "pid", "startedAt"];
+    if record["event"] == "modified" {
+        wanted.push("changed");
+        kind(&record["changed"], "changed", Is::Texts)?;
+    }
     if watched {
         wanted.push("event");
         let event = &record["event"];
@@ -127,7 +132,7 @@ fn containers(record: &Value) -> Result<(), String> {
             ("podUid", Is::TextOrNull),
             // A sandbox has none.
             ("container", Is::TextOrNull),
-            ("labels", Is::Object),
+            ("labels", Is::ObjectOrNull),
         ];
         fields(&record["k8s"], "k8s", &pod, &[])?;
     }
@@ -211,6 +216,7 @@ fn kind(value: &Value, name: &str, is: Is) -> Result<(), String> {
         Is::Flag => value.is_boolean(),
         Is::Texts => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
         Is::Object => value.is_object(),
+        Is::ObjectOrNull => value.is_object() || value.is_null(),
     };
     if fits { Ok(()) } else { Err(format!("`{name}` is {value}")) }
 }

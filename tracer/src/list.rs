@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// The containers that are asked for, and how they become known.
     pub scope: Scope,
+    /// Whether missing labels are reported: whoever asks no engine on purpose knows.
+    pub report_missing_labels: bool,
     /// Whether the BPF programs' own log is wanted.
     pub log_programs: bool,
 }
@@ -71,6 +73,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         node: config.node,
         watch: config.watch,
         engines_patience,
+        report_missing_labels: config.report_missing_labels,
         clock: WallClock::new(),
         shown: HashMap::new(),
     };
@@ -85,6 +88,7 @@ struct List {
     node: String,
     watch: bool,
     engines_patience: Duration,
+    report_missing_labels: bool,
     /// One for all rows: that of a container says the same start each time.
     clock: WallClock,
     /// What was shown last of each container.
@@ -124,6 +128,17 @@ impl List {
         let undecided = registry.undecided();
         if undecided > 0 && !self.watch {
             warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
+        }
+        // Nobody can be asked for those of pods within a container.
+        let lacks_labels =
+            |listed: &&Listed| listed.container.lacks_labels() && listed.container.outer.is_none();
+        let lacking = listed.iter().filter(lacks_labels).count();
+        if lacking > 0 && self.report_missing_labels {
+            warn!(
+                "labels are missing: no container engine reported those of {lacking} of {} containers; check that the \
+                 engine runs and that its socket can be used (tracer doctor)",
+                listed.len()
+            );
         }
         // Pods first.
         listed.sort_by_cached_key(|Listed { container, first, .. }| {
@@ -174,16 +189,15 @@ impl List {
         let mut out = Vec::new();
         for listed in listed {
             let change = match self.shown.get(&listed.key) {
-                None => Some(ContainerEvent::Added),
-                Some(before) if before.container != listed.container || before.first != listed.first => {
-                    Some(ContainerEvent::Modified)
-                }
-                Some(_) => None,
+                None => Some((ContainerEvent::Added, Vec::new())),
+                Some(before) => Some((ContainerEvent::Modified, listed.changes_since(before)))
+                    .filter(|(_, changed)| !changed.is_empty()),
             };
             // One that came and went between two looks is shown twice.
-            let end = over.contains(&listed.key).then_some(ContainerEvent::Deleted);
-            for event in change.into_iter().chain(end) {
-                self.renderer.row(&row(&self.node, &listed, Some(event), &self.clock), &mut out)?;
+            let end = over.contains(&listed.key).then(|| (ContainerEvent::Deleted, Vec::new()));
+            for (event, changed) in change.into_iter().chain(end) {
+                let row = row(&self.node, &listed, Some(event), &self.clock);
+                self.renderer.row(&ContainerRow { changed, ..row }, &mut out)?;
             }
             self.shown.insert(listed.key, listed);
         }
@@ -215,6 +229,7 @@ fn row<'a>(
     ContainerRow {
         node,
         event,
+        changed: Vec::new(),
         container: &listed.container,
         pid: listed.first.pid,
         started,

@@ -8,7 +8,13 @@
 use std::{fs, io};
 
 use anyhow::Context as _;
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
+use rustix::{
+    process::getuid,
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, capability_is_in_ambient_set, set_capabilities,
+        set_no_new_privs,
+    },
+};
 
 /// A capability without which nothing works.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +58,23 @@ const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 /// The capabilities that count for this thread now.
 pub fn effective() -> io::Result<CapabilitySet> {
     Ok(capabilities(None)?.effective)
+}
+
+/// Makes all capabilities count that this thread may have. Those of a file without the effective flag do not by themselves;
+/// with it, the kernel would execute nothing where one of them is not allowed, and nobody would say which.
+pub fn raise() -> io::Result<()> {
+    let sets = capabilities(None)?;
+    Ok(set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets })?)
+}
+
+/// Whether this process has capabilities that whoever executed it had not: its file gives them, as in the image of the agents.
+/// What root executes, and what a service manager gives capabilities to (ambient ones), exceeds nobody.
+#[must_use]
+pub fn exceed_the_callers() -> bool {
+    let is_of_file = |set| !capability_is_in_ambient_set(set).unwrap_or(false);
+    // Where nothing can be learnt, the worse is taken for granted.
+    let has_some = capabilities(None).map_or(true, |sets| sets.permitted.iter().any(is_of_file));
+    has_some && !getuid().is_root()
 }
 
 /// Of `needed`, those that are neither in `effective` nor included in what is.
@@ -129,6 +152,12 @@ mod tests {
         for needed in NEEDED {
             assert!(reference.contains(&format!("\n| `{}` | ", needed.name)), "{}", needed.name);
         }
+    }
+
+    #[test]
+    fn root_exceeds_nobody() {
+        // Another user has none to exceed with, unless the tests' own file gave it some.
+        assert!(!exceed_the_callers());
     }
 
     #[test]

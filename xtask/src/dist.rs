@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    archive, artifact, elf,
+    archive, artifact, elf, layer,
     process::{self, cargo_stable, clean, quietly, root},
 };
 
@@ -182,6 +182,9 @@ fn put(binary: &Binary, target: &Target, dist: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let file = directory.join(binary.name);
     fs::copy(&path, &file).with_context(|| format!("writing {}", file.display()))?;
+    if binary.name == TRACER.name {
+        layer::write(&file, &directory.join(layer::NAME))?;
+    }
     Ok(file)
 }
 

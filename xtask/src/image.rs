@@ -110,7 +110,7 @@ pub(crate) fn build(engine: Engine, target: &Target, tag: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::TARGETS;
+    use crate::{dist::TARGETS, layer};
 
     const DOCKERFILE: &str = include_str!("../../deploy/Dockerfile");
 
@@ -121,21 +121,26 @@ mod tests {
 
     #[test]
     fn what_is_copied_is_what_is_distributed() {
-        let [copied] = instructions("COPY")[..] else { panic!("one file is copied") };
+        let [added] = instructions("ADD")[..] else { panic!("one archive is added") };
         for target in &TARGETS {
-            let (from, to) = copied.split_once(' ').unwrap();
+            let (from, to) = added.split_once(' ').unwrap();
             let from = from.replace("${TARGETARCH}", target.platform);
-            assert_eq!(from, format!("{}/tracer", target.directory()));
-            assert_eq!(to, "/tracer");
+            assert_eq!(from, format!("{}/{}", target.directory(), layer::NAME));
+            assert_eq!(to, "/");
         }
         let kept = include_str!("../../deploy/Dockerfile.dockerignore");
-        assert!(kept.lines().any(|line| line == "!linux-*/tracer"), "{kept}");
+        assert!(kept.lines().any(|line| line == format!("!linux-*/{}", layer::NAME)), "{kept}");
     }
 
     #[test]
-    fn the_image_is_the_binary_alone_and_runs_it_as_root() {
+    fn the_image_is_the_binary_alone_and_runs_it_as_no_other_user_has_it() {
         assert_eq!(instructions("FROM"), ["scratch"]);
-        assert_eq!(instructions("USER"), ["0"]);
+        let manifest: serde_yaml_ng::Value =
+            serde_yaml_ng::from_str(include_str!("../../deploy/daemonset.yaml")).unwrap();
+        let context = &manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+        let [user, group] = ["runAsUser", "runAsGroup"].map(|key| context[key].as_u64().unwrap());
+        assert_eq!(instructions("USER"), [format!("{user}:{group}")]);
+        assert!(instructions("COPY").is_empty());
         assert_eq!(instructions("ENTRYPOINT"), ["[\"/tracer\"]"]);
         assert_eq!(instructions("CMD"), ["[\"agent\"]"]);
         assert!(instructions("RUN").is_empty(), "nothing of another architecture can be run");

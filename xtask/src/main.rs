@@ -19,6 +19,7 @@ mod fuzz;
 mod image;
 mod kind;
 mod krew;
+mod layer;
 mod long;
 mod man;
 mod pins;
@@ -26,6 +27,8 @@ mod process;
 mod setup;
 mod tally;
 mod vm;
+#[cfg(test)]
+mod workflow;
 
 use std::process::ExitCode;
 

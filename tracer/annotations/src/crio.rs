@@ -35,6 +35,9 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// The value of [`CONTAINER_NAME`] in a sandbox. No container can have it: names in a pod's spec have no capitals.
 pub const SANDBOX_CONTAINER_NAME: &str = "POD";
+/// The labels that the kubelet and CRI-O add to those of a pod, wherever an engine shows a pod's labels. The API server
+/// does not have them.
+pub const ADDED_LABELS: [&str; 4] = [POD_NAME, POD_NAMESPACE, POD_UID, CONTAINER_NAME];
 /// One of the names of the image, empty where it has none.
 pub const IMAGE_NAME: &str = "io.kubernetes.cri-o.ImageName";
 /// The id of the pod's sandbox container, in the sandbox itself too.

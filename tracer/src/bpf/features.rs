@@ -160,7 +160,14 @@ fn judge_capabilities(effective: CapabilitySet, root: bool) -> Outcome {
     }
     Outcome::Missing(
         format!("not permitted: this process lacks {}", missing.join(", ")),
-        "run tracer as root (sudo), or grant it what it lacks".into(),
+        if root {
+            "run tracer as root (sudo), or grant it what it lacks".into()
+        } else {
+            "run tracer as root (sudo), or grant it what it lacks; in a pod: add the capability, permit \
+             allowPrivilegeEscalation, and use an image whose /tracer has it (one that was copied without extended \
+             attributes lacks it)"
+                .into()
+        },
     )
 }
 

@@ -230,6 +230,8 @@ mod tests {
         ] {
             assert!(!unit.lines().any(|line| line.starts_with(setting)), "{setting}");
         }
+        // What pods do must not push the node's own logs out of its journal.
+        assert!(unit.contains("\nLogNamespace=tracer\n") && unit.contains("journalctl --namespace=tracer"));
         // Neither is cured by starting once more.
         assert!(unit.contains(&format!(
             "RestartPreventExitStatus={} {}\n",

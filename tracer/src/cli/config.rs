@@ -1,6 +1,9 @@
 //! From arguments to what a run needs, checked.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rustix::termios::tcgetwinsize;
 
@@ -14,6 +17,7 @@ use crate::{
     error::Usage,
     list,
     observe::{Limits, Scope},
+    privileges,
     render::{ContainerRenderer, EventRenderer, Format, ListOf},
     runtime::{RUNTIMES, Runtimes},
     trace::{self, TRACERS, Tracer},
@@ -63,6 +67,7 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
         watch: args.watch,
         limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
+        report_missing_labels: args.runtimes.runtime_endpoint.as_deref() != Some(cri::NONE),
         log_programs,
     })
 }
@@ -71,15 +76,31 @@ const fn limits(args: &OutputArgs, on: &NodeArgs) -> Limits {
     Limits { timeout: args.timeout, lease: on.lease.lease }
 }
 
+/// Where an agent's files are that say what its users may not: more state directories of runtimes, one a line, and the
+/// engine's socket. No user of the agent can write them, as he can set its environment.
+const AGENT: &str = "/etc/tracer";
+const RUNTIME_ROOT: &str = "runtime-root";
+const RUNTIME_ENDPOINT: &str = "runtime-endpoint";
+
+/// What the administrator says in the file of that name; empty where he does not, and on a node itself.
+fn of_agent(name: &str) -> String {
+    let text = privileges::exceed_the_callers().then(|| fs::read_to_string(Path::new(AGENT).join(name)).ok());
+    text.flatten().unwrap_or_default()
+}
+
 fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
+    let (roots, endpoint) = (of_agent(RUNTIME_ROOT), of_agent(RUNTIME_ENDPOINT));
+    let roots = roots.lines().map(PathBuf::from).chain(args.runtime_root.iter().cloned()).collect();
+    let endpoint = Some(endpoint.trim()).filter(|endpoint| !endpoint.is_empty());
+    let endpoint = args.runtime_endpoint.as_deref().or(endpoint);
     Ok(Scope {
         selection: selection(selected)?,
         runtimes: Runtimes {
             names: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
-            state_roots: state_roots(&args.runtime_root).map_err(option("--runtime-root"))?,
+            state_roots: state_roots(roots).map_err(option("--runtime-root"))?,
             trust_rootless: args.trust_rootless,
         },
-        sockets: cri::endpoints(args.runtime_endpoint.as_deref()).map_err(option("--runtime-endpoint"))?,
+        sockets: cri::endpoints(endpoint).map_err(option("--runtime-endpoint"))?,
         listen: args.runtime_events,
     })
 }
@@ -138,10 +159,10 @@ fn runtimes(further: &[String]) -> Result<Vec<String>, String> {
     Ok(RUNTIMES.iter().map(ToString::to_string).chain(further.iter().cloned()).collect())
 }
 
-fn state_roots(further: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+fn state_roots(further: Vec<PathBuf>) -> Result<Vec<PathBuf>, String> {
     match further.iter().find(|root| !root.is_absolute()) {
         Some(relative) => Err(format!("{} is not an absolute path", relative.display())),
-        None => Ok(further.to_owned()),
+        None => Ok(further),
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod args;
 pub(crate) mod config;
 mod doctor;
 pub(crate) mod generate;
+mod restrict;
 
 use std::{
     fmt::{self, Debug},
@@ -25,7 +26,7 @@ use crate::{
     error::{Unsupported, Usage, chain},
     list,
     log_limit::{self, Limited},
-    render,
+    privileges, render,
     runtime::helper,
     stderr, trace,
 };
@@ -41,6 +42,8 @@ pub(crate) const UNSUPPORTED: u8 = 3;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Where it fails, what is missing is named by what needs it.
+    let _ = privileges::raise();
     if let Some(code) = helper::main() {
         return code;
     }
@@ -63,6 +66,9 @@ pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if privileges::exceed_the_callers() {
+        restrict::check(&args.command)?;
+    }
     match args.command {
         Command::Trace(trace) => {
             trace::run(config::trace(&trace.args, &trace.node, args.log.is_verbose())?)?;
@@ -114,7 +120,10 @@ pub(crate) fn start_log(log: LogArgs) {
         }
         (false, _) => "debug",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
+    // Not of a user who may know less than this process.
+    let of_user = Some(()).filter(|()| !privileges::exceed_the_callers());
+    let of_user = of_user.and_then(|()| EnvFilter::try_from_default_env().ok());
+    let filter = of_user.unwrap_or_else(|| EnvFilter::new(directives));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| stderr::Log)
         .with_ansi(std::io::stderr().is_terminal())

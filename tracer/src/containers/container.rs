@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use tracer_annotations::crio;
 
 use crate::cri::Witnessed;
 
@@ -142,6 +143,50 @@ impl Container {
         }
     }
 
+    /// What is shown of this container and differs from `before`, by the names of JSON's fields.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Vec<&'static str> {
+        // Each field is named, so that a new one is not forgotten here.
+        let Self {
+            id,
+            runtime,
+            kind,
+            name,
+            image,
+            source,
+            why,
+            outer,
+            inner,
+            isolation,
+            pod,
+            pod_known: _,
+            sandbox_id: _,
+            privileged: _,
+            in_process: _,
+        } = self;
+        let (pod, pod_before) = (pod.as_ref(), before.pod.as_ref());
+        let differs = |field: fn(&Pod) -> Option<&str>| pod.and_then(field) != pod_before.and_then(field);
+        let labels = |pod: Option<&Pod>| pod.and_then(|pod| pod.labels.clone());
+        let fields = [
+            ("namespace", differs(|pod| Some(&pod.namespace))),
+            ("pod", differs(|pod| Some(&pod.name))),
+            ("podUid", differs(|pod| pod.pod_uid.as_deref())),
+            ("container", differs(|pod| pod.container.as_deref())),
+            ("labels", labels(pod) != labels(pod_before)),
+            ("id", *id != before.id),
+            ("runtime", *runtime != before.runtime),
+            ("type", *kind != before.kind),
+            ("name", *name != before.name),
+            ("image", *image != before.image),
+            ("source", *source != before.source),
+            ("why", *why != before.why),
+            ("outer", *outer != before.outer),
+            ("inner", *inner != before.inner),
+            ("isolation", *isolation != before.isolation),
+        ];
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// This container, with one that a runtime in it says it has started.
     #[must_use]
     pub fn with_inner(&self, inner: Nested) -> Self {
@@ -234,20 +279,15 @@ pub struct Pod {
     pub pod_uid: Option<String>,
     /// The container's name within the pod; none for the sandbox.
     pub container: Option<String>,
-    /// The pod's labels; none where they are not known, which JSON shows as an empty object.
-    #[serde(serialize_with = "known_or_empty")]
+    /// The pod's labels; `None`, in JSON null, as long as they are unknown.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-#[expect(clippy::ref_option, reason = "serde hands the field over so")]
-fn known_or_empty<S: Serializer>(
-    labels: &Option<BTreeMap<String, String>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match labels {
-        Some(labels) => labels.serialize(serializer),
-        None => serializer.collect_map::<&str, &str, _>([]),
-    }
+/// The labels that the API server has of a pod, from those that a bundle or an engine shows.
+#[must_use]
+pub fn without_added_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    labels.retain(|key, _| !crio::ADDED_LABELS.contains(&key.as_str()));
+    labels
 }
 
 /// What kind of container it is.
@@ -295,5 +335,59 @@ impl Source {
             Self::Cri => "cri",
             Self::Cgroup => "cgroup",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_pod(labels: Option<&[(&str, &str)]>) -> Container {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            pod_uid: None,
+            container: Some("nginx".into()),
+            labels: labels.map(|labels| labels.iter().map(own).collect()),
+        };
+        Container { pod: Some(pod), pod_known: true, ..Container::unknown(Unknown::Late) }
+    }
+
+    #[test]
+    fn unknown_labels_are_null_and_no_labels_are_empty() {
+        for (labels, json) in [(None, "null"), (Some(&[][..]), "{}"), (Some(&[("a", "b")]), r#"{"a":"b"}"#)] {
+            let pod = of_pod(labels).pod.unwrap();
+            let text = serde_json::to_string(&pod).unwrap();
+            assert!(text.contains(&format!(r#""labels":{json}"#)), "{text}");
+            assert_eq!(serde_json::from_str::<Pod>(&text).unwrap(), pod);
+        }
+    }
+
+    #[test]
+    fn only_added_labels_are_left_out() {
+        let own = [("app", "web"), ("io.kubernetes.mine", "x"), ("pod.name", "y")];
+        let added = crio::ADDED_LABELS.map(|key| (key, "z"));
+        let all = own.iter().chain(&added).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let left = without_added_labels(all.collect());
+        assert_eq!(left.into_keys().collect::<Vec<_>>(), ["app", "io.kubernetes.mine", "pod.name"]);
+    }
+
+    #[test]
+    fn changes_are_named_as_json_names_them() {
+        let before = of_pod(None);
+        assert_eq!(before.changes_since(&before), [""; 0]);
+        assert_eq!(of_pod(Some(&[])).changes_since(&before), ["labels"]);
+        let after = Container {
+            image: Some("nginx".into()),
+            why: None,
+            source: Source::Cri,
+            // Nobody sees it.
+            sandbox_id: Some("s".into()),
+            ..of_pod(Some(&[("a", "b")]))
+        };
+        assert_eq!(after.changes_since(&before), ["labels", "image", "source", "why"]);
+        let podless = Container { pod: None, ..of_pod(None) };
+        assert_eq!(before.changes_since(&podless), ["namespace", "pod", "container"]);
     }
 }

@@ -7,7 +7,9 @@ mod selection;
 mod shares;
 mod state;
 
-pub use container::{Container, ContainerType, Isolation, Nested, Pod, Source, Unknown};
+pub use container::{
+    Container, ContainerType, Isolation, Nested, Pod, Source, Unknown, without_added_labels,
+};
 pub use labels::LabelSelector;
 pub use registry::{Attribution, ContainerName, First, Gaps, Known, Listed, Lookup, Registry};
 pub use selection::{Choice, Pattern, Selection};

@@ -73,6 +73,18 @@ pub struct Listed {
     pub ended: bool,
 }
 
+impl Listed {
+    /// What is shown of this and differs from what was shown `before`, by the names of JSON's fields.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Vec<&'static str> {
+        let mut changes = self.container.changes_since(&before.container);
+        let First { pid, since } = self.first;
+        let first = [("pid", pid != before.first.pid), ("startedAt", since != before.first.since)];
+        changes.extend(first.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
+        changes
+    }
+}
+
 /// The process that a container started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct First {

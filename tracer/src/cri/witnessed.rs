@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::proto;
 use crate::{
-    containers::{ContainerType, Isolation, Pod},
+    containers::{ContainerType, Isolation, Pod, without_added_labels},
     json::is_object,
 };
 
@@ -50,15 +50,6 @@ pub struct PodLabels {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What kubelets and engines add to the labels of a pod.
-const ADDED_LABELS: [&str; 4] = [
-    "io.kubernetes.pod.name",
-    "io.kubernetes.pod.namespace",
-    "io.kubernetes.pod.uid",
-    // CRI-O's, for sandboxes.
-    "io.kubernetes.container.name",
-];
-
 /// A sandbox, of which list and status tell the same.
 pub(super) struct Sandbox {
     pub(super) pod: PodLabels,
@@ -83,15 +74,13 @@ impl Sandbox {
     /// `None` if it has no metadata, which every sandbox has.
     pub(super) fn status(status: proto::PodSandboxStatus) -> Option<Self> {
         let metadata = status.metadata?;
-        let mut labels = status.labels;
-        labels.retain(|key, _| !ADDED_LABELS.contains(&key.as_str()));
         Some(Self {
             pod: PodLabels {
                 sandbox_id: status.id,
                 uid: metadata.uid,
                 namespace: metadata.namespace,
                 name: metadata.name,
-                labels,
+                labels: without_added_labels(status.labels),
             },
             handler: filled(status.runtime_handler),
             ready: status.state == proto::SANDBOX_READY,

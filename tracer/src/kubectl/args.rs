@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 
+use super::confinement::{Seccomp, parse_selinux_type};
 use crate::{
     cli::{
         args::{ListArgs, LogArgs, TraceArgs},
@@ -194,6 +195,15 @@ pub(super) struct DeployArgs {
     /// The agents' image, from a registry that the nodes can pull from, instead of the one that this build is named after
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
+    /// Let nothing be executed in the agents' pods but tracer, whoever asks: a ValidatingAdmissionPolicy (Kubernetes 1.30)
+    #[arg(long)]
+    pub(super) restrict_exec: bool,
+    /// The agents' seccomp profile: unconfined, runtime/default, or localhost/FILE, which must be on each node
+    #[arg(long, value_name = "PROFILE", value_parser = Seccomp::parse)]
+    pub(super) seccomp_profile: Option<Seccomp>,
+    /// The agents' SELinux type, instead of spc_t; super_t on Bottlerocket
+    #[arg(long, value_name = "TYPE", value_parser = parse_selinux_type)]
+    pub(super) selinux_type: Option<String>,
     /// Change nothing: client prints what would be applied, server asks the API server what would come of it
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none",
         default_missing_value = "client")]

@@ -8,11 +8,12 @@ use std::{fmt::Debug, io::Write as _, ops::Range, process::ExitCode, time::Durat
 use anyhow::{Context as _, anyhow, bail};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::DaemonSet,
     core::v1::{Namespace, ServiceAccount},
 };
 use kube::{
-    Api, Resource,
+    Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
     runtime::{WatchStreamExt as _, watcher},
 };
@@ -24,9 +25,11 @@ use super::{
     agents,
     args::{Common, DeployArgs, DryRun, NodesArgs, Printed, UndeployArgs},
     cluster::{Cluster, problem},
+    confinement::image_problem,
     manifests::Manifests,
     nodes::Unable,
     plain,
+    restriction::{self, Restriction},
 };
 use crate::{cli::say, error::Usage, render};
 
@@ -40,11 +43,22 @@ const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "tracer");
 /// `kubectl tracer deploy`.
 pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let namespace = common.cluster.tracer_namespace();
-    let manifests = Manifests::new(namespace, args.image.as_deref())
+    let mut manifests = Manifests::new(namespace, args.image.as_deref())
         .map_err(|error| Usage(format!("--image: {error}")))?;
+    manifests.confine(args.seccomp_profile.as_ref(), args.selinux_type.as_deref())?;
+    manifests.restriction = args.restrict_exec.then(|| Restriction::new(namespace)).transpose()?;
     if args.dry_run == DryRun::Client {
         print(&manifests, 0..3, args.output, "created (dry run)")?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let image = manifests.image()?;
+    if let Some(problem) = image_problem(image).filter(|_| args.dry_run == DryRun::None) {
+        let image = plain::line(image);
+        return Err(Usage(format!(
+            "the nodes cannot pull {image}: {problem}; push the image to a registry and name it by --image \
+             REGISTRY/NAME:TAG or --image REGISTRY/NAME@DIGEST"
+        ))
+        .into());
     }
     let client = Cluster::find(&common.cluster)?.client;
     let mut params = PatchParams::apply(MANAGER).force();
@@ -67,6 +81,12 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         None if args.dry_run == DryRun::Server => 0..1,
         _ => 0..3,
     };
+    if manifests.restriction.is_some() && applied == (1..3) {
+        bail!(
+            "--restrict-exec would hold for all pods of the namespace {namespace:?}, which others have made: name one of \
+               tracer's own by --tracer-namespace"
+        );
+    }
     if applied.contains(&0) {
         apply(&namespaces, &manifests.namespace, &params).await?;
     } else {
@@ -77,6 +97,12 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
     }
     if applied.contains(&1) {
         apply(&Api::namespaced(client.clone(), namespace), &manifests.account, &params).await?;
+        // Before the agents, so that there is no time in which anything else may be executed in them.
+        if let Some(Restriction { policy, binding }) = &manifests.restriction {
+            let old = "--restrict-exec takes Kubernetes 1.30 or newer with ValidatingAdmissionPolicy";
+            apply(&Api::all(client.clone()), policy, &params).await.context(old)?;
+            apply(&Api::all(client.clone()), binding, &params).await?;
+        }
         let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
         let before = api.get_opt(AGENTS).await.map_err(|error| refused("daemonset", &error))?;
         if args.dry_run == DryRun::None && before.as_ref().is_some_and(is_leaving) {
@@ -139,8 +165,13 @@ fn print(
     output: Option<Printed>,
     done: &str,
 ) -> anyhow::Result<()> {
-    let documents = &manifests.documents()?[which.clone()];
-    let names = names(manifests.namespace.metadata.name.as_deref().unwrap_or_default());
+    let namespace = manifests.namespace.metadata.name.as_deref().unwrap_or_default();
+    let mut documents = manifests.documents()?[which.clone()].to_vec();
+    let mut names = names(namespace)[which.clone()].to_vec();
+    if let Some(restriction) = manifests.restriction.as_ref().filter(|_| which.end == 3) {
+        documents.extend(restriction.documents()?);
+        names.extend(restriction::names(namespace));
+    }
     let mut text = Vec::new();
     match output {
         Some(Printed::Yaml) => {
@@ -152,7 +183,7 @@ fn print(
             }
         }
         Some(Printed::Kyaml) => {
-            for document in documents {
+            for document in &documents {
                 render::kyaml::write(document, &mut text)?;
                 text.push(b'\n');
             }
@@ -164,8 +195,8 @@ fn print(
             )?;
             text.push(b'\n');
         }
-        Some(Printed::Name) => names[which].iter().try_for_each(|name| writeln!(text, "{name}"))?,
-        None => names[which].iter().try_for_each(|name| writeln!(text, "{name} {done}"))?,
+        Some(Printed::Name) => names.iter().try_for_each(|name| writeln!(text, "{name}"))?,
+        None => names.iter().try_for_each(|name| writeln!(text, "{name} {done}"))?,
     }
     std::io::stdout().lock().write_all(&text).context("writing to standard output")
 }
@@ -196,6 +227,7 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
     } else {
         delete(&namespaces, namespace, &of_namespace).await?
     };
+    unrestrict(&client, namespace).await?;
     if within == [Was::Absent; 2] && around == Was::Absent {
         say(&format!("nothing is deployed in the namespace {}", plain::line(namespace)));
     }
@@ -209,6 +241,25 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
         leaving.wait(args.wait.timeout).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes away what restricts the agents, if that is there. Whoever may not look for it need not.
+async fn unrestrict(client: &Client, namespace: &str) -> anyhow::Result<()> {
+    let name = restriction::name(namespace);
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    match policies.get_opt(&name).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(_)) => {}
+        Err(error) => {
+            debug!("whether exec is restricted is not known: {}", plain::line(&problem(&error)));
+            return Ok(());
+        }
+    }
+    let [of_policy, of_binding] = restriction::names(namespace);
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    delete(&bindings, &name, &of_binding).await?;
+    delete(&policies, &name, &of_policy).await?;
+    Ok(())
 }
 
 /// What was found where an object was to be deleted.

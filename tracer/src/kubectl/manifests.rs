@@ -14,7 +14,11 @@ use k8s_openapi::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::agents::{CONTAINER, Selector};
+use super::{
+    agents::{CONTAINER, Selector},
+    confinement::Seccomp,
+    restriction::Restriction,
+};
 use crate::lease::format_term;
 
 /// The objects as they are written.
@@ -35,6 +39,8 @@ pub(super) struct Manifests {
     pub(super) account: ServiceAccount,
     /// An agent on each node.
     pub(super) agents: DaemonSet,
+    /// What may be executed in them, where that is restricted.
+    pub(super) restriction: Option<Restriction>,
 }
 
 impl Manifests {
@@ -44,6 +50,7 @@ impl Manifests {
             namespace: parse("namespace.yaml", NAMESPACE)?,
             account: parse("serviceaccount.yaml", ACCOUNT)?,
             agents: parse("daemonset.yaml", AGENTS)?,
+            restriction: None,
         };
         manifests.namespace.metadata.name = Some(namespace.to_owned());
         for metadata in [&mut manifests.account.metadata, &mut manifests.agents.metadata] {
@@ -54,6 +61,28 @@ impl Manifests {
             container(manifests.pod()?)?.image = Some(image.to_owned());
         }
         Ok(manifests)
+    }
+
+    /// The image of the agents.
+    pub(super) fn image(&mut self) -> anyhow::Result<&str> {
+        let image = container(self.pod()?)?.image.as_deref();
+        image.context("daemonset.yaml names no image")
+    }
+
+    /// Confines the agents by these instead of nothing.
+    pub(super) fn confine(
+        &mut self,
+        seccomp: Option<&Seccomp>,
+        selinux_type: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let context = container(self.pod()?)?.security_context.get_or_insert_default();
+        if let Some(seccomp) = seccomp {
+            context.seccomp_profile = Some(seccomp.profile());
+        }
+        if let Some(selinux_type) = selinux_type {
+            context.se_linux_options.get_or_insert_default().type_ = Some(selinux_type.to_owned());
+        }
+        Ok(())
     }
 
     /// All of them, in the order in which they are applied.
@@ -116,7 +145,7 @@ fn container(pod: &mut PodSpec) -> anyhow::Result<&mut Container> {
     found.with_context(|| format!("daemonset.yaml has no container {CONTAINER}"))
 }
 
-fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Result<T> {
     serde_yaml_ng::from_str(text).with_context(|| format!("deploy/{name} of this build"))
 }
 
@@ -170,7 +199,9 @@ mod tests {
         assert_eq!(containers.len(), 1);
         let context = &containers[0]["securityContext"];
         assert_eq!(context["privileged"], false);
-        assert_eq!(context["allowPrivilegeEscalation"], false);
+        // The container's own processes have what their file gives them, and that is /tracer's alone.
+        assert_eq!((&context["runAsNonRoot"], &context["runAsGroup"]), (&true.into(), &0.into()));
+        assert_eq!(context["allowPrivilegeEscalation"], true);
         assert_eq!(context["readOnlyRootFilesystem"], true);
         let needed: Vec<&str> =
             crate::privileges::NEEDED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();

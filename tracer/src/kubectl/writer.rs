@@ -193,6 +193,7 @@ impl Writer {
 }
 
 fn row<'a>(node: &'a str, listed: &'a Listed, now: i128) -> ContainerRow<'a> {
-    let Listed { event, container, pid, started } = listed;
-    ContainerRow { node, event: *event, container, pid: *pid, started: *started, now }
+    let Listed { event, changed, container, pid, started } = listed;
+    let changed = changed.iter().map(String::as_str).collect();
+    ContainerRow { node, event: *event, changed, container, pid: *pid, started: *started, now }
 }

@@ -13,6 +13,8 @@ use crate::{
 pub struct Listed {
     /// What happened to it, if that is told.
     pub event: Option<ContainerEvent>,
+    /// What differs from what was told before.
+    pub changed: Vec<String>,
     /// Itself, with its pod.
     pub container: Container,
     /// Its first process; 0 if there is none.
@@ -24,9 +26,10 @@ pub struct Listed {
 impl Listed {
     /// What `line` tells.
     pub fn read(line: &[u8]) -> Result<Self, Malformed> {
-        let Line { event, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
+        let Line { event, changed, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
         Ok(Self {
             event,
+            changed,
             container: Container { pod: k8s, ..container },
             pid: pid.unwrap_or(0),
             started: started_at.map(nanoseconds).transpose()?,
@@ -39,6 +42,8 @@ impl Listed {
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {
     event: Option<ContainerEvent>,
+    #[serde(default)]
+    changed: Vec<String>,
     k8s: Option<Pod>,
     container: Container,
     pid: Option<u32>,
@@ -56,22 +61,23 @@ mod tests {
     };
 
     fn any_listed() -> impl Strategy<Value = Listed> {
-        let labels = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
+        let labels = prop::option::of(prop::collection::btree_map(any::<String>(), any::<String>(), 0..3));
         let pod =
             (any::<String>(), any::<String>(), any::<Option<String>>(), any::<Option<String>>(), labels);
         let container = (any::<String>(), any::<String>(), any::<Option<String>>(), any::<Option<String>>());
         let event =
             prop::option::of(prop::sample::select(vec![ContainerEvent::Added, ContainerEvent::Deleted]));
+        let event = (event, prop::collection::vec(any::<String>(), 0..3));
         let started = prop::option::of(0..1_900_000_000_000_000_000_i128);
         (prop::option::of(pod), container, event, any::<u32>(), started).prop_map(
-            |(pod, (id, runtime, image, nested), event, pid, started)| {
+            |(pod, (id, runtime, image, nested), (event, changed), pid, started)| {
                 let nested = nested.map(|id| Nested { id, runtime: "crun".into() });
                 let pod = pod.map(|(namespace, name, pod_uid, container, labels)| Pod {
                     namespace,
                     name,
                     pod_uid,
                     container,
-                    labels: Some(labels),
+                    labels,
                 });
                 let container = Container {
                     id,
@@ -84,7 +90,7 @@ mod tests {
                     pod,
                     ..Container::unknown(Unknown::Missed)
                 };
-                Listed { event, container, pid, started }
+                Listed { event, changed, container, pid, started }
             },
         )
     }
@@ -92,8 +98,9 @@ mod tests {
     proptest! {
         #[test]
         fn containers_that_were_read_back_are_the_same(listed in any_listed(), watch: bool) {
-            let Listed { event, container, pid, started } = &listed;
-            let row = ContainerRow { node: "n", event: *event, container, pid: *pid, started: *started, now: 0 };
+            let Listed { event, changed, container, pid, started } = &listed;
+            let changed = changed.iter().map(String::as_str).collect();
+            let row = ContainerRow { node: "n", event: *event, changed, container, pid: *pid, started: *started, now: 0 };
             let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", true, None, watch).unwrap();
             let mut out = Vec::new();
             renderer.begin(&[row], &mut out).unwrap();

@@ -194,16 +194,34 @@ impl<K: Rows> Table<K> {
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
         for index in columns {
-            let start = out.len();
-            let mut width = self.write_cell(index, row, out)?;
-            let room = self.columns[index].width;
-            // Elsewhere than on a terminal nothing is left out.
-            if self.terminal.is_some() && width > room {
-                width = self.shorten_cell(start, room, out);
-            }
+            let width = self.write_fitted_cell(index, row, out)?;
             fill(out, width, self.width_at(index));
         }
         Ok(())
+    }
+
+    /// Appends a row. A value that is wider than its column takes the blanks of the columns behind it, so that the
+    /// row is back in line as soon as it can be.
+    pub(super) fn write_row_in_line(&mut self, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        // How far the cells so far reach beyond their columns.
+        let mut excess = 0;
+        for index in 0..self.columns.len() {
+            let width = self.write_fitted_cell(index, row, out)?;
+            fill(out, width, self.width_at(index).saturating_sub(excess));
+            excess = (excess + width).saturating_sub(self.columns[index].width);
+        }
+        end_line(out);
+        Ok(())
+    }
+
+    /// Appends what a column has in a row, on a terminal no wider than the column. Returns how wide it is.
+    fn write_fitted_cell(&mut self, index: usize, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        let width = self.write_cell(index, row, out)?;
+        let room = self.columns[index].width;
+        // Elsewhere than on a terminal nothing is left out.
+        let is_too_wide = self.terminal.is_some() && width > room;
+        Ok(if is_too_wide { self.shorten_cell(start, room, out) } else { width })
     }
 
     /// Appends what a column has in a row, safe to show. Returns how wide it is.

@@ -31,6 +31,8 @@ pub struct ContainerRow<'a> {
     pub node: &'a str,
     /// What happened to it; only where containers are watched.
     pub event: Option<ContainerEvent>,
+    /// What differs from the row before, by the names of JSON's fields; only where the container was modified.
+    pub changed: Vec<&'a str>,
     /// The container.
     pub container: &'a Container,
     /// Its first process, as `tracer` sees it; 0 where there is none.
@@ -72,6 +74,8 @@ pub struct ContainerLine<'a> {
     node: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<ContainerEvent>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    changed: &'a [&'a str],
     k8s: Option<&'a Pod>,
     container: &'a Container,
     pid: Option<u32>,
@@ -100,6 +104,7 @@ impl Rows for Containers {
         ContainerLine {
             node: row.node,
             event: row.event,
+            changed: &row.changed,
             k8s: row.container.pod.as_ref(),
             container: row.container,
             pid: row.pid(),
@@ -124,7 +129,18 @@ const POD_UID: Of = Column::new("PODUID", 36, |row, out| {
     let uid = row.container.pod.as_ref().and_then(|pod| pod.pod_uid.as_deref());
     out.write_all(uid.unwrap_or_default().as_bytes())
 });
+const CHANGED: Of = Column::new("CHANGED", 16, |row, out| {
+    for (index, name) in row.changed.iter().enumerate() {
+        write!(out, "{}{name}", if index > 0 { "," } else { "" })?;
+    }
+    Ok(())
+});
+/// Stands for the labels of a pod as long as they are unknown, as kubectl has it.
+const UNKNOWN: &str = "<unknown>";
 const LABELS: Of = Column::new("LABELS", 32, |row, out| {
+    if row.container.lacks_labels() {
+        return out.write_all(UNKNOWN.as_bytes());
+    }
     let labels = row.container.pod.iter().flat_map(|pod| pod.labels.iter().flatten());
     for (index, (key, value)) in labels.enumerate() {
         write!(out, "{}{key}={value}", if index > 0 { "," } else { "" })?;
@@ -181,11 +197,11 @@ impl ContainerRenderer {
         terminal: Option<usize>,
         watch: bool,
     ) -> Result<Self, String> {
-        let event = if watch { &[EVENT][..] } else { &[] };
+        let (event, changed) = if watch { (&[EVENT][..], &[CHANGED][..]) } else { (&[][..], &[][..]) };
         let nodes = if of == ListOf::Cluster { &[Column::NODE][..] } else { &[] };
         let all = Columns {
-            narrow: [event, nodes, &NARROW].concat(),
-            wide: [event, &WIDE].concat(),
+            narrow: [event, nodes, &NARROW, changed].concat(),
+            wide: [event, &WIDE, changed].concat(),
             further: Vec::new(),
         };
         let table = |layout: &Layout| Table::of_columns(layout, all, node, terminal, header);
@@ -209,7 +225,10 @@ impl ContainerRenderer {
 
     /// Appends a row.
     pub fn row(&mut self, row: &ContainerRow<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        self.renderer.row(row, out)
+        match &mut self.renderer {
+            Renderer::Table(table) => table.write_row_in_line(row, out),
+            Renderer::Document(_) => self.renderer.row(row, out),
+        }
     }
 }
 
@@ -255,11 +274,19 @@ mod tests {
 
     fn row(container: &Container) -> ContainerRow<'_> {
         let now = STARTED + 5 * 24 * 3600 * 1_000_000_000;
-        ContainerRow { node: "n1", event: None, container, pid: 42, started: Some(STARTED), now }
+        ContainerRow {
+            node: "n1",
+            event: None,
+            changed: Vec::new(),
+            container,
+            pid: 42,
+            started: Some(STARTED),
+            now,
+        }
     }
 
     fn unknown(container: &Container) -> ContainerRow<'_> {
-        ContainerRow { node: "n1", event: None, container, pid: 0, started: None, now: STARTED }
+        ContainerRow { pid: 0, started: None, now: STARTED, ..row(container) }
     }
 
     fn shown(output: &str, terminal: Option<usize>, watch: bool, rows: &[ContainerRow<'_>]) -> String {
@@ -297,6 +324,91 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
         assert_eq!(words[0][11..], ["ISOLATION", "PODUID", "LABELS"]);
         assert_eq!(words[1][6], format!("{ID}/inner"));
         assert_eq!(words[1][11..], ["gvisor", "u-1", "app=web,tier="]);
+    }
+
+    /// Where each column of a table begins, by its heading.
+    fn columns_of(heading: &str) -> Vec<usize> {
+        let starts = |(at, c): (usize, char)| c != ' ' && (at == 0 || heading.as_bytes()[at - 1] == b' ');
+        heading.char_indices().filter(|place| starts(*place)).map(|(at, _)| at).collect()
+    }
+
+    /// A row is in line where each of its values begins below its heading.
+    #[track_caller]
+    fn assert_in_line(heading: &str, row: &str) {
+        assert_eq!(columns_of(heading), columns_of(row), "\n{heading}\n{row}");
+    }
+
+    #[test]
+    fn rows_that_come_later_are_in_line() {
+        for output in ["columns", "wide"] {
+            let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", true, None, true).unwrap();
+            let mut out = Vec::new();
+            renderer.begin(&[], &mut out).unwrap();
+            let container = Container { inner: None, ..of_pod() };
+            for event in [ContainerEvent::Added, ContainerEvent::Modified, ContainerEvent::Deleted] {
+                let later =
+                    ContainerRow { event: Some(event), changed: vec!["labels", "image"], ..row(&container) };
+                renderer.row(&later, &mut out).unwrap();
+            }
+            let text = String::from_utf8(out).unwrap();
+            let (heading, rows) = text.split_once('\n').unwrap();
+            assert_eq!(rows.lines().count(), 3);
+            rows.lines().for_each(|row| assert_in_line(heading, row));
+        }
+    }
+
+    #[test]
+    fn a_value_wider_than_its_column_moves_only_what_is_next_to_it() {
+        let mut renderer = ContainerRenderer::new(ListOf::Node, "columns", "n1", true, None, true).unwrap();
+        let (mut out, name) = (Vec::new(), "n".repeat(40));
+        renderer.begin(&[], &mut out).unwrap();
+        let pod = Pod { name: name.clone(), ..of_pod().pod.unwrap() };
+        let container = Container { pod: Some(pod), inner: None, ..of_pod() };
+        renderer
+            .row(&ContainerRow { event: Some(ContainerEvent::Added), ..row(&container) }, &mut out)
+            .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let starts = lines.iter().map(|line| columns_of(line)).collect::<Vec<_>>();
+        // EVENT, NAMESPACE and POD, then CONTAINER, which gives way, and TYPE and all others.
+        assert_eq!(starts[0][..3], starts[1][..3], "{text}");
+        assert_eq!(starts[1][3], starts[0][2] + name.len() + 1, "{text}");
+        assert_eq!(starts[0][4..], starts[1][4..], "{text}");
+    }
+
+    #[test]
+    fn unknown_labels_are_not_shown_as_none() {
+        let with = |labels| Container { pod: of_pod().pod.map(|pod| Pod { labels, ..pod }), ..of_pod() };
+        let shown = |container: &Container| shown("custom-columns=LABELS", None, false, &[row(container)]);
+        assert_eq!(shown(&with(None)), "LABELS\n<unknown>\n");
+        assert_eq!(shown(&with(Some(BTreeMap::new()))), "LABELS\n-\n");
+        assert_eq!(shown(&Container::unknown(Unknown::Late)), "LABELS\n-\n");
+    }
+
+    #[test]
+    fn a_modified_row_shows_what_changed() {
+        let container = of_pod();
+        let modified = || ContainerRow {
+            event: Some(ContainerEvent::Modified),
+            changed: vec!["labels", "image"],
+            ..row(&container)
+        };
+        for output in ["columns", "wide"] {
+            let text = shown(output, None, true, &[modified()]);
+            let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+            assert_eq!(
+                (lines[0].last(), lines[1].last()),
+                (Some(&"CHANGED"), Some(&"labels,image")),
+                "{text}"
+            );
+            assert_eq!(lines[1][0], "MODIFIED");
+        }
+        let json = shown("json", None, true, &[modified()]);
+        assert!(
+            json.starts_with(r#"{"node":"n1","event":"modified","changed":["labels","image"],"k8s":{"#),
+            "{json}"
+        );
+        assert!(!shown("columns", None, false, &[row(&container)]).contains("CHANGED"));
     }
 
     #[test]

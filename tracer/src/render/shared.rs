@@ -18,7 +18,7 @@ impl<K: Rows> Column<K> {
         container::<K>(row, |container| out.write_all(container.runtime.as_bytes()))
     });
     /// `ID`, or `ID/INNERID` for what a container has started within itself.
-    pub(super) const CONTAINER_ID: Self = Self::of_container("CONTAINERID", 14, |row, out| {
+    pub(super) const CONTAINER_ID: Self = Self::of_container("CONTAINERID", ENGINE_ID, |row, out| {
         container::<K>(row, |container| write_id(container, out, whole))
     });
     /// The same, of an engine's long ids no more than engines' clients show.

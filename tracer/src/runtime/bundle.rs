@@ -14,7 +14,7 @@ use super::{
     names,
     origin::Origin,
 };
-use crate::containers::{ContainerType, Pod};
+use crate::containers::{ContainerType, Pod, without_added_labels};
 
 /// Why a bundle does not name its container.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,9 @@ impl Context<'_> {
         };
         // In containers that are no sandbox CRI-O's hold only what is known already.
         let labels: Option<BTreeMap<String, String>> = match &resolved.labels_json {
-            Some(json) if kind == ContainerType::Sandbox => serde_json::from_str(json).ok(),
+            Some(json) if kind == ContainerType::Sandbox => {
+                serde_json::from_str(json).ok().map(without_added_labels)
+            }
             _ => None,
         };
         let container = resolved.container().map(str::to_owned);
@@ -232,7 +234,12 @@ mod tests {
         assert_eq!(bundle.kind, ContainerType::Sandbox);
         let pod = bundle.pod.unwrap();
         assert_eq!(pod.container, None);
-        assert!(pod.labels.is_some_and(|labels| !labels.is_empty()));
+        let labels = pod.labels.unwrap();
+        assert!(!labels.is_empty());
+        // The annotation has them, as the API server has not.
+        for added in crio::ADDED_LABELS {
+            assert!(SANDBOX.contains(added) && !labels.contains_key(added), "{added}: {labels:?}");
+        }
         // As another container's it brings none, and claims no other's sandbox.
         let bundle = parse(SANDBOX, "", "other");
         assert_eq!(bundle.sandbox_id.as_deref(), Some("other"));

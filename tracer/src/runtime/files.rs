@@ -164,8 +164,11 @@ pub fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileError> {
 pub fn open_and_read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Result<Vec<u8>, FileError> {
     /// A longer command line is not read again. Linux allows 2 MiB, and no engine needs 64 KiB.
     const OF_PROCESS_MAX: u64 = 1024 * 1024;
-    let file = rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(std::io::Error::from)?;
+    // A name, not a path to somewhere else: absolute, by `..`, or by a link.
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::openat2(directory, name, flags, Mode::empty(), resolve).map_err(std::io::Error::from)?;
     let mut bytes = Vec::new();
     std::fs::File::from(file).take(OF_PROCESS_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -254,6 +257,19 @@ mod tests {
         {
             let result = read(path);
             assert!(matches!(&result, Err(FileError::Pseudo(is)) if *is == name), "{path}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_below_proc_is_no_path_elsewhere() {
+        let own = fs::File::open("/proc/self").unwrap();
+        let read = |name: &str| open_and_read_of_process(own.as_fd(), Path::new(name));
+        assert!(read("cmdline").is_ok());
+        // All of these can be read otherwise.
+        for path in
+            ["/etc/passwd", "/proc/self/cmdline", "../version", "root/etc/passwd", "cwd/../etc/passwd", "exe"]
+        {
+            assert!(read(path).is_err(), "{path}");
         }
     }
 

@@ -19,11 +19,14 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, fstat},
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
+    thread::no_new_privs,
 };
 
 use super::files::{self, FileError, SIZE_MAX};
+use crate::privileges;
 
 /// The first argument of a process that reads for another one.
 const ARGUMENT: &str = "read-for-tracer";
@@ -173,6 +176,10 @@ pub fn main() -> Option<ExitCode> {
     }
     let (job, path) = (Job::of_word(&arguments.next()?)?, arguments.next()?);
     let input = io::stdin();
+    let is_directory = fstat(&input).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+    if !is_directory || !is_for_tracer() {
+        return Some(ExitCode::FAILURE);
+    }
     let (mark, bytes) = match job.run(input.as_fd(), Path::new(&path)) {
         Ok(bytes) => (WELL, bytes),
         Err(error) => (ILL, error.to_string().into_bytes()),
@@ -182,6 +189,14 @@ pub fn main() -> Option<ExitCode> {
     let told =
         output.write_all(&[mark]).and_then(|()| output.write_all(&bytes)).and_then(|()| output.flush());
     Some(told.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+}
+
+/// Whether a tracer has started this process: somebody else would read files by it that he may not read.
+///
+/// Where a file gives the capabilities, a tracer has set `no_new_privs` before it starts a helper, which keeps of them what it
+/// has. Whoever has none and sets it gets none by executing the file.
+fn is_for_tracer() -> bool {
+    !privileges::exceed_the_callers() || no_new_privs().unwrap_or(false)
 }
 
 impl Job {

@@ -64,10 +64,35 @@ fn events(tracer: &'static dyn Tracer) -> Vec<u8> {
 /// Containers, as they are listed and as they come and go.
 fn containers() -> Vec<u8> {
     let named = shown::called("web-0");
-    let row = ContainerRow { node: NODE, event: None, container: &named, pid: 7, started: Some(0), now: 1 };
-    let gone = ContainerRow { event: Some(ContainerEvent::Deleted), pid: 0, started: None, ..row };
+    let row = ContainerRow {
+        node: NODE,
+        event: None,
+        changed: vec![],
+        container: &named,
+        pid: 7,
+        started: Some(0),
+        now: 1,
+    };
+    let gone = ContainerRow {
+        node: NODE,
+        event: Some(ContainerEvent::Deleted),
+        changed: vec![],
+        container: &named,
+        pid: 0,
+        started: None,
+        now: 1,
+    };
+    let changed = ContainerRow {
+        node: NODE,
+        event: Some(ContainerEvent::Modified),
+        changed: vec!["labels"],
+        container: &named,
+        pid: 7,
+        started: Some(0),
+        now: 1,
+    };
     let listed = show(&[row], "json", None, false);
-    [listed, show(&[gone], "json", None, true)].concat()
+    [listed, show(&[changed, gone], "json", None, true)].concat()
 }
 
 fn check(input: &[u8]) {
@@ -155,8 +180,9 @@ fn check_containers(output: &str, terminal: Option<usize>, lines: &[&[u8]]) {
 }
 
 fn row(listed: &Listed) -> ContainerRow<'_> {
-    let Listed { event, container, pid, started } = listed;
-    ContainerRow { node: NODE, event: *event, container, pid: *pid, started: *started, now: 0 }
+    let Listed { event, changed, container, pid, started } = listed;
+    let changed = changed.iter().map(String::as_str).collect();
+    ContainerRow { node: NODE, event: *event, changed, container, pid: *pid, started: *started, now: 0 }
 }
 
 fn show(rows: &[ContainerRow<'_>], output: &str, terminal: Option<usize>, watch: bool) -> Vec<u8> {

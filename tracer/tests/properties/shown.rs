@@ -72,7 +72,15 @@ pub fn check_yaml(text: &[u8]) -> Vec<Value> {
 
 /// Checks how a container is shown: in every form, and with everything in it.
 pub fn check_container(container: &Container) {
-    let row = ContainerRow { node: "worker-1", event: None, container, pid: 7, started: Some(0), now: 1 };
+    let row = ContainerRow {
+        node: "worker-1",
+        event: None,
+        changed: vec![],
+        container,
+        pid: 7,
+        started: Some(0),
+        now: 1,
+    };
     let show = |output: &str, terminal: Option<usize>| {
         let mut renderer =
             ContainerRenderer::new(ListOf::Node, output, "worker-1", true, terminal, false).unwrap();

@@ -1,0 +1,89 @@
+//! What is refused where this program has rights that whoever runs it has not.
+//!
+//! In the image of the agents the file `/tracer` has capabilities (`deploy/`), and whoever may execute commands in an agent's
+//! pod runs it with arguments of his own. What those arguments can do must be harmless then: trace, list, and tell.
+
+use super::args::{Command, RuntimeArgs};
+use super::generate::Generate;
+use crate::{cri, error::Usage};
+
+/// An error if `command` would use this program's rights for something else than what it is for.
+pub(super) fn check(command: &Command) -> Result<(), Usage> {
+    match command {
+        Command::Trace(trace) => check_runtimes(&trace.args.runtimes),
+        Command::ListContainers(list) => check_runtimes(&list.args.runtimes),
+        Command::Doctor | Command::Agent(_) | Command::Generate(Generate::Completions { .. }) => Ok(()),
+        Command::Generate(Generate::Man { .. }) => Err(refused("man", "it writes files")),
+    }
+}
+
+fn check_runtimes(args: &RuntimeArgs) -> Result<(), Usage> {
+    let RuntimeArgs { runtime_name: _, runtime_root, runtime_endpoint, runtime_events, trust_rootless } =
+        args;
+    if !runtime_root.is_empty() {
+        return Err(refused(
+            "--runtime-root",
+            "it reads files of any directory; the pod may have /etc/tracer/runtime-root",
+        ));
+    }
+    if let Some(endpoint) = runtime_endpoint {
+        let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+        if endpoint != cri::NONE && !cri::SOCKETS.contains(&path) {
+            let why = "it connects to any socket; the pod may have /etc/tracer/runtime-endpoint";
+            return Err(refused("--runtime-endpoint", why));
+        }
+    }
+    if *runtime_events {
+        return Err(refused("--runtime-events", "it may hold up the container engine"));
+    }
+    if *trust_rootless {
+        return Err(refused("--trust-rootless", "users of the node choose which files it reads"));
+    }
+    Ok(())
+}
+
+fn refused(what: &str, why: &str) -> Usage {
+    Usage(format!("{what} is refused, since this tracer has more rights than the user who runs it: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::{super::args::Args, *};
+
+    fn check_line(words: &[&str]) -> Result<(), String> {
+        let args = Args::try_parse_from([&["tracer"], words].concat()).unwrap();
+        check(&args.command).map_err(|Usage(problem)| problem)
+    }
+
+    #[test]
+    fn what_kubectl_tracer_executes_is_allowed() {
+        for words in [
+            &["trace", "open", "--output=json", "--lease=10s", "--namespace=a", "--node=n", "-vv"][..],
+            &["trace", "exec", "--runtime-endpoint=none", "--runtime-name=r"],
+            &["list-containers", "--watch", "--runtime-endpoint=unix:///run/crio/crio.sock"],
+            &["doctor"],
+            &["agent", "--lease=1h"],
+            &["completions", "bash"],
+        ] {
+            assert_eq!(check_line(words), Ok(()), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_reads_writes_or_calls_elsewhere_is_refused() {
+        for words in [
+            &["man", "/proc/1/root/tmp"][..],
+            &["trace", "open", "--runtime-root=/proc/1/root/root"],
+            &["list-containers", "--runtime-root", "/etc"],
+            &["list-containers", "--runtime-endpoint=/run/docker.sock"],
+            &["trace", "exec", "--runtime-endpoint=unix:///run/x.sock"],
+            &["trace", "exec", "--runtime-events"],
+            &["trace", "exec", "--trust-rootless"],
+        ] {
+            let problem = check_line(words).unwrap_err();
+            assert!(problem.contains("is refused"), "{words:?}: {problem}");
+        }
+    }
+}
