@@ -288,11 +288,7 @@ fn refused_without_reason() {
     let server = ApiServer::start(Options::default());
     server.add("n-1", Program::Refused(403, "pods \"tracer-1\" is forbidden: "));
     let output = trace(&server, &[]).output();
-    assert_not_traced(
-        &output,
-        "n-1",
-        &["\"tracer-1\" is forbidden: the verbs get and create on pods/exec"],
-    );
+    assert_not_traced(&output, "n-1", &["\"tracer-1\" is forbidden: the verbs get and create on pods/exec"]);
 }
 
 /// A server with a node that lists nothing.

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     cli::{FAILURE, UNSUPPORTED, say},
-    observe::{End, Limits},
     render,
 };
 
@@ -31,8 +30,7 @@ const AT_ONCE: usize = 64;
 /// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::find(&common.cluster)?;
-    over_agents(&cluster, nodes, common, async |fleet| {
-        let mut end = End::new(Limits::default())?;
+    over_agents(&cluster, nodes, common, async |fleet, mut end| {
         select! {
             result = ask_all(&cluster, nodes, &fleet) => result,
             () = end.told() => bail!("ended before all reports were there"),

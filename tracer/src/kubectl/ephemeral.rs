@@ -65,20 +65,22 @@ impl Fleet {
     }
 }
 
-/// Runs something over the agents that are asked for: those that are deployed, or some for this run.
+/// Runs something over the agents that are asked for: those that are deployed, or some for this run. `run` is told as well
+/// when it is to end: a signal must not come between two who listen.
 pub(super) async fn over_agents(
     cluster: &Cluster,
     nodes: &NodesArgs,
     common: &Common,
-    run: impl AsyncFnOnce(Fleet) -> anyhow::Result<ExitCode>,
+    run: impl AsyncFnOnce(Fleet, End) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
+    let mut end = End::new(Limits::default())?;
     if !nodes.ephemeral {
         let place = Place::deployed(common.cluster.tracer_namespace());
-        return run(Fleet { place, expected: BTreeMap::new(), unable: Unable::default() }).await;
+        return run(Fleet { place, expected: BTreeMap::new(), unable: Unable::default() }, end).await;
     }
     let namespace = common.cluster.tracer_namespace.as_deref().unwrap_or(EPHEMERAL_NAMESPACE);
-    let (ephemeral, expected, unable) = Ephemeral::start(cluster, namespace, nodes).await?;
-    let result = run(Fleet { place: ephemeral.place.clone(), expected, unable }).await;
+    let (ephemeral, expected, unable) = Ephemeral::start(cluster, namespace, nodes, &mut end).await?;
+    let result = run(Fleet { place: ephemeral.place.clone(), expected, unable }, end).await;
     ephemeral.end().await;
     result
 }
@@ -103,6 +105,7 @@ impl Ephemeral {
         cluster: &Cluster,
         namespace: &str,
         nodes: &NodesArgs,
+        end: &mut End,
     ) -> anyhow::Result<(Self, Expected, Unable)> {
         let (expected, unable) = choose(cluster, nodes).await?;
         // Told apart from others' by chance: whatever seeds the standard library's maps.
@@ -111,9 +114,7 @@ impl Ephemeral {
         let place = Place { namespace: namespace.to_owned(), selector: Selector::Instance(instance.clone()) };
         let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), namespace);
         let keeper = AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone())));
-        let ephemeral =
-            Self { jobs, place, made: Cell::new(0), lease: nodes.agent_lease, _keeper: keeper };
-        let mut end = End::new(Limits::default())?;
+        let ephemeral = Self { jobs, place, made: Cell::new(0), lease: nodes.agent_lease, _keeper: keeper };
         let result = {
             let stop = Cell::new(false);
             let make = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease, &stop);

@@ -35,7 +35,7 @@ use crate::{
     },
     containers::Pattern,
     error::Unsupported,
-    observe::{End, Limits, spawn},
+    observe::{End, spawn},
     render::{self, ContainerRenderer, ListOf},
     stdout,
     trace::{Stop, Tracer, Written},
@@ -55,7 +55,7 @@ const NAMESPACE_PATIENCE: Duration = Duration::from_secs(3);
 pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     // Wrong usage is told before anybody is asked.
     let checked = config::trace(args, &NodeArgs::default(), common.log.log().is_verbose())?;
-    let (cluster, namespaces) = find(&args.selection, common).await?;
+    let (cluster, namespaces) = find(&args.selection, common)?;
     let remote = Remote::trace(args, &namespaces, nodes.lease, common.log.log());
     let tracer = checked.tracer;
     let plan = Plan {
@@ -70,8 +70,8 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
         let renderer = config::renderer(&args.output, tracer, widest).map_err(anyhow::Error::msg)?;
         Ok(View::Events { tracer, renderer })
     };
-    over_agents(&cluster, nodes, common, async |fleet| {
-        Session::start(plan, &cluster, nodes, fleet, view).await?.run().await
+    over_agents(&cluster, nodes, common, async |fleet, end| {
+        Session::start(plan, &cluster, nodes, fleet, view, end).await?.run().await
     })
     .await
 }
@@ -79,7 +79,7 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let checked = config::list(args, &NodeArgs::default(), common.log.log().is_verbose())?;
-    let (cluster, namespaces) = find(&args.selection, common).await?;
+    let (cluster, namespaces) = find(&args.selection, common)?;
     let remote = Remote::list(args, &namespaces, nodes.lease, common.log.log());
     let nothing = (!args.watch).then(|| no_resources(&namespaces));
     let plan = Plan {
@@ -97,14 +97,14 @@ pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) ->
         let renderer = renderer.map_err(anyhow::Error::msg)?;
         Ok(View::Containers { renderer, waiting: Some(Vec::new()), nothing })
     };
-    over_agents(&cluster, nodes, common, async |fleet| {
-        Session::start(plan, &cluster, nodes, fleet, view).await?.run().await
+    over_agents(&cluster, nodes, common, async |fleet, end| {
+        Session::start(plan, &cluster, nodes, fleet, view, end).await?.run().await
     })
     .await
 }
 
 /// The cluster, and the namespaces that are asked for there.
-async fn find(selection: &SelectionArgs, common: &Common) -> anyhow::Result<(Cluster, Vec<String>)> {
+fn find(selection: &SelectionArgs, common: &Common) -> anyhow::Result<(Cluster, Vec<String>)> {
     let cluster = Cluster::find(&common.cluster)?;
     let namespaces = match &selection.namespace[..] {
         _ if selection.all_namespaces => Vec::new(),
@@ -238,8 +238,8 @@ impl<'a> Session<'a> {
         nodes: &'a NodesArgs,
         mut fleet: Fleet,
         view: impl FnOnce(&str) -> anyhow::Result<View>,
+        mut end: End,
     ) -> anyhow::Result<Self> {
-        let mut end = End::new(Limits::default())?;
         let mut pods = fleet.place.watch(cluster.client.clone(), nodes);
         let unable = async {
             if fleet.is_ephemeral() { None } else { Some(Unable::find(&cluster.client, nodes).await) }

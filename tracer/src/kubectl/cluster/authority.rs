@@ -167,18 +167,17 @@ fn verify_pinned(
     name: &ServerName<'_>,
     now: UnixTime,
 ) -> Result<ServerCertVerified, Error> {
-    let bad = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
-    let (_, parsed) =
-        x509_parser::certificate::X509Certificate::from_der(certificate).map_err(|_| bad(()))?;
+    let bad = || Error::InvalidCertificate(CertificateError::BadEncoding);
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate).map_err(|_| bad())?;
     let time = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let time = ASN1Time::from_timestamp(time).map_err(|_| bad(()))?;
+    let time = ASN1Time::from_timestamp(time).map_err(|_| bad())?;
     if time < parsed.validity.not_before {
         return Err(CertificateError::NotValidYet.into());
     }
     if time > parsed.validity.not_after {
         return Err(CertificateError::Expired.into());
     }
-    let usage = parsed.extended_key_usage().map_err(|_| bad(()))?;
+    let usage = parsed.extended_key_usage().map_err(|_| bad())?;
     if usage.is_some_and(|usage| !usage.value.any && !usage.value.server_auth) {
         return Err(CertificateError::InvalidPurpose.into());
     }
@@ -197,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+    const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_001));
 
     fn key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
         KeyPair::generate_for(algorithm).unwrap()
@@ -266,7 +265,7 @@ mod tests {
             verify(&pinned, signed.der(), name, UnixTime::since_unix_epoch(Duration::from_secs(secs)))
                 .unwrap_err()
         };
-        assert!(matches!(refused("other", 1_800_000_000), Error::InvalidCertificate(_)));
+        assert!(matches!(refused("other", 1_800_000_001), Error::InvalidCertificate(_)));
         assert_eq!(refused("api", 1_700_000_000), CertificateError::NotValidYet.into());
         assert_eq!(refused("api", 1_900_000_000), CertificateError::Expired.into());
         // Another one of the same issuer is not.

@@ -26,7 +26,7 @@ use rustls::{
     ClientConfig,
     crypto::{CryptoProvider, aws_lc_rs},
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, Service, ServiceBuilder, retry::RetryLayer};
 use tracing::warn;
 
@@ -184,7 +184,7 @@ fn client_identity(
     user: &AuthInfo,
     provider: &CryptoProvider,
 ) -> Result<Option<Arc<rustls::sign::CertifiedKey>>> {
-    let key_data = user.client_key_data.as_ref().map(|data| data.expose_secret());
+    let key_data = user.client_key_data.as_ref().map(SecretString::expose_secret);
     let certificate = read(
         "client-certificate",
         user.client_certificate_data.as_deref(),

@@ -101,10 +101,9 @@ where
             let answer = timeout_at(deadline, answer).await.map_err(|_| Exceeded::Time(timeout))?;
             let answer = answer.map_err(Into::into);
             let millis = begun.elapsed().as_millis();
-            match &answer {
-                Ok(answer) => debug!("{method} {uri} {} in {millis} milliseconds", answer.status()),
-                Err(_) => debug!("{method} {uri} failed after {millis} milliseconds"),
-            }
+            let outcome =
+                answer.as_ref().map_or_else(|_| "failed".to_owned(), |answer| answer.status().to_string());
+            debug!("{method} {uri} {outcome} in {millis} milliseconds");
             let answer = answer?;
             let is_refused = kind == Kind::Upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
             let kind = if is_refused { Kind::Whole } else { kind };

@@ -42,7 +42,7 @@ pub(in crate::kubectl) fn refusal(status: &Status) -> String {
 /// What to say of an answer that no API server gives: a page of a proxy, for instance.
 pub(in crate::kubectl) fn not_the_api_server(code: &str, text: &str) -> String {
     let text = without_tags(text);
-    let said = if text.is_empty() { String::new() } else { format!(": {:.200}", text) };
+    let said = if text.is_empty() { String::new() } else { format!(": {text:.200}") };
     format!("{code}, from a proxy or another server in front of the API server{said}")
 }
 
