@@ -447,9 +447,12 @@ fn flood_by_user() {
     let mut command = Command::new(program::compile("impostor.c"));
     command.args([mode, "same", count, size]).env("RUNC", &runc).uid(NOBODY).gid(NOBODY).process_group(0);
     let mut flooding = None;
-    assert_calm(|tracer| {
+    assert_calm(|_| {
+        // Who has selected a namespace is not told of it.
+        let witness = Tracer::start(&["trace", "exec", "-o", "json", "--comm", "none"]);
         flooding = Some(Group(wait::spawn(&mut command)));
-        tracer.wait_log("that it is not believed", |line| line.contains("not believed"));
+        witness.wait_log("that it is not believed", |line| line.contains("not believed"));
+        witness.stop();
     });
     assert_eq!(flooding.unwrap().0.try_wait().unwrap(), None, "it has flooded all the time");
 }
