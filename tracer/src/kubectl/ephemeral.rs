@@ -107,7 +107,10 @@ impl Ephemeral {
         nodes: &NodesArgs,
         end: &mut End,
     ) -> anyhow::Result<(Self, Expected, Unable)> {
-        let (expected, unable) = choose(cluster, nodes).await?;
+        let (expected, unable) = select! {
+            chosen = choose(cluster, nodes) => chosen?,
+            () = end.told() => bail!("ended before the nodes were found"),
+        };
         // Told apart from others' by chance: whatever seeds the standard library's maps.
         let instance = format!("{:x}", RandomState::new().build_hasher().finish());
         let manifests = Manifests::new(namespace, nodes.image.as_deref())?;

@@ -11,6 +11,7 @@ use x509_parser::{
 };
 
 use super::{super::plain, limits::Exceeded};
+use crate::error::chain;
 
 /// What a call to the API server ended with.
 pub(in crate::kubectl) fn problem(error: &kube::Error) -> String {
@@ -66,20 +67,14 @@ fn without_tags(page: &str) -> String {
 
 /// The cause of an error that did not come from the server: the one of its causes that says it, or all of them.
 pub(in crate::kubectl) fn cause(error: &(dyn Error + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(text) = telling(error) {
             return text;
         }
-        let text = error.to_string();
-        // Some have their cause's text in their own.
-        if !texts.iter().any(|known| known.contains(&text)) {
-            texts.push(text);
-        }
         next = error.source();
     }
-    texts.join(": ")
+    chain(error)
 }
 
 /// What says all that there is to say.
