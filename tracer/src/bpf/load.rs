@@ -53,7 +53,7 @@ const WAKE_BYTES_MAX: u64 = 256 * 1024;
 const RESTORER_NAME: &str = "criu";
 
 /// The BPF object, built from source by `build.rs`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
 
 /// What the programs are loaded for.
 #[derive(Debug)]

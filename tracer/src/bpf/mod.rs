@@ -11,6 +11,8 @@ mod load;
 mod offsets;
 mod preemption;
 mod ring;
+#[cfg(test)]
+mod stack;
 mod stats;
 mod ways;
 
