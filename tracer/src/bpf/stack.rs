@@ -25,8 +25,8 @@ struct Instruction {
 impl Instruction {
     const SIZE: usize = 8;
 
-    fn decode(bytes: &[u8; Self::SIZE]) -> Self {
-        let [opcode, registers, low, high, immediate @ ..] = *bytes;
+    fn decode(bytes: [u8; Self::SIZE]) -> Self {
+        let [opcode, registers, low, high, immediate @ ..] = bytes;
         Self {
             opcode,
             destination: usize::from(registers & 15),
@@ -68,7 +68,7 @@ fn stack(code: &[u8]) -> u32 {
     let (mut copies, mut lowest) = ([None; 11], 0);
     copies[FRAME_POINTER] = Some(0);
     for bytes in code.as_chunks().0 {
-        let Instruction { opcode, destination, source, offset, immediate } = Instruction::decode(bytes);
+        let Instruction { opcode, destination, source, offset, immediate } = Instruction::decode(*bytes);
         let base: Option<i32> = match opcode & 7 {
             LOAD => copies[source],
             STORE | STORE_REGISTER => copies[destination],
@@ -110,13 +110,13 @@ fn functions() -> BTreeMap<String, Function> {
             let code = &data[usize::try_from(start).unwrap()..usize::try_from(start + size).unwrap()];
             let mut calls = Vec::new();
             for (at, bytes) in (start..).step_by(Instruction::SIZE).zip(code.as_chunks().0) {
-                let Instruction { opcode, source: 1, immediate, .. } = Instruction::decode(bytes) else {
+                let Instruction { opcode, source: 1, immediate, .. } = Instruction::decode(*bytes) else {
                     continue;
                 };
                 if opcode != CALL {
                     continue;
                 }
-                calls.push(match relocations.get(&at).map(|relocation| relocation.target()) {
+                calls.push(match relocations.get(&at).map(object::Relocation::target) {
                     Some(RelocationTarget::Symbol(called)) => {
                         object.symbol_by_index(called).unwrap().name().unwrap().to_owned()
                     }
