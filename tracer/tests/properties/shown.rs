@@ -108,8 +108,9 @@ pub fn check_container(container: &Container) {
     assert_eq!(line["k8s"]["pod"], pod.name);
     assert_eq!(line["k8s"]["podUid"].as_str(), pod.pod_uid.as_deref());
     assert_eq!(line["k8s"]["container"].as_str(), pod.container.as_deref());
-    let labels: BTreeMap<String, String> = serde_json::from_value(line["k8s"]["labels"].clone()).unwrap();
-    assert_eq!(labels, pod.labels.clone().unwrap_or_default());
+    let labels: Option<BTreeMap<String, String>> =
+        serde_json::from_value(line["k8s"]["labels"].clone()).unwrap();
+    assert_eq!(labels, pod.labels, "null while they are unknown");
 }
 
 /// A container of a pod, all with this name.
