@@ -74,7 +74,7 @@ pub(crate) const KERNELS: [Kernel; 7] = [
     Kernel { name: "6.1", suite: "bookworm", ..PLAIN },
     Kernel { name: "6.12", suite: "trixie", ..PLAIN },
     // The last one on which tracepoints keep programs from being preempted, and the first on which they do not.
-    Kernel { name: "6.19", suite: "trixie-backports", series: "6.19.", ..PLAIN },
+    Kernel { name: "6.19", suite: "trixie-backports", series: "6.19.", icount: Some(1), ..PLAIN },
     Kernel {
         name: "7.0",
         suite: "trixie-backports",
