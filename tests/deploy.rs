@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use harness::apiserver::{ApiServer, Asked, Program};
-use harness::envtest::Cluster;
+use harness::envtest::{self, Cluster};
 use harness::need::{KUBECTL_RUNC, Need};
 use harness::wait::{self, Output};
 use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer};
@@ -115,9 +115,7 @@ fn changes(asked: &[Asked]) -> Vec<(&str, &str)> {
 #[track_caller]
 fn assert_fails(output: &Output, said: &[&str]) {
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
-    for text in said {
-        assert!(output.stderr.contains(text), "{text}: {output:#?}");
-    }
+    assert_says(output, said);
 }
 
 /// All of this is said.
@@ -676,10 +674,8 @@ fn assert_stored(ours: &Value, stored: &Value, at: &str) {
 
 fn real() {
     let cluster = Cluster::start();
-    let namespace = harness::scratch::unique("tracer").to_lowercase();
-    let place = format!("--tracer-namespace={namespace}");
-    let run =
-        |arguments: &[&str]| Launch::kubectl(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
+    let namespace = envtest::namespace();
+    let run = |arguments: &[&str]| cluster.tracer(&namespace, arguments);
     let get = |what: &str| -> Option<Value> {
         let arguments = ["get", what, "-n", &namespace, "-o", "json", "--ignore-not-found"];
         let text = cluster.kubectl(&arguments).success().stdout;
@@ -721,10 +717,8 @@ fn real() {
 
 fn real_others() {
     let cluster = Cluster::start();
-    let namespace = harness::scratch::unique("tracer").to_lowercase();
-    let place = format!("--tracer-namespace={namespace}");
-    let run =
-        |arguments: &[&str]| Launch::kubectl(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
+    let namespace = envtest::namespace();
+    let run = |arguments: &[&str]| cluster.tracer(&namespace, arguments);
     let is_there = |what: &str| {
         let found = cluster.kubectl(&["get", what, "-n", &namespace, "-o", "name", "--ignore-not-found"]);
         !found.success().stdout.is_empty()

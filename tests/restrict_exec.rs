@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 use harness::admission::{self, PodRequest};
 use harness::apiserver::{ApiServer, Options, Program};
-use harness::envtest::Cluster;
+use harness::envtest::{self, Cluster};
 use harness::need::Need;
 use harness::wait::{self, Output};
 use harness::{Launch, Suite};
@@ -268,10 +268,8 @@ fn old() {
 /// Nothing runs there: the policy is checked and stored, where there are such policies.
 fn real() {
     let cluster = Cluster::start();
-    let namespace = harness::scratch::unique("tracer").to_lowercase();
-    let place = format!("--tracer-namespace={namespace}");
-    let run =
-        |arguments: &[&str]| Launch::kubectl(cluster.kubeconfig(), &[arguments, &[&place]].concat()).output();
+    let namespace = envtest::namespace();
+    let run = |arguments: &[&str]| cluster.tracer(&namespace, arguments);
     let group = cluster.kubectl(&["get", "--raw", "/apis/admissionregistration.k8s.io/v1"]).success().stdout;
     let output = run(&["deploy", IMAGE, "--restrict-exec", "--wait=false"]);
     if group.contains("\"validatingadmissionpolicies\"") {

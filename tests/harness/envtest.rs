@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use crate::wait::{self, Output};
-use crate::{need, scratch};
+use crate::{Launch, need, scratch};
 
 /// The administrator's.
 const TOKEN: &str = "of-a-server-that-lives-for-a-test";
@@ -131,10 +131,21 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// What `kubectl tracer` makes of this, with its agents in that namespace.
+    pub fn tracer(&self, namespace: &str, arguments: &[&str]) -> Output {
+        let place = format!("--tracer-namespace={namespace}");
+        Launch::kubectl(&self.kubeconfig, &[arguments, &[&place]].concat()).output()
+    }
+
     /// What kubectl makes of this.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         query(&self.kubeconfig, arguments)
     }
+}
+
+/// The name of a namespace of one's own.
+pub fn namespace() -> String {
+    scratch::unique("tracer").to_lowercase()
 }
 
 fn query(kubeconfig: &Path, arguments: &[&str]) -> Output {

@@ -33,7 +33,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{agents, cluster};
+use super::{agents, cluster, plain};
 
 /// How long starting a command, or sending a few bytes to it, may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -209,7 +209,7 @@ fn refused(status: StatusCode, server: Option<String>, body: &[u8]) -> Refused {
     const NO_UPGRADE: &str = "pgrade request required";
     let of_api_server = serde_json::from_slice::<Status>(body).ok();
     if let Some(status) = of_api_server.filter(|status| status.code != 0) {
-        let problem = cluster::problem(&kube::Error::Api(Box::new(status.clone())));
+        let problem = plain::line(&cluster::refusal(&status));
         return if problem.contains(NO_UPGRADE) {
             let problem = format!(
                 "the WebSocket was refused: something between here and the API server removes the header Upgrade (the API \

@@ -35,7 +35,7 @@ use super::{
     authority::{Authority, Source as Certificates},
     authorize::{Authorize, Source as Credentials},
     identity::{self, Identity},
-    kubeconfig::Access,
+    kubeconfig::{Access, filled},
     limits::Limits,
     plugin::Plugin,
     proxy::Proxy,
@@ -120,9 +120,11 @@ impl Settings<'_> {
         C::Error: Into<BoxError>,
     {
         let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        if let Some(name) = self.cluster.tls_server_name.as_ref().filter(|name| !name.is_empty()) {
-            let parsed =
-                name.clone().try_into().with_context(|| format!("tls-server-name {name:?} is not a name"))?;
+        if let Some(name) = filled(self.cluster.tls_server_name.as_deref()) {
+            let parsed = name
+                .to_owned()
+                .try_into()
+                .with_context(|| format!("tls-server-name {name:?} is not a name"))?;
             https = https.with_server_name_resolver(FixedServerNameResolver::new(parsed));
         }
         let https = https.enable_http1().wrap_connector(connector);
@@ -161,12 +163,11 @@ fn warn_of_credentials(user: &AuthInfo) {
 
 /// What TLS is spoken with.
 fn tls(cluster: &Cluster, identity: Arc<Identity>, provider: Arc<CryptoProvider>) -> Result<ClientConfig> {
-    let filled = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     let certificates = if cluster.insecure_skip_tls_verify == Some(true) {
         Certificates::Skip
-    } else if let Some(data) = filled(&cluster.certificate_authority_data) {
-        Certificates::Pem(decode(&data, "certificate-authority-data")?)
-    } else if let Some(file) = filled(&cluster.certificate_authority) {
+    } else if let Some(data) = filled(cluster.certificate_authority_data.as_deref()) {
+        Certificates::Pem(decode(data, "certificate-authority-data")?)
+    } else if let Some(file) = filled(cluster.certificate_authority.as_deref()) {
         Certificates::File(file.into())
     } else {
         Certificates::System
@@ -201,10 +202,10 @@ fn client_identity(
 
 /// What the kubeconfig has itself, or in a file.
 fn read(name: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>> {
-    if let Some(data) = data.filter(|data| !data.is_empty()) {
+    if let Some(data) = filled(data) {
         return decode(data, &format!("{name}-data")).map(Some);
     }
-    let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(None) };
+    let Some(file) = filled(file) else { return Ok(None) };
     std::fs::read(file).with_context(|| format!("cannot read {name} {file:?}")).map(Some)
 }
 

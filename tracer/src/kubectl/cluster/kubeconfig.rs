@@ -235,10 +235,15 @@ fn override_user(user: &mut AuthInfo, args: &UserArgs) {
     }
 }
 
+/// A value that is set: an empty one is none, as in Go.
+pub(super) fn filled(value: Option<&str>) -> Option<&str> {
+    value.filter(|value| !value.is_empty())
+}
+
 /// Refuses what kubectl refuses, before anything is sent.
 fn check(access: &Access) -> Result<()> {
     let Access { cluster, user, user_name, .. } = access;
-    let is_set = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.is_empty());
+    let is_set = |value: &Option<String>| filled(value.as_deref()).is_some();
     let has_authority = is_set(&cluster.certificate_authority) || is_set(&cluster.certificate_authority_data);
     ensure!(
         !(cluster.insecure_skip_tls_verify == Some(true) && has_authority),

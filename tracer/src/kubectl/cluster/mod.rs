@@ -18,7 +18,7 @@ use std::env;
 use anyhow::Context as _;
 use kube::Client;
 
-pub(super) use self::problem::{cause, not_the_api_server, problem};
+pub(super) use self::problem::{cause, not_the_api_server, problem, refusal};
 use super::args::ClusterArgs;
 
 /// A cluster that can be asked.
