@@ -1,16 +1,23 @@
 //! Errors that decide the exit code. All others mean failure while running.
 
+/// Exit code: failure while running.
+pub(crate) const FAILURE: u8 = 1;
+/// Exit code: wrong usage, as clap has it too.
+pub(crate) const USAGE: u8 = 2;
+/// Exit code: not permitted, or the kernel lacks something.
+pub(crate) const UNSUPPORTED: u8 = 3;
+
 /// This kernel, this user or this machine does not allow tracing: exit code 3.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}: {remedy}")]
-pub struct Unsupported {
+pub(crate) struct Unsupported {
     pub(crate) problem: String,
     pub(crate) remedy: String,
 }
 
 impl Unsupported {
     /// What is missing, and how to get it.
-    pub fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
@@ -18,7 +25,7 @@ impl Unsupported {
 /// The command line asks for something that does not exist: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub(crate) struct Usage(pub(crate) String);
 
 /// An error with its causes. What repeats a cause, or a part of one, is said once.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -1,30 +1,24 @@
-//! `tracer`: says which pod opened which file, executed which program.
+//! `tracer`: reports which pod opened which file, executed which program.
 //!
-//! The way of an event: `tracer-ebpf` writes a record into a ring buffer ([`bpf`]), it is decoded ([`trace`]),
-//! attributed to its container ([`containers`]), which was learnt from the container runtime's command line
-//! ([`runtime`]), selected, and rendered ([`render`]). `docs/architecture.md` tells why it is so.
+//! An event's path through the modules: an eBPF program writes a record into a ring buffer (`bpf`); `pipeline` reads it,
+//! attributes it to its container (`registry`), which `discovery` has found through the container runtime's command line,
+//! applies the selection, and renders it (`kinds`, `output`). `docs/architecture.md` explains why.
 
-pub mod agent;
-pub mod bpf;
+mod bpf;
 pub mod cli;
-pub mod clock;
-pub mod containers;
-pub mod cri;
-pub mod engines;
-pub mod error;
-pub mod host;
-mod json;
+mod cri;
+mod discovery;
+mod error;
+mod kinds;
 #[cfg(feature = "kubectl")]
 pub mod kubectl;
-pub mod lease;
-pub mod list;
-pub mod log_limit;
-pub mod observe;
-pub mod privileges;
-pub mod read;
-pub mod render;
-pub mod runtime;
-pub mod stderr;
-pub mod stdout;
-pub mod trace;
-pub mod wire;
+mod model;
+mod output;
+mod pipeline;
+mod read;
+mod registry;
+mod run;
+mod sanitize;
+mod sys;
+#[doc(hidden)]
+pub mod testing;

@@ -9,7 +9,7 @@ use aya::{Btf, Endianness};
 use tracing::debug;
 
 /// Where the kernel shows its BTF (`CONFIG_DEBUG_INFO_BTF`).
-pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 /// `struct btf_type`: name, info, size or type; each a word.
@@ -23,30 +23,30 @@ const DEPTH_MAX: u32 = 16;
 
 /// `BTF_KIND_*`.
 mod kind {
-    pub(super) const INT: u32 = 1;
-    pub(super) const PTR: u32 = 2;
-    pub(super) const ARRAY: u32 = 3;
-    pub(super) const STRUCT: u32 = 4;
-    pub(super) const UNION: u32 = 5;
-    pub(super) const ENUM: u32 = 6;
-    pub(super) const FORWARD: u32 = 7;
-    pub(super) const TYPEDEF: u32 = 8;
-    pub(super) const VOLATILE: u32 = 9;
-    pub(super) const CONST: u32 = 10;
-    pub(super) const RESTRICT: u32 = 11;
-    pub(super) const FUNC: u32 = 12;
-    pub(super) const FUNC_PROTO: u32 = 13;
-    pub(super) const VAR: u32 = 14;
-    pub(super) const DATASEC: u32 = 15;
-    pub(super) const DECL_TAG: u32 = 17;
-    pub(super) const TYPE_TAG: u32 = 18;
-    pub(super) const ENUM64: u32 = 19;
-    pub(super) const LAST: u32 = ENUM64;
+    pub(crate) const INT: u32 = 1;
+    pub(crate) const PTR: u32 = 2;
+    pub(crate) const ARRAY: u32 = 3;
+    pub(crate) const STRUCT: u32 = 4;
+    pub(crate) const UNION: u32 = 5;
+    pub(crate) const ENUM: u32 = 6;
+    pub(crate) const FORWARD: u32 = 7;
+    pub(crate) const TYPEDEF: u32 = 8;
+    pub(crate) const VOLATILE: u32 = 9;
+    pub(crate) const CONST: u32 = 10;
+    pub(crate) const RESTRICT: u32 = 11;
+    pub(crate) const FUNC: u32 = 12;
+    pub(crate) const FUNC_PROTO: u32 = 13;
+    pub(crate) const VAR: u32 = 14;
+    pub(crate) const DATASEC: u32 = 15;
+    pub(crate) const DECL_TAG: u32 = 17;
+    pub(crate) const TYPE_TAG: u32 = 18;
+    pub(crate) const ENUM64: u32 = 19;
+    pub(crate) const LAST: u32 = ENUM64;
 }
 
 /// All types of a kernel, as the file has them.
 #[derive(Debug)]
-pub struct KernelTypes {
+pub(crate) struct KernelTypes {
     /// The section of types, in words.
     words: Vec<u32>,
     /// Where in `words` each type starts. Types are numbered from 1: 0 is void.
@@ -86,7 +86,7 @@ struct Member {
 
 impl KernelTypes {
     /// Those in a file.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&bytes).with_context(|| format!("parsing the BTF in {}", path.display()))
     }
@@ -130,13 +130,13 @@ impl KernelTypes {
 
     /// The kind of type that ended the reading, if one did: what comes after it is not found.
     #[must_use]
-    pub const fn unknown_kind(&self) -> Option<u32> {
+    pub(crate) const fn unknown_kind(&self) -> Option<u32> {
         self.unknown
     }
 
     /// What the loader looks attach points up in: functions and type definitions, under their own numbers. Everything
     /// else is left out: the loader knows fewer kinds, and it takes more memory to parse them all.
-    pub fn for_loader(&self) -> anyhow::Result<Btf> {
+    pub(crate) fn for_loader(&self) -> anyhow::Result<Btf> {
         const HEADER: u32 = 24;
         let mut bytes = Vec::with_capacity(self.starts.len() * TYPE_WORDS * 4 + self.strings.len());
         let types_len = u32::try_from(self.starts.len() * TYPE_WORDS * 4)?;
@@ -158,13 +158,13 @@ impl KernelTypes {
 
     /// Whether there is a function of this name that programs can be attached to.
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
+    pub(crate) fn has_function(&self, name: &str) -> bool {
         self.function(name).is_some()
     }
 
     /// The number of the function of this name.
     #[must_use]
-    pub fn function(&self, name: &str) -> Option<u32> {
+    pub(crate) fn function(&self, name: &str) -> Option<u32> {
         let is_it = |found: Type<'_>| found.kind() == kind::FUNC && self.is_called(found.words[0], name);
         let index = self.types().position(is_it)?;
         u32::try_from(index + 1).ok()
@@ -172,14 +172,14 @@ impl KernelTypes {
 
     /// Whether there is a type definition of this name.
     #[must_use]
-    pub fn has_typedef(&self, name: &str) -> bool {
+    pub(crate) fn has_typedef(&self, name: &str) -> bool {
         self.find(kind::TYPEDEF, name).is_some()
     }
 
     /// Where a member of a structure lies, in bytes. `member` is a path with dots through nested structures; those
     /// without a name are looked through.
     #[must_use]
-    pub fn offset_of(&self, structure: &str, member: &str) -> Option<u32> {
+    pub(crate) fn offset_of(&self, structure: &str, member: &str) -> Option<u32> {
         let mut within = self.find(kind::STRUCT, structure)?;
         let mut bits: u32 = 0;
         for name in member.split('.') {
@@ -194,7 +194,7 @@ impl KernelTypes {
 
     /// What the arguments of a tracepoint point to, in their order: the name of a structure, `void`, or nothing.
     #[must_use]
-    pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<Vec<&str>> {
+    pub(crate) fn tracepoint_arguments(&self, tracepoint: &str) -> Option<Vec<&str>> {
         let definition = self.find(kind::TYPEDEF, &format!("btf_trace_{tracepoint}"))?;
         let prototype = self.by_number(self.by_number(definition.words[2])?.words[2])?;
         if prototype.kind() != kind::FUNC_PROTO {

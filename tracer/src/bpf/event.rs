@@ -9,8 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::ways::explain_refused_event;
-use crate::host;
+use crate::{bpf::ways::explain_refused_event, sys::host_root};
 
 /// Its file, below where tracefs is mounted.
 const NUMBER: &str = "events/raw_syscalls/sys_exit/id";
@@ -41,7 +40,7 @@ struct Attributes {
 }
 
 /// Whether tracefs is there, with the event.
-pub(super) fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     number().is_ok()
 }
 
@@ -50,7 +49,7 @@ fn number() -> io::Result<u64> {
     let mut last = io::ErrorKind::NotFound.into();
     for tracefs in TRACEFS {
         let path = Path::new(tracefs).join(NUMBER);
-        match fs::read_to_string(&path).or_else(|_| host::read(&path)) {
+        match fs::read_to_string(&path).or_else(|_| host_root::read(&path)) {
             Ok(text) => return text.trim().parse().map_err(io::Error::other),
             Err(error) => last = error,
         }
@@ -59,7 +58,7 @@ fn number() -> io::Result<u64> {
 }
 
 /// Attaches a program to the event, on all processors, until what is returned is dropped.
-pub(super) fn attach(program: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
+pub(crate) fn attach(program: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
     let number = number().context("tracefs is not mounted, here or on the node")?;
     let event = open(number).map_err(explain)?;
     control(&event, PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()).map_err(explain)?;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::maps::{Array, MapData};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::ring::MappedRing;
+use crate::bpf::ring::MappedRing;
 
 /// While events come, the ring is looked at this often: waking the reader for each would be most of the cost.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -14,24 +14,24 @@ const INTERVAL: Duration = Duration::from_millis(5);
 const PATIENCE: u32 = 20;
 
 /// The ring of traced events.
-pub struct EventRing {
+pub(crate) struct EventRing {
     ring: MappedRing,
     /// By index 0: whether the programs shall wake the reader with the next record.
     sleeps: Array<MapData, u32>,
 }
 
 impl EventRing {
-    pub(super) const fn new(ring: MappedRing, sleeps: Array<MapData, u32>) -> Self {
+    pub(crate) const fn new(ring: MappedRing, sleeps: Array<MapData, u32>) -> Self {
         Self { ring, sleeps }
     }
 
     /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
-    pub fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> anyhow::Result<usize> {
+    pub(crate) fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> anyhow::Result<usize> {
         self.ring.drain(handle).context("reading the BPF map EVENTS")
     }
 
     /// Something that can be awaited besides the ring. Needs a runtime with I/O and time.
-    pub fn waiter(&self) -> anyhow::Result<Waiter> {
+    pub(crate) fn waiter(&self) -> anyhow::Result<Waiter> {
         let fd = self.ring.readiness().context("duplicating the event ring's descriptor")?;
         // SAFETY: the descriptor is owned by the waiter and neither closed nor replaced before it is dropped.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
@@ -47,7 +47,7 @@ impl EventRing {
 
 /// Decides when the ring is looked at next.
 #[derive(Debug)]
-pub struct Waiter {
+pub(crate) struct Waiter {
     fd: AsyncFd<OwnedFd>,
     idle: Idle,
 }
@@ -56,7 +56,7 @@ impl Waiter {
     /// Takes note of what the last look found, and returns whether to look once more at once: before the
     /// reader sleeps, so that a record that came in between is not slept over. What that look finds is for
     /// [`Self::found_again`].
-    pub fn found(&mut self, records: usize, ring: &mut EventRing) -> anyhow::Result<bool> {
+    pub(crate) fn found(&mut self, records: usize, ring: &mut EventRing) -> anyhow::Result<bool> {
         let asks = self.idle.found(records);
         if asks {
             ring.sleep()?;
@@ -65,12 +65,12 @@ impl Waiter {
     }
 
     /// Takes note of what the look after [`Self::found`] has found.
-    pub const fn found_again(&mut self, records: usize) {
+    pub(crate) const fn found_again(&mut self, records: usize) {
         self.idle.found_again(records);
     }
 
     /// Waits until the ring is worth a look.
-    pub async fn wait(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
         let readable = self.fd.readable();
         if self.idle.sleeps() {
             readable.await.context("watching the event ring")?.clear_ready();

@@ -9,36 +9,35 @@ use tracer_common::{
     filter::{ANY, EXCEPT, ONLY},
 };
 
-use super::load::borrow;
-use crate::containers::Pattern;
+use crate::{bpf::load::borrow, model::Pattern};
 
 /// `--pid`, `--uid`, `--comm`.
 #[derive(Clone, Debug, Default)]
-pub struct EventFilter {
+pub(crate) struct EventFilter {
     /// Process ids, as `tracer` sees them.
-    pub pids: Pattern<u32>,
+    pub(crate) pids: Pattern<u32>,
     /// Real user ids.
-    pub uids: Pattern<u32>,
+    pub(crate) uids: Pattern<u32>,
     /// Comms; longer names as the kernel cuts them.
-    pub comms: Pattern,
+    pub(crate) comms: Pattern,
 }
 
 /// The filter as the programs have it.
-pub(super) struct KernelFilter {
-    pub(super) pids: Listed<u32>,
-    pub(super) uids: Listed<u32>,
-    pub(super) comms: Listed<Comm>,
+pub(crate) struct KernelFilter {
+    pub(crate) pids: Listed<u32>,
+    pub(crate) uids: Listed<u32>,
+    pub(crate) comms: Listed<Comm>,
 }
 
 /// Values, and what is meant by listing them.
-pub(super) struct Listed<T> {
+pub(crate) struct Listed<T> {
     /// One of `tracer_common::filter`.
-    pub(super) mode: u32,
+    pub(crate) mode: u32,
     values: Vec<T>,
 }
 
 impl KernelFilter {
-    pub(super) fn new(filter: &EventFilter) -> Self {
+    pub(crate) fn new(filter: &EventFilter) -> Self {
         Self {
             pids: Listed::new(&filter.pids, |pid| *pid),
             uids: Listed::new(&filter.uids, |uid| *uid),
@@ -58,12 +57,12 @@ impl<T: Pod + Eq + Hash> Listed<T> {
     }
 
     /// Entries that the map has to have room for; the kernel makes none without any.
-    pub(super) fn max_entries(&self) -> u32 {
+    pub(crate) fn max_entries(&self) -> u32 {
         u32::try_from(self.values.len()).unwrap_or(u32::MAX).max(1)
     }
 
     /// Lists the values in the map.
-    pub(super) fn fill(&self, ebpf: &mut Ebpf, map: &str) -> anyhow::Result<()> {
+    pub(crate) fn fill(&self, ebpf: &mut Ebpf, map: &str) -> anyhow::Result<()> {
         let mut listed: HashMap<_, T, u8> = borrow(ebpf, map)?;
         for value in &self.values {
             listed.insert(value, &1, 0).with_context(|| format!("filling the map {map}"))?;

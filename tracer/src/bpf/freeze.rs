@@ -32,7 +32,7 @@ const FROZEN: [&str; 12] = [
 
 /// Freezes what is only read from here on. Should the kernel refuse that, since somebody is writing just then, tracing
 /// works all the same.
-pub(super) fn freeze_maps(ebpf: &Ebpf) -> anyhow::Result<()> {
+pub(crate) fn freeze_maps(ebpf: &Ebpf) -> anyhow::Result<()> {
     for name in FROZEN {
         let map = ebpf.map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))?;
         let (Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data)) = map

@@ -8,11 +8,11 @@ use aya::{
 };
 use tracer_common::{event::Kind, stats::Program};
 
-use super::{btf::KernelTypes, event};
+use crate::bpf::{btf::KernelTypes, event};
 
 /// Where opens are hooked. All ways see the same calls and tell the same of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub(crate) enum Hook {
     /// At the return of the kernel's functions that open files: no other system call runs a program.
     Fexit,
     /// At the return of every system call.
@@ -21,11 +21,11 @@ pub enum Hook {
 
 impl Hook {
     /// All of them, the best first.
-    pub const ALL: [Self; 2] = [Self::Fexit, Self::SysExit];
+    pub(crate) const ALL: [Self; 2] = [Self::Fexit, Self::SysExit];
 
     /// As `--hook` takes it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",
             Self::SysExit => "sys-exit",
@@ -33,7 +33,7 @@ impl Hook {
     }
 
     /// What has to be attached to see opens.
-    pub(super) const fn programs(self) -> &'static [Hooked] {
+    pub(crate) const fn programs(self) -> &'static [Hooked] {
         match self {
             Self::Fexit => OPEN_AT_FEXIT,
             Self::SysExit => OPEN_AT_SYS_EXIT,
@@ -60,9 +60,9 @@ impl FromStr for Hook {
 
 /// A program and what it is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hooked {
-    pub(super) program: Program,
-    pub(super) target: &'static str,
+pub(crate) struct Hooked {
+    pub(crate) program: Program,
+    pub(crate) target: &'static str,
     /// A function without which there is nothing to attach to: it is needed only where the kernel has this.
     only_with: Option<&'static str>,
     /// The name of the program in the object that stands in for it at an event of the kernel's tracing.
@@ -85,46 +85,46 @@ impl Hooked {
     }
 
     /// What the program is called that is loaded for it.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         self.at_event.unwrap_or(self.program.name())
     }
 
     /// Whether it is attached to an event of the kernel's tracing.
-    pub(super) const fn is_at_event(&self) -> bool {
+    pub(crate) const fn is_at_event(&self) -> bool {
         self.at_event.is_some()
     }
 
     /// Whether this kernel has calls for it to see.
-    pub(super) fn is_needed(&self, types: &KernelTypes) -> bool {
+    pub(crate) fn is_needed(&self, types: &KernelTypes) -> bool {
         self.only_with.is_none_or(|function| types.has_function(function))
     }
 }
 
 /// Exits and forks before executions: what starts to be followed must not slip away.
-pub(super) const LIFECYCLE: [Hooked; 3] = [
+pub(crate) const LIFECYCLE: [Hooked; 3] = [
     Hooked::new(Program::ProcessExit, "sched_process_exit"),
     Hooked::new(Program::ProcessFork, "sched_process_fork"),
     Hooked::new(Program::ProcessExec, "sched_process_exec"),
 ];
 
 /// What executions take besides, and following containers does.
-pub(super) const EXEC: &[Hooked] = &[Hooked::new(Program::ExecExit, "sys_exit")];
+pub(crate) const EXEC: &[Hooked] = &[Hooked::new(Program::ExecExit, "sys_exit")];
 
 /// How the kernel's tracepoints tell of io_uring, which opens files without a system call for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Uring {
-    pub(super) programs: Vec<Hooked>,
+pub(crate) struct Uring {
+    pub(crate) programs: Vec<Hooked>,
     /// Which argument of the first one is the request.
-    pub(super) request_argument: u32,
+    pub(crate) request_argument: u32,
     /// Whether the second one has the result as an argument.
-    pub(super) has_result: bool,
+    pub(crate) has_result: bool,
     /// Which argument of the one for refused entries is the error.
-    pub(super) error_argument: u32,
+    pub(crate) error_argument: u32,
 }
 
 impl Uring {
     /// As this kernel has them; none where they do not tell which request they are about.
-    pub(super) fn of_kernel(types: &KernelTypes) -> Option<Self> {
+    pub(crate) fn of_kernel(types: &KernelTypes) -> Option<Self> {
         Self::find(|tracepoint| types.tracepoint_arguments(tracepoint))
     }
 
@@ -169,7 +169,7 @@ const OPEN_AT_SYS_EXIT: &[Hooked] = &[Hooked::new(Program::OpenExit, "sys_exit")
 
 /// The same hook where the kernel does not preempt what it runs, for kernels that preempt programs at the tracepoint
 /// itself. Costs every system call more, so it is for those only, and takes tracefs.
-pub(super) fn at_event(hooked: Hooked) -> Hooked {
+pub(crate) fn at_event(hooked: Hooked) -> Hooked {
     let at_event = match hooked.program {
         Program::OpenExit => "open_exit_event",
         Program::ExecExit => "exec_exit_event",
@@ -198,7 +198,7 @@ const OPEN_AT_FEXIT: &[Hooked] = &[
 ];
 
 /// Whether a program's runs are calls of the traced kind.
-pub(super) fn is_hook_of(program: Program, kind: Kind) -> bool {
+pub(crate) fn is_hook_of(program: Program, kind: Kind) -> bool {
     match program {
         Program::OpenExit
         | Program::OpenReturn
@@ -216,7 +216,7 @@ pub(super) fn is_hook_of(program: Program, kind: Kind) -> bool {
 }
 
 /// Loads a program for what it is attached to.
-pub(super) fn load(program: &mut aya_programs::Program, target: &str, btf: &Btf) -> Result<(), ProgramError> {
+pub(crate) fn load(program: &mut aya_programs::Program, target: &str, btf: &Btf) -> Result<(), ProgramError> {
     match program {
         aya_programs::Program::FExit(program) => program.load(target, btf),
         aya_programs::Program::BtfTracePoint(program) => program.load(target, btf),
@@ -226,10 +226,10 @@ pub(super) fn load(program: &mut aya_programs::Program, target: &str, btf: &Btf)
 }
 
 /// What keeps a program attached: dropped, it detaches it.
-pub(super) type Link = Box<dyn Send>;
+pub(crate) type Link = Box<dyn Send>;
 
 /// Attaches a program.
-pub(super) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link> {
+pub(crate) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link> {
     Ok(match program {
         aya_programs::Program::FExit(program) => {
             let link = program.attach()?;

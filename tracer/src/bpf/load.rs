@@ -18,23 +18,23 @@ use tracer_common::{
 };
 use tracing::{debug, info, warn};
 
-use super::{
-    EventFilter, EventRing, Hook, MappedRing,
-    btf::{KERNEL_BTF, KernelTypes},
-    features,
-    filter::KernelFilter,
-    freeze::freeze_maps,
-    hooks::{self, Hooked, LIFECYCLE, Link, Uring},
-    offsets,
-    preemption::{Functions, Object},
-    stats::{self, Counters},
-    ways::{Preemption, Taken, Way, Ways},
-};
 use crate::{
-    containers::{FreeSlots, RegistryMaps},
+    bpf::{
+        ContainerMaps, EventFilter, EventRing, FreeSlots, Hook, MappedRing,
+        btf::{KERNEL_BTF, KernelTypes},
+        features,
+        filter::KernelFilter,
+        freeze::freeze_maps,
+        hooks,
+        hooks::{Hooked, LIFECYCLE, Link, Uring},
+        offsets,
+        preemption::{Functions, Object},
+        stats,
+        stats::Counters,
+        ways::{Preemption, Taken, Way, Ways},
+    },
     error::Unsupported,
-    host,
-    runtime::INITIAL_PID_NS,
+    sys::{host_root, process_handle::INITIAL_PID_NS},
 };
 
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
@@ -53,7 +53,7 @@ const WAKE_BYTES_MAX: u64 = 256 * 1024;
 const RESTORER_NAME: &str = "criu";
 
 /// The BPF object, built from source by `build.rs`.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
 
 /// What the programs are loaded for.
 #[derive(Debug)]
@@ -61,29 +61,29 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
     clippy::struct_excessive_bools,
     reason = "each is a switch of the command line, and goes with any other"
 )]
-pub struct Options<'a> {
+pub(crate) struct Options<'a> {
     /// The traced kind; none where containers are followed only.
-    pub kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
     /// Size of the event ring in bytes: a power of two, a page at least.
-    pub buffer_size: u32,
+    pub(crate) buffer_size: u32,
     /// Whether events of host processes are wanted.
-    pub host: bool,
+    pub(crate) host: bool,
     /// Whether only failed calls are wanted.
-    pub failed: bool,
+    pub(crate) failed: bool,
     /// What is asked of events besides.
-    pub filter: &'a EventFilter,
+    pub(crate) filter: &'a EventFilter,
     /// Where opens are hooked; none for the best way that this kernel has.
-    pub hook: Option<Hook>,
+    pub(crate) hook: Option<Hook>,
     /// File names of container runtimes.
-    pub runtimes: &'a [String],
+    pub(crate) runtimes: &'a [String],
     /// Whether users' runtimes are trusted.
-    pub trust_rootless: bool,
+    pub(crate) trust_rootless: bool,
     /// Whether the programs' own log is wanted.
-    pub log: bool,
+    pub(crate) log: bool,
 }
 
 /// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
-pub struct Bpf {
+pub(crate) struct Bpf {
     ebpf: Ebpf,
     /// How calls are seen: loaded, and attached unless that is refused.
     way: Way,
@@ -101,18 +101,18 @@ pub struct Bpf {
 }
 
 /// What the rest of `tracer` reads and writes.
-pub struct Maps {
+pub(crate) struct Maps {
     /// Traced events.
-    pub events: EventRing,
+    pub(crate) events: EventRing,
     /// What runtimes do.
-    pub lifecycle: MappedRing,
+    pub(crate) lifecycle: MappedRing,
     /// What is known and decided about containers.
-    pub registry: RegistryMaps,
+    pub(crate) registry: ContainerMaps,
 }
 
 impl Bpf {
     /// Loads what tracing `options.kind` needs; nothing is attached yet.
-    pub fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
+    pub(crate) fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
         let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
         let btf = types.for_loader().with_context(|| format!("parsing {KERNEL_BTF}"))?;
         let uring = (options.kind == Some(Kind::Open)).then(|| Uring::of_kernel(&types)).flatten();
@@ -184,7 +184,7 @@ impl Bpf {
         let maps = Maps {
             events: EventRing::new(take_ring(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
             lifecycle: take_ring(&mut ebpf, "LIFECYCLE")?,
-            registry: RegistryMaps {
+            registry: ContainerMaps {
                 verdicts: take(&mut ebpf, "VERDICTS")?,
                 free_slots,
                 slots: take(&mut ebpf, "SLOTS")?,
@@ -201,7 +201,7 @@ impl Bpf {
     }
 
     /// The object, for its log.
-    pub fn ebpf(&mut self) -> &mut Ebpf {
+    pub(crate) fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
 
@@ -209,7 +209,7 @@ impl Bpf {
     ///
     /// Traced events come last, when the containers that they belong to are already seen. Executions are seen by one of
     /// the programs that follow containers: where they are traced it comes last.
-    pub fn attach(&mut self) -> anyhow::Result<Taken> {
+    pub(crate) fn attach(&mut self) -> anyhow::Result<Taken> {
         let [exit, fork, exec] = LIFECYCLE;
         let (first, last): (&[Hooked], &[Hooked]) = match self.kind {
             Some(Kind::Open) => (&[exit, fork, exec], &[]),
@@ -302,7 +302,7 @@ impl Bpf {
 
     /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
     /// counters stand still.
-    pub fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         // The events first: as long as they come, what they belong to is followed.
         while let Some(link) = self.links.pop() {
             drop(link);
@@ -311,12 +311,12 @@ impl Bpf {
     }
 
     /// Whether maps can be used with the capabilities of this thread: one is read.
-    pub fn can_use_maps(&self) -> bool {
+    pub(crate) fn can_use_maps(&self) -> bool {
         self.stats.get(&0, 0).is_ok()
     }
 
     /// Adds the counters up.
-    pub fn counters(&self) -> anyhow::Result<Counters> {
+    pub(crate) fn counters(&self) -> anyhow::Result<Counters> {
         let mut counters = Counters::default();
         for hooked in &self.attached {
             let Hooked { program, .. } = hooked;
@@ -361,7 +361,7 @@ impl Globals {
             typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
             tracer_pid: std::process::id(),
             tracer_pid_ns: nested_pid_ns()?,
-            host_mnt_ns: host::mount_namespace().and_then(|inode| inode.try_into().ok()).unwrap_or(0),
+            host_mnt_ns: host_root::mount_namespace().and_then(|inode| inode.try_into().ok()).unwrap_or(0),
             trace_exec: u32::from(options.kind == Some(Kind::Exec)),
             trace_host: u32::from(options.host),
             failed_only: u32::from(options.failed),
@@ -448,7 +448,7 @@ fn give_memory_back() {
 
 /// The programs run within RCU read-side sections or with preemption off; this call returns when all such
 /// sections that it found running have ended. Detaching alone does not wait.
-pub fn wait_for_running_programs() {
+pub(crate) fn wait_for_running_programs() {
     const MEMBARRIER_CMD_GLOBAL: i32 = 1;
     // SAFETY: takes numbers, touches no memory of ours.
     let failed = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
@@ -573,7 +573,7 @@ fn finish_loading(loading: Loading<'_>) -> anyhow::Result<()> {
 }
 
 /// A map that nobody uses once the programs are attached. It stays with them: others may be loaded until then.
-pub(super) fn borrow<'e, M>(ebpf: &'e mut Ebpf, name: &str) -> anyhow::Result<M>
+pub(crate) fn borrow<'e, M>(ebpf: &'e mut Ebpf, name: &str) -> anyhow::Result<M>
 where
     M: TryFrom<&'e mut Map, Error = MapError>,
 {

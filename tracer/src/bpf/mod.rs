@@ -1,26 +1,28 @@
 //! The kernel side as user space sees it: prerequisites, loading, attaching, rings, counters.
 
-mod btf;
-mod event;
+pub(crate) mod btf;
+mod container_maps;
+pub(crate) mod event;
 mod events;
-pub mod features;
+pub(crate) mod features;
 mod filter;
 mod freeze;
 mod hooks;
 mod load;
 mod offsets;
-mod preemption;
+pub(crate) mod preemption;
 mod ring;
 #[cfg(test)]
 mod stack;
 mod stats;
 mod ways;
+pub(crate) mod wire;
 
-pub use btf::KERNEL_BTF;
-pub use events::EventRing;
-pub use filter::EventFilter;
-pub use hooks::Hook;
-pub use load::{Bpf, Options, wait_for_running_programs};
-pub use ring::{Corrupt, MappedRing};
-pub use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};
-pub use ways::Taken;
+pub(crate) use container_maps::{ContainerMaps, FreeSlots};
+pub(crate) use events::EventRing;
+pub(crate) use filter::EventFilter;
+pub(crate) use hooks::Hook;
+pub(crate) use load::{Bpf, Options, wait_for_running_programs};
+pub(crate) use ring::{Corrupt, MappedRing};
+pub(crate) use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};
+pub(crate) use ways::Taken;

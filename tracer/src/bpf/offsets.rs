@@ -2,12 +2,14 @@
 
 use tracer_common::offsets::{FIELDS, UNKNOWN};
 
-use super::btf::{KERNEL_BTF, KernelTypes};
-use crate::error::Unsupported;
+use crate::{
+    bpf::btf::{KERNEL_BTF, KernelTypes},
+    error::Unsupported,
+};
 
 /// The offset in bytes of each of [`FIELDS`], in that order; [`UNKNOWN`] where this kernel has no such field and
 /// it can be done without.
-pub fn resolve(types: &KernelTypes) -> anyhow::Result<Vec<u32>> {
+pub(crate) fn resolve(types: &KernelTypes) -> anyhow::Result<Vec<u32>> {
     FIELDS
         .iter()
         .map(|field| match types.offset_of(field.structure, field.member) {

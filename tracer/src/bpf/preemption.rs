@@ -6,14 +6,14 @@ use anyhow::bail;
 use tracer_common::preemption::FUNCTIONS;
 use tracing::debug;
 
-use super::{btf::KernelTypes, features};
+use crate::bpf::{btf::KernelTypes, features};
 
 /// Since then tracepoints run programs preemptibly, and there are no kernels any more that never preempt a task in the
 /// kernel. Before, it would cost more than the little that gets lost at `fexit` where the kernel is preemptible.
 const PREEMPTIBLE_SINCE: (u32, u32) = (7, 0);
 
 /// Whether this kernel may preempt the programs of tracepoints.
-pub(super) fn of_programs() -> bool {
+pub(crate) fn of_programs() -> bool {
     features::kernel_release().is_some_and(|release| release >= PREEMPTIBLE_SINCE)
 }
 
@@ -29,11 +29,11 @@ type Instruction = [u8; 8];
 
 /// The kernel's functions for it, by their numbers in its BTF.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Functions([u32; FUNCTIONS.len()]);
+pub(crate) struct Functions([u32; FUNCTIONS.len()]);
 
 impl Functions {
     /// What the running kernel has; none where it takes none.
-    pub(super) fn of_kernel(types: &KernelTypes) -> Option<Self> {
+    pub(crate) fn of_kernel(types: &KernelTypes) -> Option<Self> {
         // Only compiled programs may call them. Unreadable within a container.
         let is_compiled =
             !fs::read("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|text| text.starts_with(b"0"));
@@ -60,7 +60,7 @@ const CALL_SITES: &[(usize, usize)] = &include!(concat!(env!("OUT_DIR"), "/call_
 
 /// A copy of an object, aligned for the loader, whose calls are those of `functions`, or left out.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(crate) struct Object {
     buffer: Vec<u8>,
     /// Where the object is in it.
     place: Range<usize>,
@@ -68,7 +68,7 @@ pub(super) struct Object {
 
 impl Object {
     /// Of the object that the programs were built to.
-    pub(super) fn new(original: &[u8], functions: Option<&Functions>) -> anyhow::Result<Self> {
+    pub(crate) fn new(original: &[u8], functions: Option<&Functions>) -> anyhow::Result<Self> {
         Self::with_calls(original, CALL_SITES, functions)
     }
 
@@ -94,7 +94,7 @@ impl Object {
     }
 
     /// What the loader takes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.place.clone()]
     }
 }

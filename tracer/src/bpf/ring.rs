@@ -44,7 +44,7 @@ const RECORD_MAX: usize = 32 * 1024;
 /// Why a ring cannot be read any further. The kernel keeps it in order; whoever may open its map by id (`CAP_SYS_ADMIN`)
 /// may change the reader's position, so that records are overwritten before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Corrupt {
+pub(crate) enum Corrupt {
     /// The reader's position is not what the reader has made it.
     #[error("another process has changed the reader's position to {found}, which was {published}")]
     Position {
@@ -73,7 +73,7 @@ pub enum Corrupt {
 
 /// The reader's side of a ring buffer.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     /// The page with the reader's position.
     reader: Mapping,
     /// The page with the writers' position, and the data twice.
@@ -96,7 +96,7 @@ impl Ring {
     /// # Safety
     /// `fd` is a BPF ring buffer with `size` bytes of data, or a file that is laid out like one, which becomes no shorter
     /// while it is mapped. `size` is a power of two, and a page at least.
-    pub(super) unsafe fn map(fd: impl AsFd, size: u32) -> io::Result<Self> {
+    pub(crate) unsafe fn map(fd: impl AsFd, size: u32) -> io::Result<Self> {
         let (page, size) = (page_size(), size as usize);
         let reader = Mapping::new(&fd, 0, page, ProtFlags::READ | ProtFlags::WRITE)?;
         let writers = Mapping::new(&fd, page, page + 2 * size, ProtFlags::READ)?;
@@ -107,7 +107,7 @@ impl Ring {
 
     /// Hands every record that is there to `handle`, until it returns false. Returns how many there were. After an error
     /// nothing more can be read.
-    pub(super) fn drain(&mut self, mut handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
+    pub(crate) fn drain(&mut self, mut handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
         let step = PUBLISHED_MAX.min(self.size / 16);
         let mut records = 0;
         self.check_position()?;
@@ -211,14 +211,14 @@ impl Ring {
 }
 
 /// A BPF map that is a ring buffer, with its reader.
-pub struct MappedRing {
+pub(crate) struct MappedRing {
     map: MapData,
     ring: Ring,
 }
 
 impl MappedRing {
     /// Maps the ring buffer that is called `name`.
-    pub(super) fn new(map: Map, name: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(map: Map, name: &str) -> anyhow::Result<Self> {
         let Map::RingBuf(map) = map else { bail!("the BPF map {name} is not a ring buffer") };
         let info = map.info().with_context(|| format!("asking for the size of the BPF map {name}"))?;
         // SAFETY: the kernel has just said that it is a ring buffer, and how large: a power of two, and whole pages.
@@ -228,12 +228,12 @@ impl MappedRing {
     }
 
     /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
-    pub fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
+    pub(crate) fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
         self.ring.drain(handle)
     }
 
     /// A descriptor that is readable when a record has come since the last one was read.
-    pub fn readiness(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn readiness(&self) -> io::Result<OwnedFd> {
         self.map.fd().as_fd().try_clone_to_owned()
     }
 }

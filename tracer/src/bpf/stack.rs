@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionKind, SymbolKind};
 
-use super::load::OBJECT;
+use crate::bpf::load::OBJECT;
 
 /// What a program and the functions that it calls may have together
 /// (`MAX_BPF_STACK`, <https://github.com/torvalds/linux/blob/v5.10/include/linux/filter.h>).

@@ -7,38 +7,38 @@ use tracer_common::stats::{Program, ProgramStats};
 
 /// Counters of one hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HookCounters {
+pub(crate) struct HookCounters {
     /// Calls of the traced kind.
-    pub seen: u64,
+    pub(crate) seen: u64,
     /// Of those, what the programs filtered out.
-    pub filtered: u64,
+    pub(crate) filtered: u64,
     /// Of those, what found the ring full.
-    pub buffer_full: u64,
+    pub(crate) buffer_full: u64,
     /// Calls that a program did not get to see or to put together.
-    pub skipped: u64,
+    pub(crate) skipped: u64,
 }
 
 /// What was missed of containers: no events, but what tells whose events are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LifecycleCounters {
+pub(crate) struct LifecycleCounters {
     /// Starts and ends of containers that found their ring full.
-    pub full: u64,
+    pub(crate) full: u64,
     /// Processes that were not followed for want of room.
-    pub processes_full: u64,
+    pub(crate) processes_full: u64,
     /// Runtimes that were not followed for want of room.
-    pub slots_full: u64,
+    pub(crate) slots_full: u64,
     /// Runtimes that are not believed and were not followed, to keep room for the host's.
-    pub crowded: u64,
+    pub(crate) crowded: u64,
     /// Runtimes in user namespaces that were not followed, since users' runtimes are not trusted.
-    pub user_namespace: u64,
+    pub(crate) user_namespace: u64,
     /// Runs of what follows processes that the kernel left out.
-    pub skipped: u64,
+    pub(crate) skipped: u64,
 }
 
 impl LifecycleCounters {
     /// By reason.
     #[must_use]
-    pub const fn by_reason(&self) -> [(&'static str, u64); 6] {
+    pub(crate) const fn by_reason(&self) -> [(&'static str, u64); 6] {
         [
             ("lifecycle-full", self.full),
             ("process-map-full", self.processes_full),
@@ -52,38 +52,38 @@ impl LifecycleCounters {
     /// Processes and runtimes that are followed by nobody, and may belong to containers that can be found. Whose
     /// runtimes are not believed cannot, and may come without end.
     #[must_use]
-    pub const fn not_followed(&self) -> u64 {
+    pub(crate) const fn not_followed(&self) -> u64 {
         self.processes_full + self.slots_full + self.skipped
     }
 }
 
 /// One program's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProgramCounters {
+pub(crate) struct ProgramCounters {
     /// The program.
-    pub program: Program,
+    pub(crate) program: Program,
     /// What it counted, on all CPUs.
-    pub stats: ProgramStats,
+    pub(crate) stats: ProgramStats,
     /// Its runs that the kernel left out.
-    pub skipped: u64,
+    pub(crate) skipped: u64,
 }
 
 /// All counters, since the programs were attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Of the traced kind.
-    pub events: HookCounters,
+    pub(crate) events: HookCounters,
     /// Of what tells whose they are.
-    pub lifecycle: LifecycleCounters,
+    pub(crate) lifecycle: LifecycleCounters,
     /// By program.
-    pub programs: Vec<ProgramCounters>,
+    pub(crate) programs: Vec<ProgramCounters>,
 }
 
 impl Counters {
     /// Adds what a program counted on each CPU, and its runs that the kernel left out. Of a hook of the traced kind each
     /// of those may have been an event: it counts as seen and lost. Of a program that follows processes each may have
     /// been one to follow.
-    pub(super) fn add<'a>(
+    pub(crate) fn add<'a>(
         &mut self,
         program: Program,
         is_hook: bool,
@@ -128,7 +128,7 @@ const fn follows_processes(program: Program) -> bool {
 }
 
 /// How often the kernel left a program out because it was running already (`recursion_misses`, since 5.12).
-pub(super) fn recursion_misses(program: &ProgramFd) -> u64 {
+pub(crate) fn recursion_misses(program: &ProgramFd) -> u64 {
     use std::os::fd::AsFd as _;
     let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
     std::fs::read_to_string(path).map_or(0, |fdinfo| parse_recursion_misses(&fdinfo))
@@ -146,7 +146,8 @@ fn parse_recursion_misses(fdinfo: &str) -> u64 {
 mod tests {
     use tracer_common::event::Kind;
 
-    use super::{super::hooks::is_hook_of, *};
+    use super::*;
+    use crate::bpf::hooks::is_hook_of;
 
     #[test]
     fn recursion_misses_are_read_where_the_kernel_shows_them() {

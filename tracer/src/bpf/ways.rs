@@ -5,17 +5,19 @@ use std::{collections::VecDeque, fmt};
 
 use tracer_common::event::Kind;
 
-use super::{
-    event,
-    hooks::{self, EXEC, Hook, Hooked},
+use crate::{
+    bpf::{
+        event, hooks,
+        hooks::{EXEC, Hook, Hooked},
+    },
+    error::Unsupported,
 };
-use crate::error::Unsupported;
 
 /// Programs that are loaded and attached together.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
-    pub(super) hook: Hook,
-    pub(super) programs: Vec<Hooked>,
+pub(crate) struct Way {
+    pub(crate) hook: Hook,
+    pub(crate) programs: Vec<Hooked>,
     /// Whether the kernel may preempt programs there.
     preempted: bool,
 }
@@ -31,7 +33,7 @@ impl fmt::Display for Way {
 
 /// Where this kernel preempts the programs that see every call, and whether it can be helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Preemption {
+pub(crate) enum Preemption {
     /// At no tracepoint.
     Never,
     /// At the tracepoint, not at the event that is made of it.
@@ -42,8 +44,8 @@ pub(super) enum Preemption {
 
 impl Preemption {
     /// That of the running kernel.
-    pub(super) fn of_kernel() -> Self {
-        match (super::preemption::of_programs(), event::is_there()) {
+    pub(crate) fn of_kernel() -> Self {
+        match (crate::bpf::preemption::of_programs(), event::is_there()) {
             (false, _) => Self::Never,
             (true, true) => Self::AtTracepoint,
             (true, false) => Self::AtTracepointWithoutTracefs,
@@ -53,7 +55,7 @@ impl Preemption {
 
 /// Those that are left to try, and why better ones were refused.
 #[derive(Debug)]
-pub(super) struct Ways {
+pub(crate) struct Ways {
     left: VecDeque<Way>,
     refused: Vec<String>,
     /// What speaks against the event.
@@ -63,7 +65,7 @@ pub(super) struct Ways {
 
 impl Ways {
     /// What can be tried for a kind, or to follow containers only.
-    pub(super) fn new(
+    pub(crate) fn new(
         kind: Option<Kind>,
         forced: Option<Hook>,
         preemption: Preemption,
@@ -95,17 +97,17 @@ impl Ways {
     }
 
     /// Nothing to try.
-    pub(super) const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self { left: VecDeque::new(), refused: Vec::new(), no_event: None, forced: None }
     }
 
     /// All programs that may be loaded.
-    pub(super) fn programs(&self) -> impl Iterator<Item = &Hooked> {
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &Hooked> {
         self.left.iter().flat_map(|way| &way.programs)
     }
 
     /// The best that `works`.
-    pub(super) fn first(&mut self, mut works: impl FnMut(&Way) -> anyhow::Result<()>) -> anyhow::Result<Way> {
+    pub(crate) fn first(&mut self, mut works: impl FnMut(&Way) -> anyhow::Result<()>) -> anyhow::Result<Way> {
         let mut last = None;
         while let Some(way) = self.left.pop_front() {
             match works(&way) {
@@ -117,7 +119,7 @@ impl Ways {
     }
 
     /// Takes note of what speaks against a way, for its users; the error is for those who wanted this one.
-    pub(super) fn refuse(&mut self, way: &Way, error: anyhow::Error) -> anyhow::Error {
+    pub(crate) fn refuse(&mut self, way: &Way, error: anyhow::Error) -> anyhow::Error {
         self.refused.push(format!("{way}: {error:#}"));
         if way.programs.iter().any(Hooked::is_at_event) {
             self.no_event = Some(format!("{error:#}"));
@@ -131,12 +133,12 @@ impl Ways {
     }
 
     /// Whether one is left.
-    pub(super) fn is_any_left(&self) -> bool {
+    pub(crate) fn is_any_left(&self) -> bool {
         !self.left.is_empty()
     }
 
     /// What came of it, when `way` was taken.
-    pub(super) fn taken(&self, way: &Way) -> Taken {
+    pub(crate) fn taken(&self, way: &Way) -> Taken {
         let cost = way.preempted.then(|| {
             let why = self.no_event.as_deref().unwrap_or_default();
             format!(
@@ -151,19 +153,19 @@ impl Ways {
 
 /// How calls are seen.
 #[derive(Clone, Debug)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// Where.
-    pub hook: Hook,
+    pub(crate) hook: Hook,
     /// The better ways that were tried, with what speaks against each.
-    pub refused: Vec<String>,
+    pub(crate) refused: Vec<String>,
     /// What is worse than it could be.
-    pub cost: Option<String>,
+    pub(crate) cost: Option<String>,
     /// Why opens of io_uring are not traced, if they are to be.
-    pub without_uring: Option<String>,
+    pub(crate) without_uring: Option<String>,
 }
 
 /// Explains why perf events are refused.
-pub(super) fn explain_refused_event(paranoid: Option<i32>) -> String {
+pub(crate) fn explain_refused_event(paranoid: Option<i32>) -> String {
     match paranoid {
         Some(level @ 3..) => format!(
             "kernel.perf_event_paranoid is {level}, which reserves perf events for CAP_SYS_ADMIN: set it to 2, or grant \

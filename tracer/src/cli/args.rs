@@ -3,10 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValue, builder::PossibleValuesParser};
+use clap::{
+    Args as ClapArgs, Parser, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 
-use super::generate::Generate;
-use crate::{bpf::Hook, lease, trace::TRACERS};
+use crate::{bpf::Hook, cli::generate::Generate, kinds::TRACERS, run::lease};
 
 /// Says which pod opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -235,8 +237,8 @@ mod tests {
         // Neither is cured by starting once more.
         assert!(unit.contains(&format!(
             "RestartPreventExitStatus={} {}\n",
-            super::super::USAGE,
-            super::super::UNSUPPORTED
+            crate::error::USAGE,
+            crate::error::UNSUPPORTED
         )));
     }
 }

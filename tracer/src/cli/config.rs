@@ -9,18 +9,17 @@ use rustix::termios::tcgetwinsize;
 
 use tracer_common::event::Kind;
 
-use super::args::{HOOK_AUTO, ListArgs, NodeArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs};
 use crate::{
     bpf::{EventFilter, Hook},
-    containers::{LabelSelector, Pattern, Selection},
+    cli::args::{HOOK_AUTO, ListArgs, NodeArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
     cri,
+    discovery::{RUNTIMES, Runtimes},
     error::Usage,
-    list,
-    observe::{Limits, Scope},
-    privileges,
-    render::{ContainerRenderer, EventRenderer, Format, ListOf},
-    runtime::{RUNTIMES, Runtimes},
-    trace::{self, TRACERS, Tracer},
+    kinds::{TRACERS, Tracer},
+    model::{LabelSelector, Pattern, Selection},
+    output::{ContainerRenderer, EventRenderer, Format, ListOf},
+    run::{limits::Limits, list, observer::Scope, trace},
+    sys::capabilities,
 };
 
 /// The kernel's limits of a ring buffer: a page at least, and what fits into 32 bits, twice mapped.
@@ -84,7 +83,8 @@ const RUNTIME_ENDPOINT: &str = "runtime-endpoint";
 
 /// What the administrator says in the file of that name; empty where he does not, and on a node itself.
 fn of_agent(name: &str) -> String {
-    let text = privileges::exceed_the_callers().then(|| fs::read_to_string(Path::new(AGENT).join(name)).ok());
+    let text =
+        capabilities::exceed_the_callers().then(|| fs::read_to_string(Path::new(AGENT).join(name)).ok());
     text.flatten().unwrap_or_default()
 }
 

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use crate::bpf::features::{self, Check, Outcome};
+use crate::run::doctor::{self, Check, Outcome};
 
 /// Writes what was found; returns whether tracing works.
 pub(super) fn run(out: &mut impl Write) -> io::Result<bool> {
-    report(&features::check_all(), out)
+    report(&doctor::check_all(), out)
 }
 
 fn report(checks: &[Check], out: &mut impl Write) -> io::Result<bool> {

@@ -22,29 +22,19 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    agent,
-    error::{Unsupported, Usage, chain},
-    list,
-    log_limit::{self, Limited},
-    privileges, render,
-    runtime::helper,
-    stderr, trace,
+    error::{FAILURE, UNSUPPORTED, USAGE, Unsupported, Usage, chain},
+    run::{agent, list, trace},
+    sanitize,
+    sys::{capabilities, file_helper, log_limit, log_limit::Limited, stderr, stderr::status},
 };
 use args::{Args, Command, LogArgs};
-
-/// Failure while running.
-pub(crate) const FAILURE: u8 = 1;
-/// Wrong usage, as clap has it too.
-pub(crate) const USAGE: u8 = 2;
-/// Not permitted, or the kernel lacks something.
-pub(crate) const UNSUPPORTED: u8 = 3;
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     // Where it fails, what is missing is named by what needs it.
-    let _ = privileges::raise();
-    if let Some(code) = helper::main() {
+    let _ = capabilities::raise();
+    if let Some(code) = file_helper::main() {
         return code;
     }
     // clap ends the process itself on wrong usage, with the same code as below.
@@ -57,7 +47,7 @@ pub fn main() -> ExitCode {
 /// The exit code of what came out, which is said if it is an error.
 pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
-        say(&chain(error.as_ref()));
+        status(&chain(error.as_ref()));
         ExitCode::from(exit_code(&error))
     });
     log_limit::finish();
@@ -66,7 +56,7 @@ pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if privileges::exceed_the_callers() {
+    if capabilities::exceed_the_callers() {
         restrict::check(&args.command)?;
     }
     match args.command {
@@ -89,11 +79,6 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Generate(generate) => generate.run(Args::command()),
     }
-}
-
-/// Writes a line to standard error that is part of the contract, not of the log. It may quote what others have chosen.
-pub(crate) fn say(line: &str) {
-    stderr::say(format!("tracer: {}\n", render::message(line)).into_bytes());
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -121,7 +106,7 @@ pub(crate) fn start_log(log: LogArgs) {
         (false, _) => "debug",
     };
     // Not of a user who may know less than this process.
-    let of_user = Some(()).filter(|()| !privileges::exceed_the_callers());
+    let of_user = Some(()).filter(|()| !capabilities::exceed_the_callers());
     let of_user = of_user.and_then(|()| EnvFilter::try_from_default_env().ok());
     let filter = of_user.unwrap_or_else(|| EnvFilter::new(directives));
     let lines = tracing_subscriber::fmt::layer()
@@ -136,7 +121,7 @@ pub(crate) fn start_log(log: LogArgs) {
 
 /// A field of a line of the log: the message, or a value with its name. Libraries quote what others have chosen.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
-    let text = render::message(&format!("{value:?}"));
+    let text = sanitize::message(&format!("{value:?}"));
     match field.name() {
         "message" => writer.write_str(&text),
         // Of the crate `log`: where it was logged.

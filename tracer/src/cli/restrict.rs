@@ -3,9 +3,14 @@
 //! In the image of the agents the file `/tracer` has capabilities (`deploy/`), and whoever may execute commands in an agent's
 //! pod runs it with arguments of his own. What those arguments can do must be harmless then: trace, list, and tell.
 
-use super::args::{Command, RuntimeArgs};
-use super::generate::Generate;
-use crate::{cri, error::Usage};
+use crate::{
+    cli::{
+        args::{Command, RuntimeArgs},
+        generate::Generate,
+    },
+    cri,
+    error::Usage,
+};
 
 /// An error if `command` would use this program's rights for something else than what it is for.
 pub(super) fn check(command: &Command) -> Result<(), Usage> {
@@ -50,7 +55,8 @@ fn refused(what: &str, why: &str) -> Usage {
 mod tests {
     use clap::Parser as _;
 
-    use super::{super::args::Args, *};
+    use super::*;
+    use crate::cli::args::Args;
 
     fn check_line(words: &[&str]) -> Result<(), String> {
         let args = Args::try_parse_from([&["tracer"], words].concat()).unwrap();

@@ -25,10 +25,13 @@ use tonic::{Code, Status, body::Body, client::GrpcService};
 use tonic_prost::ProstCodec;
 use tracing::debug;
 
-use super::{
-    proto,
-    socket::{self, SocketError},
-    witnessed::{Info, PodLabels, Sandbox, Witnessed},
+use crate::{
+    cri::{
+        answers::{self, Info, PodLabels, Sandbox},
+        proto, socket,
+        socket::SocketError,
+    },
+    model::EngineContainer,
 };
 
 /// How long an answer may take.
@@ -49,7 +52,7 @@ const GET_CONTAINER_EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvent
 
 /// Why an engine did not say what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is no connection.
     #[error("{}: {source}", path.display())]
     Connect {
@@ -82,7 +85,7 @@ pub enum Error {
 
 /// Why there are no more events.
 #[derive(Debug)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// This engine does not tell, now or later; why. Its lists can be asked for.
     Unserved(String),
     /// It told, or would have; it may do so again.
@@ -91,11 +94,11 @@ pub enum Ended {
 
 /// Who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// `containerd`, `cri-o`, `docker`.
-    pub name: String,
+    pub(crate) name: String,
     /// As it writes it: `1.7.24`, `v2.1.4`.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 impl Engine {
@@ -113,7 +116,7 @@ impl Engine {
 ///
 /// To be used within a tokio runtime with its I/O and time drivers enabled.
 #[derive(Clone)]
-pub struct Client(Arc<Shared>);
+pub(crate) struct Client(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
@@ -123,29 +126,29 @@ struct Shared {
 impl Client {
     /// The engine that listens at `path`. Nothing is asked yet, and nothing connected to.
     #[must_use]
-    pub fn connect(path: &Path) -> Self {
+    pub(crate) fn connect(path: &Path) -> Self {
         Self(Arc::new(Shared { path: path.to_owned(), connection: Mutex::new(None) }))
     }
 
     /// Its socket.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0.path
     }
 
     /// Who answers there.
-    pub async fn engine(&self) -> Result<Engine, Error> {
+    pub(crate) async fn engine(&self) -> Result<Engine, Error> {
         let version: proto::VersionResponse = self.call(VERSION, proto::Nothing {}).await?;
         Ok(Engine { name: version.runtime_name, version: version.runtime_version })
     }
 
     /// The pods: one call, without processes.
-    pub async fn pods(&self) -> Result<Vec<PodLabels>, Error> {
+    pub(crate) async fn pods(&self) -> Result<Vec<PodLabels>, Error> {
         Ok(self.sandboxes().await?.into_iter().map(|sandbox| sandbox.pod).collect())
     }
 
     /// The pod of this sandbox, if the engine knows it.
-    pub async fn pod(&self, sandbox_id: &str) -> Result<Option<PodLabels>, Error> {
+    pub(crate) async fn pod(&self, sandbox_id: &str) -> Result<Option<PodLabels>, Error> {
         let request = proto::StatusRequest { id: sandbox_id.to_owned(), verbose: false };
         match self.call::<_, proto::PodSandboxStatusResponse>(POD_SANDBOX_STATUS, request).await {
             Ok(response) => Ok(response
@@ -162,7 +165,7 @@ impl Client {
     /// The sandboxes that are ready, and the containers that run or are yet to start. What ends meanwhile is listed
     /// or not; what is there all the while is listed. An engine that lists them but tells too slowly about each leaves
     /// them without pid.
-    pub async fn snapshot(&self) -> Result<Vec<Witnessed>, Error> {
+    pub(crate) async fn snapshot(&self) -> Result<Vec<EngineContainer>, Error> {
         let deadline = Instant::now() + SNAPSHOT_DEADLINE;
         let engine = self.engine().await?.name;
         // Before the sandboxes: no container is older than its sandbox.
@@ -190,7 +193,7 @@ impl Client {
     /// up after some 14 of them, until it went on. CRI-O goes on, and drops the events of all who listen, the
     /// kubelet's too. So this is nothing to do unasked: [`Client::pods`] takes a millisecond. And `on_event` must be
     /// quick.
-    pub async fn watch(&self, on_event: impl FnMut(Vec<Witnessed>)) -> Ended {
+    pub(crate) async fn watch(&self, on_event: impl FnMut(Vec<EngineContainer>)) -> Ended {
         match self.follow(on_event).await {
             Ok(why) => Ended::Unserved(why),
             Err(Error::Call { code: Code::Unimplemented, reason, .. }) => Ended::Unserved(reason),
@@ -199,7 +202,7 @@ impl Client {
     }
 
     /// `Ok` if the engine says that there will be no events.
-    async fn follow(&self, mut on_event: impl FnMut(Vec<Witnessed>)) -> Result<String, Error> {
+    async fn follow(&self, mut on_event: impl FnMut(Vec<EngineContainer>)) -> Result<String, Error> {
         // Answered at once, unlike the call below: its first answer may be the first event.
         let engine = self.engine().await?;
         if engine.shares_out_events() {
@@ -242,7 +245,7 @@ impl Client {
     }
 
     /// Asks about each container, until one answer or all together take too long. Those that have ended are left out.
-    async fn complete(&self, mut listed: Vec<Witnessed>, deadline: Instant) -> Vec<Witnessed> {
+    async fn complete(&self, mut listed: Vec<EngineContainer>, deadline: Instant) -> Vec<EngineContainer> {
         let mut completed = Vec::with_capacity(listed.len());
         let mut asked = JoinSet::new();
         let mut in_time = true;
@@ -276,7 +279,7 @@ impl Client {
     }
 
     /// The container with what only its status tells; `None` if it has ended or is gone.
-    async fn completed(&self, mut container: Witnessed) -> Result<Option<Witnessed>, Error> {
+    async fn completed(&self, mut container: EngineContainer) -> Result<Option<EngineContainer>, Error> {
         let request = proto::StatusRequest { id: container.id.clone(), verbose: true };
         let answer = if container.id == container.sandbox_id {
             self.call::<_, proto::PodSandboxStatusResponse>(POD_SANDBOX_STATUS, request)
@@ -290,7 +293,7 @@ impl Client {
         match answer {
             Ok((status, info)) => {
                 let over = status.as_ref().is_some_and(|status| is_over(status.state));
-                container.complete(status, &Info::parse(&info));
+                answers::complete(&mut container, status, &Info::parse(&info));
                 Ok((!over).then_some(container))
             }
             Err(Error::Call { code: Code::NotFound, .. }) => Ok(None),

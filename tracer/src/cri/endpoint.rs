@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host;
+use crate::sys::host_root;
 
 /// Where engines listen unless they are told otherwise.
 ///
@@ -11,7 +11,7 @@ use crate::host;
 /// - k3s and rke2 (`pkg/agent/config` of k3s), k0s (`pkg/config` of k0s), microk8s (its `containerd` service, in
 ///   the snap's common directory) run a containerd of their own
 /// - cri-dockerd's default. The dockershim was part of the kubelet and went with Kubernetes 1.24.
-pub const SOCKETS: [&str; 6] = [
+pub(crate) const SOCKETS: [&str; 6] = [
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
     "/run/k3s/containerd/containerd.sock",
@@ -21,12 +21,14 @@ pub const SOCKETS: [&str; 6] = [
 ];
 
 /// What means that no engine is to be asked.
-pub const NONE: &str = "none";
+pub(crate) const NONE: &str = "none";
 
 /// The sockets of the engines to ask: the one that was `given`, else those of [`SOCKETS`] that exist.
-pub fn endpoints(given: Option<&str>) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn endpoints(given: Option<&str>) -> Result<Vec<PathBuf>, String> {
     match given {
-        None => Ok(SOCKETS.into_iter().map(PathBuf::from).filter(|path| host::is_socket(path)).collect()),
+        None => {
+            Ok(SOCKETS.into_iter().map(PathBuf::from).filter(|path| host_root::is_socket(path)).collect())
+        }
         Some(NONE) => Ok(Vec::new()),
         Some(given) => Ok(vec![parse(given)?]),
     }

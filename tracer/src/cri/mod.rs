@@ -5,13 +5,13 @@
 //! [`Error`] after two seconds, never a stall. Its answers are bounded in size; names in them are shown, never used
 //! as paths.
 
+mod answers;
 mod client;
 mod endpoint;
 mod proto;
 mod socket;
-mod witnessed;
 
-pub use client::{Client, Ended, Engine, Error};
-pub use endpoint::{NONE, SOCKETS, endpoints};
-pub use socket::SocketError;
-pub use witnessed::{Info, PodLabels, Witnessed};
+pub(crate) use answers::{Info, PodLabels};
+pub(crate) use client::{Client, Ended, Engine, Error};
+pub(crate) use endpoint::{NONE, SOCKETS, endpoints};
+pub(crate) use socket::SocketError;

@@ -9,11 +9,11 @@ use std::{
 use rustix::fs::FileType;
 use tokio::net::UnixStream;
 
-use crate::host;
+use crate::sys::host_root;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// It could not be opened, or nobody listens.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -27,7 +27,7 @@ pub enum SocketError {
 
 /// Connects to the socket that `path` names now: what was looked at is what is connected to.
 pub(super) async fn connect(path: &Path) -> Result<UnixStream, SocketError> {
-    let file = host::look_at(path)?;
+    let file = host_root::look_at(path)?;
     let stat = rustix::fs::fstat(file.as_fd()).map_err(io::Error::from)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
         return Err(SocketError::NotSocket);

@@ -2,7 +2,7 @@
 
 use std::{ops::AddAssign, sync::atomic::Ordering};
 
-use crate::trace::Written;
+use crate::pipeline::Written;
 
 /// The numbers of a node's closing line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

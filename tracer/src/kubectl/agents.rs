@@ -13,7 +13,7 @@ use kube::{
     },
 };
 
-use super::{args::NodesArgs, cluster};
+use crate::kubectl::{args::NodesArgs, cluster};
 
 /// Labels of agents, by Kubernetes' convention.
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "tracer");

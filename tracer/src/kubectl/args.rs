@@ -5,13 +5,13 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 
-use super::confinement::{Seccomp, parse_selinux_type};
 use crate::{
     cli::{
         args::{ListArgs, LogArgs, TraceArgs},
         generate::Generate,
     },
-    lease,
+    kubectl::confinement::{Seccomp, parse_selinux_type},
+    run::lease,
 };
 
 /// Says which pod of the cluster opened which file and executed which program, from a container's first instruction on.

@@ -19,12 +19,15 @@ use kube::{Api, Client, Resource, api::ListParams, config::Kubeconfig};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{
-    args::{Args, ClusterArgs},
-    cluster::Cluster,
-    plain,
+use crate::{
+    kubectl::{
+        args::{Args, ClusterArgs},
+        cluster::Cluster,
+        plain,
+    },
+    model::Pattern,
+    sys::thread::local_runtime,
 };
-use crate::{containers::Pattern, observe::local_runtime};
 
 /// The word by which `kubectl_complete-tracer` asks.
 const REQUEST: &str = "__complete";

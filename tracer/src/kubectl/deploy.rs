@@ -21,17 +21,21 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::debug;
 
-use super::{
-    agents,
-    args::{Common, DeployArgs, DryRun, NodesArgs, Printed, UndeployArgs},
-    cluster::{Cluster, problem},
-    confinement::image_problem,
-    manifests::Manifests,
-    nodes::Unable,
-    plain,
-    restriction::{self, Restriction},
+use crate::{
+    error::Usage,
+    kubectl::{
+        agents,
+        args::{Common, DeployArgs, DryRun, NodesArgs, Printed, UndeployArgs},
+        cluster::{Cluster, problem},
+        confinement::image_problem,
+        manifests::Manifests,
+        nodes::Unable,
+        plain, restriction,
+        restriction::Restriction,
+    },
+    output,
+    sys::stderr::status,
 };
-use crate::{cli::say, error::Usage, render};
 
 /// Whose fields they are: what is applied again with less in it is taken away.
 const MANAGER: &str = "kubectl-tracer";
@@ -90,7 +94,7 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
     if applied.contains(&0) {
         apply(&namespaces, &manifests.namespace, &params).await?;
     } else {
-        say(&format!(
+        status(&format!(
             "the namespace {} is there already and stays as it is: it must permit privileged pods",
             plain::line(namespace)
         ));
@@ -111,7 +115,7 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         }
         apply(&api, &manifests.agents, &params).await?;
     } else {
-        say(&format!(
+        status(&format!(
             "the API server cannot be asked what would come of the others: the namespace {} is not there",
             plain::line(namespace)
         ));
@@ -148,7 +152,7 @@ async fn outlast<K>(api: &Api<K>, name: &str, called: &str, patience: Duration) 
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    say(&format!("{called} is being deleted: waiting until it is gone"));
+    status(&format!("{called} is being deleted: waiting until it is gone"));
     let late = |_| anyhow!("{called} is still being deleted after {}", humantime::format_duration(patience));
     tokio::time::timeout(patience, gone(api, name)).await.map_err(late)?
 }
@@ -184,7 +188,7 @@ fn print(
         }
         Some(Printed::Kyaml) => {
             for document in &documents {
-                render::kyaml::write(document, &mut text)?;
+                output::kyaml::write(document, &mut text)?;
                 text.push(b'\n');
             }
         }
@@ -222,14 +226,14 @@ pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Re
     let within = [delete(&agents, AGENTS, &of_agents).await?, delete(&accounts, AGENTS, &of_account).await?];
     let around = if within.contains(&Was::Others) {
         // They would go with it.
-        say(&format!("{of_namespace} stays, with what others have made in it"));
+        status(&format!("{of_namespace} stays, with what others have made in it"));
         Was::Others
     } else {
         delete(&namespaces, namespace, &of_namespace).await?
     };
     unrestrict(&client, namespace).await?;
     if within == [Was::Absent; 2] && around == Was::Absent {
-        say(&format!("nothing is deployed in the namespace {}", plain::line(namespace)));
+        status(&format!("nothing is deployed in the namespace {}", plain::line(namespace)));
     }
     if args.wait.wait {
         let leaving = removal::Leaving {
@@ -280,7 +284,10 @@ where
     let failed = |error| anyhow!("{called}: {}", plain::line(&problem(&error)));
     let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(Was::Absent) };
     if !is_ours(&object) {
-        say(&format!("{called} stays: it has no label {}={}, so others have made it", PART_OF.0, PART_OF.1));
+        status(&format!(
+            "{called} stays: it has no label {}={}, so others have made it",
+            PART_OF.0, PART_OF.1
+        ));
         return Ok(Was::Others);
     }
     let params = DeleteParams {

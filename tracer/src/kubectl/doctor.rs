@@ -5,18 +5,19 @@ use std::{collections::BTreeMap, io::Write as _, process::ExitCode, sync::Arc, t
 use anyhow::bail;
 use tokio::{select, sync::Semaphore, task::JoinSet, time::timeout};
 
-use super::{
-    agents::{Agent, Waiting},
-    args::{Common, NodesArgs},
-    cluster::Cluster,
-    ephemeral::{Fleet, over_agents},
-    exec::{Exec, Exit, Heard},
-    lines::{Line, Lines},
-    plain, remote, session,
-};
 use crate::{
-    cli::{FAILURE, UNSUPPORTED, say},
-    render,
+    error::{FAILURE, UNSUPPORTED},
+    kubectl::{
+        agents::{Agent, Waiting},
+        args::{Common, NodesArgs},
+        cluster::Cluster,
+        ephemeral::{Fleet, over_agents},
+        exec::{Exec, Exit, Heard},
+        lines::{Line, Lines},
+        plain, remote, session,
+    },
+    sanitize,
+    sys::stderr::status,
 };
 
 /// How long a report may take.
@@ -71,7 +72,7 @@ async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, fleet: &Fleet) -> anyhow:
     reports.sort_by_key(|(index, _)| *index);
     let (mut out, mut code) = (Vec::new(), 0);
     for ((node, _), (_, report)) in chosen.iter().zip(reports) {
-        let node = render::line(node);
+        let node = sanitize::line(node);
         match report {
             Ok((lines, exit)) => {
                 writeln!(out, "{node}")?;
@@ -80,17 +81,17 @@ async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, fleet: &Fleet) -> anyhow:
                     Exit::Code(0) => {}
                     Exit::Code(3) => code = UNSUPPORTED,
                     Exit::Code(other) => {
-                        say(&format!("node {node}: its doctor has ended with exit code {other}"));
+                        status(&format!("node {node}: its doctor has ended with exit code {other}"));
                         code = code.max(FAILURE);
                     }
                     Exit::Failed(problem) => {
-                        say(&format!("node {node}: {}", plain::line(&problem)));
+                        status(&format!("node {node}: {}", plain::line(&problem)));
                         code = code.max(FAILURE);
                     }
                 }
             }
             Err(problem) => {
-                say(&format!("node {node}: {}", plain::line(&problem)));
+                status(&format!("node {node}: {}", plain::line(&problem)));
                 code = code.max(FAILURE);
             }
         }
@@ -117,7 +118,7 @@ async fn ask(client: &kube::Client, namespace: &str, agent: &Agent) -> Result<(V
     let mut keep = |line: Line<'_>| {
         let (Line::Whole(line) | Line::Cut(line)) = line;
         if said.len() < LINES_MAX {
-            said.push(render::line(&String::from_utf8_lossy(line)));
+            said.push(sanitize::line(&String::from_utf8_lossy(line)));
         }
     };
     while let Some(heard) = exec.next().await? {

@@ -25,18 +25,19 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{
-    agents::{Agent, Agents, Place, Selector, Target, problem as watch_problem},
-    args::{Common, EPHEMERAL_NAMESPACE, NodesArgs},
-    cluster::{Cluster, problem},
-    exec::Exec,
-    manifests::Manifests,
-    nodes::{self, Unable},
-    plain,
-};
 use crate::{
-    cli::say,
-    observe::{End, Limits},
+    kubectl::{
+        agents::{Agent, Agents, Place, Selector, Target, problem as watch_problem},
+        args::{Common, EPHEMERAL_NAMESPACE, NodesArgs},
+        cluster::{Cluster, problem},
+        exec::Exec,
+        manifests::Manifests,
+        nodes,
+        nodes::Unable,
+        plain,
+    },
+    run::limits::{End, Limits},
+    sys::stderr::status,
 };
 
 /// How many jobs are made at a time.
@@ -182,7 +183,7 @@ impl Ephemeral {
             Err(_) => Some(format!("no answer within {DELETE_PATIENCE:?}")),
         };
         if let Some(problem) = failed {
-            say(&format!(
+            status(&format!(
                 "cannot delete the agents of this run: {}; they stop by themselves within {}, or: kubectl delete jobs -n {} -l {}",
                 plain::line(&problem),
                 humantime::format_duration(self.lease),
@@ -220,7 +221,7 @@ async fn choose(cluster: &Cluster, nodes: &NodesArgs) -> anyhow::Result<(Expecte
     for (name, node) in looked_at {
         match node {
             Ok(Some(node)) => sort(node),
-            Ok(None) => say(&format!("node {}: there is no such node", plain::line(name))),
+            Ok(None) => status(&format!("node {}: there is no such node", plain::line(name))),
             Err(error) => {
                 // It takes no right to see nodes to name one.
                 debug!("node {} cannot be looked at: {}", plain::line(name), plain::line(&problem(&error)));

@@ -33,7 +33,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{agents, cluster, plain};
+use crate::kubectl::{agents, cluster, plain};
 
 /// How long starting a command, or sending a few bytes to it, may take.
 const PATIENCE: Duration = Duration::from_secs(15);

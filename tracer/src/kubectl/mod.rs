@@ -31,7 +31,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::{cli, observe::local_runtime, stderr};
+use crate::{
+    cli,
+    sys::{stderr, thread::local_runtime},
+};
 use args::{Args, Command};
 
 /// Runs the command line of this process.

@@ -10,19 +10,20 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{
-    account::{Account, Closing, Run},
-    agents::Target,
-    exec::{Exec, Exit, Heard, Refused, Retry},
-    lines::{Line, Lines},
-    plain,
-    reading::{Batch, Item, Reading},
-    writer::Message,
-};
 use crate::{
-    cli::{FAILURE, UNSUPPORTED, USAGE, say},
-    lease,
-    render::Lost,
+    error::{FAILURE, UNSUPPORTED, USAGE},
+    kubectl::{
+        account::{Account, Closing, Run},
+        agents::Target,
+        exec::{Exec, Exit, Heard, Refused, Retry},
+        lines::{Line, Lines},
+        plain,
+        reading::{Batch, Item, Reading},
+        writer::Message,
+    },
+    output::Lost,
+    run::lease,
+    sys::stderr::status,
 };
 
 /// How often the lease is renewed.
@@ -302,7 +303,7 @@ impl Node {
     }
 
     fn say(&self, text: &str) {
-        say(&format!("node {}: {}", plain::line(&self.name), plain::line(text)));
+        status(&format!("node {}: {}", plain::line(&self.name), plain::line(text)));
     }
 
     async fn attempt(&mut self, target: &Target) -> Outcome {

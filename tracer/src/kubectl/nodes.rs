@@ -11,8 +11,10 @@ use kube::{Api, Client, api::ListParams};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{args::NodesArgs, cluster::problem, plain};
-use crate::cli::say;
+use crate::{
+    kubectl::{args::NodesArgs, cluster::problem, plain},
+    sys::stderr::status,
+};
 
 /// Labels of nodes on which no agent can run, with what such nodes are. The affinity in `deploy/daemonset.yaml` leaves
 /// them out.
@@ -94,7 +96,7 @@ impl Unable {
         let named: Vec<String> = kinds.iter().map(of_kind).collect();
         let verb = if self.0.len() == 1 { "runs" } else { "run" };
         let count = i64::try_from(self.0.len()).unwrap_or(i64::MAX);
-        say(&format!("{} {verb} no agent: {}", plain::count(count, "node"), named.join("; ")));
+        status(&format!("{} {verb} no agent: {}", plain::count(count, "node"), named.join("; ")));
     }
 }
 

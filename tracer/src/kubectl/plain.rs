@@ -1,6 +1,6 @@
 //! Text of others - API servers, kubelets, libraries - as one plain line.
 
-use crate::render;
+use crate::sanitize;
 
 /// The longest text that is quoted, in characters.
 const LEN_MAX: usize = 1000;
@@ -20,7 +20,7 @@ pub(super) fn line(text: &str) -> String {
         line.truncate(end);
         line.push('…');
     }
-    render::line(&line)
+    sanitize::line(&line)
 }
 
 /// So many of them: `1 node`, `2 nodes`.
@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(line(&format!("{tls} (again)")), format!("{} (again)", line(tls)));
         assert_eq!(line("two\n  lines\n"), "two lines");
         assert_eq!(line("pods \"x\" is forbidden: "), "pods \"x\" is forbidden");
-        assert_eq!(line("\u{1b}]0;title"), render::line("\u{1b}]0;title"));
+        assert_eq!(line("\u{1b}]0;title"), sanitize::line("\u{1b}]0;title"));
         assert_eq!(line(&"ü".repeat(5000)).chars().count(), LEN_MAX + 1);
     }
 

@@ -5,9 +5,9 @@ use std::{ops::Range, sync::Arc};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
+    kinds::Tracer,
+    output::Lost,
     read::{About, Listed, Malformed, Reader, Told},
-    render::Lost,
-    trace::Tracer,
 };
 
 /// How to read the lines of a node.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cli::args::{ListArgs, LogArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
-    lease::format_term,
+    run::lease::format_term,
 };
 
 /// Where an agent has it.
@@ -128,10 +128,8 @@ impl Remote {
 mod tests {
     use clap::Parser as _;
 
-    use super::{
-        super::args::{Args, Command},
-        *,
-    };
+    use super::*;
+    use crate::kubectl::args::{Args, Command};
 
     fn words(line: &[&str]) -> Vec<String> {
         let Args { command, common } = Args::try_parse_from(line).unwrap();

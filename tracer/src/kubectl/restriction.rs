@@ -8,8 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::Value;
 
-use super::manifests::parse;
-use crate::render;
+use crate::{kubectl::manifests::parse, sanitize};
 
 const POLICY: &str = include_str!("../../../deploy/restrict-exec/policy.yaml");
 const BINDING: &str = include_str!("../../../deploy/restrict-exec/binding.yaml");
@@ -55,7 +54,7 @@ pub(super) fn name(namespace: &str) -> String {
 
 /// As kubectl calls them, in the order of [`Restriction::documents`].
 pub(super) fn names(namespace: &str) -> [String; 2] {
-    let name = render::line(&name(namespace));
+    let name = sanitize::line(&name(namespace));
     ["policy", "policybinding"]
         .map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io/{name}"))
 }

@@ -14,31 +14,34 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{
-    account::Account,
-    agents::{self, Agent, AgentEvents, Agents, Place, Target, Waiting},
-    args::{Common, NodesArgs},
-    cluster::{self, Cluster},
-    ephemeral::{Fleet, over_agents},
-    node::{Node, ROOM, Report, Shared, come},
-    nodes::Unable,
-    plain,
-    reading::Reading,
-    remote::Remote,
-    writer::{Message, View, Writer},
-};
 use crate::{
     cli::{
-        FAILURE, UNSUPPORTED,
         args::{ListArgs, NodeArgs, SelectionArgs, TraceArgs},
-        config, say,
+        config,
     },
-    containers::Pattern,
-    error::Unsupported,
-    observe::{End, spawn},
-    render::{self, ContainerRenderer, ListOf},
-    stdout,
-    trace::{Stop, Tracer, Written},
+    error::{FAILURE, UNSUPPORTED, Unsupported},
+    kinds::Tracer,
+    kubectl::{
+        account::Account,
+        agents,
+        agents::{Agent, AgentEvents, Agents, Place, Target, Waiting},
+        args::{Common, NodesArgs},
+        cluster,
+        cluster::Cluster,
+        ephemeral::{Fleet, over_agents},
+        node::{Node, ROOM, Report, Shared, come},
+        nodes::Unable,
+        plain,
+        reading::Reading,
+        remote::Remote,
+        writer::{Message, View, Writer},
+    },
+    model::Pattern,
+    output::{ContainerRenderer, ListOf},
+    pipeline::{Stop, Written},
+    run::limits::End,
+    sanitize,
+    sys::{stderr::status, stdout, thread::spawn},
 };
 
 /// How many nodes may be asked to start at a time.
@@ -328,7 +331,7 @@ impl<'a> Session<'a> {
                 // Who listens is there as long as this is.
                 let _ = self.shared.messages.send(Message::Listed);
                 if !self.plan.once {
-                    say("ready");
+                    status("ready");
                     until = self.plan.timeout.and_then(|time| Instant::now().checked_add(time));
                 }
             }
@@ -387,7 +390,7 @@ impl<'a> Session<'a> {
                 (false, "") => ": its agent pod has not been seen".to_owned(),
                 (false, why) => format!(": {}", plain::line(why)),
             };
-            say(&format!("node {}: not ready after {waited}{why}", plain::line(name)));
+            status(&format!("node {}: not ready after {waited}{why}", plain::line(name)));
             known.state = if once { State::Failed(FAILURE) } else { State::Trouble };
         }
     }
@@ -413,7 +416,7 @@ impl<'a> Session<'a> {
         for (name, problem) in &self.fleet.expected {
             let known = Self::known(&mut self.known, &mut self.tasks, (&self.plan, &self.shared), name);
             if let Some(problem) = problem {
-                say(&format!("node {}: {}", plain::line(name), plain::line(problem)));
+                status(&format!("node {}: {}", plain::line(name), plain::line(problem)));
                 known.state = if self.plan.once { State::Failed(FAILURE) } else { State::Stuck };
             }
         }
@@ -432,7 +435,7 @@ impl<'a> Session<'a> {
         }
         for (name, known) in &mut self.known {
             if !by_node.contains_key(&**name) && known.target.borrow().is_some() {
-                say(&format!("node {}: its agent was deleted", plain::line(name)));
+                status(&format!("node {}: its agent was deleted", plain::line(name)));
                 known.change(None);
                 known.state = State::Trouble;
             }
@@ -444,7 +447,7 @@ impl<'a> Session<'a> {
         for node in self.nodes.node.iter().filter(|node| !self.known.contains_key(node.as_str())) {
             // Those are named already, with the reason.
             if !self.fleet.is_ephemeral() && self.fleet.unable.kind(node).is_none() {
-                say(&format!(
+                status(&format!(
                     "node {}: it has no agent: either there is no such node, or no pod of tracer runs there",
                     plain::line(node)
                 ));
@@ -467,7 +470,7 @@ impl<'a> Session<'a> {
             None if matches!(before, State::Trouble | State::Stuck) => "traced now".to_owned(),
             None => return,
         };
-        say(&format!("node {}: {back}", plain::line(node)));
+        status(&format!("node {}: {back}", plain::line(node)));
     }
 
     /// Agents that come and go are not seen for now. What is over at the next attempt is no news, nor is that the server
@@ -479,14 +482,14 @@ impl<'a> Session<'a> {
             debug!("watching the agents: {problem}");
             return;
         }
-        say(&format!("cannot watch the agents: {problem}; retrying"));
+        status(&format!("cannot watch the agents: {problem}; retrying"));
         self.watch.said = Some(problem);
     }
 
     /// They are seen again.
     fn sees(&mut self) {
         if std::mem::take(&mut self.watch).said.is_some() {
-            say("watching the agents again");
+            status("watching the agents again");
         }
     }
 
@@ -552,7 +555,7 @@ impl<'a> Session<'a> {
                     Some(Err(error)) => warn!("a node's task has failed: {error}"),
                 },
                 () = self.end.told() => {
-                    say("interrupted; per-node totals are incomplete");
+                    status("interrupted; per-node totals are incomplete");
                     return Ok(ExitCode::from(FAILURE));
                 }
             }
@@ -580,7 +583,7 @@ impl Known {
             return;
         }
         if self.said != waiting.why {
-            say(&format!("node {}: {}", plain::line(name), plain::line(&waiting.why)));
+            status(&format!("node {}: {}", plain::line(name), plain::line(&waiting.why)));
             waiting.why.clone_into(&mut self.said);
         }
         self.state = match (once, waiting.failed) {
@@ -611,18 +614,18 @@ fn add_up(accounts: &BTreeMap<Arc<str>, Account>, shown: &Written) {
     let mut all = Account::default();
     for (node, account) in accounts {
         let Account { open, arrived_open, malformed, dropped, .. } = account;
-        debug!("node {}: malformed {malformed} output {dropped}", render::line(node));
+        debug!("node {}: malformed {malformed} output {dropped}", sanitize::line(node));
         if *open > 0 {
-            say(&format!(
+            status(&format!(
                 "node {}: of {open} of its runs the closing line never came: of their events no more is known than the \
                  {arrived_open} that came, which are in the sum",
-                render::line(node)
+                sanitize::line(node)
             ));
         }
         all += *account;
     }
     let sum = all.sum(shown);
-    say(&format!("seen {} emitted {} filtered {} lost {}", sum.seen, sum.emitted, sum.filtered, sum.lost));
+    status(&format!("seen {} emitted {} filtered {} lost {}", sum.seen, sum.emitted, sum.filtered, sum.lost));
 }
 
 /// The agents that there are now. Those that were made for this run are waited for, within bounds, until they run or
@@ -676,7 +679,7 @@ async fn check_namespaces(client: &Client, namespaces: &[String]) {
     let api: &Api<Namespace> = &Api::all(client.clone());
     let missing = namespaces.iter().map(|name| async move {
         match timeout(NAMESPACE_PATIENCE, api.get_metadata_opt(name)).await {
-            Ok(Ok(None)) => say(&format!("namespace {:?} does not exist", plain::line(name))),
+            Ok(Ok(None)) => status(&format!("namespace {:?} does not exist", plain::line(name))),
             Ok(Err(error)) => debug!("namespace {name:?}: {}", plain::line(&cluster::problem(&error))),
             Ok(Ok(Some(_))) | Err(_) => {}
         }

@@ -13,8 +13,10 @@ use futures_util::TryFutureExt as _;
 use http::{HeaderMap, Request, Response, header::WARNING};
 use tower::{Layer, Service};
 
-use super::plain;
-use crate::{observe::lock, stderr};
+use crate::{
+    kubectl::plain,
+    sys::{stderr, thread::lock},
+};
 
 /// The code of warnings that are for whoever asked.
 const MISCELLANEOUS: &str = "299";

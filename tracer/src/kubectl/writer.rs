@@ -9,14 +9,14 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::reading::{Batch, Item};
 use crate::{
-    clock::WallClock,
-    log_limit::REPORTS,
+    kinds::{Event, Tracer},
+    kubectl::reading::{Batch, Item},
+    output::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row},
+    pipeline::{Outlet, Stop, Written},
     read::Listed,
-    render::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row, line},
-    stderr, stdout,
-    trace::{Event, Outlet, Stop, Tracer, Written},
+    sanitize::line,
+    sys::{clock::WallClock, log_limit::REPORTS, stderr, stdout},
 };
 
 /// What the writer is told.

@@ -7,10 +7,10 @@ use std::{
 
 use serde_json::value::RawValue;
 
-use super::Malformed;
 use crate::{
-    containers::{Container, Pod},
-    render::Kept,
+    model::{Container, Pod},
+    output::Kept,
+    read::Malformed,
 };
 
 /// How many texts are kept.
@@ -20,11 +20,11 @@ const KEPT_BYTES: usize = 1 << 20;
 
 /// Whose events are, with what rows have of it.
 #[derive(Debug, Default)]
-pub struct About {
+pub(crate) struct About {
     /// The container; none for host processes.
-    pub container: Option<Container>,
+    pub(crate) container: Option<Container>,
     /// What rows have of it. It goes with one renderer.
-    pub kept: Mutex<Kept>,
+    pub(crate) kept: Mutex<Kept>,
 }
 
 /// Containers by the text that tells of them.

@@ -2,30 +2,30 @@
 
 use serde::Deserialize;
 
-use super::{Malformed, nanoseconds};
 use crate::{
-    containers::{Container, Pod},
-    render::ContainerEvent,
+    model::{Container, Pod},
+    output::ContainerEvent,
+    read::{Malformed, nanoseconds},
 };
 
 /// A container that is listed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// What happened to it, if that is told.
-    pub event: Option<ContainerEvent>,
+    pub(crate) event: Option<ContainerEvent>,
     /// What differs from what was told before.
-    pub changed: Vec<String>,
+    pub(crate) changed: Vec<String>,
     /// Itself, with its pod.
-    pub container: Container,
+    pub(crate) container: Container,
     /// Its first process; 0 if there is none.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// When it was started, in nanoseconds since 1970.
-    pub started: Option<i128>,
+    pub(crate) started: Option<i128>,
 }
 
 impl Listed {
     /// What `line` tells.
-    pub fn read(line: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn read(line: &[u8]) -> Result<Self, Malformed> {
         let Line { event, changed, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
         Ok(Self {
             event,
@@ -56,8 +56,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        containers::{ContainerType, Isolation, Nested, Source, Unknown},
-        render::{ContainerRenderer, ContainerRow, ListOf},
+        model::{ContainerType, Isolation, Nested, Source, Unknown},
+        output::{ContainerRenderer, ContainerRow, ListOf},
     };
 
     fn any_listed() -> impl Strategy<Value = Listed> {

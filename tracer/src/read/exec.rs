@@ -5,8 +5,11 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use tracer_common::event::{EXEC_AT, EXEC_CHECK, Exec as Record, Header, PATH_FAULT, PATH_TRUNCATED};
 
-use super::{Malformed, bytes_of, ret};
-use crate::{trace::Seccomp, wire};
+use crate::{
+    bpf::wire,
+    kinds::Seccomp,
+    read::{Malformed, bytes_of, ret},
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -18,15 +18,15 @@ use tracer_common::{
     event::{Header, Kind},
 };
 
-pub use about::About;
+pub(crate) use about::About;
 use about::Known;
-pub use container::Listed;
+pub(crate) use container::Listed;
 
-use crate::{render::Lost, trace::Tracer};
+use crate::{kinds::Tracer, output::Lost};
 
 /// Why a line is not what such a tracer writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed(String);
+pub(crate) struct Malformed(String);
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl From<serde_json::Error> for Malformed {
 
 /// What a line tells.
 #[derive(Debug)]
-pub enum Told {
+pub(crate) enum Told {
     /// An event; its record has been appended.
     Event {
         /// Nanoseconds since 1970.
@@ -67,7 +67,7 @@ pub enum Told {
 
 /// Reads the lines of one node.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     tracer: &'static dyn Tracer,
     known: Known,
 }
@@ -75,12 +75,12 @@ pub struct Reader {
 impl Reader {
     /// Reads events of this kind.
     #[must_use]
-    pub fn new(tracer: &'static dyn Tracer) -> Self {
+    pub(crate) fn new(tracer: &'static dyn Tracer) -> Self {
         Self { tracer, known: Known::default() }
     }
 
     /// What `line` tells. The record of an event is appended to `records`.
-    pub fn read(&mut self, line: &[u8], records: &mut Vec<u8>) -> Result<Told, Malformed> {
+    pub(crate) fn read(&mut self, line: &[u8], records: &mut Vec<u8>) -> Result<Told, Malformed> {
         match serde_json::from_slice::<EventLine<'_>>(line) {
             Ok(event) => self.event(&event, records),
             Err(error) => match serde_json::from_slice::<LostLine<'_>>(line) {
@@ -219,7 +219,7 @@ fn ret(value: i32, errno: u32) -> Result<i32, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::TRACERS;
+    use crate::kinds::TRACERS;
 
     const PROCESS: &str =
         r#""process":{"pid":1,"tid":1,"ppid":0,"containerPid":1,"uid":0,"gid":0,"comm":"c"}"#;

@@ -7,10 +7,10 @@ use tracer_common::event::{
     Header, OPEN_FIXED_FILE, OPEN_UNREPORTED, Open as Record, OpenCall, OpenExtra, PATH_FAULT, PATH_TRUNCATED,
 };
 
-use super::{Malformed, bytes_of, of_hex, ret};
 use crate::{
-    trace::{ACCESS_MODES, FLAGS, RESOLVE, Seccomp},
-    wire,
+    bpf::wire,
+    kinds::{ACCESS_MODES, FLAGS, RESOLVE, Seccomp},
+    read::{Malformed, bytes_of, of_hex, ret},
 };
 
 #[derive(Deserialize)]

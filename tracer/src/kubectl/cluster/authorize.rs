@@ -18,10 +18,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use tower::{BoxError, Layer, Service};
 use tracing::debug;
 
-use super::{
-    identity::{self, Identity},
-    plugin::Plugin,
-};
+use crate::kubectl::cluster::{identity, identity::Identity, plugin::Plugin};
 
 /// The credentials of a plugin, shared by all requests.
 pub(super) struct Source {

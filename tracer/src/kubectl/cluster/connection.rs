@@ -30,15 +30,18 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, Service, ServiceBuilder, retry::RetryLayer};
 use tracing::warn;
 
-use super::{
-    super::warnings::Warnings,
-    authority::{Authority, Source as Certificates},
-    authorize::{Authorize, Source as Credentials},
-    identity::{self, Identity},
-    kubeconfig::{Access, filled},
-    limits::Limits,
-    plugin::Plugin,
-    proxy::Proxy,
+use crate::kubectl::{
+    cluster::{
+        authority::{Authority, Source as Certificates},
+        authorize::{Authorize, Source as Credentials},
+        identity,
+        identity::Identity,
+        kubeconfig::{Access, filled},
+        limits::Limits,
+        plugin::Plugin,
+        proxy::Proxy,
+    },
+    warnings::Warnings,
 };
 
 /// How long a connection may take, as kubectl's.

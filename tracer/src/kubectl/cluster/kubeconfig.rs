@@ -11,8 +11,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 use tracing::{debug, warn};
 
-use super::super::args::{ClusterArgs, ServerArgs, UserArgs};
-use crate::render;
+use crate::{
+    kubectl::args::{ClusterArgs, ServerArgs, UserArgs},
+    sanitize,
+};
 
 /// Where a pod finds its ServiceAccount
 /// (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api>).
@@ -103,7 +105,7 @@ fn choose(config: &Kubeconfig, args: &ClusterArgs) -> Result<Access> {
         // kubectl goes on silently.
         warn!(
             "the context names user {:?}, which does not exist in the kubeconfig: no credentials are sent",
-            render::line(&user_name)
+            sanitize::line(&user_name)
         );
     }
     Ok(Access {

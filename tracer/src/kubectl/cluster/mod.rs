@@ -18,8 +18,8 @@ use std::env;
 use anyhow::Context as _;
 use kube::Client;
 
-pub(super) use self::problem::{cause, not_the_api_server, problem, refusal};
-use super::args::ClusterArgs;
+use crate::kubectl::args::ClusterArgs;
+pub(super) use crate::kubectl::cluster::problem::{cause, not_the_api_server, problem, refusal};
 
 /// A cluster that can be asked.
 pub(super) struct Cluster {

@@ -13,8 +13,10 @@ use kube::config::{Cluster, ExecAuthCluster, ExecConfig, ExecInteractiveMode};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::kuberc::{PluginPolicy, resolve};
-use crate::render;
+use crate::{
+    kubectl::cluster::kuberc::{PluginPolicy, resolve},
+    sanitize,
+};
 
 /// Versions of the protocol.
 const V1: &str = "client.authentication.k8s.io/v1";
@@ -77,7 +79,7 @@ impl Plugin {
         let command = config.command.clone().filter(|command| !command.is_empty());
         let command =
             command.with_context(|| format!("the credential plugin of user {user:?} has no command"))?;
-        let plugin = || format!("the credential plugin {:?} of user {user:?}", render::line(&command));
+        let plugin = || format!("the credential plugin {:?} of user {user:?}", sanitize::line(&command));
         let version = config.api_version.clone().unwrap_or_default();
         ensure!(
             version == V1 || version == V1BETA1,
@@ -96,7 +98,7 @@ impl Plugin {
 
     /// Runs it. Its standard error is ours, and its standard input if it may ask.
     pub(super) fn run(&self) -> Result<Credentials> {
-        let context = || format!("the kubeconfig's credential plugin {:?}", render::line(&self.command));
+        let context = || format!("the kubeconfig's credential plugin {:?}", sanitize::line(&self.command));
         self.run_once().with_context(context)
     }
 

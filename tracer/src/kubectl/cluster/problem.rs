@@ -10,8 +10,10 @@ use x509_parser::{
     objects::{oid_registry, oid2sn},
 };
 
-use super::{super::plain, limits::Exceeded};
-use crate::error::chain;
+use crate::{
+    error::chain,
+    kubectl::{cluster::limits::Exceeded, plain},
+};
 
 /// What a call to the API server ended with.
 pub(in crate::kubectl) fn problem(error: &kube::Error) -> String {

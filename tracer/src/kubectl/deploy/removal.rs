@@ -12,14 +12,16 @@ use kube::{Api, Client, Resource, api::ListParams, runtime::watcher::Event};
 use tokio::{select, time::sleep};
 use tracing::debug;
 
-use super::{AGENTS, gone, names};
 use crate::{
-    cli::say,
     kubectl::{
-        agents::{self, Place},
+        agents,
+        agents::Place,
         args::NodesArgs,
-        cluster, nodes, plain,
+        cluster,
+        deploy::{AGENTS, gone, names},
+        nodes, plain,
     },
+    sys::stderr::status,
 };
 
 /// After how long it is said what is waited for, and how often it is looked at again.
@@ -43,7 +45,7 @@ impl Leaving<'_> {
                 if let Some(what) = self.remains().await
                     && what != said
                 {
-                    say(&format!("waiting for {what}"));
+                    status(&format!("waiting for {what}"));
                     said = what;
                 }
                 sleep(SAY.1).await;

@@ -15,14 +15,15 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::AGENTS;
 use crate::{
-    cli::say,
     kubectl::{
-        agents::{self, Agent, AgentEvents, Agents, Place},
+        agents,
+        agents::{Agent, AgentEvents, Agents, Place},
         args::NodesArgs,
+        deploy::AGENTS,
         plain,
     },
+    sys::stderr::status,
 };
 
 /// Waits until each node has its agent. Says how far that is, and what the cluster reports meanwhile.
@@ -30,7 +31,7 @@ pub(super) async fn wait(client: &Client, namespace: &str, patience: Duration) -
     let mut rollout = Rollout::new(client, namespace);
     let late = Instant::now() + patience;
     if let Ok(result) = timeout_at(late, rollout.follow()).await {
-        say(&format!("agents run on {}", plain::count(result?, "node")));
+        status(&format!("agents run on {}", plain::count(result?, "node")));
         return Ok(());
     }
     let patience = humantime::format_duration(patience);
@@ -126,7 +127,7 @@ impl Rollout {
 
     fn say_progress(&mut self, text: String) {
         if text != self.progress {
-            say(&text);
+            status(&text);
             self.progress = text;
         }
     }
@@ -165,7 +166,7 @@ impl Rollout {
     fn say_each(&mut self, reasons: Vec<String>) {
         for reason in reasons {
             if self.said.insert(reason.clone()) {
-                say(&reason);
+                status(&reason);
             }
         }
     }

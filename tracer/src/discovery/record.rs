@@ -1,0 +1,69 @@
+//! Records of the ring buffer `LIFECYCLE`, out of their bytes.
+
+use tracer_common::lifecycle::{Bound, Kind, Record, Runtime};
+
+use crate::bpf::wire;
+
+/// What a record tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told<'a> {
+    /// A runtime was executed, with these NUL-terminated arguments.
+    Runtime(Runtime, &'a [u8]),
+    /// A container has a process of its own, in a cgroup of this name in the unified hierarchy.
+    Bound(Bound, &'a [u8]),
+    /// The last process of a container is gone.
+    Ended(Record),
+    /// A program was executed in a container that no runtime was seen to start, in a cgroup of this name.
+    Unannounced(Bound, &'a [u8]),
+}
+
+impl<'a> Told<'a> {
+    /// From the bytes of a record; None where they make no sense.
+    #[must_use]
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let record: Record = wire::read(bytes)?;
+        Some(match Kind::try_from(record.kind).ok()? {
+            Kind::Runtime => {
+                let runtime: Runtime = wire::read(bytes)?;
+                Self::Runtime(runtime, behind::<Runtime>(bytes, usize::from(runtime.args_len))?)
+            }
+            Kind::Bound => {
+                let (bound, cgroup) = bound(bytes)?;
+                Self::Bound(bound, cgroup)
+            }
+            Kind::Unannounced => {
+                let (bound, cgroup) = bound(bytes)?;
+                Self::Unannounced(bound, cgroup)
+            }
+            Kind::Ended => Self::Ended(record),
+        })
+    }
+}
+
+/// A process that is a container's, with the name of its cgroup.
+fn bound(bytes: &[u8]) -> Option<(Bound, &[u8])> {
+    let bound: Bound = wire::read(bytes)?;
+    Some((bound, behind::<Bound>(bytes, bound.cgroup_len as usize)?))
+}
+
+/// So many bytes that follow a structure; None where there are fewer.
+fn behind<T>(bytes: &[u8], len: usize) -> Option<&[u8]> {
+    bytes.get(size_of::<T>()..)?.get(..len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_ends_before_what_it_announces_is_refused() {
+        // A name of 2^32 - 1 bytes, and none behind.
+        let mut bytes = [0xff; size_of::<Bound>()];
+        let at = std::mem::offset_of!(Record, kind);
+        bytes[at..at + 4].copy_from_slice(&(Kind::Bound as u32).to_ne_bytes());
+        assert!(Told::decode(&bytes).is_none());
+        let len = std::mem::offset_of!(Bound, cgroup_len);
+        bytes[len..len + 4].copy_from_slice(&0_u32.to_ne_bytes());
+        assert!(matches!(Told::decode(&bytes), Some(Told::Bound(_, []))));
+    }
+}

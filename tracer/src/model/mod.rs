@@ -1,0 +1,14 @@
+//! Containers, pods and selections as plain data. The ground floor: it depends on nothing else in this crate.
+
+mod container;
+mod engine_container;
+pub(crate) mod json;
+mod label_selector;
+mod selection;
+
+pub(crate) use container::{
+    Container, ContainerType, Isolation, Nested, Pod, Source, Unknown, without_added_labels,
+};
+pub(crate) use engine_container::EngineContainer;
+pub(crate) use label_selector::LabelSelector;
+pub(crate) use selection::{Choice, Pattern, Selection};

@@ -1,0 +1,475 @@
+//! `tracer doctor`, and the checks before a run: what this kernel and this user allow, and what to do about what they do not.
+
+use std::{
+    fs,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapType;
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    thread::CapabilitySet,
+};
+use tracer_common::event::Kind;
+use tracing::warn;
+
+use crate::{
+    bpf::{
+        Bpf, EventFilter, Options, Taken,
+        btf::{KERNEL_BTF, KernelTypes},
+        event,
+        features::{locked_down, parse_release, release},
+        preemption,
+    },
+    cri,
+    discovery::existing_state_roots,
+    error::Unsupported,
+    sys::{capabilities, host_root},
+};
+
+/// The oldest kernel that has what the programs need: the ring buffer.
+const OLDEST_KERNEL: (u32, u32) = (5, 8);
+/// In which modes the kernel is locked down, the one that holds in brackets.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// What to do about what should not be.
+const REPORT: &str = "please report it with the output of `tracer doctor`";
+
+/// One thing that tracing needs or gains from.
+#[derive(Debug)]
+pub(crate) struct Check {
+    /// What is looked at.
+    pub(crate) name: &'static str,
+    /// What was found.
+    pub(crate) outcome: Outcome,
+}
+
+/// What a [`Check`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As it should be.
+    Fine(String),
+    /// Worth knowing; tracing works.
+    Note(String),
+    /// Tracing does not work: the problem, and the remedy.
+    Missing(String, String),
+}
+
+/// Looks at everything, in the order in which it is worth reading.
+#[must_use]
+pub(crate) fn check_all() -> Vec<Check> {
+    let mut checks = check_prerequisites();
+    let mut without_uring = Some("the programs are not loaded".to_owned());
+    // Only who may use BPF at all can find out more.
+    if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
+        checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
+        checks.push(Check { name: "hooks", outcome: hooks() });
+        let (outcome, without) = calls(Kind::Open);
+        checks.push(Check { name: "opens", outcome });
+        without_uring = without;
+        checks.push(Check { name: "executions", outcome: calls(Kind::Exec).0 });
+    }
+    checks.push(Check { name: "processes", outcome: processes() });
+    checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
+    checks.push(Check { name: "runtimes", outcome: runtimes(&existing_state_roots()) });
+    checks.push(Check { name: "engines", outcome: engines() });
+    checks.push(Check { name: "tracefs", outcome: tracefs() });
+    checks.push(Check { name: "io_uring", outcome: io_uring(without_uring) });
+    checks
+}
+
+/// What is quickly looked at, and explains most failures before they happen.
+fn check_prerequisites() -> Vec<Check> {
+    vec![
+        Check { name: "kernel", outcome: kernel() },
+        Check { name: "capabilities", outcome: capabilities() },
+        Check { name: "BTF", outcome: btf(Path::new(KERNEL_BTF)) },
+        Check { name: "lockdown", outcome: lockdown() },
+    ]
+}
+
+/// An error, for exit code 3, with every prerequisite that is missing. What tracing works without, but not well, is
+/// logged.
+pub(crate) fn require() -> Result<(), Unsupported> {
+    let missing: Vec<(String, String)> = check_prerequisites()
+        .into_iter()
+        .filter_map(|check| match check.outcome {
+            Outcome::Missing(problem, remedy) => Some((problem, remedy)),
+            Outcome::Fine(_) | Outcome::Note(_) => None,
+        })
+        .collect();
+    let Some(((first, remedy), rest)) = missing.split_first() else {
+        if let Outcome::Note(problem) = processes() {
+            warn!("{problem}");
+        }
+        if let Some(problem) = alone() {
+            warn!("{problem}");
+        }
+        return Ok(());
+    };
+    let mut remedy = remedy.clone();
+    for (problem, its_remedy) in rest {
+        remedy = format!("{remedy}; also {problem}: {its_remedy}");
+    }
+    Err(Unsupported::new(first.clone(), remedy))
+}
+
+fn kernel() -> Outcome {
+    let release = release();
+    match parse_release(&release) {
+        Some(version) if version < OLDEST_KERNEL => Outcome::Missing(
+            format!("Linux {release} is too old"),
+            format!("Linux {}.{} or newer is needed", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
+        ),
+        _ => Outcome::Fine(format!("Linux {release}")),
+    }
+}
+
+fn capabilities() -> Outcome {
+    match capabilities::effective() {
+        Ok(effective) => judge_capabilities(effective, rustix::process::geteuid().is_root()),
+        Err(error) => Outcome::Missing(
+            format!("the kernel does not tell this process's capabilities: {error}"),
+            "permit capget(2), which a seccomp filter may forbid".into(),
+        ),
+    }
+}
+
+fn judge_capabilities(effective: CapabilitySet, root: bool) -> Outcome {
+    let missing: Vec<String> = capabilities::missing(effective, root)
+        .map(|needed| format!("{} ({})", needed.name, needed.purpose))
+        .collect();
+    if missing.is_empty() {
+        let kept = |kept: bool| {
+            let names = capabilities::NEEDED.iter().filter(|needed| needed.kept == kept);
+            names.map(|needed| needed.name).collect::<Vec<_>>().join(", ")
+        };
+        return Outcome::Fine(format!("{}; kept while tracing: {}", kept(false), kept(true)));
+    }
+    Outcome::Missing(
+        format!("not permitted: this process lacks {}", missing.join(", ")),
+        if root {
+            "run tracer as root (sudo), or grant it what it lacks".into()
+        } else {
+            "run tracer as root (sudo), or grant it what it lacks; in a pod: add the capability, permit \
+             allowPrivilegeEscalation, and use an image whose /tracer has it (one that was copied without extended \
+             attributes lacks it)"
+                .into()
+        },
+    )
+}
+
+fn btf(path: &Path) -> Outcome {
+    match fs::File::open(path) {
+        Ok(_) => Outcome::Fine(path.display().to_string()),
+        Err(error) => Outcome::Missing(
+            format!("no kernel BTF: cannot open {}: {error}", path.display()),
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (the distributions' are), and make /sys visible"
+                .into(),
+        ),
+    }
+}
+
+fn ring_buffer() -> Outcome {
+    let remedy = "use Linux 5.8 or newer with CONFIG_BPF_SYSCALL=y; `dmesg` may tell more";
+    match aya::sys::is_map_supported(MapType::RingBuf) {
+        Ok(true) => Outcome::Fine("BPF_MAP_TYPE_RINGBUF".into()),
+        Ok(false) => Outcome::Missing("this kernel has no BPF ring buffer".into(), remedy.into()),
+        Err(error) => Outcome::Missing(format!("cannot create a BPF ring buffer: {error}"), remedy.into()),
+    }
+}
+
+fn hooks() -> Outcome {
+    let hooks = ["sched_process_exec", "sched_process_fork", "sched_process_exit", "sys_exit"];
+    let missing = KernelTypes::read(Path::new(KERNEL_BTF)).map(|types| {
+        let is_missing = |name: &&&str| !types.has_typedef(&format!("btf_trace_{name}"));
+        hooks.iter().filter(is_missing).copied().collect::<Vec<_>>()
+    });
+    match missing {
+        Ok(missing) if missing.is_empty() => Outcome::Fine(format!("tp_btf: {}", hooks.join(", "))),
+        Ok(missing) => Outcome::Missing(
+            format!("this kernel has no tracepoint {}", missing.join(", ")),
+            "use a kernel built with CONFIG_FTRACE_SYSCALLS=y".into(),
+        ),
+        Err(error) => Outcome::Missing(format!("{error:#}"), "use a kernel whose BTF is intact".into()),
+    }
+}
+
+/// How calls of a kind would be seen, and why opens of io_uring would not be: found out by loading and attaching the
+/// programs, as tracing does.
+fn calls(kind: Kind) -> (Outcome, Option<String>) {
+    let trial = Options {
+        kind: Some(kind),
+        buffer_size: 4096,
+        host: false,
+        failed: false,
+        filter: &EventFilter::default(),
+        hook: None,
+        runtimes: &[],
+        trust_rootless: false,
+        log: false,
+    };
+    let tried = Bpf::load(&trial).and_then(|(mut bpf, _maps)| {
+        let taken = bpf.attach();
+        bpf.detach();
+        taken
+    });
+    match tried {
+        Ok(taken) => (judge_calls(kind, &taken), taken.without_uring),
+        Err(error) => (refused(error), Some("the programs cannot be used".to_owned())),
+    }
+}
+
+fn judge_calls(kind: Kind, taken: &Taken) -> Outcome {
+    let Taken { hook, refused, cost, .. } = taken;
+    if let Some(cost) = cost {
+        return Outcome::Note(cost.clone());
+    }
+    let found = match kind {
+        Kind::Open => format!("hooked at {hook}"),
+        Kind::Exec => "seen".to_owned(),
+    };
+    if refused.is_empty() {
+        return Outcome::Fine(found);
+    }
+    Outcome::Note(format!("{found}, which every system call passes: not at {}", refused.join("; ")))
+}
+
+/// What keeps the programs from running.
+fn refused(error: anyhow::Error) -> Outcome {
+    match error.downcast::<Unsupported>() {
+        Ok(Unsupported { problem, remedy }) => Outcome::Missing(problem, remedy),
+        Err(error) => Outcome::Missing(format!("the programs cannot be used: {error:#}"), REPORT.into()),
+    }
+}
+
+fn lockdown() -> Outcome {
+    judge_lockdown(host_root::read(Path::new(LOCKDOWN)).ok().as_deref())
+}
+
+/// Without securityfs, and on kernels without lockdown, nothing tells; what confidentiality forbids is then found out by
+/// loading the programs.
+fn judge_lockdown(modes: Option<&str>) -> Outcome {
+    match modes {
+        Some(modes) if modes.contains("[confidentiality]") => {
+            let Unsupported { problem, remedy } = locked_down();
+            Outcome::Missing(problem, remedy)
+        }
+        Some(modes) if modes.contains("[integrity]") => {
+            Outcome::Fine("integrity, which permits all that tracer does".into())
+        }
+        Some(modes) => Outcome::Fine(modes.trim().to_owned()),
+        None => Outcome::Fine(format!("not told: there is no {LOCKDOWN}")),
+    }
+}
+
+/// Whether processes may be looked into, which takes more than a capability where a security module has a say. Tried
+/// with one that nobody has confined.
+fn processes() -> Outcome {
+    const LABELS: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
+    judge_processes(host_root::root_process(), || {
+        LABELS.iter().find_map(|path| fs::read_to_string(path).ok())
+    })
+}
+
+fn judge_processes(root: std::io::Result<u32>, label: impl FnOnce() -> Option<String>) -> Outcome {
+    let error = match root {
+        Ok(1) => return Outcome::Fine("/proc/PID/root can be opened".into()),
+        Ok(pid) => {
+            return Outcome::Fine(format!(
+                "/proc/1/root cannot be opened; the node's root directory is taken from process {pid}"
+            ));
+        }
+        Err(error) => error,
+    };
+    let label = label();
+    let who = match label.as_deref().and_then(apparmor_profile) {
+        Some(profile) => format!("the AppArmor profile {profile}, which confines tracer: run it unconfined"),
+        None => "a security module, or a sandbox that tracer runs in".to_owned(),
+    };
+    Outcome::Note(format!(
+        "/proc/1/root cannot be opened ({error}): containers that run already pass for the host's, and pods stay \
+         unknown whose runtime runs in a container or names its bundle by a relative path. What forbids it is {who}"
+    ))
+}
+
+/// What a runtime outside of this process's pid namespace says is not believed.
+fn pid_namespace() -> Outcome {
+    if host_root::is_initial_pid_namespace() {
+        return Outcome::Fine("the initial one".into());
+    }
+    Outcome::Note(alone().unwrap_or_else(|| {
+        "not the initial one: the containers that are named are those that are started in it, as on a node of kind".into()
+    }))
+}
+
+/// What is wrong where process 1 is a tracer's: it is in a container that shares no pid namespace with a node.
+fn alone() -> Option<String> {
+    let program = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
+    (program("1").ok()? == program("self").ok()?).then(|| {
+        "process 1 is tracer itself: in this pid namespace there are no container runtimes, and pods stay unknown. \
+         Share the node's: hostPID in a pod, --pid=host of docker and podman"
+            .into()
+    })
+}
+
+/// The profile that confines a process, from `PROFILE (MODE)`; one that only complains forbids nothing.
+fn apparmor_profile(label: &str) -> Option<&str> {
+    label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")
+}
+
+/// Where containers that already run are looked for.
+fn runtimes(state_roots: &[PathBuf]) -> Outcome {
+    const OTHERS: &str = "--runtime-root names further directories";
+    if state_roots.is_empty() {
+        return Outcome::Fine(format!("no runtime keeps state in the usual directories; {OTHERS}"));
+    }
+    let roots: Vec<String> = state_roots.iter().map(|root| root.display().to_string()).collect();
+    Outcome::Fine(format!("state is looked for in {}; {OTHERS}", roots.join(", ")))
+}
+
+fn engines() -> Outcome {
+    let sockets = cri::endpoints(None).unwrap_or_default();
+    let refused = |path: &PathBuf| {
+        let may_connect = host_root::look_at(path).and_then(|socket| {
+            // What connecting takes.
+            let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+            Ok(accessat(CWD, link, Access::WRITE_OK, AtFlags::EACCESS)?)
+        });
+        may_connect.err().map(|error| (path.clone(), error))
+    };
+    let refused: Vec<_> = sockets.iter().filter_map(refused).collect();
+    judge_engines(&sockets, &refused)
+}
+
+fn judge_engines(sockets: &[PathBuf], refused: &[(PathBuf, std::io::Error)]) -> Outcome {
+    if sockets.is_empty() {
+        return Outcome::Fine("none found (needed for -l only)".into());
+    }
+    if refused.is_empty() {
+        let paths: Vec<String> = sockets.iter().map(|path| path.display().to_string()).collect();
+        return Outcome::Fine(paths.join(", "));
+    }
+    let refused: Vec<String> =
+        refused.iter().map(|(path, error)| format!("{} ({error})", path.display())).collect();
+    Outcome::Note(format!(
+        "may not be asked: {}. Labels, and what only an engine knows, stay unknown: run tracer as root, or in the \
+         socket's group",
+        refused.join(", ")
+    ))
+}
+
+fn tracefs() -> Outcome {
+    match (event::is_there(), preemption::of_programs()) {
+        (true, true) => Outcome::Fine("mounted".into()),
+        (true, false) => Outcome::Fine("mounted (not needed)".into()),
+        (false, true) => Outcome::Note(
+            "not mounted on the node: what happens while a program is preempted is lost; `mount -t tracefs tracefs \
+             /sys/kernel/tracing` prevents that"
+                .into(),
+        ),
+        (false, false) => Outcome::Note("not mounted; not needed".into()),
+    }
+}
+
+fn io_uring(without: Option<String>) -> Outcome {
+    judge_io_uring(fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok().as_deref(), without)
+}
+
+/// Whether files that io_uring opens are seen. Each user may open files by it, unless it is disabled.
+fn judge_io_uring(disabled: Option<&str>, without: Option<String>) -> Outcome {
+    match (disabled.map(str::trim), without) {
+        (Some("2"), _) => Outcome::Fine("disabled".into()),
+        (_, None) => Outcome::Fine("opens are traced".into()),
+        (_, Some(reason)) => Outcome::Note(format!(
+            "files opened through io_uring are not traced: {reason}. `sysctl kernel.io_uring_disabled=2` forbids \
+             io_uring (Linux 6.6)"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untraced_io_uring_is_noted_unless_disabled() {
+        let reason = || Some("too old".to_owned());
+        assert_eq!(judge_io_uring(Some("2\n"), reason()), Outcome::Fine("disabled".into()));
+        assert!(matches!(judge_io_uring(Some("0\n"), None), Outcome::Fine(_)));
+        for disabled in [None, Some("0\n"), Some("1\n")] {
+            let outcome = judge_io_uring(disabled, reason());
+            assert!(matches!(outcome, Outcome::Note(note) if note.contains("not traced: too old")));
+        }
+    }
+
+    #[test]
+    fn the_missing_capability_is_named_and_only_that() {
+        let all: CapabilitySet = capabilities::NEEDED.iter().map(|needed| needed.set).collect();
+        assert!(matches!(judge_capabilities(all, false), Outcome::Fine(_)));
+        for needed in capabilities::NEEDED {
+            let Outcome::Missing(problem, remedy) = judge_capabilities(all - needed.set, false) else {
+                panic!("{} is not missed", needed.name)
+            };
+            assert!(problem.contains(needed.name), "{problem}");
+            assert_eq!((problem + &remedy).matches("CAP_").count(), 1);
+        }
+    }
+
+    #[test]
+    fn lockdown_is_read_from_its_brackets() {
+        let judged = |modes: &str| judge_lockdown(Some(modes));
+        assert_eq!(
+            judged("[none] integrity confidentiality\n"),
+            Outcome::Fine("[none] integrity confidentiality".into())
+        );
+        let Outcome::Fine(integrity) = judged("none [integrity] confidentiality\n") else { panic!() };
+        assert!(integrity.starts_with("integrity"), "{integrity}");
+        let Outcome::Missing(problem, remedy) = judged("none integrity [confidentiality]\n") else {
+            panic!()
+        };
+        assert!(problem.contains("confidentiality") && remedy.contains("lockdown=integrity"), "{problem}");
+        assert!(matches!(judge_lockdown(None), Outcome::Fine(_)));
+    }
+
+    #[test]
+    fn who_forbids_to_look_into_processes_is_named() {
+        let label = || Some("docker-default (enforce)".to_owned());
+        assert!(matches!(judge_processes(Ok(1), label), Outcome::Fine(_)));
+        let denied = |label: Option<&str>| {
+            let error = std::io::Error::from_raw_os_error(libc::EACCES);
+            let Outcome::Note(problem) = judge_processes(Err(error), || label.map(str::to_owned)) else {
+                panic!("{label:?}")
+            };
+            assert!(problem.contains("/proc/1/root") && problem.contains("pods stay unknown"), "{problem}");
+            problem
+        };
+        assert!(
+            denied(Some("cri-containerd.apparmor.d (enforce)\n"))
+                .contains("AppArmor profile cri-containerd.apparmor.d,")
+        );
+        for label in [None, Some("unconfined\n"), Some("x (complain)\n"), Some("system_u:system_r:t:s0\0")] {
+            assert!(!denied(label).contains("AppArmor"), "{label:?}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_may_not_be_asked_is_named() {
+        let sockets = [PathBuf::from("/run/a.sock"), PathBuf::from("/run/b.sock")];
+        assert!(matches!(judge_engines(&[], &[]), Outcome::Fine(_)));
+        assert_eq!(judge_engines(&sockets, &[]), Outcome::Fine("/run/a.sock, /run/b.sock".into()));
+        let denied = std::io::Error::from_raw_os_error(libc::EACCES);
+        let Outcome::Note(problem) = judge_engines(&sockets, &[(sockets[1].clone(), denied)]) else {
+            panic!()
+        };
+        assert!(problem.contains("/run/b.sock (") && !problem.contains("/run/a.sock"), "{problem}");
+    }
+
+    #[test]
+    fn an_absent_btf_names_the_file_and_the_kernel_option() {
+        let Outcome::Missing(problem, remedy) = btf(Path::new("/nonexistent/vmlinux")) else { panic!() };
+        assert!(problem.contains("/nonexistent/vmlinux"), "{problem}");
+        assert!(remedy.contains("CONFIG_DEBUG_INFO_BTF"), "{remedy}");
+    }
+}

@@ -1,0 +1,260 @@
+//! `tracer list-containers`: the containers of the node, and what becomes of them.
+
+use std::{collections::HashMap, io, time::Duration};
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+use tracer_common::container::ContainerKey;
+use tracing::warn;
+
+use crate::{
+    bpf,
+    bpf::{EventFilter, LifecycleCounters},
+    output::{ContainerEvent, ContainerRenderer, ContainerRow},
+    registry::{Listed, Lookup, Registry},
+    run::{
+        doctor,
+        limits::{End, Limits},
+        observer,
+        observer::{Observer, Scope},
+    },
+    sys::{clock::WallClock, log_limit::REPORTS, stderr::status, stdout, thread::spawn},
+};
+
+/// How long bundles may take to be read: what takes longer is not listed, or comes later.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long engines may take to complete what is listed.
+const ENGINES_PATIENCE: Duration = Duration::from_millis(500);
+/// How long where it takes them to know what is asked for.
+const LABELS_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether something was missed.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Nothing is written to it.
+const EVENT_BUFFER: u32 = 4096;
+
+/// What to list, and how to show it.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// How containers are shown.
+    pub(crate) renderer: ContainerRenderer,
+    /// The node's name.
+    pub(crate) node: String,
+    /// Whether to go on and show what changes.
+    pub(crate) watch: bool,
+    /// When to stop by itself.
+    pub(crate) limits: Limits,
+    /// The containers that are asked for, and how they become known.
+    pub(crate) scope: Scope,
+    /// Whether missing labels are reported: whoever asks no engine on purpose knows.
+    pub(crate) report_missing_labels: bool,
+    /// Whether the BPF programs' own log is wanted.
+    pub(crate) log_programs: bool,
+}
+
+/// Lists the containers; with `watch`, until a signal, the timeout, or the end of who reads.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    doctor::require()?;
+    let runtime = observer::runtime()?;
+    let runtimes = config.scope.runtimes.clone();
+    let options = bpf::Options {
+        kind: None,
+        buffer_size: EVENT_BUFFER,
+        host: false,
+        failed: false,
+        filter: &EventFilter::default(),
+        hook: None,
+        runtimes: &runtimes.names,
+        trust_rootless: runtimes.trust_rootless,
+        log: config.log_programs,
+    };
+    let engines_patience =
+        if config.scope.selection.labels.is_empty() { ENGINES_PATIENCE } else { LABELS_PATIENCE };
+    let (observer, _events) = Observer::load(&options, config.scope, &runtime)?;
+    stdout::prepare();
+    let list = List {
+        renderer: config.renderer,
+        node: config.node,
+        watch: config.watch,
+        engines_patience,
+        report_missing_labels: config.report_missing_labels,
+        clock: WallClock::new(),
+        shown: HashMap::new(),
+    };
+    let result = runtime.block_on(list.run(&observer, config.limits));
+    // A bundle that hangs must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+struct List {
+    renderer: ContainerRenderer,
+    node: String,
+    watch: bool,
+    engines_patience: Duration,
+    report_missing_labels: bool,
+    /// One for all rows: that of a container says the same start each time.
+    clock: WallClock,
+    /// What was shown last of each container.
+    shown: HashMap<ContainerKey, Listed>,
+}
+
+impl List {
+    async fn run(mut self, observer: &Observer, limits: Limits) -> anyhow::Result<()> {
+        let mut end = End::new(limits)?;
+        let reads_on = tokio::select! {
+            () = end.told() => Ok(false),
+            error = observer.failed() => Err(error),
+            reads_on = self.begin(observer) => reads_on,
+        };
+        if !matches!(reads_on, Ok(true)) || !self.watch {
+            observer.detach();
+            return reads_on.map(drop);
+        }
+        status("ready");
+        let result = tokio::select! {
+            () = end.come() => Ok(()),
+            error = observer.failed() => Err(error),
+            result = self.follow(observer) => result,
+        };
+        observer.detach();
+        result
+    }
+
+    /// Shows the containers that there are. Returns whether anybody reads on.
+    async fn begin(&mut self, observer: &Observer) -> anyhow::Result<bool> {
+        observer.start().await?.within(self.engines_patience).await;
+        let registry = &observer.registry;
+        if !registry.settled(PATIENCE).await {
+            warn!("some containers are not listed: their bundles could not be read in time");
+        }
+        let mut listed: Vec<Listed> = registry.list().into_iter().filter(|listed| !listed.ended).collect();
+        let undecided = registry.undecided();
+        if undecided > 0 && !self.watch {
+            warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
+        }
+        // Nobody can be asked for those of pods within a container.
+        let lacks_labels =
+            |listed: &&Listed| listed.container.lacks_labels() && listed.container.outer.is_none();
+        let lacking = listed.iter().filter(lacks_labels).count();
+        if lacking > 0 && self.report_missing_labels {
+            warn!(
+                "labels are missing: no container engine reported those of {lacking} of {} containers; check that the \
+                 engine runs and that its socket can be used (tracer doctor)",
+                listed.len()
+            );
+        }
+        // Pods first.
+        listed.sort_by_cached_key(|Listed { container, first, .. }| {
+            let pod = container.pod.as_ref();
+            let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
+            (names.is_none(), names, first.since)
+        });
+        let event = self.watch.then_some(ContainerEvent::Added);
+        let rows: Vec<ContainerRow<'_>> =
+            listed.iter().map(|listed| row(&self.node, listed, event, &self.clock)).collect();
+        let mut out = Vec::new();
+        self.renderer.begin(&rows, &mut out)?;
+        self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
+        write(out).await
+    }
+
+    /// Shows what changes.
+    async fn follow(&mut self, observer: &Observer) -> anyhow::Result<()> {
+        let mut changes = observer.registry.changes();
+        let mut report = tokio::time::interval(REPORT_INTERVAL);
+        let mut missed = LifecycleCounters::default();
+        loop {
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = report.tick() => {
+                    let before = std::mem::replace(&mut missed, observer.missed()?);
+                    observer.registry.missed(missed.full, missed.not_followed());
+                    for ((reason, count), (_, before)) in missed.by_reason().iter().zip(before.by_reason()) {
+                        if *count > before {
+                            warn!(target: REPORTS, "missed {} of what becomes of containers: {reason}", count - before);
+                        }
+                    }
+                }
+            }
+            if !self.show_changes(&observer.registry).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Shows what has changed since the last time. Returns whether anybody reads on.
+    async fn show_changes(&mut self, registry: &Registry) -> anyhow::Result<bool> {
+        // What ends or becomes known from here on has its turn the next time.
+        let over = over(registry);
+        let mut listed = registry.list();
+        listed.sort_by_key(|listed| listed.first.since);
+        self.clock.adjust();
+        let mut out = Vec::new();
+        for listed in listed {
+            let change = match self.shown.get(&listed.key) {
+                None => Some((ContainerEvent::Added, Vec::new())),
+                Some(before) => Some((ContainerEvent::Modified, listed.changes_since(before)))
+                    .filter(|(_, changed)| !changed.is_empty()),
+            };
+            // One that came and went between two looks is shown twice.
+            let end = over.contains(&listed.key).then(|| (ContainerEvent::Deleted, Vec::new()));
+            for (event, changed) in change.into_iter().chain(end) {
+                let row = row(&self.node, &listed, Some(event), &self.clock);
+                self.renderer.row(&ContainerRow { changed, ..row }, &mut out)?;
+            }
+            self.shown.insert(listed.key, listed);
+        }
+        for key in &over {
+            self.shown.remove(key);
+        }
+        registry.forget(&over);
+        write(out).await
+    }
+}
+
+/// The keys that have ended and are known, or have had the time to become known.
+fn over(registry: &Registry) -> Vec<ContainerKey> {
+    let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+    let now = WallClock::boot_now();
+    let is_over = |key: ContainerKey, at: u64| {
+        matches!(registry.look_up(key), Lookup::Known(_)) || at.saturating_add(patience) < now
+    };
+    registry.ended().into_iter().filter(|(key, at)| is_over(*key, *at)).map(|(key, _)| key).collect()
+}
+
+fn row<'a>(
+    node: &'a str,
+    listed: &'a Listed,
+    event: Option<ContainerEvent>,
+    clock: &WallClock,
+) -> ContainerRow<'a> {
+    let started = Some(clock.from_boot(listed.first.since));
+    ContainerRow {
+        node,
+        event,
+        changed: Vec::new(),
+        container: &listed.container,
+        pid: listed.first.pid,
+        started,
+        now: clock.now(),
+    }
+}
+
+/// Writes; returns whether anybody reads on. On a thread of its own: who reads may take nothing for as long as it
+/// likes, and signals count all the same.
+async fn write(bytes: Vec<u8>) -> anyhow::Result<bool> {
+    if bytes.is_empty() {
+        return Ok(true);
+    }
+    let (done, written) = oneshot::channel();
+    spawn("output", move || {
+        // Nobody waits for it after the end.
+        let _ = done.send(stdout::write(&bytes).1);
+        Ok(())
+    })?;
+    match written.await.context("the thread that writes has ended without a word")? {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("writing to standard output"),
+    }
+}
