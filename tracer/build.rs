@@ -5,6 +5,7 @@ use std::{env, fs, path::Path};
 use anyhow::Context as _;
 use aya_build::{Package, Toolchain};
 use object::{
+    Object as _, ObjectSymbol as _,
     build::elf::{Builder, SectionData},
     elf::SHT_STRTAB,
 };
@@ -30,7 +31,32 @@ fn main() -> anyhow::Result<()> {
     let object = Path::new(&out).join("tracer-ebpf");
     strip_dwarf(&object).with_context(|| format!("removing debug information from {}", object.display()))?;
     list_call_sites(&object, &Path::new(&out).join("call_sites.rs"))
-        .with_context(|| format!("looking for calls in {}", object.display()))
+        .with_context(|| format!("looking for calls in {}", object.display()))?;
+    list_offsets(&object, &Path::new(&out).join("offsets.rs"))
+        .with_context(|| format!("looking for offsets in {}", object.display()))
+}
+
+/// Writes which fields of the kernel's structures the object needs the offsets of: `tracer_common::offsets` describes the
+/// globals' names.
+fn list_offsets(object: &Path, list: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(object)?;
+    let file = object::File::parse(bytes.as_slice())?;
+    let mut fields = Vec::new();
+    for symbol in file.symbols() {
+        let name = symbol.name()?;
+        let field = [("offset__", true), ("offset_if_any__", false)]
+            .into_iter()
+            .find_map(|(prefix, required)| Some((name.strip_prefix(prefix)?, required)));
+        if let Some((path, required)) = field {
+            let (structure, member) =
+                path.split_once("__").with_context(|| format!("{name} names no field"))?;
+            fields.push((name, structure, member.replace("__", "."), required));
+        }
+    }
+    anyhow::ensure!(!fields.is_empty(), "there are none");
+    fields.sort();
+    fs::write(list, format!("&{fields:?}"))?;
+    Ok(())
 }
 
 /// Writes where the object calls functions of the kernel that user space puts in.

@@ -13,6 +13,10 @@ use crate::{assert_layout, impl_pod};
 /// Says which container a process or event belongs to; [`ContainerKey::HOST`] for none.
 ///
 /// The low half is the index into the per-container maps, the high half how often that index was used.
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContainerKey(pub u64);

@@ -6,11 +6,12 @@
 #![no_std]
 
 pub mod container;
-pub mod event;
 pub mod filter;
+pub mod kinds;
 pub mod lifecycle;
 pub mod offsets;
 pub mod preemption;
+pub mod programs;
 pub mod stats;
 
 /// Length of a task's comm, its NUL included (`TASK_COMM_LEN`, include/linux/sched.h).

@@ -6,8 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     container::ContainerKey,
-    event::{Header, Kind},
-    stats::{Program, Scratch as Buffer},
+    kinds::{Header, schema::Buffer},
 };
 
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
         SHORT_SCRATCH_OFFSET, SHORT_SCRATCH_SIZE,
     },
     read::{bounded, capped},
-    state::{State, count},
+    state::{Program, State, count},
     task::Task,
 };
 
@@ -42,10 +41,11 @@ impl Scratch {
     /// `None`, and counted, where the kernel refuses it.
     #[inline(always)]
     pub fn take(program: Program) -> Option<Self> {
-        let (start, is_long) = match program.scratch() {
-            Some(Buffer::Long(index)) => (SCRATCH.get_ptr_mut(index).map(<*mut _>::cast), true),
-            Some(Buffer::Short(index)) => (SHORT_SCRATCH.get_ptr_mut(index).map(<*mut _>::cast), false),
-            None => (None, false),
+        let index = program.buffer_index();
+        let (start, is_long) = match program.buffer() {
+            Buffer::Long => (SCRATCH.get_ptr_mut(index).map(<*mut _>::cast), true),
+            Buffer::Short => (SHORT_SCRATCH.get_ptr_mut(index).map(<*mut _>::cast), false),
+            Buffer::None => (None, false),
         };
         let Some(start) = start else {
             count(program, |stats| &mut stats.lost_no_scratch);
@@ -162,7 +162,7 @@ fn reader_sleeps() -> bool {
 
 /// The header of an event of the current task, still without its time.
 #[inline(always)]
-pub fn header(kind: Kind, task: Current, identity: &Identity) -> Header {
+pub fn header(kind: u32, task: Current, identity: &Identity) -> Header {
     let (pid, tid, ppid) = if globals::TRACER_PID_NS.load() == 0 {
         (task.tgid(), task.tid(), task.parent_tgid())
     } else {
@@ -174,7 +174,7 @@ pub fn header(kind: Kind, task: Current, identity: &Identity) -> Header {
     Header {
         timestamp: 0,
         container: identity.container,
-        kind: kind as u32,
+        kind,
         pid,
         tid,
         ppid,

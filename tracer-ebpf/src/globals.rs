@@ -2,7 +2,7 @@
 //! so that what they switch off costs nothing.
 
 use aya_ebpf::Global;
-use tracer_common::{filter::ANY, offsets::UNKNOWN};
+use tracer_common::filter::ANY;
 
 /// Process id of `tracer` itself in its pid namespace: its own events are never shown.
 #[unsafe(no_mangle)]
@@ -17,9 +17,9 @@ pub static TRACER_PID_NS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HOST_MNT_NS: Global<u32> = Global::new(0);
 
-/// Whether executions are traced, not only followed: 1 or 0.
+/// The kinds that are traced: a bit for each ([`tracer_common::kinds::schema::bit`]).
 #[unsafe(no_mangle)]
-pub static TRACE_EXEC: Global<u32> = Global::new(0);
+pub static KINDS: Global<u32> = Global::new(0);
 
 /// Whether events of host processes are wanted: 1 or 0.
 #[unsafe(no_mangle)]
@@ -54,26 +54,71 @@ pub static FILTER_COMMS: Global<u32> = Global::new(ANY);
 #[unsafe(no_mangle)]
 pub static WAKE_BYTES: Global<u64> = Global::new(0);
 
-/// Which argument of the tracepoint that tells of io_uring's submissions is the request.
-#[unsafe(no_mangle)]
-pub static URING_REQUEST_ARGUMENT: Global<u32> = Global::new(0);
-
-/// Whether the tracepoint that tells of io_uring's completions has the result as an argument: 1 or 0. Where it has not, it
-/// is read from the request: what the tracepoint points to instead, the process may write.
-#[unsafe(no_mangle)]
-pub static URING_RESULT_ARGUMENT: Global<u32> = Global::new(0);
-
-/// Which argument of the tracepoint that tells of refused entries is the error.
-#[unsafe(no_mangle)]
-pub static URING_ERROR_ARGUMENT: Global<u32> = Global::new(2);
-
+/// Declares offsets of kernel structures' fields ([`tracer_common::offsets`]): of each a global, under a name for the code here.
 macro_rules! offsets {
-    ($($global:ident: $structure:literal $member:literal $required:tt;)*) => {
+    ($($(#[$attribute:meta])* $name:ident = $global:ident;)*) => {
         $(
-            #[doc = concat!("Offset of `", $structure, ".", $member, "` in bytes, or [`UNKNOWN`].")]
+            $(#[$attribute])*
+            #[allow(non_upper_case_globals, reason = "the name says which field it is")]
             #[unsafe(no_mangle)]
-            pub static $global: Global<u32> = Global::new(UNKNOWN);
+            pub static $global: aya_ebpf::Global<u32> = aya_ebpf::Global::new(tracer_common::offsets::UNKNOWN);
+            $(#[$attribute])*
+            pub use self::$global as $name;
         )*
     };
 }
-tracer_common::with_offsets!(offsets);
+pub(crate) use offsets;
+
+offsets! {
+    TASK_TGID = offset__task_struct__tgid;
+    TASK_PID = offset__task_struct__pid;
+    TASK_COMM = offset__task_struct__comm;
+    TASK_MM = offset__task_struct__mm;
+    TASK_GROUP_LEADER = offset__task_struct__group_leader;
+    TASK_REAL_PARENT = offset__task_struct__real_parent;
+    TASK_THREAD_PID = offset__task_struct__thread_pid;
+    TASK_START_BOOTTIME = offset__task_struct__start_boottime;
+    TASK_NSPROXY = offset__task_struct__nsproxy;
+    TASK_SIGNAL = offset__task_struct__signal;
+    TASK_CRED = offset__task_struct__cred;
+    TASK_FS = offset__task_struct__fs;
+    TASK_SECCOMP_MODE = offset_if_any__task_struct__seccomp__mode;
+    TASK_PENDING = offset__task_struct__pending__signal;
+    TASK_BLOCKED = offset__task_struct__blocked;
+    TASK_CGROUPS = offset_if_any__task_struct__cgroups;
+    CSS_SET_DFL_CGRP = offset_if_any__css_set__dfl_cgrp;
+    CGROUP_KN = offset_if_any__cgroup__kn;
+    KERNFS_NODE_NAME = offset_if_any__kernfs_node__name;
+    NSPROXY_MNT_NS = offset__nsproxy__mnt_ns;
+    MNT_NS_INUM = offset__mnt_namespace__ns__inum;
+    PID_LEVEL = offset__pid__level;
+    PID_NUMBERS = offset__pid__numbers;
+    UPID_NR = offset__upid__nr;
+    UPID_NS = offset__upid__ns;
+    PID_NS_INUM = offset__pid_namespace__ns__inum;
+    PID_NS_CHILD_REAPER = offset__pid_namespace__child_reaper;
+    SIGNAL_LIVE = offset__signal_struct__live;
+    CRED_UID = offset__cred__uid;
+    CRED_GID = offset__cred__gid;
+    CRED_EUID = offset__cred__euid;
+    CRED_SUID = offset__cred__suid;
+    CRED_FSUID = offset__cred__fsuid;
+    CRED_USER_NS = offset__cred__user_ns;
+    CRED_CAP_EFFECTIVE = offset__cred__cap_effective;
+    USER_NS_LEVEL = offset__user_namespace__level;
+    FS_ROOT_DENTRY = offset__fs_struct__root__dentry;
+    MM_ARG_START = offset__mm_struct__arg_start;
+    MM_ARG_END = offset__mm_struct__arg_end;
+    MM_EXE_FILE = offset_if_any__mm_struct__exe_file;
+    FILE_INODE = offset_if_any__file__f_inode;
+}
+
+/// Says whether a system call was a 32-bit one. arm64 has a flag for that.
+#[cfg(bpf_target_arch = "x86_64")]
+offsets! {
+    TASK_THREAD_STATUS = offset__task_struct__thread_info__status;
+}
+#[cfg(bpf_target_arch = "aarch64")]
+offsets! {
+    TASK_THREAD_FLAGS = offset__task_struct__thread_info__flags;
+}

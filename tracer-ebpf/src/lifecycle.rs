@@ -14,7 +14,6 @@ use tracer_common::{
         Kind, RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime,
         TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
-    stats::Program,
 };
 
 use crate::{
@@ -25,11 +24,9 @@ use crate::{
     processes::{self, Entry, known_name, leave},
     read::{self, Copied},
     slots::{self, slot, slot_of},
-    state::count,
+    state::{EXEC, FORK, Program, count},
     task::Task,
 };
-
-const EXEC: Program = Program::ProcessExec;
 
 /// The current task has executed a program: a runtime to follow, an entrypoint to bind, or neither.
 /// Returns the container that the task belongs to from now on.
@@ -114,7 +111,7 @@ fn on_exec_of_preparing(task: Task, tgid: u32, process: Entry, name: u8) {
 /// A process was forked: it belongs where its parent does.
 #[inline(always)]
 pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
-    let Some(process) = processes::find(Program::ProcessFork, parent.tgid()) else { return };
+    let Some(process) = processes::find(FORK, parent.tgid()) else { return };
     if !child.is_leader() {
         return;
     }
@@ -122,7 +119,7 @@ pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
     let child_process =
         Process { executed: process.executed(), ..processes::new(child, container, preparing) };
     if processes::insert_child(child.tgid(), &child_process).is_none() {
-        count(Program::ProcessFork, |stats| &mut stats.lost_processes_full);
+        count(FORK, |stats| &mut stats.lost_processes_full);
         warn!(ctx, "no room for process {}: its events will be attributed to the host", child_process.pid);
     }
 }
@@ -151,8 +148,8 @@ pub fn on_sigreturn(program: Program, tgid: u32) {
 /// The container that a failed execution of the current task belongs to. The entrypoint's counts as the container's although
 /// nothing was bound: a container that cannot start is the one people trace for.
 #[inline(always)]
-pub fn container_of_failed_exec(tgid: u32) -> ContainerKey {
-    let Some(process) = processes::find(Program::ExecExit, tgid) else { return ContainerKey::HOST };
+pub fn container_of_failed_exec(program: Program, tgid: u32) -> ContainerKey {
+    let Some(process) = processes::find(program, tgid) else { return ContainerKey::HOST };
     let preparing = process.preparing();
     if preparing != ContainerKey::HOST && binding::is_entrypoint(preparing, process.container_pid()) {
         preparing

@@ -1,29 +1,21 @@
 //! tracer's eBPF programs.
 //!
+//! These programs are part of every run:
+//!
 //! | program | hook | purpose |
 //! |---|---|---|
-//! | `process_exec` | `tp_btf/sched_process_exec` | finds runtimes and entrypoints; traces executions |
+//! | `process_exec` | `tp_btf/sched_process_exec` | finds runtimes and entrypoints |
 //! | `process_fork` | `tp_btf/sched_process_fork` | follows the processes that a runtime starts |
 //! | `process_exit` | `tp_btf/sched_process_exit` | forgets them, and a container with its last one |
-//! | `open_exit` | `tp_btf/sys_exit` | traces open, openat, openat2, creat; binds what criu has restored |
-//! | `open_exit_event` | `raw_syscalls/sys_exit` | the same where the kernel may preempt `open_exit` |
-//! | `open_return` | `fexit/do_sys_openat2` | the same in place of `open_exit`, at no cost for other calls |
-//! | `openat2_return` | `fexit/__x64_sys_openat2` | openat2, of which `do_sys_openat2` does not get to see all |
-//! | `openat2_compat_return` | `fexit/__ia32_sys_openat2` | openat2 of 32-bit programs |
-//! | `handle_return` | `fexit/__x64_sys_open_by_handle_at` | open_by_handle_at, which does not come to `do_sys_openat2` |
-//! | `handle_compat_return` | `fexit/__ia32_compat_sys_open_by_handle_at` | the same of 32-bit programs |
-//! | `uring_submit` | `tp_btf/io_uring_submit_req` | notes what io_uring shall open |
-//! | `uring_complete` | `tp_btf/io_uring_complete` | traces what came of it |
-//! | `uring_overflow` | `tp_btf/io_uring_cqe_overflow` | the same where the completion found no room |
-//! | `uring_refusal` | `tp_btf/io_uring_req_failed` | traces what was refused before it was submitted |
-//! | `exec_exit` | `tp_btf/sys_exit` | traces failed execve, execveat; binds what criu has restored |
-//! | `exec_exit_event` | `raw_syscalls/sys_exit` | the same where the kernel may preempt `exec_exit` |
+//! | `sys_exit` | `tp_btf/sys_exit` | dispatches the system calls of the traced kinds; binds what criu has restored |
+//! | `sys_exit_event` | `raw_syscalls/sys_exit` | the same where the kernel may preempt `sys_exit` |
 //!
-//! Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before), those at `fexit` and at events 5.15. The hooks are thin, what they do is in the
-//! modules. Nothing here waits, and nothing is changed but the maps.
+//! A kind's own programs are in its module below [`kinds`]. Each needs Linux 5.8 (ring buffer; `tp_btf` and BTF came before),
+//! those at `fexit` and at events 5.15. The hooks are thin, their work is in the modules. Nothing here waits, and nothing is
+//! changed but the maps.
 //!
-//! They are inlined into what the macros make the entry point: a call within a program costs more than what most system
-//! calls that are looked at take.
+//! They are inlined into the entry point that the macros make: a call within a program costs more than most of the system
+//! calls that are looked at.
 
 #![no_std]
 #![no_main]
@@ -47,17 +39,15 @@ mod emit;
 mod filter;
 mod globals;
 mod identity;
+mod kinds;
 mod lifecycle;
 mod maps;
 mod preemption;
-mod probes;
 mod processes;
 mod read;
 mod slots;
 mod state;
 mod task;
-
-use core::arch::asm;
 
 use aya_ebpf::{
     EbpfContext,
@@ -65,30 +55,26 @@ use aya_ebpf::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     },
-    macros::{btf_tracepoint, fexit, tracepoint},
-    programs::{BtfTracePointContext, FExitContext, TracePointContext},
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
 };
-use tracer_common::{event::OpenCall, stats::Program};
 
 use crate::{
     arch::Registers,
     current::Current,
     preemption::undisturbed,
-    probes::{exec, open, uring},
     read::KernelAddress,
+    state::SIGRETURN,
     task::{Task, find_tracer_level},
 };
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, include/trace/events/sched.h.
 #[btf_tracepoint(function = "sched_process_exec")]
 #[inline(always)]
-pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
     undisturbed(|| {
         find_tracer_level();
-        let container = lifecycle::on_exec();
-        if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
-            exec::on_exec(container, KernelAddress(ctx.arg(2)));
-        }
+        lifecycle::on_exec();
     });
     0
 }
@@ -119,185 +105,37 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h.
 #[btf_tracepoint(function = "sys_exit")]
 #[inline(always)]
-pub fn open_exit(ctx: BtfTracePointContext) -> i32 {
+pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     find_tracer_level();
-    trace_open(registers(&ctx), arch::result(ctx.arg(1)));
+    dispatch(registers(&ctx), arch::result(ctx.arg(1)));
     0
 }
 
-/// The same where the kernel may preempt programs at that tracepoint: it does not at the event made of it. Of the number of
-/// a call and what it returned, which is all that an event has (`TP_STRUCT__entry` of `sys_exit`,
-/// include/trace/events/syscalls.h), the number tells most calls from an open.
+/// The same where the kernel may preempt programs at that tracepoint: it does not at the event made of it. An event has nothing
+/// but the number of a call and its result (`TP_STRUCT__entry` of `sys_exit`, include/trace/events/syscalls.h); the number
+/// rules most calls out.
 #[tracepoint(category = "raw_syscalls", name = "sys_exit")]
 #[inline(always)]
-pub fn open_exit_event(ctx: TracePointContext) -> u32 {
+pub fn sys_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
-    if number == NO_CALL || arch::may_open(number) {
+    if number == NO_CALL || arch::is_traced(number) {
         find_tracer_level();
-        trace_open(current_registers(), arch::result(ret));
+        dispatch(current_registers(), arch::result(ret));
     }
     0
 }
 
+/// A system call has returned, or a signal's handler.
 #[inline(always)]
-fn trace_open(registers: &Registers, ret: i64) {
+fn dispatch(registers: &Registers, ret: i64) {
     if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(Program::OpenExit, current_tgid());
-    } else {
-        open::on_return(Program::OpenExit, registers, ret, |_| true);
+        lifecycle::on_sigreturn(SIGRETURN, current_tgid());
+    } else if let Some(call) = arch::call(registers) {
+        kinds::on_return(&call, registers, ret);
     }
 }
 
-/// `long do_sys_openat2(int dfd, const char __user *filename, struct open_how *how)`, fs/open.c: where all open calls
-/// come to, but not all of openat2's.
-#[fexit(function = "do_sys_openat2")]
-#[inline(always)]
-pub fn open_return(ctx: FExitContext) -> i32 {
-    on_open_return(Program::OpenReturn, ctx.arg(3), |call| !call.has_extra())
-}
-
-/// `long __x64_sys_openat2(const struct pt_regs *regs)`, and its like on other architectures.
-#[fexit(function = "__x64_sys_openat2")]
-#[inline(always)]
-pub fn openat2_return(ctx: FExitContext) -> i32 {
-    on_open_return(Program::Openat2Return, ctx.arg(1), |call| call == OpenCall::Openat2)
-}
-
-/// As [`openat2_return`], where 32-bit programs have an entry of their own.
-#[fexit(function = "__ia32_sys_openat2")]
-#[inline(always)]
-pub fn openat2_compat_return(ctx: FExitContext) -> i32 {
-    on_open_return(Program::Openat2CompatReturn, ctx.arg(1), |call| call == OpenCall::Openat2)
-}
-
-/// `long __x64_sys_open_by_handle_at(const struct pt_regs *regs)`, and its like on other architectures.
-#[fexit(function = "__x64_sys_open_by_handle_at")]
-#[inline(always)]
-pub fn handle_return(ctx: FExitContext) -> i32 {
-    on_open_return(Program::HandleReturn, ctx.arg(1), |call| call == OpenCall::OpenByHandleAt)
-}
-
-/// As [`handle_return`], for 32-bit programs.
-#[fexit(function = "__ia32_compat_sys_open_by_handle_at")]
-#[inline(always)]
-pub fn handle_compat_return(ctx: FExitContext) -> i32 {
-    on_open_return(Program::HandleCompatReturn, ctx.arg(1), |call| call == OpenCall::OpenByHandleAt)
-}
-
-#[inline(always)]
-fn on_open_return(program: Program, ret: i32, is_its: impl FnOnce(OpenCall) -> bool) -> i32 {
-    undisturbed(|| {
-        find_tracer_level();
-        open::on_return(program, current_registers(), i64::from(ret), is_its);
-    });
-    0
-}
-
-/// `TP_PROTO(struct io_kiocb *req)`, include/trace/events/io_uring.h; `io_uring_submit_sqe` before 6.4, in 5.18 and 5.19 with
-/// the ring first.
-#[btf_tracepoint(function = "io_uring_submit_req")]
-#[inline(always)]
-pub fn uring_submit(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
-        find_tracer_level();
-        let request = if globals::URING_REQUEST_ARGUMENT.load() == 0 {
-            argument::<0>(&ctx)
-        } else {
-            argument::<1>(&ctx)
-        };
-        uring::on_submit(KernelAddress(request));
-    });
-    0
-}
-
-/// `TP_PROTO(struct io_ring_ctx *ctx, void *req, struct io_uring_cqe *cqe)`; before 6.10 with the result as the fourth.
-#[btf_tracepoint(function = "io_uring_complete")]
-#[inline(always)]
-pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
-        let request = KernelAddress(ctx.arg(1));
-        let ret: i32 = if globals::URING_RESULT_ARGUMENT.load() == 0 {
-            request.number(&globals::IO_KIOCB_RESULT) as i32
-        } else {
-            ctx.arg(3)
-        };
-        uring::on_complete(request, ret);
-    });
-    0
-}
-
-/// `TP_PROTO(void *ctx, unsigned long long user_data, s32 res, u32 cflags, void *ocqe)`, since 5.18.
-#[btf_tracepoint(function = "io_uring_cqe_overflow")]
-#[inline(always)]
-pub fn uring_overflow(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| uring::on_overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
-    0
-}
-
-/// `TP_PROTO(const struct io_uring_sqe *sqe, struct io_kiocb *req, int error)`; before 6.0 with the ring between.
-#[btf_tracepoint(function = "io_uring_req_failed")]
-#[inline(always)]
-pub fn uring_refusal(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
-        find_tracer_level();
-        let error =
-            if globals::URING_ERROR_ARGUMENT.load() == 2 { argument::<2>(&ctx) } else { argument::<3>(&ctx) };
-        uring::on_refusal(KernelAddress(ctx.arg(0)), error as i32);
-    });
-    0
-}
-
-/// As for [`open_exit`].
-#[btf_tracepoint(function = "sys_exit")]
-#[inline(always)]
-pub fn exec_exit(ctx: BtfTracePointContext) -> i32 {
-    find_tracer_level();
-    trace_exec(registers(&ctx), arch::result(ctx.arg(1)));
-    0
-}
-
-/// As [`open_exit_event`].
-#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
-#[inline(always)]
-pub fn exec_exit_event(ctx: TracePointContext) -> u32 {
-    let Returned { number, ret } = returned(&ctx);
-    let ret = arch::result(ret);
-    let may_have_failed = ret <= 0 || arch::may_be_rolled_back(number, ret);
-    if number == NO_CALL || (may_have_failed && arch::may_execute(number)) {
-        find_tracer_level();
-        trace_exec(current_registers(), ret);
-    }
-    0
-}
-
-#[inline(always)]
-fn trace_exec(registers: &Registers, ret: i64) {
-    if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(Program::ExecExit, current_tgid());
-    } else if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
-        exec::on_exit(registers, ret);
-    }
-}
-
-/// An argument of a tracepoint whose place differs between kernels. The assembly, which changes nothing, keeps the compiler
-/// from making one load of two, at a place that it computes: the verifier refuses that.
-#[inline(always)]
-fn argument<const INDEX: usize>(ctx: &BtfTracePointContext) -> u64 {
-    let mut argument: u64 = ctx.arg(INDEX);
-    // SAFETY: plain operations on one register.
-    unsafe {
-        asm!(
-            "{argument} += {index}",
-            "{argument} -= {index}",
-            argument = inout(reg) argument,
-            index = const INDEX,
-            options(nomem, nostack),
-        );
-    }
-    argument
-}
-
-/// What an event of `raw_syscalls/sys_exit` says.
+/// The fields of an event of `raw_syscalls/sys_exit`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Returned {
@@ -305,7 +143,7 @@ struct Returned {
     ret: i64,
 }
 
-/// The number of what is no call: a signal's handler has returned.
+/// The number if a signal's handler has returned, which is no call.
 const NO_CALL: i64 = -1;
 
 #[inline(always)]

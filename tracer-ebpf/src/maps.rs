@@ -7,8 +7,9 @@ use aya_ebpf::{
 use tracer_common::{
     Comm,
     container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict},
-    event::{OPEN_PATH_MAX, Open, OpenExtra},
-    stats::{Program, State},
+    kinds::open::{Open, PATH_MAX},
+    programs::SYSTEM_CALLS as SYSTEM_CALLS_SIZE,
+    stats::State,
 };
 
 /// Bytes of a buffer for putting a record together. More than any record needs: the verifier adds the largest length to
@@ -19,11 +20,10 @@ pub const SCRATCH_SIZE: usize = 32 * 1024;
 pub const SHORT_SCRATCH_OFFSET: u32 = 255;
 /// Bytes of such a buffer: that offset, the longest path, its NUL and one more. There is one for each program on each
 /// possible CPU.
-pub const SHORT_SCRATCH_SIZE: usize = (SHORT_SCRATCH_OFFSET as usize + OPEN_PATH_MAX + 2).next_multiple_of(8);
+pub const SHORT_SCRATCH_SIZE: usize = (SHORT_SCRATCH_OFFSET as usize + PATH_MAX + 2).next_multiple_of(8);
 
 /// Bytes of the largest record of an open, the NUL of its path and one more included, which the helper may write.
-pub const REQUEST_RECORD_MAX: usize =
-    (size_of::<Open>() + size_of::<OpenExtra>() + OPEN_PATH_MAX + 2).next_multiple_of(8);
+pub const REQUEST_RECORD_MAX: usize = (size_of::<Open>() + PATH_MAX + 2).next_multiple_of(8);
 
 /// A request of io_uring that is under way.
 #[repr(C)]
@@ -48,8 +48,6 @@ pub struct Report {
     pub ring: u64,
     pub data: u64,
 }
-
-const PROGRAMS: u32 = Program::ALL.len() as u32;
 
 /// Bytes of [`LIFECYCLE`].
 pub const LIFECYCLE_SIZE: u32 = 1 << 20;
@@ -133,14 +131,19 @@ pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 #[map]
 pub static RUNTIMES: HashMap<Comm, u8> = HashMap::with_max_entries(64, 0);
 
-/// What each program keeps on each CPU, by [`Program`].
+/// The system calls that are traced, by number: the low half is what a 64-bit call with that number is, the high half what a
+/// 32-bit one is ([`tracer_common::programs::traced_call`]); 0 if it is not traced. User space fills it.
 #[map]
-pub static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(PROGRAMS, 0);
+pub static SYSTEM_CALLS: Array<u32> = Array::with_max_entries(SYSTEM_CALLS_SIZE, 0);
 
-/// Buffers for putting records together, by [`tracer_common::stats::Scratch::Long`].
+/// Per-CPU state of each program, and of each kind that a program sees: [`crate::state::Program`].
+#[map]
+pub static STATE: PerCpuArray<State> = PerCpuArray::with_max_entries(1, 0);
+
+/// Buffers for putting records together ([`tracer_common::kinds::schema::Buffer::Long`]).
 #[map]
 pub static SCRATCH: PerCpuArray<[u8; SCRATCH_SIZE]> = PerCpuArray::with_max_entries(1, 0);
 
-/// The same for records without arguments, by [`tracer_common::stats::Scratch::Short`].
+/// The same for records without arguments ([`tracer_common::kinds::schema::Buffer::Short`]).
 #[map]
 pub static SHORT_SCRATCH: PerCpuArray<[u8; SHORT_SCRATCH_SIZE]> = PerCpuArray::with_max_entries(1, 0);

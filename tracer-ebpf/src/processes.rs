@@ -10,7 +10,6 @@ use tracer_common::{
         NANOSECONDS_PER_TICK, Process, Suspect,
     },
     lifecycle::{Kind, Record},
-    stats::Program,
 };
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     identity::begin_epoch,
     maps::{ADOPTEES, EVIDENCE, PROCESSES, RUNTIMES},
     slots::slot_of,
+    state::{EXIT, FORK, Program},
     task::Task,
 };
 
@@ -110,7 +110,7 @@ pub fn insert(tgid: u32, process: &Process) -> Option<Entry> {
 #[inline(always)]
 pub fn insert_child(tgid: u32, process: &Process) -> Option<()> {
     // The child does not run yet, so an entry that is there belongs to an earlier process whose exit was missed.
-    forget(Program::ProcessFork, tgid);
+    forget(FORK, tgid);
     PROCESSES.insert(&tgid, process, u64::from(BPF_ANY)).ok()?;
     join(process.container);
     join(process.preparing);
@@ -121,12 +121,12 @@ pub fn insert_child(tgid: u32, process: &Process) -> Option<()> {
 #[inline(always)]
 pub fn remove(task: Task, tgid: u32) {
     if Entry::of(tgid).is_some() {
-        forget(Program::ProcessExit, tgid);
+        forget(EXIT, tgid);
     } else if let Some((pid, adoptee)) = adoptee(task, tgid) {
         // Two last threads may both find their group dead: one of them removes the entry.
         if ADOPTEES.remove(&pid).is_ok() {
-            leave(Program::ProcessExit, adoptee.container, pid, 0);
-            leave(Program::ProcessExit, adoptee.preparing, pid, 0);
+            leave(EXIT, adoptee.container, pid, 0);
+            leave(EXIT, adoptee.preparing, pid, 0);
         }
     }
 }

@@ -145,9 +145,9 @@ impl Copied {
         Self { len, truncated: false, fault: false }
     }
 
-    /// `truncated` and `fault` as the bits that a record has for them.
+    /// `truncated` and `fault` as the flags that a record has for them.
     #[inline(always)]
-    pub fn marks(self, truncated: u8, fault: u8) -> u8 {
+    pub fn flags(self, truncated: u16, fault: u16) -> u16 {
         if self.fault {
             fault
         } else if self.truncated {

@@ -1,11 +1,74 @@
-//! What a program keeps on this CPU.
+//! Per-CPU, per-program state.
 
+use aya_ebpf::Global;
 use tracer_common::{
     container::Recent,
-    stats::{Program, ProgramStats, State as Values},
+    kinds::schema::Buffer,
+    programs::{buffer_index, state_index},
+    stats::{ProgramStats, State as Values},
 };
 
 use crate::{globals, maps::STATE};
+
+/// A program, or what it does for one of several kinds: where its values are in the maps.
+#[derive(Clone, Copy)]
+pub struct Program {
+    /// See [`tracer_common::programs`]: a constant for the verifier.
+    indices: &'static Global<u64>,
+    buffer: Buffer,
+}
+
+impl Program {
+    /// User space numbers it by this global, and gives it this buffer.
+    pub const fn new(indices: &'static Global<u64>, buffer: Buffer) -> Self {
+        Self { indices, buffer }
+    }
+
+    /// The kind of buffer that it puts records together in.
+    #[inline(always)]
+    pub const fn buffer(self) -> Buffer {
+        self.buffer
+    }
+
+    /// The buffer's index in its map.
+    #[inline(always)]
+    pub fn buffer_index(self) -> u32 {
+        buffer_index(self.indices.load())
+    }
+}
+
+/// The index into `STATE`, which stands for the program where functions of their own for the verifier take numbers only.
+impl From<Program> for u32 {
+    #[inline(always)]
+    fn from(program: Program) -> Self {
+        state_index(program.indices.load())
+    }
+}
+
+/// Declares programs: a constant for each, and the global by which user space numbers it.
+macro_rules! programs {
+    ($($(#[$doc:meta])* $name:ident = $global:ident, $buffer:ident;)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            static $global: aya_ebpf::Global<u64> = aya_ebpf::Global::new(0);
+            $(#[$doc])*
+            pub const $name: $crate::state::Program =
+                $crate::state::Program::new(&$global, tracer_common::kinds::schema::Buffer::$buffer);
+        )*
+    };
+}
+pub(crate) use programs;
+
+programs! {
+    /// Follows processes that execute programs.
+    EXEC = PROCESS_EXEC, Long;
+    /// Follows processes that fork.
+    FORK = PROCESS_FORK, None;
+    /// Forgets processes that exit.
+    EXIT = PROCESS_EXIT, None;
+    /// Sees the return of every system call; this is its part for what criu has restored.
+    SIGRETURN = SYS_EXIT, Long;
+}
 
 /// A program's values on this CPU.
 #[derive(Clone, Copy)]
@@ -17,7 +80,7 @@ pub struct State {
 impl State {
     #[inline(always)]
     pub fn of(program: Program) -> Option<Self> {
-        Some(Self { values: STATE.get_ptr_mut(program as u32)?, program })
+        Some(Self { values: STATE.get_ptr_mut(program.into())?, program })
     }
 
     /// The program whose values they are.
@@ -32,7 +95,8 @@ impl State {
         *field(&mut self.values().stats) += 1;
     }
 
-    /// Takes note of a record of `len` bytes; returns whether so much has come together that the reader is to be woken.
+    /// Counts a record of `len` bytes; returns whether enough bytes have been submitted since the last wake-up to wake the
+    /// reader.
     #[inline(always)]
     pub fn is_time_to_wake(self, len: u32) -> bool {
         let since_wake = &mut self.values().since_wake;
@@ -44,7 +108,7 @@ impl State {
         is_time
     }
 
-    /// Whose the task is that the program ran for last.
+    /// The task that the program ran for last, with its container.
     #[inline(always)]
     pub fn recent(self) -> Recent {
         self.values().recent
@@ -55,11 +119,11 @@ impl State {
         self.values().recent = recent;
     }
 
-    /// Not to be kept: nobody else has a reference at the same time.
+    /// Not to be kept: no other reference may exist at the same time.
     #[inline(always)]
     fn values<'a>(self) -> &'a mut Values {
-        // SAFETY: the values are this CPU's, and a program never runs within itself there, so that nobody else writes
-        // while the reference lives; user space reads whole words. They are a map's, and never removed.
+        // SAFETY: the values are this CPU's, and a program never runs within itself there, so that nothing else writes while
+        // the reference lives; user space reads whole words. They are a map's, and never removed.
         unsafe { &mut *self.values }
     }
 }

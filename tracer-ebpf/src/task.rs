@@ -70,6 +70,18 @@ impl Task {
         live.is_none_or(|live| live == 0)
     }
 
+    /// The `struct signal_struct` that the threads of its process share.
+    #[inline(always)]
+    pub fn signal(self) -> KernelAddress {
+        self.0.follow(&globals::TASK_SIGNAL)
+    }
+
+    /// The first thread of its process.
+    #[inline(always)]
+    pub fn leader(self) -> KernelAddress {
+        self.0.follow(&globals::TASK_GROUP_LEADER)
+    }
+
     /// When the process it belongs to started, in nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub fn process_start_time(self) -> u64 {

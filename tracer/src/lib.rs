@@ -9,16 +9,17 @@ pub mod cli;
 mod cri;
 mod discovery;
 mod error;
+mod frames;
 mod kinds;
 #[cfg(feature = "kubectl")]
 pub mod kubectl;
 mod model;
 mod output;
 mod pipeline;
-mod read;
 mod registry;
 mod run;
 mod sanitize;
 mod sys;
 #[doc(hidden)]
 pub mod testing;
+mod text_cache;

@@ -1,8 +1,6 @@
 //! aarch64: 64-bit calls, and those of 32-bit arm programs.
 
-use tracer_common::event::OpenCall;
-
-use super::{Arguments, ExecCall};
+use super::{Arguments, Call, traced};
 use crate::current::Current;
 
 /// `struct pt_regs` (arch/arm64/include/asm/ptrace.h, since 4.15): `orig_x0` keeps the first argument, whose
@@ -27,16 +25,10 @@ pub fn is_sigreturn(registers: &Registers) -> bool {
     registers.syscallno == -1
 }
 
-/// Whether a call of that number, as tracepoints tell it, may be an open: for those that look at it only then.
+/// The call's number as tracepoints report it.
 #[inline(always)]
-pub fn may_open(number: i64) -> bool {
-    is_open(number as i32)
-}
-
-/// The same of executions.
-#[inline(always)]
-pub fn may_execute(number: i64) -> bool {
-    is_exec(number as i32)
+pub fn table_index(number: i64) -> u32 {
+    number as u32
 }
 
 /// Whether the result may be what the kernel puts there for a call that seccomp ends by a signal: what the register held
@@ -46,63 +38,20 @@ pub fn is_rolled_back(registers: &Registers, ret: i64) -> bool {
     ret as u32 == registers.orig_x0 as u32
 }
 
-/// The same, as far as tracepoints tell: not at all.
-#[inline(always)]
-pub fn may_be_rolled_back(_number: i64, _ret: i64) -> bool {
-    true
-}
-
 /// A result as tracepoints report it: of a 32-bit call, some kernels leave the upper half empty, of errors too.
 #[inline(always)]
 pub fn result(ret: i64) -> i64 {
     i64::from(ret as i32)
 }
 
+/// The traced call that has just returned. The number comes first: it rules most calls out without a look at the task, which
+/// says which table the number belongs to.
 #[inline(always)]
-fn is_open(number: i32) -> bool {
-    matches!(number, 5 | 8 | 56 | 265 | 322 | 371 | 437)
-}
-
-#[inline(always)]
-fn is_exec(number: i32) -> bool {
-    matches!(number, 11 | 221 | 281 | 387)
-}
-
-/// Which of the open calls this is, and the task that makes it.
-#[inline(always)]
-pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
-    let number = registers.syscallno;
-    if !is_open(number) {
-        return None;
-    }
+pub fn call(registers: &Registers) -> Option<Call> {
+    let entry = traced(table_index(registers.syscallno.into()))?;
     let task = Current::task();
     let compat = is_compat(task);
-    let call = match (compat, number) {
-        (true, 5) => OpenCall::Open,
-        (true, 8) => OpenCall::Creat,
-        (false, 56) | (true, 322) => OpenCall::Openat,
-        (_, 437) => OpenCall::Openat2,
-        (false, 265) | (true, 371) => OpenCall::OpenByHandleAt,
-        _ => return None,
-    };
-    Some((call, arguments(registers, compat), task))
-}
-
-/// Which of the exec calls this is, and the task that makes it.
-#[inline(always)]
-pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
-    let number = registers.syscallno;
-    if !is_exec(number) {
-        return None;
-    }
-    let task = Current::task();
-    let compat = is_compat(task);
-    let call = match (compat, number) {
-        (false, 221) | (true, 11) => ExecCall { at: false, compat },
-        (false, 281) | (true, 387) => ExecCall { at: true, compat },
-        _ => return None,
-    };
-    Some((call, arguments(registers, compat), task))
+    Call::new(entry, compat, arguments(registers, compat), task)
 }
 
 #[inline(always)]

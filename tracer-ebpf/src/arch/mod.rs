@@ -9,23 +9,42 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(bpf_target_arch = "aarch64")]
-pub use aarch64::{
-    Registers, exec_call, is_rolled_back, is_sigreturn, may_be_rolled_back, may_execute, may_open, open_call,
-    result,
-};
+pub use aarch64::{Registers, call, is_rolled_back, is_sigreturn, result, table_index};
 #[cfg(bpf_target_arch = "x86_64")]
-pub use x86_64::{
-    Registers, exec_call, is_rolled_back, is_sigreturn, may_be_rolled_back, may_execute, may_open, open_call,
-    result,
-};
+pub use x86_64::{Registers, call, is_rolled_back, is_sigreturn, result, table_index};
 
-/// A call that executes a program, and how wide its pointers are.
+use crate::{current::Current, maps::SYSTEM_CALLS};
+
+/// A system call that some kind traces, and the task that makes it.
 #[derive(Clone, Copy)]
-pub struct ExecCall {
-    /// Whether a directory's file descriptor comes first (execveat).
-    pub at: bool,
-    /// Whether the argument vector holds 32-bit pointers.
-    pub compat: bool,
+pub struct Call {
+    /// The kind's number.
+    pub kind: u32,
+    /// Which of its calls (`tracer_common::kinds::schema::SystemCall::id`).
+    pub id: u8,
+    pub arguments: Arguments,
+    pub task: Current,
+}
+
+impl Call {
+    /// The 64-bit or the 32-bit call of an entry of `SYSTEM_CALLS`; `None` if that is not traced.
+    #[inline(always)]
+    fn new(entry: u32, compat: bool, arguments: Arguments, task: Current) -> Option<Self> {
+        let call = if compat { entry >> 16 } else { entry & 0xffff };
+        (call != 0).then_some(Self { kind: call >> 8, id: call as u8, arguments, task })
+    }
+}
+
+/// Whether some kind traces calls with that number, as far as it says.
+#[inline(always)]
+pub fn is_traced(number: i64) -> bool {
+    traced(table_index(number)).is_some()
+}
+
+/// The entry of a number in `SYSTEM_CALLS`, unless it is 0.
+#[inline(always)]
+fn traced(number: u32) -> Option<u32> {
+    SYSTEM_CALLS.get(number).copied().filter(|entry| *entry != 0)
 }
 
 /// The first arguments of a system call. Of those of a 32-bit call the upper halves are 0; of a 64-bit call they are

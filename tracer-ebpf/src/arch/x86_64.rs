@@ -1,8 +1,6 @@
 //! x86_64: 64-bit calls, x32, and 32-bit ones (`int 0x80`, `sysenter`, 32-bit `syscall`).
 
-use tracer_common::event::OpenCall;
-
-use super::{Arguments, ExecCall};
+use super::{Arguments, Call, traced};
 use crate::current::Current;
 
 /// `struct pt_regs` (arch/x86/include/asm/ptrace.h), an ABI since `user_regs_struct` mirrors it.
@@ -41,16 +39,10 @@ pub fn is_sigreturn(registers: &Registers) -> bool {
     registers.orig_ax == u64::MAX
 }
 
-/// Whether a call of that number, as tracepoints tell it, may be an open: for those that look at it only then.
+/// The call's number as tracepoints report it, without the mark of x32.
 #[inline(always)]
-pub fn may_open(number: i64) -> bool {
-    is_open(number as u64 & NUMBER)
-}
-
-/// The same of executions.
-#[inline(always)]
-pub fn may_execute(number: i64) -> bool {
-    is_exec(number as u64 & NUMBER)
+pub fn table_index(number: i64) -> u32 {
+    (number as u64 & NUMBER) as u32
 }
 
 /// Whether the result may be what the kernel puts there for a call that seccomp ends by a signal: what the register held
@@ -60,69 +52,24 @@ pub fn is_rolled_back(registers: &Registers, ret: i64) -> bool {
     ret as u64 == registers.orig_ax
 }
 
-/// The same, as tracepoints tell.
-#[inline(always)]
-pub fn may_be_rolled_back(number: i64, ret: i64) -> bool {
-    ret as u32 == number as u32
-}
-
 /// A result as tracepoints report it.
 #[inline(always)]
 pub fn result(ret: i64) -> i64 {
     ret
 }
 
+/// The traced call that has just returned. The number comes first: it rules most calls out without a look at the task, which
+/// says which table the number belongs to.
 #[inline(always)]
-fn is_open(number: u64) -> bool {
-    matches!(number, 2 | 5 | 8 | 85 | 257 | 295 | 304 | 342 | 437)
-}
-
-#[inline(always)]
-fn is_exec(number: u64) -> bool {
-    matches!(number, 11 | 59 | 322 | 358 | 520 | 545)
-}
-
-/// Which of the open calls this is, and the task that makes it. The numbers come first: they tell most calls from an open without asking
-/// which table they belong to.
-#[inline(always)]
-pub fn open_call(registers: &Registers) -> Option<(OpenCall, Arguments, Current)> {
-    let number = registers.orig_ax & NUMBER;
-    if !is_open(number) {
-        return None;
-    }
+pub fn call(registers: &Registers) -> Option<Call> {
+    let entry = traced(table_index(registers.orig_ax as i64))?;
     let task = Current::task();
     let compat = is_compat(task);
-    // A 32-bit call has no X32 bit: with it the number is nobody's.
-    let number = if compat { registers.orig_ax & (NUMBER | X32) } else { number };
-    let call = match (compat, number) {
-        (false, 2) | (true, 5) => OpenCall::Open,
-        (false, 85) | (true, 8) => OpenCall::Creat,
-        (false, 257) | (true, 295) => OpenCall::Openat,
-        (_, 437) => OpenCall::Openat2,
-        (false, 304) | (true, 342) => OpenCall::OpenByHandleAt,
-        _ => return None,
-    };
-    Some((call, arguments(registers, compat), task))
-}
-
-/// Which of the exec calls this is, and the task that makes it; x32 has numbers of its own for them, with 32-bit pointers.
-#[inline(always)]
-pub fn exec_call(registers: &Registers) -> Option<(ExecCall, Arguments, Current)> {
-    let number = registers.orig_ax & NUMBER;
-    if !is_exec(number) {
+    // A 32-bit call has no X32 bit: with it the number is in no table.
+    if compat && registers.orig_ax & X32 != 0 {
         return None;
     }
-    let task = Current::task();
-    let compat = is_compat(task);
-    let number = if compat { registers.orig_ax & (NUMBER | X32) } else { number };
-    let call = match (compat, number) {
-        (false, 59) => ExecCall { at: false, compat: false },
-        (false, 322) => ExecCall { at: true, compat: false },
-        (true, 11) | (false, 520) => ExecCall { at: false, compat: true },
-        (true, 358) | (false, 545) => ExecCall { at: true, compat: true },
-        _ => return None,
-    };
-    Some((call, arguments(registers, compat), task))
+    Call::new(entry, compat, arguments(registers, compat), task)
 }
 
 #[inline(always)]

@@ -15,8 +15,9 @@ use tracing::warn;
 
 /// What user space does not change once the programs are attached. Not among them are what it does change, and ring
 /// buffers, whose readers have to write their position.
-const FROZEN: [&str; 12] = [
+const FROZEN: [&str; 13] = [
     "RUNTIMES",
+    "SYSTEM_CALLS",
     "PIDS",
     "UIDS",
     "COMMS",

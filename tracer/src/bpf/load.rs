@@ -1,20 +1,19 @@
 //! Loading the programs, attaching them, and taking them away again.
 
-use std::{fs, path::Path, thread};
+use std::{path::Path, thread};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
-    programs::ProgramError,
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
     Comm, comm_of,
     container::{RESTORER, RUNTIME},
-    event::Kind,
-    offsets::FIELDS,
-    stats::{Scratch, State},
+    kinds::{open, schema::Kind},
+    programs::{SYSTEM_CALLS, traced_call},
+    stats::State,
 };
 use tracing::{debug, info, warn};
 
@@ -22,34 +21,21 @@ use crate::{
     bpf::{
         ContainerMaps, EventFilter, EventRing, FreeSlots, Hook, MappedRing,
         btf::{KERNEL_BTF, KernelTypes},
-        features,
         filter::KernelFilter,
         freeze::freeze_maps,
-        hooks,
-        hooks::{Hooked, LIFECYCLE, Link, Uring},
+        hooks::{self, Link},
         offsets,
         preemption::{Functions, Object},
-        stats,
-        stats::Counters,
+        programs::{Hooked, Numbering, at_tracepoints, lifecycle},
+        refusal, sizes,
+        stats::{self, Counters},
+        uring::Uring,
         ways::{Preemption, Taken, Way, Ways},
     },
-    error::Unsupported,
     sys::{host_root, process_handle::INITIAL_PID_NS},
 };
 
-/// Containers and runtime invocations that can be known at a time. More are counted as lost.
-const SLOTS: u32 = 32_768;
-/// How many of them are for trusted runtimes only.
-const KEPT_SLOTS: u32 = SLOTS / 2;
-/// Processes in containers that can be followed at a time, whatever the kernel would allow to exist.
-const PROCESSES_MAX: u32 = 1 << 18;
-/// Opens that io_uring may have under way at a time, 4 KiB each. More are counted as lost.
-const REQUESTS: u32 = 256;
-/// What a CPU puts into the event ring at the most between two wake-ups of its reader, which looks by itself every few
-/// milliseconds.
-const WAKE_BYTES_MAX: u64 = 256 * 1024;
-
-/// The file name of what runtimes restore containers with.
+/// The file name of the program that runtimes restore containers with.
 const RESTORER_NAME: &str = "criu";
 
 /// The BPF object, built from source by `build.rs`.
@@ -62,142 +48,159 @@ pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
     reason = "each is a switch of the command line, and goes with any other"
 )]
 pub(crate) struct Options<'a> {
-    /// The traced kind; none where containers are followed only.
-    pub(crate) kind: Option<Kind>,
+    /// The traced kinds; none to follow containers only.
+    pub(crate) kinds: Vec<&'static Kind>,
     /// Size of the event ring in bytes: a power of two, a page at least.
     pub(crate) buffer_size: u32,
-    /// Whether events of host processes are wanted.
+    /// Whether events of host processes are selected.
     pub(crate) host: bool,
-    /// Whether only failed calls are wanted.
+    /// Whether failed events only are selected.
     pub(crate) failed: bool,
-    /// What is asked of events besides.
+    /// What else selects events.
     pub(crate) filter: &'a EventFilter,
-    /// Where opens are hooked; none for the best way that this kernel has.
+    /// Where system calls are traced; `None` for the best way that this kernel has.
     pub(crate) hook: Option<Hook>,
     /// File names of container runtimes.
     pub(crate) runtimes: &'a [String],
     /// Whether users' runtimes are trusted.
     pub(crate) trust_rootless: bool,
-    /// Whether the programs' own log is wanted.
+    /// Whether the programs log.
     pub(crate) log: bool,
+}
+
+/// The programs of a run, in the order in which they are attached. Tracepoints run their programs in that order.
+#[derive(Debug)]
+struct Plan {
+    /// Programs that have to run before those which follow processes.
+    first: Vec<Hooked>,
+    /// Programs that follow processes: attached before what depends on them.
+    lifecycle: [Hooked; 3],
+    /// The programs of io_uring.
+    uring: Option<Uring>,
+    /// The other programs at tracepoints.
+    last: Vec<Hooked>,
+    /// Whether opens are traced.
+    traces_opens: bool,
+}
+
+impl Plan {
+    fn new(kinds: &[&'static Kind], types: &KernelTypes) -> Self {
+        Self {
+            first: at_tracepoints(kinds, true),
+            lifecycle: lifecycle(),
+            uring: Uring::of_kernel(kinds, types),
+            last: at_tracepoints(kinds, false),
+            traces_opens: kinds.iter().any(|kind| kind.number == open::NUMBER),
+        }
+    }
+
+    /// The programs without which there is no run, besides a way to see system calls.
+    fn required(&self) -> impl Iterator<Item = &Hooked> {
+        self.first.iter().chain(&self.lifecycle).chain(&self.last)
+    }
+
+    fn of_uring(&self) -> &[Hooked] {
+        self.uring.as_ref().map_or(&[], |uring| &uring.programs)
+    }
 }
 
 /// The loaded programs with their maps. Dropped, or its process killed, it leaves nothing in the kernel.
 pub(crate) struct Bpf {
     ebpf: Ebpf,
-    /// How calls are seen: loaded, and attached unless that is refused.
+    kinds: Vec<&'static Kind>,
+    plan: Plan,
+    /// How system calls are seen: loaded, and attached unless that is refused.
     way: Way,
     /// What there is to try then.
     ways: Ways,
-    /// What those are loaded with; nothing any more when all is attached.
+    /// The kernel's types, which programs are loaded with; `None` once all are attached.
     btf: Option<Btf>,
+    /// Why opens through io_uring are not traced, if they are to be.
+    without_uring: Option<String>,
+    numbering: Numbering,
     /// Programs that have been attached, or were.
     attached: Vec<Hooked>,
     links: Vec<Link>,
-    /// What sees the opens of io_uring.
-    uring: UringPrograms,
-    kind: Option<Kind>,
     stats: PerCpuArray<MapData, State>,
 }
 
-/// What the rest of `tracer` reads and writes.
+/// The maps that the rest of `tracer` reads and writes.
 pub(crate) struct Maps {
     /// Traced events.
     pub(crate) events: EventRing,
-    /// What runtimes do.
+    /// Lifecycle records.
     pub(crate) lifecycle: MappedRing,
     /// What is known and decided about containers.
-    pub(crate) registry: ContainerMaps,
+    pub(crate) containers: ContainerMaps,
 }
 
 impl Bpf {
-    /// Loads what tracing `options.kind` needs; nothing is attached yet.
+    /// Loads what tracing `options.kinds` needs; nothing is attached yet.
     pub(crate) fn load(options: &Options<'_>) -> anyhow::Result<(Self, Maps)> {
         let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
         let btf = types.for_loader().with_context(|| format!("parsing {KERNEL_BTF}"))?;
-        let uring = (options.kind == Some(Kind::Open)).then(|| Uring::of_kernel(&types)).flatten();
-        let globals = Globals::new(options, &types, uring.as_ref())?;
+        let kinds = options.kinds.clone();
+        let plan = Plan::new(&kinds, &types);
+        let at_functions = Hooked::all_at_functions(&kinds, |function| types.has_function(function));
+        let mut ways = Ways::new(&kinds, options.hook, Preemption::of_kernel(), at_functions);
+        let numbering = Numbering::new(plan.required().chain(plan.of_uring()).chain(ways.programs()), &kinds);
+        let offsets = offsets::resolve(&types)?;
+        let globals = Globals::new(options, &types, plan.uring.as_ref(), &numbering)?;
         let filter = KernelFilter::new(options.filter);
         let object = Object::new(OBJECT, Functions::of_kernel(&types).as_ref())?;
+        drop(types);
         lift_memlock_limit();
+        let requests = if plan.uring.is_some() { sizes::REQUESTS } else { 1 };
+        let log_level = u8::from(options.log) * aya_log::Level::Debug as u8;
         let mut loader = EbpfLoader::new();
-        for (field, offset) in FIELDS.iter().zip(&globals.offsets) {
-            loader.override_global(field.global, offset, true);
+        for (global, offset) in &offsets {
+            loader.override_global(global, offset, true);
         }
-        let is_needed = |hooked: &Hooked| hooked.is_needed(&types);
-        let mut ways = Ways::new(options.kind, options.hook, Preemption::of_kernel(), is_needed);
-        let of_uring = uring.iter().flat_map(|uring| &uring.programs);
-        let buffers = Buffers::of(ways.programs().chain(&LIFECYCLE).chain(of_uring));
-        let aya_log_level = u8::from(options.log) * aya_log::Level::Debug as u8;
+        for (global, indices) in &numbering.globals {
+            loader.override_global(global, indices, true);
+        }
+        for (global, value) in &globals.numbers {
+            loader.override_global(global, value, true);
+        }
         let mut ebpf = loader
-            .override_global("TRACER_PID", &globals.tracer_pid, true)
-            .override_global("TRACER_PID_NS", &globals.tracer_pid_ns, true)
-            .override_global("HOST_MNT_NS", &globals.host_mnt_ns, true)
-            .override_global("TRACE_EXEC", &globals.trace_exec, true)
-            .override_global("TRACE_HOST", &globals.trace_host, true)
-            .override_global("FAILED_ONLY", &globals.failed_only, true)
-            .override_global("TRUST_ROOTLESS", &globals.trust_rootless, true)
+            .override_global("WAKE_BYTES", &globals.wake_bytes, true)
             .override_global("FILTER_PIDS", &filter.pids.mode, true)
             .override_global("FILTER_UIDS", &filter.uids.mode, true)
             .override_global("FILTER_COMMS", &filter.comms.mode, true)
-            .override_global("TYPED_TASKS", &globals.typed_tasks, true)
-            .override_global("WAKE_BYTES", &globals.wake_bytes, true)
-            .override_global("URING_REQUEST_ARGUMENT", &globals.uring_request_argument, true)
-            .override_global("URING_RESULT_ARGUMENT", &globals.uring_result_argument, true)
-            .override_global("URING_ERROR_ARGUMENT", &globals.uring_error_argument, true)
-            .map_max_entries("REQUESTS", if uring.is_some() { REQUESTS } else { 1 })
-            .map_max_entries("REPORTS", if uring.is_some() { 2 * REQUESTS } else { 1 })
-            .override_global(aya_log::LEVEL, &aya_log_level, false)
+            .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("EVENTS", options.buffer_size)
-            .map_max_entries("PROCESSES", processes_max())
-            .map_max_entries("ADOPTEES", adoptees_max())
-            .map_max_entries("EVIDENCE", adoptees_max())
-            .map_max_entries("SCRATCH", buffers.long)
-            .map_max_entries("SHORT_SCRATCH", buffers.short)
-            .map_max_entries("SLOTS", SLOTS)
-            .map_max_entries("VERDICTS", SLOTS)
-            .map_max_entries("KEPT_SLOTS", KEPT_SLOTS)
-            .map_max_entries("FREE_SLOTS", SLOTS - KEPT_SLOTS)
+            .map_max_entries("REQUESTS", requests)
+            .map_max_entries("REPORTS", 2 * requests)
+            .map_max_entries("PROCESSES", sizes::processes_max())
+            .map_max_entries("ADOPTEES", sizes::adoptees_max())
+            .map_max_entries("EVIDENCE", sizes::adoptees_max())
+            .map_max_entries("STATE", numbering.states)
+            .map_max_entries("SCRATCH", numbering.long)
+            .map_max_entries("SHORT_SCRATCH", numbering.short)
+            .map_max_entries("SLOTS", sizes::SLOTS)
+            .map_max_entries("VERDICTS", sizes::SLOTS)
+            .map_max_entries("KEPT_SLOTS", sizes::KEPT_SLOTS)
+            .map_max_entries("FREE_SLOTS", sizes::SLOTS - sizes::KEPT_SLOTS)
             .map_max_entries("PIDS", filter.pids.max_entries())
             .map_max_entries("UIDS", filter.uids.max_entries())
             .map_max_entries("COMMS", filter.comms.max_entries())
             .load(object.bytes())
-            .map_err(explain_maps)?;
+            .map_err(refusal::of_maps)?;
 
-        drop(types);
-        let (way, uring) = load_programs(&mut ebpf, &mut ways, uring.as_ref(), &btf)?;
-
+        let (way, without_uring) = load_programs(&mut ebpf, &plan, &mut ways, &btf)?;
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
         filter.comms.fill(&mut ebpf, "COMMS")?;
-        let mut runtimes: HashMap<&mut MapData, Comm, u8> = borrow(&mut ebpf, "RUNTIMES")?;
-        let names = options.runtimes.iter().map(|name| (name.as_str(), RUNTIME));
-        for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
-            runtimes
-                .insert(&comm_of(name), &what, 0)
-                .with_context(|| format!("naming {name} a container runtime"))?;
-        }
+        fill_system_calls(&mut ebpf, &kinds)?;
+        fill_runtimes(&mut ebpf, options.runtimes)?;
         freeze_maps(&ebpf)?;
-        let mut free_slots =
-            FreeSlots { kept: take(&mut ebpf, "KEPT_SLOTS")?, shared: take(&mut ebpf, "FREE_SLOTS")? };
-        free_slots.fill().context("filling the maps KEPT_SLOTS and FREE_SLOTS")?;
-        let maps = Maps {
-            events: EventRing::new(take_ring(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
-            lifecycle: take_ring(&mut ebpf, "LIFECYCLE")?,
-            registry: ContainerMaps {
-                verdicts: take(&mut ebpf, "VERDICTS")?,
-                free_slots,
-                slots: take(&mut ebpf, "SLOTS")?,
-                adoptees: take(&mut ebpf, "ADOPTEES")?,
-                epochs: take(&mut ebpf, "EPOCHS")?,
-                processes: take(&mut ebpf, "PROCESSES")?,
-                evidence: take(&mut ebpf, "EVIDENCE")?,
-            },
-        };
+        let maps = take_maps(&mut ebpf)?;
         let stats = take(&mut ebpf, "STATE")?;
         let (attached, links) = (Vec::new(), Vec::new());
         let btf = Some(btf);
-        Ok((Self { ebpf, way, ways, uring, btf, attached, links, kind: options.kind, stats }, maps))
+        let bpf =
+            Self { ebpf, kinds, plan, way, ways, btf, without_uring, numbering, attached, links, stats };
+        Ok((bpf, maps))
     }
 
     /// The object, for its log.
@@ -207,26 +210,25 @@ impl Bpf {
 
     /// Attaches every program. On an error those that were attached go with `self`.
     ///
-    /// Traced events come last, when the containers that they belong to are already seen. Executions are seen by one of
-    /// the programs that follow containers: where they are traced it comes last.
+    /// Traced events come last, when the containers that they belong to are already followed; but programs that have to run
+    /// first at a tracepoint are attached first, and emit nothing until tracing begins.
     pub(crate) fn attach(&mut self) -> anyhow::Result<Taken> {
-        let [exit, fork, exec] = LIFECYCLE;
-        let (first, last): (&[Hooked], &[Hooked]) = match self.kind {
-            Some(Kind::Open) => (&[exit, fork, exec], &[]),
-            Some(Kind::Exec) | None => (&[exit, fork], &[exec]),
-        };
-        self.attach_all(first)?;
+        let first = self.plan.first.clone();
+        let lifecycle = self.plan.lifecycle.clone();
+        let last = self.plan.last.clone();
+        self.attach_all(&first)?;
+        self.attach_all(&lifecycle)?;
         self.attach_way()?;
-        let without_uring = self.attach_uring();
-        self.attach_all(last)?;
+        self.attach_uring();
+        self.attach_all(&last)?;
         self.btf = None;
         give_memory_back();
-        let taken = Taken { without_uring, ..self.ways.taken(&self.way) };
+        let taken = Taken { without_uring: self.without_uring.clone(), ..self.ways.taken(&self.way) };
         self.log(&taken);
         Ok(taken)
     }
 
-    /// Attaches what sees calls: the best way that can be attached.
+    /// Attaches what sees system calls: the best way that can be attached.
     fn attach_way(&mut self) -> anyhow::Result<()> {
         let before = self.links.len();
         let programs = self.way.programs.clone();
@@ -248,22 +250,19 @@ impl Bpf {
         Ok(())
     }
 
-    /// Attaches what sees the opens of io_uring, if opens are traced. Returns why there is no such thing.
-    fn attach_uring(&mut self) -> Option<String> {
-        if self.kind != Some(Kind::Open) {
-            return None;
+    /// Attaches what sees the opens of io_uring, if it is loaded.
+    fn attach_uring(&mut self) {
+        if self.without_uring.is_some() {
+            return;
         }
         let before = (self.links.len(), self.attached.len());
-        let programs = self.uring.clone();
-        let attached =
-            programs.and_then(|programs| self.attach_all(&programs).map_err(|error| format!("{error:#}")));
-        // Some of them alone would tell of requests that never end.
-        attached
-            .inspect_err(|_| {
-                self.links.truncate(before.0);
-                self.attached.truncate(before.1);
-            })
-            .err()
+        let programs = self.plan.of_uring().to_vec();
+        if let Err(error) = self.attach_all(&programs) {
+            // Some of them alone would report requests that never end.
+            self.links.truncate(before.0);
+            self.attached.truncate(before.1);
+            self.without_uring = Some(format!("{error:#}"));
+        }
     }
 
     fn load_way(&mut self, way: &Way) -> anyhow::Result<()> {
@@ -274,20 +273,20 @@ impl Bpf {
 
     fn attach_all(&mut self, hooked: &[Hooked]) -> anyhow::Result<()> {
         for hooked in hooked {
-            let (name, target) = (hooked.name(), hooked.target);
+            let Hooked { name, target, .. } = hooked;
             let loaded =
                 self.ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
             let link = hooks::attach(loaded)
                 .with_context(|| format!("attaching the BPF program {name} to {target}"))?;
             self.links.push(link);
-            self.attached.push(*hooked);
+            self.attached.push(hooked.clone());
         }
         Ok(())
     }
 
     fn log(&self, taken: &Taken) {
-        if self.kind == Some(Kind::Open) {
-            info!("opens are hooked at {}", taken.hook);
+        if !self.way.programs.is_empty() && !self.kinds.is_empty() {
+            info!("system calls are traced at {}", taken.hook);
         }
         for refused in &taken.refused {
             info!("not at {refused}");
@@ -303,7 +302,7 @@ impl Bpf {
     /// Detaches every program and waits until the last one that runs has ended: from then on the rings and the
     /// counters stand still.
     pub(crate) fn detach(&mut self) {
-        // The events first: as long as they come, what they belong to is followed.
+        // The events first: as long as they come, the processes they belong to are followed.
         while let Some(link) = self.links.pop() {
             drop(link);
         }
@@ -317,89 +316,106 @@ impl Bpf {
 
     /// Adds the counters up.
     pub(crate) fn counters(&self) -> anyhow::Result<Counters> {
-        let mut counters = Counters::default();
+        let mut counters = Counters::new(self.kinds.len());
         for hooked in &self.attached {
-            let Hooked { program, .. } = hooked;
-            let per_cpu = self
-                .stats
-                .get(&(*program as u32), 0)
-                .with_context(|| format!("reading the counters of {}", program.name()))?;
-            let loaded = self.ebpf.program(hooked.name()).context("a program is gone")?;
-            let is_hook = self.kind.is_some_and(|kind| hooks::is_hook_of(*program, kind));
-            counters.add(
-                *program,
-                is_hook,
-                per_cpu.iter().map(|state| &state.stats),
-                stats::recursion_misses(loaded.fd()?),
-            );
+            let loaded = self.ebpf.program(hooked.name).context("a program is gone")?;
+            let skipped = stats::recursion_misses(loaded.fd()?);
+            counters.add_skipped(hooked.first_kind(), hooked.follows_processes(), skipped);
+            for share in hooked.shares(&self.kinds) {
+                let Some(index) = self.numbering.state(&share) else { continue };
+                let per_cpu = self
+                    .stats
+                    .get(&index, 0)
+                    .with_context(|| format!("reading the counters of {}", hooked.name))?;
+                let per_cpu = per_cpu.iter().map(|state| &state.stats);
+                counters.add(hooked.name, share.kind, per_cpu, skipped);
+            }
         }
         Ok(counters)
     }
 }
 
-/// What the programs are told, kept here because the loader borrows it.
+/// Values of the programs' globals, kept here because the loader borrows them.
 struct Globals {
-    offsets: Vec<u32>,
-    tracer_pid: u32,
-    tracer_pid_ns: u32,
-    host_mnt_ns: u32,
-    trace_exec: u32,
-    trace_host: u32,
-    failed_only: u32,
-    trust_rootless: u32,
-    typed_tasks: u32,
+    numbers: Vec<(&'static str, u32)>,
     wake_bytes: u64,
-    uring_request_argument: u32,
-    uring_result_argument: u32,
-    uring_error_argument: u32,
 }
 
 impl Globals {
-    fn new(options: &Options<'_>, types: &KernelTypes, uring: Option<&Uring>) -> anyhow::Result<Self> {
-        Ok(Self {
-            offsets: offsets::resolve(types)?,
-            typed_tasks: u32::from(types.has_function("bpf_get_current_task_btf")),
-            tracer_pid: std::process::id(),
-            tracer_pid_ns: nested_pid_ns()?,
-            host_mnt_ns: host_root::mount_namespace().and_then(|inode| inode.try_into().ok()).unwrap_or(0),
-            trace_exec: u32::from(options.kind == Some(Kind::Exec)),
-            trace_host: u32::from(options.host),
-            failed_only: u32::from(options.failed),
-            trust_rootless: u32::from(options.trust_rootless),
-            wake_bytes: wake_bytes(options.buffer_size),
-            uring_request_argument: uring.map_or(0, |uring| uring.request_argument),
-            uring_result_argument: uring.map_or(0, |uring| uring.has_result.into()),
-            uring_error_argument: uring.map_or(0, |uring| uring.error_argument),
-        })
+    fn new(
+        options: &Options<'_>,
+        types: &KernelTypes,
+        uring: Option<&Uring>,
+        numbering: &Numbering,
+    ) -> anyhow::Result<Self> {
+        let host_mnt_ns = host_root::mount_namespace().and_then(|inode| inode.try_into().ok()).unwrap_or(0);
+        let numbers = vec![
+            ("TYPED_TASKS", u32::from(types.has_function("bpf_get_current_task_btf"))),
+            ("TRACER_PID", std::process::id()),
+            ("TRACER_PID_NS", nested_pid_ns()?),
+            ("HOST_MNT_NS", host_mnt_ns),
+            ("KINDS", options.kinds.iter().fold(0, |set, kind| set | kind.bit())),
+            ("TRACE_HOST", u32::from(options.host)),
+            ("FAILED_ONLY", u32::from(options.failed)),
+            ("TRUST_ROOTLESS", u32::from(options.trust_rootless)),
+            ("URING_REQUEST_ARGUMENT", uring.map_or(0, |uring| uring.request_argument)),
+            ("URING_RESULT_ARGUMENT", uring.map_or(0, |uring| uring.has_result.into())),
+            ("URING_ERROR_ARGUMENT", uring.map_or(0, |uring| uring.error_argument)),
+        ];
+        let sources = u32::try_from(options.kinds.len()).unwrap_or(u32::MAX);
+        debug!("values of STATE on each CPU: {}", numbering.states);
+        Ok(Self { numbers, wake_bytes: sizes::wake_bytes(options.buffer_size, sources) })
     }
 }
 
-/// How many buffers for records each CPU has.
-#[derive(Debug, PartialEq, Eq)]
-struct Buffers {
-    long: u32,
-    short: u32,
-}
-
-impl Buffers {
-    /// What these programs take. The kernel makes no map without an entry.
-    fn of<'a>(programs: impl Iterator<Item = &'a Hooked>) -> Self {
-        let mut buffers = Self { long: 1, short: 1 };
-        for scratch in programs.filter_map(|hooked| hooked.program.scratch()) {
-            let (entries, index) = match scratch {
-                Scratch::Long(index) => (&mut buffers.long, index),
-                Scratch::Short(index) => (&mut buffers.short, index),
-            };
-            *entries = (*entries).max(index + 1);
+/// Enters the system calls that the kinds trace, by number.
+fn fill_system_calls(ebpf: &mut Ebpf, kinds: &[&'static Kind]) -> anyhow::Result<()> {
+    let mut entries = vec![0_u32; SYSTEM_CALLS as usize];
+    for kind in kinds {
+        for call in kind.calls {
+            let traced = u32::from(traced_call(kind.number, call.id));
+            for (number, half) in call.numbers().into_iter().zip([traced, traced << 16]) {
+                if let Some(entry) = entries.get_mut(usize::from(number)).filter(|_| number != 0) {
+                    *entry |= half;
+                }
+            }
         }
-        buffers
     }
+    let mut map: Array<&mut MapData, u32> = borrow(ebpf, "SYSTEM_CALLS")?;
+    for (number, entry) in (0..).zip(entries).filter(|(_, entry)| *entry != 0) {
+        map.set(number, &entry, 0).context("filling the map SYSTEM_CALLS")?;
+    }
+    Ok(())
 }
 
-/// What each CPU may put into the event ring before it wakes the reader: a quarter of it for all together.
-fn wake_bytes(buffer_size: u32) -> u64 {
-    let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus.get().into());
-    (u64::from(buffer_size) / 4 / cpus).min(WAKE_BYTES_MAX)
+/// Enters the names of container runtimes, and of the program that restores containers.
+fn fill_runtimes(ebpf: &mut Ebpf, names: &[String]) -> anyhow::Result<()> {
+    let mut runtimes: HashMap<&mut MapData, Comm, u8> = borrow(ebpf, "RUNTIMES")?;
+    let names = names.iter().map(|name| (name.as_str(), RUNTIME));
+    for (name, what) in names.chain([(RESTORER_NAME, RESTORER)]) {
+        runtimes
+            .insert(&comm_of(name), &what, 0)
+            .with_context(|| format!("naming {name} a container runtime"))?;
+    }
+    Ok(())
+}
+
+fn take_maps(ebpf: &mut Ebpf) -> anyhow::Result<Maps> {
+    let mut free_slots = FreeSlots { kept: take(ebpf, "KEPT_SLOTS")?, shared: take(ebpf, "FREE_SLOTS")? };
+    free_slots.fill().context("filling the maps KEPT_SLOTS and FREE_SLOTS")?;
+    Ok(Maps {
+        events: EventRing::new(take_ring(ebpf, "EVENTS")?, take(ebpf, "READER_SLEEPS")?),
+        lifecycle: take_ring(ebpf, "LIFECYCLE")?,
+        containers: ContainerMaps {
+            verdicts: take(ebpf, "VERDICTS")?,
+            free_slots,
+            slots: take(ebpf, "SLOTS")?,
+            adoptees: take(ebpf, "ADOPTEES")?,
+            epochs: take(ebpf, "EPOCHS")?,
+            processes: take(ebpf, "PROCESSES")?,
+            evidence: take(ebpf, "EVIDENCE")?,
+        },
+    })
 }
 
 /// The inode number of the pid namespace that this process is in; 0 for the initial one.
@@ -418,23 +434,6 @@ fn lift_memlock_limit() {
     if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
         debug!("the limit of locked memory stays what it is: {error}");
     }
-}
-
-/// How many processes there can be at all, within bounds: the map is allocated at once, 80 bytes an entry.
-fn processes_max() -> u32 {
-    let limit = |path| fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
-    ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"]
-        .into_iter()
-        .filter_map(limit)
-        .min()
-        .unwrap_or(PROCESSES_MAX)
-        .clamp(4096, PROCESSES_MAX)
-}
-
-/// How many processes there are now, and some more: only they can be adopted.
-fn adoptees_max() -> u32 {
-    let processes = fs::read_dir("/proc").map_or(0, Iterator::count);
-    u32::try_from(2 * processes + 1024).unwrap_or(u32::MAX).min(PROCESSES_MAX)
 }
 
 /// The kernel's types took some tens of megabytes, which glibc would keep for the next who wants them.
@@ -458,89 +457,30 @@ pub(crate) fn wait_for_running_programs() {
     }
 }
 
-/// The maps were refused.
-fn explain_maps(error: EbpfError) -> anyhow::Error {
-    let error = anyhow::Error::new(error);
-    let is_eperm = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(libc::EPERM))
-    };
-    if error.chain().any(is_eperm) {
-        if let Some(reason) = features::memory_limit() {
-            return Unsupported::new("not permitted: the kernel refuses BPF maps", reason).into();
-        }
-        return Unsupported::new(
-            "not permitted: the kernel refuses BPF maps",
-            "run tracer as root of the host: capabilities within a user namespace do not count, and a security \
-             module or a seccomp filter may forbid bpf(2)",
-        )
-        .into();
-    }
-    error.context("loading the BPF maps")
-}
-
-/// A program was refused. The verifier's whole log is for `-v`; its end tells what it did not like.
-fn explain(error: ProgramError, program: &str, hook: &str) -> anyhow::Error {
-    const LINES: usize = 12;
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return anyhow::Error::new(error).context(format!("loading the BPF program {program} for {hook}"));
-    };
-    if io_error.raw_os_error() == Some(libc::EPERM) {
-        return Unsupported::new(
-            format!("not permitted: the kernel refuses the BPF program {program} for {hook} ({io_error})"),
-            "`tracer doctor` shows which capability is missing; else a security module or a seccomp filter \
-             forbids bpf(2)",
-        )
-        .into();
-    }
-    let log = verifier_log.to_string();
-    debug!("the verifier's log of {program}:\n{log}");
-    if reads_of_kernel_are_forbidden(&log) {
-        return features::locked_down().into();
-    }
-    let lines: Vec<&str> = log.lines().collect();
-    let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
-    anyhow!("loading the BPF program {program} for {hook}: {io_error}; the end of the verifier's log:\n{end}")
-}
-
-/// Whether a program was refused for reading the kernel's memory, in the verifier's words, old and new. The helpers for it
-/// are there on all kernels, and withheld by lockdown alone where the capabilities suffice, which are looked at before.
-/// The loader takes the older helper where it finds that the newer one is refused.
-fn reads_of_kernel_are_forbidden(log: &str) -> bool {
-    const REFUSALS: [&str; 2] = ["unknown func ", "cannot use helper "];
-    let refused = |line: &str| {
-        let helper = REFUSALS.iter().find_map(|words| Some(line.split_once(words)?.1))?;
-        Some(helper.starts_with("bpf_probe_read") && !helper.starts_with("bpf_probe_read_user"))
-    };
-    log.lines().filter_map(refused).any(|is_read| is_read)
-}
-
-/// What sees the opens of io_uring, which most programs do without: or why there is no such thing.
-type UringPrograms = Result<Vec<Hooked>, String>;
-
-/// Loads what tracing takes, several programs at once: the verifier is what takes the time of a start. Returns how calls
-/// are seen.
+/// Loads what tracing needs, several programs at once: the verifier takes most of the time of a start. Returns how system calls
+/// are seen, and why opens through io_uring are not.
 fn load_programs(
     ebpf: &mut Ebpf,
+    plan: &Plan,
     ways: &mut Ways,
-    uring: Option<&Uring>,
     btf: &Btf,
-) -> anyhow::Result<(Way, UringPrograms)> {
+) -> anyhow::Result<(Way, Option<String>)> {
     let mut programs: Programs<'_> = ebpf.programs_mut().collect();
     thread::scope(|scope| {
-        let lifecycle = start_loading(scope, &mut programs, &LIFECYCLE, btf);
-        let of_uring = uring.map(|uring| start_loading(scope, &mut programs, &uring.programs, btf));
+        let required = start_loading(scope, &mut programs, plan.required(), btf);
+        let of_uring =
+            plan.uring.as_ref().map(|uring| start_loading(scope, &mut programs, &uring.programs, btf));
         let way =
             ways.first(|way| finish_loading(start_loading(scope, &mut programs, &way.programs, btf)?))?;
-        let loaded = match of_uring {
-            Some(loading) => loading.and_then(finish_loading).map_err(|error| format!("{error:#}")),
-            None => {
-                Err("this kernel's tracepoints do not tell the requests of io_uring apart (Linux 5.18)"
-                    .into())
-            }
+        let without_uring = match of_uring {
+            Some(loading) => loading.and_then(finish_loading).err().map(|error| format!("{error:#}")),
+            None if !plan.traces_opens => None,
+            None => Some(
+                "this kernel's tracepoints do not identify the requests of io_uring (Linux 5.18)".to_owned(),
+            ),
         };
-        let uring = loaded.map(|()| uring.map(|uring| uring.programs.clone()).unwrap_or_default());
-        finish_loading(lifecycle?)?;
-        Ok((way, uring))
+        finish_loading(required?)?;
+        Ok((way, without_uring))
     })
 }
 
@@ -548,19 +488,20 @@ type Programs<'e> = std::collections::HashMap<&'e str, &'e mut aya::programs::Pr
 type Loading<'scope> = Vec<thread::ScopedJoinHandle<'scope, anyhow::Result<()>>>;
 
 /// Starts to load programs, each on a thread of its own.
-fn start_loading<'scope, 'env: 'scope>(
+fn start_loading<'scope, 'env: 'scope, 'h>(
     scope: &'scope thread::Scope<'scope, 'env>,
     programs: &mut Programs<'env>,
-    hooked: &[Hooked],
+    hooked: impl IntoIterator<Item = &'h Hooked>,
     btf: &'env Btf,
 ) -> anyhow::Result<Loading<'scope>> {
     let start = |hooked: &Hooked| {
-        let (name, target) = (hooked.name(), hooked.target);
+        let (name, target) = (hooked.name, hooked.target);
         let program = programs.remove(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
-        Ok(scope
-            .spawn(move || hooks::load(program, target, btf).map_err(|error| explain(error, name, target))))
+        Ok(scope.spawn(move || {
+            hooks::load(program, target, btf).map_err(|error| refusal::of_program(error, name, target))
+        }))
     };
-    hooked.iter().map(start).collect()
+    hooked.into_iter().map(start).collect()
 }
 
 fn finish_loading(loading: Loading<'_>) -> anyhow::Result<()> {
@@ -594,66 +535,4 @@ where
 
 fn take_untyped(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use tracer_common::stats::Program;
-
-    use super::*;
-
-    fn ways(kind: Option<Kind>, forced: Option<Hook>) -> Ways {
-        Ways::new(kind, forced, Preemption::AtTracepoint, |_| true)
-    }
-
-    #[test]
-    fn buffers_are_those_of_programs_that_can_be_loaded() {
-        let buffers = |kind, forced| Buffers::of(ways(kind, forced).programs().chain(&LIFECYCLE));
-        assert_eq!(buffers(Some(Kind::Open), None), Buffers { long: 1, short: 6 });
-        assert_eq!(buffers(Some(Kind::Open), Some(Hook::SysExit)), Buffers { long: 1, short: 1 });
-        assert_eq!(buffers(Some(Kind::Exec), None), Buffers { long: 2, short: 1 });
-    }
-
-    /// Two programs of one buffer would write into each other's records.
-    #[test]
-    fn programs_that_are_loaded_together_have_buffers_of_their_own() {
-        for kind in [Some(Kind::Open), Some(Kind::Exec), None] {
-            for forced in [Some(Hook::Fexit), Some(Hook::SysExit)] {
-                let ways = ways(kind, forced);
-                let uring = [Program::UringSubmit];
-                let mut programs: Vec<Program> =
-                    ways.programs().chain(&LIFECYCLE).map(|hooked| hooked.program).chain(uring).collect();
-                // The same program at an event or at the tracepoint.
-                programs.sort_by_key(|program| *program as u32);
-                programs.dedup();
-                let mut taken: Vec<Scratch> =
-                    programs.iter().filter_map(|program| program.scratch()).collect();
-                let all = taken.len();
-                taken.dedup();
-                let unique = taken.iter().enumerate().all(|(n, one)| !taken[..n].contains(one));
-                assert!(unique && taken.len() == all, "{programs:?}: {taken:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn helper_that_lockdown_withholds_is_recognised() {
-        for line in [
-            "unknown func bpf_probe_read_kernel#113",
-            "program of this type cannot use helper bpf_probe_read_kernel#113",
-            "program of this type cannot use helper bpf_probe_read_kernel_str#115",
-            "program of this type cannot use helper bpf_probe_read#4",
-        ] {
-            assert!(reads_of_kernel_are_forbidden(&format!(
-                "12: (85) call 113\n{line}\nprocessed 12 insns\n"
-            )));
-        }
-        for line in [
-            "85: (85) call bpf_probe_read_kernel#113",
-            "unknown func bpf_task_pt_regs#175",
-            "program of this type cannot use helper bpf_probe_read_user#112",
-        ] {
-            assert!(!reads_of_kernel_are_forbidden(line), "{line}");
-        }
-    }
 }

@@ -11,10 +11,14 @@ mod hooks;
 mod load;
 mod offsets;
 pub(crate) mod preemption;
+mod programs;
+mod refusal;
 mod ring;
+mod sizes;
 #[cfg(test)]
 mod stack;
 mod stats;
+mod uring;
 mod ways;
 pub(crate) mod wire;
 
@@ -24,5 +28,5 @@ pub(crate) use filter::EventFilter;
 pub(crate) use hooks::Hook;
 pub(crate) use load::{Bpf, Options, wait_for_running_programs};
 pub(crate) use ring::{Corrupt, MappedRing};
-pub(crate) use stats::{Counters, HookCounters, LifecycleCounters, ProgramCounters};
+pub(crate) use stats::{Counters, LifecycleCounters, ProgramCounters};
 pub(crate) use ways::Taken;

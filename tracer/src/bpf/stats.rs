@@ -1,24 +1,24 @@
-//! What the programs counted, by hook and reason.
+//! Counters of the programs, by kind and reason.
 
 use std::os::fd::AsRawFd as _;
 
 use aya::programs::ProgramFd;
-use tracer_common::stats::{Program, ProgramStats};
+use tracer_common::stats::ProgramStats;
 
-/// Counters of one hook.
+/// Counters of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HookCounters {
-    /// Calls of the traced kind.
+pub(crate) struct KindCounters {
+    /// Events of the kind.
     pub(crate) seen: u64,
     /// Of those, what the programs filtered out.
     pub(crate) filtered: u64,
     /// Of those, what found the ring full.
     pub(crate) buffer_full: u64,
-    /// Calls that a program did not get to see or to put together.
+    /// Events that a program did not see, or could not put together.
     pub(crate) skipped: u64,
 }
 
-/// What was missed of containers: no events, but what tells whose events are.
+/// What was missed of containers: not events, but what events are attributed by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LifecycleCounters {
     /// Starts and ends of containers that found their ring full.
@@ -27,11 +27,11 @@ pub(crate) struct LifecycleCounters {
     pub(crate) processes_full: u64,
     /// Runtimes that were not followed for want of room.
     pub(crate) slots_full: u64,
-    /// Runtimes that are not believed and were not followed, to keep room for the host's.
+    /// Untrusted runtimes that were not followed, to keep room for the host's.
     pub(crate) crowded: u64,
     /// Runtimes in user namespaces that were not followed, since users' runtimes are not trusted.
     pub(crate) user_namespace: u64,
-    /// Runs of what follows processes that the kernel left out.
+    /// Runs of the programs that follow processes which the kernel skipped.
     pub(crate) skipped: u64,
 }
 
@@ -49,44 +49,60 @@ impl LifecycleCounters {
         ]
     }
 
-    /// Processes and runtimes that are followed by nobody, and may belong to containers that can be found. Whose
-    /// runtimes are not believed cannot, and may come without end.
+    /// Processes and runtimes that are not followed, and may belong to containers that can be found. Those of untrusted
+    /// runtimes cannot, and their number has no bound.
     #[must_use]
     pub(crate) const fn not_followed(&self) -> u64 {
         self.processes_full + self.slots_full + self.skipped
     }
 }
 
-/// One program's counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What one program counted, for one kind or for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProgramCounters {
-    /// The program.
-    pub(crate) program: Program,
-    /// What it counted, on all CPUs.
+    /// The program's name in the object.
+    pub(crate) program: &'static str,
+    /// Position of the kind.
+    pub(crate) kind: Option<usize>,
+    /// The counters, of all CPUs.
     pub(crate) stats: ProgramStats,
-    /// Its runs that the kernel left out.
+    /// Runs of the program that the kernel skipped.
     pub(crate) skipped: u64,
 }
 
 /// All counters, since the programs were attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
-    /// Of the traced kind.
-    pub(crate) events: HookCounters,
-    /// Of what tells whose they are.
+    /// By the position of the kind.
+    pub(crate) kinds: Vec<KindCounters>,
+    /// Lost lifecycle records, and what was not followed.
     pub(crate) lifecycle: LifecycleCounters,
-    /// By program.
+    /// By program and kind.
     pub(crate) programs: Vec<ProgramCounters>,
 }
 
 impl Counters {
-    /// Adds what a program counted on each CPU, and its runs that the kernel left out. Of a hook of the traced kind each
-    /// of those may have been an event: it counts as seen and lost. Of a program that follows processes each may have
-    /// been one to follow.
+    pub(crate) fn new(kinds: usize) -> Self {
+        Self { kinds: vec![KindCounters::default(); kinds], ..Self::default() }
+    }
+
+    /// The sum over all kinds.
+    pub(crate) fn events(&self) -> KindCounters {
+        let mut sum = KindCounters::default();
+        for kind in &self.kinds {
+            sum.seen += kind.seen;
+            sum.filtered += kind.filtered;
+            sum.buffer_full += kind.buffer_full;
+            sum.skipped += kind.skipped;
+        }
+        sum
+    }
+
+    /// Adds what a program counted on each CPU for the kind at this position.
     pub(crate) fn add<'a>(
         &mut self,
-        program: Program,
-        is_hook: bool,
+        program: &'static str,
+        kind: Option<usize>,
         per_cpu: impl Iterator<Item = &'a ProgramStats>,
         skipped: u64,
     ) {
@@ -102,32 +118,34 @@ impl Counters {
             sum.lost_crowded += stats.lost_crowded;
             sum.lost_user_namespace += stats.lost_user_namespace;
         }
-        self.events.seen += sum.seen;
-        self.events.filtered += sum.filtered;
-        self.events.buffer_full += sum.lost_buffer_full;
-        self.events.skipped += sum.lost_no_scratch;
+        if let Some(counters) = kind.and_then(|kind| self.kinds.get_mut(kind)) {
+            counters.seen += sum.seen;
+            counters.filtered += sum.filtered;
+            counters.buffer_full += sum.lost_buffer_full;
+            counters.skipped += sum.lost_no_scratch;
+        }
         self.lifecycle.full += sum.lost_lifecycle;
         self.lifecycle.processes_full += sum.lost_processes_full;
         self.lifecycle.slots_full += sum.lost_slots_full;
         self.lifecycle.crowded += sum.lost_crowded;
         self.lifecycle.user_namespace += sum.lost_user_namespace;
-        if is_hook {
-            self.events.seen += skipped;
-            self.events.skipped += skipped;
+        self.programs.push(ProgramCounters { program, kind, stats: sum, skipped });
+    }
+
+    /// Adds runs of a program that the kernel skipped. Each may have been an event of the first kind that the program sees: it
+    /// counts as seen and lost. Of a program that follows processes each may have been a process to follow.
+    pub(crate) fn add_skipped(&mut self, kind: Option<usize>, follows_processes: bool, skipped: u64) {
+        if let Some(counters) = kind.and_then(|kind| self.kinds.get_mut(kind)) {
+            counters.seen += skipped;
+            counters.skipped += skipped;
         }
-        if follows_processes(program) {
+        if follows_processes {
             self.lifecycle.skipped += skipped;
         }
-        self.programs.push(ProgramCounters { program, stats: sum, skipped });
     }
 }
 
-/// Whether a program's runs are all there is to know of some process.
-const fn follows_processes(program: Program) -> bool {
-    matches!(program, Program::ProcessExec | Program::ProcessFork | Program::ProcessExit)
-}
-
-/// How often the kernel left a program out because it was running already (`recursion_misses`, since 5.12).
+/// How often the kernel skipped a program because it was running already (`recursion_misses`, since 5.12).
 pub(crate) fn recursion_misses(program: &ProgramFd) -> u64 {
     use std::os::fd::AsFd as _;
     let path = format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd());
@@ -144,10 +162,7 @@ fn parse_recursion_misses(fdinfo: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::event::Kind;
-
     use super::*;
-    use crate::bpf::hooks::is_hook_of;
 
     #[test]
     fn recursion_misses_are_read_where_the_kernel_shows_them() {
@@ -156,20 +171,18 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_left_out_counts_for_what_it_may_have_been() {
-        let mut counters = Counters::default();
-        let mut add = |program, kind, skipped| {
-            counters.add(program, is_hook_of(program, kind), [].iter(), skipped);
-        };
-        add(Program::ProcessFork, Kind::Open, 2);
-        add(Program::OpenExit, Kind::Open, 3);
-        add(Program::ProcessExec, Kind::Exec, 5);
+    fn skipped_run_counts_for_what_it_may_have_been() {
+        let mut counters = Counters::new(2);
+        counters.add_skipped(None, true, 2);
+        counters.add_skipped(Some(0), false, 3);
+        counters.add_skipped(Some(1), true, 5);
         assert_eq!(counters.lifecycle, LifecycleCounters { skipped: 7, ..LifecycleCounters::default() });
-        assert_eq!(counters.events, HookCounters { seen: 8, skipped: 8, ..HookCounters::default() });
+        assert_eq!(counters.events(), KindCounters { seen: 8, skipped: 8, ..KindCounters::default() });
+        assert_eq!(counters.kinds[1].seen, 5);
     }
 
     #[test]
-    fn what_each_cpu_counted_adds_up() {
+    fn counters_of_all_cpus_add_up() {
         let one = ProgramStats {
             seen: 10,
             filtered: 3,
@@ -181,9 +194,10 @@ mod tests {
             lost_crowded: 7,
             lost_user_namespace: 8,
         };
-        let mut counters = Counters::default();
-        counters.add(Program::OpenExit, true, [one, one].iter(), 1);
-        assert_eq!(counters.events, HookCounters { seen: 21, filtered: 6, buffer_full: 4, skipped: 3 });
+        let mut counters = Counters::new(1);
+        counters.add("sys_exit", Some(0), [one, one].iter(), 1);
+        counters.add_skipped(Some(0), false, 1);
+        assert_eq!(counters.events(), KindCounters { seen: 21, filtered: 6, buffer_full: 4, skipped: 3 });
         let lifecycle = LifecycleCounters {
             full: 8,
             processes_full: 10,

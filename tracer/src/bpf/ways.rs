@@ -1,14 +1,15 @@
-//! The ways to see the calls of a kind: which programs, attached where, the best first. What a kernel has of them is found
-//! out by loading and attaching: kernels of one version differ, and so do the rights of those that run `tracer`.
+//! The ways to see the system calls of a run's kinds: which programs, attached where, the best first. Which of them a kernel
+//! has is tried by loading and attaching: kernels of one version differ, and so do the permissions of `tracer`.
 
 use std::{collections::VecDeque, fmt};
 
-use tracer_common::event::Kind;
+use tracer_common::kinds::schema::Kind;
 
 use crate::{
     bpf::{
-        event, hooks,
-        hooks::{EXEC, Hook, Hooked},
+        event,
+        hooks::Hook,
+        programs::{Hooked, any_with_calls},
     },
     error::Unsupported,
 };
@@ -53,45 +54,46 @@ impl Preemption {
     }
 }
 
-/// Those that are left to try, and why better ones were refused.
+/// The ways that are left to try, and why better ones were refused.
 #[derive(Debug)]
 pub(crate) struct Ways {
     left: VecDeque<Way>,
     refused: Vec<String>,
-    /// What speaks against the event.
+    /// Why the event cannot be used.
     no_event: Option<String>,
     forced: Option<Hook>,
 }
 
 impl Ways {
-    /// What can be tried for a kind, or to follow containers only.
+    /// What can be tried for these kinds; without any, to follow containers. Kinds whose events are no system calls need
+    /// nothing. `at_functions` are the programs at the return of functions, if they see all calls.
     pub(crate) fn new(
-        kind: Option<Kind>,
+        kinds: &[&'static Kind],
         forced: Option<Hook>,
         preemption: Preemption,
-        is_needed: impl Fn(&Hooked) -> bool,
+        at_functions: Option<Vec<Hooked>>,
     ) -> Self {
         let mut left = VecDeque::new();
         let mut no_event = None;
-        if kind == Some(Kind::Open) && forced != Some(Hook::SysExit) {
-            let programs =
-                Hook::Fexit.programs().iter().filter(|hooked| is_needed(hooked)).copied().collect();
+        let traces_calls = any_with_calls(kinds);
+        let at = |programs: Vec<Hooked>, preempted| Way { hook: Hook::SysExit, programs, preempted };
+        if !kinds.is_empty() && !traces_calls {
+            left.push_back(at(Vec::new(), false));
+            return Self { left, refused: Vec::new(), no_event, forced };
+        }
+        if let Some(programs) = at_functions.filter(|_| forced != Some(Hook::SysExit)) {
             left.push_back(Way { hook: Hook::Fexit, programs, preempted: false });
         }
-        let at_sys_exit = match kind {
-            Some(Kind::Open) => Hook::SysExit.programs(),
-            Some(Kind::Exec) | None => EXEC,
-        };
         if forced != Some(Hook::Fexit) {
-            let at = |programs: Vec<Hooked>, preempted| Way { hook: Hook::SysExit, programs, preempted };
+            let program = Hooked::at_sys_exit(kinds);
             // Where no call is traced, little is lost with a call that is not seen.
-            if kind.is_some() && preemption == Preemption::AtTracepoint {
-                left.push_back(at(at_sys_exit.iter().copied().map(hooks::at_event).collect(), false));
+            if traces_calls && preemption == Preemption::AtTracepoint {
+                left.push_back(at(vec![program.clone().at_event()], false));
             }
-            if kind.is_some() && preemption == Preemption::AtTracepointWithoutTracefs {
+            if traces_calls && preemption == Preemption::AtTracepointWithoutTracefs {
                 no_event = Some("tracefs is not mounted".to_owned());
             }
-            left.push_back(at(at_sys_exit.to_vec(), kind.is_some() && preemption != Preemption::Never));
+            left.push_back(at(vec![program], traces_calls && preemption != Preemption::Never));
         }
         Self { left, refused: Vec::new(), no_event, forced }
     }
@@ -118,14 +120,15 @@ impl Ways {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("no hook is left to try")))
     }
 
-    /// Takes note of what speaks against a way, for its users; the error is for those who wanted this one.
+    /// Records why a way cannot be used. Returns the error for a run that was told to use this one.
     pub(crate) fn refuse(&mut self, way: &Way, error: anyhow::Error) -> anyhow::Error {
         self.refused.push(format!("{way}: {error:#}"));
         if way.programs.iter().any(Hooked::is_at_event) {
             self.no_event = Some(format!("{error:#}"));
         }
         if self.forced == Some(Hook::Fexit) {
-            let problem = format!("this kernel does not let opens be hooked at {}: {error:#}", way.hook);
+            let problem =
+                format!("this kernel does not let system calls be traced at {}: {error:#}", way.hook);
             return Unsupported::new(problem, format!("leave --hook out, or give it {}", Hook::SysExit))
                 .into();
         }
@@ -156,7 +159,7 @@ impl Ways {
 pub(crate) struct Taken {
     /// Where.
     pub(crate) hook: Hook,
-    /// The better ways that were tried, with what speaks against each.
+    /// The better ways that were tried, with the reason why each cannot be used.
     pub(crate) refused: Vec<String>,
     /// What is worse than it could be.
     pub(crate) cost: Option<String>,
@@ -178,42 +181,49 @@ pub(crate) fn explain_refused_event(paranoid: Option<i32>) -> String {
 #[cfg(test)]
 mod tests {
     use anyhow::{anyhow, bail};
+    use tracer_common::kinds::KINDS;
 
     use super::*;
 
-    const ALL: fn(&Hooked) -> bool = |_| true;
+    fn kinds(names: &[&str]) -> Vec<&'static Kind> {
+        KINDS.iter().filter(|kind| names.contains(&kind.name)).collect()
+    }
 
-    fn ways(kind: Option<Kind>, forced: Option<Hook>, preemption: Preemption) -> Vec<String> {
-        Ways::new(kind, forced, preemption, ALL).left.iter().map(ToString::to_string).collect()
+    fn new(names: &[&str], forced: Option<Hook>, preemption: Preemption) -> Ways {
+        let kinds = kinds(names);
+        let at_functions = Hooked::all_at_functions(&kinds, |_| true);
+        Ways::new(&kinds, forced, preemption, at_functions)
+    }
+
+    fn ways(names: &[&str], forced: Option<Hook>, preemption: Preemption) -> Vec<String> {
+        new(names, forced, preemption).left.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn event_is_tried_before_a_tracepoint_that_is_preempted() {
         const EVENT: &str = "the event raw_syscalls/sys_exit";
-        let open = |forced, preemption| ways(Some(Kind::Open), forced, preemption);
+        let open = |forced, preemption| ways(&["open"], forced, preemption);
         assert_eq!(open(None, Preemption::Never), ["fexit", "sys-exit"]);
         assert_eq!(open(None, Preemption::AtTracepoint), ["fexit", EVENT, "sys-exit"]);
         assert_eq!(open(None, Preemption::AtTracepointWithoutTracefs), ["fexit", "sys-exit"]);
         assert_eq!(open(Some(Hook::SysExit), Preemption::AtTracepoint), [EVENT, "sys-exit"]);
         assert_eq!(open(Some(Hook::Fexit), Preemption::AtTracepoint), ["fexit"]);
-        assert_eq!(ways(Some(Kind::Exec), None, Preemption::AtTracepoint), [EVENT, "sys-exit"]);
-        assert_eq!(ways(Some(Kind::Exec), None, Preemption::Never), ["sys-exit"]);
+        assert_eq!(ways(&["exec"], None, Preemption::AtTracepoint), [EVENT, "sys-exit"]);
+        assert_eq!(ways(&["exec"], None, Preemption::Never), ["sys-exit"]);
         // No call is traced.
-        assert_eq!(ways(None, None, Preemption::AtTracepoint), ["sys-exit"]);
+        assert_eq!(ways(&[], None, Preemption::AtTracepoint), ["sys-exit"]);
     }
 
     #[test]
-    fn programs_without_a_function_to_attach_to_are_left_out() {
-        let programs = |is_needed| {
-            Ways::new(Some(Kind::Open), None, Preemption::Never, is_needed).left[0].programs.len()
-        };
-        assert_eq!(programs(ALL), Hook::Fexit.programs().len());
-        assert_eq!(programs(|hooked: &Hooked| hooked.target == "do_sys_openat2"), 1);
+    fn several_kinds_share_one_program_at_sys_exit() {
+        let ways = new(&["open", "exec", "exit"], None, Preemption::Never);
+        assert_eq!((ways.left.len(), ways.programs().count()), (1, 1));
+        assert_eq!(new(&["exit"], None, Preemption::Never).programs().count(), 0);
     }
 
     #[test]
     fn refused_event_costs_what_is_preempted_and_says_why() {
-        let mut ways = Ways::new(Some(Kind::Exec), None, Preemption::AtTracepoint, ALL);
+        let mut ways = new(&["exec"], None, Preemption::AtTracepoint);
         let way =
             ways.first(|way| if way.preempted { Ok(()) } else { bail!("refused for a reason") }).unwrap();
         let Taken { hook, refused, cost, .. } = ways.taken(&way);
@@ -222,11 +232,11 @@ mod tests {
         let cost = cost.unwrap();
         assert!(cost.contains("program-skipped") && cost.contains("refused for a reason"), "{cost}");
 
-        let mut ways = Ways::new(Some(Kind::Exec), None, Preemption::AtTracepoint, ALL);
+        let mut ways = new(&["exec"], None, Preemption::AtTracepoint);
         let way = ways.first(|_| Ok(())).unwrap();
         assert!(ways.taken(&way).cost.is_none() && ways.is_any_left());
 
-        let mut ways = Ways::new(Some(Kind::Open), None, Preemption::AtTracepointWithoutTracefs, ALL);
+        let mut ways = new(&["open"], None, Preemption::AtTracepointWithoutTracefs);
         let way = ways.first(|way| if way.preempted { Ok(()) } else { bail!("no fexit") }).unwrap();
         assert!(ways.taken(&way).cost.unwrap().ends_with("tracefs is not mounted"));
     }
@@ -234,14 +244,14 @@ mod tests {
     #[test]
     fn fexit_that_attaches_no_more_is_replaced_unless_it_is_forced() {
         let full = || anyhow!("Argument list too long");
-        let mut ways = Ways::new(Some(Kind::Open), None, Preemption::Never, ALL);
+        let mut ways = new(&["open"], None, Preemption::Never);
         let fexit = ways.first(|_| Ok(())).unwrap();
         ways.refuse(&fexit, full());
         let other = ways.first(|_| Ok(())).unwrap();
         assert_eq!(ways.taken(&other).hook, Hook::SysExit);
         assert_eq!(ways.taken(&other).refused, ["fexit: Argument list too long"]);
 
-        let mut ways = Ways::new(Some(Kind::Open), Some(Hook::Fexit), Preemption::Never, ALL);
+        let mut ways = new(&["open"], Some(Hook::Fexit), Preemption::Never);
         let fexit = ways.first(|_| Ok(())).unwrap();
         let error = ways.refuse(&fexit, full());
         assert!(error.is::<Unsupported>() && !ways.is_any_left());

@@ -1,9 +1,6 @@
 //! Structures out of the bytes of a record.
 
-use tracer_common::{
-    event::{Exec, Header, Open, OpenExtra},
-    lifecycle::{Bound, Record, Runtime},
-};
+use tracer_common::lifecycle::{Bound, Record, Runtime};
 
 /// A structure of integers alone, which any bytes are a value of.
 ///
@@ -20,7 +17,7 @@ macro_rules! wire {
         )*
     };
 }
-wire!(Header, Open, OpenExtra, Exec, Record, Bound, Runtime);
+wire!(Record, Bound, Runtime);
 
 /// The structure that `bytes` start with; None where they are too few.
 #[must_use]
@@ -44,7 +41,7 @@ mod tests {
 
     #[test]
     fn too_few_bytes_are_no_record() {
-        assert!(read::<Open>(&[0; size_of::<Open>() - 1]).is_none());
-        assert!(read::<Open>(&[0; size_of::<Open>() + 1]).is_some());
+        assert!(read::<Runtime>(&[0; size_of::<Runtime>() - 1]).is_none());
+        assert!(read::<Runtime>(&[0; size_of::<Runtime>() + 1]).is_some());
     }
 }

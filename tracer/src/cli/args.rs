@@ -8,7 +8,9 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser},
 };
 
-use crate::{bpf::Hook, cli::generate::Generate, kinds::TRACERS, run::lease};
+use tracer_common::kinds::KINDS;
+
+use crate::{bpf::Hook, cli::generate::Generate, run::lease};
 
 /// Says which pod opened which file and executed which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
@@ -81,11 +83,9 @@ pub(crate) struct LeaseArgs {
     pub(crate) lease: Option<Duration>,
 }
 
-/// The kinds of events, from the list of tracers.
+/// The kinds of events.
 fn kinds() -> PossibleValuesParser {
-    PossibleValuesParser::new(
-        TRACERS.iter().map(|tracer| PossibleValue::new(tracer.name()).help(tracer.about())),
-    )
+    PossibleValuesParser::new(KINDS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.help)))
 }
 
 /// The best hook that this kernel has.
@@ -97,9 +97,9 @@ fn hooks() -> PossibleValuesParser {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TraceArgs {
-    /// What to trace
-    #[arg(value_parser = kinds())]
-    pub(crate) kind: String,
+    /// Kinds of events to trace, separated by commas
+    #[arg(required = true, value_delimiter = ',', num_args = 1, value_parser = kinds())]
+    pub(crate) kind: Vec<String>,
     /// Show host processes as well
     #[arg(long)]
     pub(crate) host: bool,

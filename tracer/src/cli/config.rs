@@ -3,11 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::termios::tcgetwinsize;
 
-use tracer_common::event::Kind;
+use tracer_common::kinds::Kind as Declaration;
 
 use crate::{
     bpf::{EventFilter, Hook},
@@ -15,7 +16,8 @@ use crate::{
     cri,
     discovery::{RUNTIMES, Runtimes},
     error::Usage,
-    kinds::{TRACERS, Tracer},
+    frames,
+    kinds::Kinds,
     model::{LabelSelector, Pattern, Selection},
     output::{ContainerRenderer, EventRenderer, Format, ListOf},
     run::{limits::Limits, list, observer::Scope, trace},
@@ -29,23 +31,24 @@ const NAME_MAX: usize = 255;
 
 /// What a run on a node needs.
 pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Result<trace::Config, Usage> {
-    let tracer = TRACERS
-        .into_iter()
-        .find(|tracer| tracer.name() == args.kind)
-        .ok_or_else(|| Usage(format!("there is nothing called {:?} to trace", args.kind)))?;
+    let kinds = kinds(args)?;
     let node = node(on);
+    let renderer = match frames(&args.output).map_err(option("--output"))? {
+        true => None,
+        false => Some(renderer(&args.output, &kinds, &node).map_err(option("--output"))?),
+    };
     Ok(trace::Config {
-        tracer,
         scope: scope(&args.selection, &args.runtimes)?,
         filter: EventFilter {
             pids: Pattern::parse(&args.pid).map_err(option("--pid"))?,
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
             comms: Pattern::parse(&args.comm).map_err(option("--comm"))?,
         },
-        hook: hook(&args.hook, tracer)?,
+        hook: hook(&args.hook, &kinds)?,
+        kinds,
         host: args.host,
         failed: args.failed,
-        renderer: renderer(&args.output, tracer, &node).map_err(option("--output"))?,
+        renderer,
         node,
         limits: limits(&args.output, on),
         max_events: args.max_events,
@@ -54,14 +57,40 @@ pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Resu
     })
 }
 
+/// The kinds to trace.
+pub(crate) fn kinds(args: &TraceArgs) -> Result<Arc<Kinds>, Usage> {
+    Kinds::by_name(&args.kind).ok_or_else(|| Usage(format!("unknown kind in {:?}", args.kind.join(","))))
+}
+
+/// The name of the format that `kubectl tracer` uses, followed by the highest version of the protocol that it reads.
+pub(crate) const FRAMES: &str = "frames=";
+
+/// Whether the output is to be frames. An error if the reader reads older versions only.
+fn frames(args: &OutputArgs) -> Result<bool, String> {
+    let Some(version) = args.output.strip_prefix(FRAMES) else { return Ok(false) };
+    match version.parse::<u8>() {
+        Ok(version) if version >= frames::VERSION => Ok(true),
+        _ => Err(format!(
+            "this tracer ({}) sends frames of version {}, and the client reads version {version} at the most",
+            env!("CARGO_PKG_VERSION"),
+            frames::VERSION
+        )),
+    }
+}
+
 /// Likewise.
 pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result<list::Config, Usage> {
     let OutputArgs { output, no_headers, .. } = &args.output;
     let node = node(on);
-    let renderer =
-        ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal_width(), args.watch);
+    let renderer = match frames(&args.output).map_err(option("--output"))? {
+        true => None,
+        false => Some(
+            ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal_width(), args.watch)
+                .map_err(option("--output"))?,
+        ),
+    };
     Ok(list::Config {
-        renderer: renderer.map_err(option("--output"))?,
+        renderer,
         node,
         watch: args.watch,
         limits: limits(&args.output, on),
@@ -120,20 +149,23 @@ fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
     })
 }
 
-/// Executions have one hook only.
-fn hook(name: &str, tracer: &dyn Tracer) -> Result<Option<Hook>, Usage> {
+/// Not every kind can be traced at every hook.
+fn hook(name: &str, kinds: &Kinds) -> Result<Option<Hook>, Usage> {
     if name == HOOK_AUTO {
         return Ok(None);
     }
     let hook = name.parse().map_err(option("--hook"))?;
-    if tracer.kind() != Kind::Open && hook != Hook::SysExit {
-        return Err(Usage(format!("--hook: {} is traced at {} only", tracer.name(), Hook::SysExit)));
+    let is_elsewhere = |kind: &&Declaration| !kind.calls.is_empty() && kind.fexit.is_empty();
+    match kinds.declared().iter().copied().find(is_elsewhere) {
+        Some(kind) if hook == Hook::Fexit => {
+            Err(Usage(format!("--hook: {} is traced at {} only", kind.name, Hook::SysExit)))
+        }
+        _ => Ok(Some(hook)),
     }
-    Ok(Some(hook))
 }
 
-pub(crate) fn renderer(args: &OutputArgs, tracer: &dyn Tracer, node: &str) -> Result<EventRenderer, String> {
-    EventRenderer::new(&Format::parse(&args.output)?, tracer, node, terminal_width(), !args.no_headers)
+pub(crate) fn renderer(args: &OutputArgs, kinds: &Arc<Kinds>, node: &str) -> Result<EventRenderer, String> {
+    EventRenderer::new(&Format::parse(&args.output)?, kinds, node, terminal_width(), !args.no_headers)
 }
 
 pub(crate) fn terminal_width() -> Option<usize> {

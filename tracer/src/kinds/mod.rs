@@ -1,159 +1,168 @@
-//! The traced kinds: what a record of each holds, and how it is shown.
+//! Kinds of events at run time: decoding records, and writing their fields, by the kind's schema.
 //!
-//! A new kind is a module here with a [`Tracer`], a variant of [`Payload`] and a line in [`TRACERS`].
+//! A kind is declared in `tracer-common/src/kinds/`. Here is the generic code that the declaration drives: nothing in it knows
+//! any single kind. A schema may also come with a stream of frames, from a `tracer` of another version or architecture, so it
+//! is validated before use.
 
-mod exec;
-mod open;
+mod cell;
+mod event;
+mod json;
+mod schema;
+mod signal;
+mod text;
 
-use std::{fmt::Debug, io};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use tracer_common::{
-    comm_bytes,
-    event::{Header, Kind, SECCOMP_KILL, SECCOMP_TRAP},
-};
+use tracer_common::kinds::{KINDS, Kind as Declaration};
 
-pub(crate) use open::{ACCESS_MODES, FLAGS, RESOLVE};
+pub(crate) use event::Event;
+pub(crate) use json::FieldCache;
+pub(crate) use schema::{Field, InvalidSchema, Schema, Value};
+pub(crate) use text::{Hex, Text, write_number};
 
-use crate::{
-    bpf::wire,
-    output::{Call, Column, Memo},
-};
+use cell::Cell;
+use json::Step;
 
-/// A traced kind.
-pub(crate) trait Tracer: Sync + Debug {
-    /// Its kind on the kernel's side.
-    fn kind(&self) -> Kind;
-    /// As `tracer trace` and the field `event` call it.
-    fn name(&self) -> &'static str;
-    /// One line of help.
-    fn about(&self) -> &'static str;
-    /// The columns behind those that all kinds share.
-    fn columns(&self) -> &'static [Column];
-    /// What a record holds behind its header.
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Option<Payload<'a>>;
-}
-
-/// Every traced kind.
-pub(crate) static TRACERS: [&dyn Tracer; 2] = [&open::OpenTracer, &exec::ExecTracer];
-
-/// One traced event, borrowing from its record.
+/// A kind of event, ready to decode and show its records.
 #[derive(Debug)]
-pub(crate) struct Event<'a> {
-    /// What all kinds share.
-    pub(crate) header: Header,
-    /// What this kind has.
-    pub(crate) payload: Payload<'a>,
+pub(crate) struct Kind {
+    /// What the kind declares.
+    pub(crate) schema: Schema,
+    /// Position among the kinds of the run.
+    pub(crate) index: usize,
+    /// What a column can show of it: the declared columns first, then all other fields.
+    cells: Vec<Cell>,
+    /// How many of the cells are declared columns.
+    columns: usize,
+    /// How its JSON object is written.
+    steps: Vec<Step>,
 }
 
-/// What an event of each kind has, in the form that JSON shows.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Payload<'a> {
-    /// A file was opened, or was not.
-    Open(open::Open<'a>),
-    /// A program was executed, or was not.
-    Exec(exec::Exec<'a>),
+/// The kinds of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Kinds {
+    kinds: Vec<Kind>,
+    /// Indices into `kinds` by [`Schema::number`].
+    by_number: [Option<u8>; Schema::NUMBER_MAX as usize + 1],
+    /// How many texts the JSON of all kinds caches.
+    caches: usize,
 }
 
-impl Payload<'_> {
-    /// Appends it as the last field of a JSON object, as serde would flatten it into that. `calls` keeps texts for it.
-    pub(crate) fn write_json(&self, calls: &mut Memo<Call>, out: &mut Vec<u8>) -> io::Result<()> {
-        match self {
-            Self::Open(open) => {
-                out.extend_from_slice(br#","open":"#);
-                open.write_json(calls, out)
+impl Kinds {
+    /// The kinds that these schemas declare.
+    pub(crate) fn new(schemas: Vec<Schema>) -> Result<Arc<Self>, InvalidSchema> {
+        let mut kinds = Self { kinds: Vec::new(), by_number: [None; _], caches: 0 };
+        for schema in schemas {
+            schema.validate()?;
+            let index = kinds.kinds.len();
+            let (cells, columns) = Cell::all_of(&schema);
+            let steps = json::plan(&schema.fields, &mut kinds.caches);
+            let known = &mut kinds.by_number[schema.number as usize];
+            if known.is_some() {
+                return Err(InvalidSchema::new(&schema.name, "another kind has its number"));
             }
-            Self::Exec(exec) => {
-                out.extend_from_slice(br#","exec":"#);
-                exec.write_json(out)
-            }
+            *known = u8::try_from(index).ok();
+            kinds.kinds.push(Kind { schema, index, cells, columns, steps });
         }
-    }
-}
-
-/// Appends the fields that tell what is missing of a record.
-fn write_marks(truncated: bool, fault: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(if truncated { br#","truncated":true"# } else { br#","truncated":false"# });
-    if fault {
-        out.extend_from_slice(br#","fault":true"#);
-    }
-}
-
-/// How a seccomp filter ended a call that was not made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Seccomp {
-    /// By a signal that the process may handle.
-    Trap,
-    /// With the process, or with the thread.
-    Kill,
-}
-
-impl Seccomp {
-    /// As a record's marks have it.
-    pub(crate) const fn of(marks: u8) -> Option<Self> {
-        if marks & SECCOMP_KILL != 0 {
-            Some(Self::Kill)
-        } else if marks & SECCOMP_TRAP != 0 {
-            Some(Self::Trap)
-        } else {
-            None
-        }
+        Ok(Arc::new(kinds))
     }
 
-    /// The mark.
-    pub(crate) const fn mark(self) -> u8 {
-        match self {
-            Self::Trap => SECCOMP_TRAP,
-            Self::Kill => SECCOMP_KILL,
-        }
-    }
-
-    /// Appends the field, where there is one.
-    fn write_json(seccomp: Option<Self>, out: &mut Vec<u8>) {
-        out.extend_from_slice(match seccomp {
-            Some(Self::Trap) => br#","seccomp":"trap""#,
-            Some(Self::Kill) => br#","seccomp":"kill""#,
-            None => b"",
-        });
-    }
-}
-
-impl<'a> Event<'a> {
-    /// From the bytes of a record; None where they make no sense.
-    #[must_use]
-    pub(crate) fn decode(tracer: &dyn Tracer, bytes: &'a [u8]) -> Option<Self> {
-        let header: Header = wire::read(bytes)?;
-        if Kind::try_from(header.kind) != Ok(tracer.kind()) {
+    /// The kinds with these names, in the order of their declaration; `None` if one of them does not exist.
+    pub(crate) fn by_name(names: &[impl AsRef<str>]) -> Option<Arc<Self>> {
+        let is_known = |name: &str| KINDS.iter().any(|kind| kind.name == name);
+        if !names.iter().all(|name| is_known(name.as_ref())) {
             return None;
         }
-        Some(Self { header, payload: tracer.decode(bytes)? })
+        let chosen = KINDS.iter().filter(|kind| names.iter().any(|name| name.as_ref() == kind.name));
+        Self::new(chosen.map(Schema::from).collect()).ok()
     }
 
-    /// The task's comm, up to its NUL.
-    #[must_use]
-    pub(crate) fn comm(&self) -> &[u8] {
-        comm_bytes(&self.header.comm)
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Kind> {
+        self.kinds.iter()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Their only one, if it is one.
+    pub(crate) fn single(&self) -> Option<&Kind> {
+        match &self.kinds[..] {
+            [kind] => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// The kind at that position.
+    pub(crate) fn get(&self, index: usize) -> Option<&Kind> {
+        self.kinds.get(index)
+    }
+
+    /// The kind with that number.
+    fn by_number(&self, number: u32) -> Option<&Kind> {
+        let index = *self.by_number.get(usize::try_from(number).ok()?)?;
+        self.kinds.get(usize::from(index?))
+    }
+
+    /// Room for the texts that the JSON of all kinds caches.
+    pub(crate) fn field_caches(&self) -> Vec<FieldCache> {
+        (0..self.caches).map(|_| FieldCache::new()).collect()
+    }
+
+    /// Their declarations, in the same order; of kinds that this `tracer` declares.
+    pub(crate) fn declared(&self) -> Vec<&'static Declaration> {
+        let declaration = |kind: &Kind| KINDS.iter().find(|declared| declared.number == kind.schema.number);
+        self.kinds.iter().filter_map(declaration).collect()
+    }
+
+    /// Names, separated by commas.
+    pub(crate) fn names(&self) -> String {
+        self.kinds.iter().map(|kind| kind.schema.name.as_str()).collect::<Vec<_>>().join(",")
     }
 }
 
-/// The errno of a failed call, or 0. A call that a signal ends returns a code of the kernel's own (`ERESTARTSYS` and
-/// its kin, 512 to 516, include/linux/errno.h), of which the process gets to see EINTR, or nothing if it is restarted.
-const fn errno(ret: i32) -> u32 {
-    match ret {
-        0.. => 0,
-        -516..=-512 => libc::EINTR.unsigned_abs(),
-        _ => ret.unsigned_abs(),
+impl Kind {
+    /// Name, as `tracer trace` takes it and the JSON field `event` shows it.
+    pub(crate) fn name(&self) -> &str {
+        &self.schema.name
+    }
+
+    /// The columns that a table of this kind alone has, with their widths.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.cells[..self.columns].iter().map(|cell| (cell.title.as_str(), cell.width))
+    }
+
+    /// The columns that it can have besides.
+    pub(crate) fn further_columns(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.cells[self.columns..].iter().map(|cell| (cell.title.as_str(), cell.width))
+    }
+
+    /// The cell with that title.
+    pub(crate) fn cell(&self, title: &str) -> Option<usize> {
+        self.cells.iter().position(|cell| cell.title == title)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::errno;
+    use super::*;
 
     #[test]
-    fn the_kernels_own_codes_are_not_shown() {
-        assert_eq!((errno(3), errno(-2), errno(-512), errno(-514)), (0, 2, 4, 4));
+    fn every_declared_kind_is_valid_and_has_a_number_of_its_own() {
+        let kinds = Kinds::new(KINDS.iter().map(Schema::from).collect()).unwrap();
+        assert_eq!(kinds.len(), KINDS.len());
+        for kind in KINDS {
+            assert_eq!(kinds.by_number(kind.number).unwrap().name(), kind.name);
+        }
+        assert!(kinds.by_number(0).is_none() && kinds.by_number(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn kinds_are_found_by_name_and_unknown_names_are_not() {
+        let kinds = Kinds::by_name(&["exec", "open"]).unwrap();
+        assert_eq!(kinds.names(), "open,exec");
+        assert!(Kinds::by_name(&["open", "opened"]).is_none());
     }
 }

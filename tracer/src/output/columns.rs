@@ -1,33 +1,37 @@
-//! Columns: a table of constants, and a layout that fits them to a terminal.
+//! Columns, and a layout that fits them to a terminal.
 
-use std::{fmt::Debug, io, ops::Range};
+use std::{borrow::Cow, fmt::Debug, io, ops::Range};
 
-use serde::Serialize;
 use unicode_width::UnicodeWidthChar;
 
 use crate::{model::Container, output::Events, sanitize};
 
-/// A kind of rows: what they are made of, and what all kinds have.
+/// A type of rows: what they are made of, and what all types have.
 pub(crate) trait Rows: Copy + Debug + 'static {
     /// All that is shown in one row.
     type Row<'a>;
-    /// The same as JSON and YAML have it.
-    type Line<'r>: Serialize;
 
     /// The node's name.
     fn node<'r>(row: &'r Self::Row<'_>) -> &'r str;
     /// The container; none for host processes.
     fn container<'r>(row: &'r Self::Row<'_>) -> Option<&'r Container>;
-    /// The row as JSON and YAML have it.
-    fn line<'r>(row: &'r Self::Row<'_>) -> Self::Line<'r>;
+
+    /// Appends a cell that the row's kind of event defines: at the position of the kind the cell's index.
+    fn write_cell_of_kind(
+        _row: &Self::Row<'_>,
+        _cells: &[Option<usize>],
+        _out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Appends a column's value, as it is: unsafe to show.
-type Value<K> = fn(&<K as Rows>::Row<'_>, &mut Vec<u8>) -> io::Result<()>;
+type WriteValue<K> = fn(&<K as Rows>::Row<'_>, &mut Vec<u8>) -> io::Result<()>;
 
-/// What a column's value tells of: it is the same in all rows of that.
+/// What a column's value depends on: it is the same in all rows of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(crate) enum Scope {
     /// The node and the container.
     Container,
     /// A process of an event, as its header has it.
@@ -36,36 +40,49 @@ pub(crate) enum Of {
     Row,
 }
 
+/// Where a column's value comes from.
+#[derive(Clone, Debug)]
+enum Source<K: Rows> {
+    Row(WriteValue<K>),
+    /// The kind of event: see [`Rows::write_cell_of_kind`].
+    Kind(Vec<Option<usize>>),
+}
+
 /// A column.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Column<K: Rows = Events> {
-    name: &'static str,
+    name: Cow<'static, str>,
     width: usize,
-    of: Of,
-    value: Value<K>,
+    scope: Scope,
+    source: Source<K>,
 }
 
 impl<K: Rows> Column<K> {
-    /// A column that is `width` characters wide where there is room, and writes what `value` appends.
+    /// A column that is `width` characters wide if there is room, and writes what `value` appends.
     #[must_use]
-    pub(crate) const fn new(name: &'static str, width: usize, value: Value<K>) -> Self {
-        Self { name, width, of: Of::Row, value }
+    pub(crate) const fn new(name: &'static str, width: usize, value: WriteValue<K>) -> Self {
+        Self { name: Cow::Borrowed(name), width, scope: Scope::Row, source: Source::Row(value) }
     }
 
     /// A column whose value depends on nothing but the container and the node.
     #[must_use]
-    pub(crate) const fn of_container(name: &'static str, width: usize, value: Value<K>) -> Self {
-        Self { name, width, of: Of::Container, value }
+    pub(crate) const fn of_container(name: &'static str, width: usize, value: WriteValue<K>) -> Self {
+        Self { name: Cow::Borrowed(name), width, scope: Scope::Container, source: Source::Row(value) }
     }
 
-    /// A column whose value depends on nothing but the process that the header of an event tells of.
+    /// A column whose value depends on nothing but the process in the header of an event.
     #[must_use]
-    pub(crate) const fn of_process(name: &'static str, width: usize, value: Value<K>) -> Self {
-        Self { name, width, of: Of::Process, value }
+    pub(crate) const fn of_process(name: &'static str, width: usize, value: WriteValue<K>) -> Self {
+        Self { name: Cow::Borrowed(name), width, scope: Scope::Process, source: Source::Row(value) }
     }
 
-    pub(crate) const fn name(&self) -> &'static str {
-        self.name
+    /// A column of kinds of events, with the index of its cell at the position of each.
+    pub(crate) fn of_kinds(name: &str, width: usize, cells: Vec<Option<usize>>) -> Self {
+        Self { name: Cow::Owned(name.to_owned()), width, scope: Scope::Row, source: Source::Kind(cells) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -130,7 +147,7 @@ impl<K: Rows> Table<K> {
             }
         };
         for column in &mut columns {
-            if column.name == NODE {
+            if column.name() == NODE {
                 column.width = text_width(node);
             }
             column.width = column.width.max(column.name.len());
@@ -145,8 +162,8 @@ impl<K: Rows> Table<K> {
     pub(crate) fn fit_to(&mut self, rows: &[K::Row<'_>], more: bool) -> io::Result<()> {
         let mut cell = Vec::new();
         for index in 0..self.columns.len() {
-            let Column { name, width, .. } = self.columns[index];
-            let mut widest = if more { width } else { name.len() };
+            let Column { name, width, .. } = &self.columns[index];
+            let mut widest = if more { *width } else { name.len() };
             for row in rows {
                 cell.clear();
                 widest = widest.max(self.write_cell(index, row, &mut cell)?.min(WIDTH_MAX));
@@ -163,9 +180,9 @@ impl<K: Rows> Table<K> {
         }
     }
 
-    /// What the columns tell of, in their order.
-    pub(crate) fn column_kinds(&self) -> impl Iterator<Item = Of> {
-        self.columns.iter().map(|column| column.of)
+    /// What the columns depend on, in their order.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = Scope> {
+        self.columns.iter().map(|column| column.scope)
     }
 
     pub(crate) fn write_header(&self, out: &mut Vec<u8>) {
@@ -226,7 +243,10 @@ impl<K: Rows> Table<K> {
     /// Appends what a column has in a row, safe to show. Returns how wide it is.
     fn write_cell(&mut self, index: usize, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<usize> {
         let start = out.len();
-        (self.columns[index].value)(row, out)?;
+        match &self.columns[index].source {
+            Source::Row(write) => write(row, out)?,
+            Source::Kind(cells) => K::write_cell_of_kind(row, cells, out)?,
+        }
         let value = &out[start..];
         if value.is_empty() {
             out.extend_from_slice(NOTHING.as_bytes());
@@ -264,9 +284,9 @@ impl<K: Rows> Table<K> {
 }
 
 fn find<K: Rows>(all: &[Column<K>], name: &str) -> Result<Column<K>, String> {
-    all.iter().find(|column| column.name.eq_ignore_ascii_case(name)).copied().ok_or_else(|| {
-        let names: Vec<&str> = all.iter().map(|column| column.name).collect();
-        format!("there is no column {name:?}; there are {}", names.join(", "))
+    all.iter().find(|column| column.name.eq_ignore_ascii_case(name)).cloned().ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(Column::name).collect();
+        format!("unknown column {name:?}; expected one of: {}", names.join(", "))
     })
 }
 

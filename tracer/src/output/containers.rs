@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{Container, Pod},
     output::{
-        Format, Layout, Renderer, Table, age,
+        Document, Format, Table, age,
         columns::{Column, Columns, Rows},
         timestamp::format_timestamp,
     },
@@ -88,11 +88,22 @@ impl ContainerRow<'_> {
     fn pid(&self) -> Option<u32> {
         (self.pid != 0).then_some(self.pid)
     }
+
+    fn line(&self) -> ContainerLine<'_> {
+        ContainerLine {
+            node: self.node,
+            event: self.event,
+            changed: &self.changed,
+            k8s: self.container.pod.as_ref(),
+            container: self.container,
+            pid: self.pid(),
+            started_at: self.started.map(format_timestamp),
+        }
+    }
 }
 
 impl Rows for Containers {
     type Row<'a> = ContainerRow<'a>;
-    type Line<'r> = ContainerLine<'r>;
 
     fn node<'r>(row: &'r ContainerRow<'_>) -> &'r str {
         row.node
@@ -100,18 +111,6 @@ impl Rows for Containers {
 
     fn container<'r>(row: &'r ContainerRow<'_>) -> Option<&'r Container> {
         Some(row.container)
-    }
-
-    fn line<'r>(row: &'r ContainerRow<'_>) -> ContainerLine<'r> {
-        ContainerLine {
-            node: row.node,
-            event: row.event,
-            changed: &row.changed,
-            k8s: row.container.pod.as_ref(),
-            container: row.container,
-            pid: row.pid(),
-            started_at: row.started.map(format_timestamp),
-        }
     }
 }
 
@@ -181,15 +180,23 @@ const WIDE: [Of; 14] = [
     LABELS,
 ];
 
-/// A way of showing containers.
+/// Writes containers in one format.
 #[derive(Debug)]
 pub(crate) struct ContainerRenderer {
-    renderer: Renderer<Containers>,
+    renderer: Renderer,
     watch: bool,
 }
 
+#[derive(Debug)]
+enum Renderer {
+    /// In columns.
+    Table(Table<Containers>),
+    /// For programs.
+    Document(Document),
+}
+
 impl ContainerRenderer {
-    /// As `-o` says. `terminal` is the width of the terminal that it is shown on, if one; with `watch` rows say what
+    /// As `-o` says. `terminal` is the width of the terminal that it is shown on, if there is one; with `watch` rows say what
     /// happened. `node` is the node's name, or the longest one.
     pub(crate) fn new(
         of: ListOf,
@@ -206,8 +213,13 @@ impl ContainerRenderer {
             wide: [event, &WIDE, changed].concat(),
             further: Vec::new(),
         };
-        let table = |layout: &Layout| Table::of_columns(layout, all, node, terminal, header);
-        Ok(Self { renderer: Renderer::new(&Format::parse(output)?, table)?, watch })
+        let renderer = match Format::parse(output)? {
+            Format::Table(layout) => {
+                Renderer::Table(Table::of_columns(&layout, all, node, terminal, header)?)
+            }
+            Format::Document(document) => Renderer::Document(document),
+        };
+        Ok(Self { renderer, watch })
     }
 
     /// Whether they are shown in columns, for people.
@@ -216,12 +228,12 @@ impl ContainerRenderer {
         matches!(self.renderer, Renderer::Table(_))
     }
 
-    /// Appends what stands before the first row, and the rows that there are at first: what columns are as wide as.
+    /// Appends the heading and the first rows: columns are as wide as these need.
     pub(crate) fn begin(&mut self, rows: &[ContainerRow<'_>], out: &mut Vec<u8>) -> io::Result<()> {
         if let Renderer::Table(table) = &mut self.renderer {
             table.fit_to(rows, self.watch)?;
+            table.write_header(out);
         }
-        self.renderer.begin(out);
         rows.iter().try_for_each(|row| self.row(row, out))
     }
 
@@ -229,7 +241,7 @@ impl ContainerRenderer {
     pub(crate) fn row(&mut self, row: &ContainerRow<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         match &mut self.renderer {
             Renderer::Table(table) => table.write_row_in_line(row, out),
-            Renderer::Document(_) => self.renderer.row(row, out),
+            Renderer::Document(document) => document.write(&row.line(), out),
         }
     }
 }

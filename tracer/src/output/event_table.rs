@@ -3,11 +3,13 @@
 
 use std::{io, ops::Range};
 
-use crate::output::{
-    Kept, Row, Table,
-    columns::{Of, end_line},
-    events::Process,
-    text_cache::Memo,
+use crate::{
+    output::{
+        ContainerTexts, Row, Table,
+        columns::{Scope, end_line},
+        events::Process,
+    },
+    text_cache::TextCache,
 };
 
 /// Writes events in columns.
@@ -23,7 +25,7 @@ enum Run {
     /// For all of a container.
     Container(Range<usize>),
     /// For all of a process.
-    Process(Range<usize>, Memo<Process>),
+    Process(Range<usize>, TextCache<Process>),
     /// For one.
     Row(Range<usize>),
 }
@@ -32,14 +34,14 @@ impl EventTable {
     pub(crate) fn new(table: Table) -> Self {
         let mut runs = Vec::new();
         let mut start = 0;
-        let same = |a: &Of, b: &Of| a == b;
-        for columns in table.column_kinds().collect::<Vec<_>>().chunk_by(same) {
+        let same = |a: &Scope, b: &Scope| a == b;
+        for columns in table.scopes().collect::<Vec<_>>().chunk_by(same) {
             let range = start..start + columns.len();
             start = range.end;
             runs.push(match columns[0] {
-                Of::Container => Run::Container(range),
-                Of::Process => Run::Process(range, Memo::new()),
-                Of::Row => Run::Row(range),
+                Scope::Container => Run::Container(range),
+                Scope::Process => Run::Process(range, TextCache::new()),
+                Scope::Row => Run::Row(range),
             });
         }
         Self { table, runs }
@@ -50,13 +52,19 @@ impl EventTable {
     }
 
     /// Appends an event's row.
-    pub(crate) fn row(&mut self, row: &Row<'_>, kept: &mut Kept, out: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn row(
+        &mut self,
+        row: &Row<'_>,
+        texts_of_container: &mut ContainerTexts,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let Self { table, runs } = self;
         let mut texts = 0;
         for run in runs {
             match run {
                 Run::Container(columns) => {
-                    kept.append(texts, out, |out| table.write_cells(columns.clone(), row, out))?;
+                    texts_of_container
+                        .append(texts, out, |out| table.write_cells(columns.clone(), row, out))?;
                     texts += 1;
                 }
                 Run::Process(columns, processes) => {

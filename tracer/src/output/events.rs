@@ -1,24 +1,27 @@
 //! Rows of events: what they hold, and their columns.
 
-use std::io::{self, Write as _};
-
-use serde::{Serialize, Serializer};
-use tracer_common::{Comm, comm_bytes, event::Header};
-
-use crate::{
-    kinds::{Event, Tracer},
-    model::Container,
-    output::{
-        Document, EventTable, Format, Hex, JsonLines, Layout, Lost, Table, Text,
-        columns::{Column, Columns, Rows},
-        json,
-        text_cache::Key,
-        timestamp::format_timestamp,
-        write_number,
-    },
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
 };
 
-/// The kind of rows that are events.
+use serde::{Serialize, Serializer};
+use serde_yaml_ng::Value as DocumentValue;
+use tracer_common::{Comm, comm_bytes, kinds::Header};
+
+use crate::{
+    kinds::{Event, Hex, Kind, Kinds, write_number},
+    model::Container,
+    output::{
+        Document, EventTable, Format, JsonLines, Layout, Lost, Table,
+        columns::{Column, Columns, Rows},
+        json,
+        timestamp::format_timestamp,
+    },
+    text_cache::Key,
+};
+
+/// The type of rows that are events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Events {}
 
@@ -29,8 +32,6 @@ pub(crate) struct Row<'a> {
     pub(crate) timestamp: i128,
     /// The node's name.
     pub(crate) node: &'a str,
-    /// The kind's name.
-    pub(crate) kind: &'static str,
     /// The event.
     pub(crate) event: &'a Event<'a>,
     /// Its container; none for host processes.
@@ -39,7 +40,6 @@ pub(crate) struct Row<'a> {
 
 impl Rows for Events {
     type Row<'a> = Row<'a>;
-    type Line<'r> = json::EventLine<'r>;
 
     fn node<'r>(row: &'r Row<'_>) -> &'r str {
         row.node
@@ -49,12 +49,16 @@ impl Rows for Events {
         row.container
     }
 
-    fn line<'r>(row: &'r Row<'_>) -> json::EventLine<'r> {
-        json::event(row)
+    fn write_cell_of_kind(row: &Row<'_>, cells: &[Option<usize>], out: &mut Vec<u8>) -> io::Result<()> {
+        let kind = row.event.kind;
+        match cells.get(kind.index).copied().flatten() {
+            Some(cell) => kind.write_cell(cell, row.event, out),
+            None => Ok(()),
+        }
     }
 }
 
-/// The process that an event is of, as its header has it.
+/// The process in the header of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Process {
@@ -84,71 +88,110 @@ impl Key for Process {
 }
 
 fn comm_text<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
-    Text(comm_bytes(comm)).serialize(serializer)
+    serializer.serialize_str(&String::from_utf8_lossy(comm_bytes(comm)))
 }
 
 fn comm_hex<S: Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
-    Hex(comm_bytes(comm)).serialize(serializer)
+    serializer.collect_str(&Hex(comm_bytes(comm)))
 }
 
 /// Whether a comm is UTF-8. One that the kernel has cut off may end within a character.
 fn is_text(comm: &Comm) -> bool {
-    Hex(comm_bytes(comm)).is_of_text()
+    std::str::from_utf8(comm_bytes(comm)).is_ok()
 }
 
-/// What rows have of one container, as they are written: made for its first row, copied into all others. It goes with
-/// one renderer and with what is known of the container.
+/// The texts of one container in rows: made for its first row, copied into all others. They belong to one renderer and to what
+/// is known of the container.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
-    pub(crate) texts: Vec<Box<[u8]>>,
+pub(crate) struct ContainerTexts {
+    texts: Vec<Box<[u8]>>,
 }
 
-/// A way of showing events, many of them.
+impl ContainerTexts {
+    /// Appends the text at `index`, which `write` writes the first time. Indices are used in their order.
+    pub(crate) fn append(
+        &mut self,
+        index: usize,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if let Some(text) = self.texts.get(index) {
+            out.extend_from_slice(text);
+            return Ok(());
+        }
+        let start = out.len();
+        write(out)?;
+        self.texts.push(out[start..].into());
+        Ok(())
+    }
+}
+
+/// Writes many events in one format.
 #[derive(Debug)]
 pub(crate) enum EventRenderer {
     /// In columns.
     Table(EventTable),
     /// One JSON object a line.
     Json(JsonLines),
-    /// Other forms for programs.
-    Document(Document),
+    /// Another format for programs: the JSON line, converted.
+    Document {
+        /// The format.
+        document: Document,
+        /// Writes the JSON.
+        lines: JsonLines,
+        /// The JSON of an event.
+        json: Vec<u8>,
+    },
 }
 
 impl EventRenderer {
-    /// In this format. `terminal` is the width of the terminal that it is shown on, if one.
+    /// In this format. `terminal` is the width of the terminal that it is shown on, if there is one.
     pub(crate) fn new(
         format: &Format,
-        tracer: &dyn Tracer,
+        kinds: &Arc<Kinds>,
         node: &str,
         terminal: Option<usize>,
         header: bool,
     ) -> Result<Self, String> {
+        let lines = || JsonLines::new(kinds);
         Ok(match format {
             Format::Table(layout) => {
-                Self::Table(EventTable::new(Table::new(layout, tracer, node, terminal, header)?))
+                Self::Table(EventTable::new(Table::new(layout, kinds, node, terminal, header)?))
             }
-            Format::Document(Document::Json) => Self::Json(JsonLines::new()),
-            Format::Document(document) => Self::Document(*document),
+            Format::Document(Document::Json) => Self::Json(lines()),
+            Format::Document(document) => {
+                Self::Document { document: *document, lines: lines(), json: Vec::new() }
+            }
         })
     }
 
-    /// What stands before the first event.
+    /// Appends the heading.
     pub(crate) fn begin(&self, out: &mut Vec<u8>) {
         if let Self::Table(table) = self {
             table.write_header(out);
         }
     }
 
-    /// Appends an event. `kept` is the container's; it was empty when its first event was shown.
-    pub(crate) fn row(&mut self, row: &Row<'_>, kept: &mut Kept, out: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends an event. `texts` are the container's; they were empty when its first event was shown.
+    pub(crate) fn row(
+        &mut self,
+        row: &Row<'_>,
+        texts: &mut ContainerTexts,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         match self {
-            Self::Table(table) => table.row(row, kept, out),
-            Self::Json(lines) => lines.row(row, kept, out),
-            Self::Document(document) => document.write(&Events::line(row), out),
+            Self::Table(table) => table.row(row, texts, out),
+            Self::Json(lines) => lines.row(row, texts, out),
+            Self::Document { document, lines, json } => {
+                json.clear();
+                lines.row(row, texts, json)?;
+                let value: DocumentValue = serde_json::from_slice(json)?;
+                document.write(&value, out)
+            }
         }
     }
 
-    /// Appends a record of lost events; returns whether this way of showing has one.
+    /// Appends a record of lost events; returns whether this format has one.
     pub(crate) fn lost(
         &mut self,
         timestamp: i128,
@@ -159,7 +202,7 @@ impl EventRenderer {
         let document = match self {
             Self::Table(_) => return Ok(false),
             Self::Json(_) => Document::Json,
-            Self::Document(document) => *document,
+            Self::Document { document, .. } => *document,
         };
         document.write(&json::lost(timestamp, node, lost), out)?;
         Ok(true)
@@ -176,6 +219,9 @@ const CONTAINER_PID: Column =
 const UID: Column = Column::of_process("UID", 5, |row, out| write_number(row.event.header.uid, out));
 const GID: Column = Column::of_process("GID", 5, |row, out| write_number(row.event.header.gid, out));
 const COMM: Column = Column::of_process("COMM", 15, |row, out| out.write_all(row.event.comm()));
+/// Of several kinds: which one it is, and its own columns as `name=value`.
+const EVENT: Column = Column::new("EVENT", 6, |row, out| out.write_all(row.event.kind.name().as_bytes()));
+const DETAILS: Column = Column::new("DETAILS", 40, |row, out| row.event.kind.write_details(row.event, out));
 
 /// The columns of `columns`, before the kind's own.
 const NARROW: [Column; 6] = [Column::NODE, Column::NAMESPACE, Column::POD, Column::CONTAINER, PID, COMM];
@@ -199,22 +245,43 @@ const WIDE: [Column; 13] = [
 const FURTHER: [Column; 4] = [TIMESTAMP, TID, CONTAINER_PID, Column::TYPE];
 
 impl Table {
-    /// A table for events of a kind. `terminal` is the width of the terminal that it is shown on, if one.
+    /// A table for events of these kinds. `terminal` is the width of the terminal that it is shown on, if there is one.
     pub(crate) fn new(
         layout: &Layout,
-        tracer: &dyn Tracer,
+        kinds: &Kinds,
         node: &str,
         terminal: Option<usize>,
         header: bool,
     ) -> Result<Self, String> {
-        let own = tracer.columns();
-        // A kind may have a column of all kinds in a place of its own.
-        let others = WIDE.iter().filter(|column| !own.iter().any(|other| other.name() == column.name()));
-        let all = Columns {
-            narrow: [&NARROW, own].concat(),
-            wide: others.chain(own).copied().collect(),
-            further: FURTHER.to_vec(),
+        let own = match kinds.single() {
+            Some(kind) => columns_of(kinds, kind.columns()),
+            None => vec![EVENT, DETAILS],
         };
+        // A kind may have a column of all kinds at a position of its own.
+        let is_own = |column: &Column| own.iter().any(|other| other.name() == column.name());
+        let others: Vec<Column> = WIDE.into_iter().filter(|column| !is_own(column)).collect();
+        let mut further = FURTHER.to_vec();
+        for column in
+            kinds.iter().flat_map(|kind| columns_of(kinds, kind.columns().chain(kind.further_columns())))
+        {
+            let is_there = |known: &Column| known.name() == column.name();
+            if !own.iter().chain(&others).chain(&further).any(is_there) {
+                further.push(column);
+            }
+        }
+        let all =
+            Columns { narrow: [&NARROW[..], &own].concat(), wide: [&others[..], &own].concat(), further };
         Self::of_columns(layout, all, node, terminal, header)
     }
+}
+
+/// Columns with these titles and widths, of every kind that has them.
+fn columns_of<'a>(kinds: &Kinds, titles: impl Iterator<Item = (&'a str, usize)>) -> Vec<Column> {
+    let cells = |title: &str| kinds.iter().map(|kind: &Kind| kind.cell(title)).collect();
+    titles
+        .map(|(title, width)| match title {
+            "PPID" => PPID,
+            _ => Column::of_kinds(title, width, cells(title)),
+        })
+        .collect()
 }

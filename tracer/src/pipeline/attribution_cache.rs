@@ -1,4 +1,4 @@
-//! What is known of containers, without asking for each event.
+//! Containers that were looked up: most events are of one of them.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -7,103 +7,105 @@ use tracer_common::container::ContainerKey;
 use crate::{
     kinds::Event,
     model::Choice,
-    output::Kept,
-    pipeline::sink::Sink,
+    output::ContainerTexts,
+    pipeline::Sink,
     registry::{Attribution, Lookup},
 };
 
-/// Who knows of containers.
-pub(crate) trait Knowledge {
-    /// Takes in all that has been told by now. Returns another number than before as soon as what was known of a
-    /// container has changed.
-    fn learn(&mut self) -> u64;
-    /// What is known of a key.
+/// What attributes keys to containers.
+pub trait Attributor {
+    /// Takes in every lifecycle record that was submitted so far. Returns another number than before as soon as the
+    /// attribution of any key has changed.
+    fn update(&mut self) -> u64;
+    /// The attribution of a key.
     fn look_up(&self, key: ContainerKey) -> Lookup;
-    /// A key has events, and nothing was told of it.
-    fn miss(&self, key: ContainerKey);
-    /// What is done with the events of a container of which nothing became known in time.
-    fn unknown(&self) -> Attribution;
+    /// A key has events, and no lifecycle record announced it.
+    fn report_missing(&self, key: ContainerKey);
+    /// The attribution of events whose container did not become known in time.
+    fn unresolved(&self) -> Attribution;
 }
 
-/// A container that is known.
+/// An attribution, with the container's texts in rows.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct CachedAttribution {
     key: ContainerKey,
     attribution: Arc<Attribution>,
-    kept: Kept,
+    texts: ContainerTexts,
 }
 
-impl Known {
+impl CachedAttribution {
     fn new(key: ContainerKey, attribution: Arc<Attribution>) -> Self {
-        Self { key, attribution, kept: Kept::default() }
+        Self { key, attribution, texts: ContainerTexts::default() }
     }
 
-    /// Hands one of its events on.
-    pub(crate) fn deliver(&mut self, event: &Event<'_>, sink: &mut Sink) {
+    /// Shows one of its events, or counts it.
+    pub(crate) fn deliver(&mut self, event: &Event<'_>, record: &[u8], sink: &mut Sink) {
         match self.attribution.choice {
-            Choice::Selected if self.attribution.host => sink.show(event, None, &mut self.kept),
-            Choice::Selected => sink.show(event, Some(&self.attribution.container), &mut self.kept),
-            Choice::Rejected => sink.filtered(),
-            Choice::Undecidable => sink.unattributed(),
+            Choice::Selected if self.attribution.host => sink.show(event, record, None, &mut self.texts),
+            Choice::Selected => {
+                sink.show(event, record, Some(&self.attribution.container), &mut self.texts);
+            }
+            Choice::Rejected => sink.filtered(event.kind.index),
+            Choice::Undecidable => sink.unattributed(event.kind.index),
         }
     }
 }
 
-/// The containers that are known.
-pub(crate) struct KnownContainers<K> {
-    knowledge: K,
-    /// The knowledge's when the containers were looked up.
+/// The cached attributions.
+pub(crate) struct AttributionCache<A> {
+    attributor: A,
+    /// The attributor's revision when the attributions were looked up.
     revision: u64,
     /// By slot.
-    known: Vec<Option<Box<Known>>>,
-    /// Containers that were waited for in vain.
-    given_up: HashSet<ContainerKey>,
-    /// What is done with their events.
-    unknown: Known,
+    cached: Vec<Option<Box<CachedAttribution>>>,
+    /// Containers that events are no longer kept back for.
+    unresolved_keys: HashSet<ContainerKey>,
+    /// The attribution of their events.
+    unresolved: CachedAttribution,
 }
 
-impl<K: Knowledge> KnownContainers<K> {
-    pub(crate) fn new(knowledge: K) -> Self {
-        let unknown = Known::new(ContainerKey::HOST, Arc::new(knowledge.unknown()));
-        Self { knowledge, revision: 0, known: Vec::new(), given_up: HashSet::new(), unknown }
+impl<A: Attributor> AttributionCache<A> {
+    pub(crate) fn new(attributor: A) -> Self {
+        let unresolved = CachedAttribution::new(ContainerKey::HOST, Arc::new(attributor.unresolved()));
+        Self { attributor, revision: 0, cached: Vec::new(), unresolved_keys: HashSet::new(), unresolved }
     }
 
-    /// What was submitted before an event is known before it is handled.
-    pub(crate) fn learn(&mut self) {
-        let revision = self.knowledge.learn();
+    /// Takes in what was submitted so far: a creation is known before its events are handled.
+    pub(crate) fn update(&mut self) {
+        let revision = self.attributor.update();
         if self.revision != revision {
             self.revision = revision;
-            self.known.clear();
+            self.cached.clear();
         }
     }
 
-    /// A container that was looked up before.
-    pub(crate) fn at_hand(&mut self, key: ContainerKey) -> Option<&mut Known> {
-        self.known.get_mut(key.slot() as usize)?.as_deref_mut().filter(|known| known.key == key)
+    /// A container that is cached.
+    pub(crate) fn cached(&mut self, key: ContainerKey) -> Option<&mut CachedAttribution> {
+        self.cached.get_mut(key.slot() as usize)?.as_deref_mut().filter(|cached| cached.key == key)
     }
 
-    /// A container that is known, or was given up; None for what is worth waiting for.
-    pub(crate) fn look_up(&mut self, key: ContainerKey) -> Option<&mut Known> {
-        if self.at_hand(key).is_none() {
+    /// A container that is known, or unresolved for good; `None` if events are to be kept back for it.
+    pub(crate) fn look_up(&mut self, key: ContainerKey) -> Option<&mut CachedAttribution> {
+        if self.cached(key).is_none() {
             let Some(attribution) = self.attribution(key) else {
-                return self.given_up.contains(&key).then_some(&mut self.unknown);
+                return self.unresolved_keys.contains(&key).then_some(&mut self.unresolved);
             };
             let slot = key.slot() as usize;
-            if self.known.len() <= slot {
-                self.known.resize_with(slot + 1, || None);
+            if self.cached.len() <= slot {
+                self.cached.resize_with(slot + 1, || None);
             }
-            self.known[slot] = Some(Box::new(Known::new(key, attribution)));
-            self.given_up.remove(&key);
+            self.cached[slot] = Some(Box::new(CachedAttribution::new(key, attribution)));
+            self.unresolved_keys.remove(&key);
         }
-        self.at_hand(key)
+        self.cached(key)
     }
 
     fn attribution(&mut self, key: ContainerKey) -> Option<Arc<Attribution>> {
-        let lookup = match self.knowledge.look_up(key) {
+        let lookup = match self.attributor.look_up(key) {
             Lookup::Unknown => {
-                // A record that was reserved earlier but not yet submitted hid the one that tells.
-                self.learn();
-                self.knowledge.look_up(key)
+                // A record that was reserved earlier but not yet submitted hid the one that announces the key.
+                self.update();
+                self.attributor.look_up(key)
             }
             lookup => lookup,
         };
@@ -111,23 +113,23 @@ impl<K: Knowledge> KnownContainers<K> {
             Lookup::Known(attribution) => Some(attribution),
             Lookup::Pending => None,
             Lookup::Unknown => {
-                self.knowledge.miss(key);
+                self.attributor.report_missing(key);
                 None
             }
         }
     }
 
-    /// No more is waited for this container.
-    pub(crate) fn give_up(&mut self, key: ContainerKey) -> &mut Known {
-        self.given_up.insert(key);
-        &mut self.unknown
+    /// Events are no longer kept back for this container.
+    pub(crate) fn give_up(&mut self, key: ContainerKey) -> &mut CachedAttribution {
+        self.unresolved_keys.insert(key);
+        &mut self.unresolved
     }
 
-    /// No event of this container will come any more.
+    /// No event of this container will follow.
     pub(crate) fn forget(&mut self, key: ContainerKey) {
-        self.given_up.remove(&key);
-        if self.at_hand(key).is_some() {
-            self.known[key.slot() as usize] = None;
+        self.unresolved_keys.remove(&key);
+        if self.cached(key).is_some() {
+            self.cached[key.slot() as usize] = None;
         }
     }
 }

@@ -8,9 +8,11 @@ mod ring_source;
 mod router;
 mod sink;
 
-pub(crate) use attribution_cache::Knowledge;
-pub(crate) use batch_writer::{Outlet, Output, Stop, Written};
+pub use attribution_cache::Attributor;
+pub(crate) use batch_writer::{BatchWriter, WriteCounters};
+pub use batch_writer::{Output, Stop};
 pub(crate) use phase::Phase;
-pub(crate) use ring_source::Stream;
-pub(crate) use router::Router;
-pub(crate) use sink::{Sink, Tally};
+pub(crate) use ring_source::RingSource;
+pub use router::Router;
+pub(crate) use sink::View;
+pub use sink::{Sink, Tally};

@@ -1,4 +1,4 @@
-//! Events whose containers are not known yet.
+//! Events that are kept back until their container is known.
 
 use std::{
     collections::HashMap,
@@ -7,16 +7,16 @@ use std::{
 
 use tracer_common::container::ContainerKey;
 
-/// How long events wait for their container's bundle to be read.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How many events of one container wait.
+/// How long events are kept back while their container's bundle is read.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How many events of one container are kept back.
 const EVENTS_MAX: usize = 10_000;
-/// How many bytes of records wait in all.
+/// How many bytes of records are kept back in all.
 const BYTES_MAX: usize = 4 << 20;
 
-/// The records of events that wait, by container, in order.
+/// The records of these events, by container, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingEvents {
     containers: HashMap<ContainerKey, Records>,
     /// Of all records.
     bytes: usize,
@@ -39,7 +39,7 @@ impl Records {
     }
 }
 
-impl Waiting {
+impl PendingEvents {
     pub(crate) fn is_empty(&self) -> bool {
         self.containers.is_empty()
     }
@@ -48,18 +48,18 @@ impl Waiting {
         self.containers.contains_key(&key)
     }
 
-    /// The containers that are waited for.
+    /// The containers that events are kept back for.
     pub(crate) fn keys(&self) -> Vec<ContainerKey> {
         self.containers.keys().copied().collect()
     }
 
-    /// Whether a container has been waited for long enough.
+    /// Whether events have been kept back for a container for too long.
     pub(crate) fn is_overdue(&self, key: ContainerKey, now: Instant) -> bool {
-        self.containers.get(&key).is_some_and(|records| now.duration_since(records.since) >= PATIENCE)
+        self.containers.get(&key).is_some_and(|records| now.duration_since(records.since) >= TIMEOUT)
     }
 
-    /// Has a record wait. Returns the container that is to be given up because too much waits: this one, or the one of
-    /// which the most does.
+    /// Keeps a record back. Returns the container that is to be given up because too much is kept back: this one, or the one
+    /// with the most.
     pub(crate) fn push(&mut self, key: ContainerKey, record: &[u8]) -> Option<ContainerKey> {
         let new = || Records { since: Instant::now(), bytes: Vec::new(), ends: Vec::new() };
         let records = self.containers.entry(key).or_insert_with(new);
@@ -73,7 +73,7 @@ impl Waiting {
         (self.bytes > BYTES_MAX).then(largest).flatten().map(|(key, _)| *key)
     }
 
-    /// What waits for a container, which is waited for no longer.
+    /// The records of a container, which are no longer kept back.
     pub(crate) fn take(&mut self, key: ContainerKey) -> Option<Records> {
         let records = self.containers.remove(&key)?;
         self.bytes -= records.bytes.len();
@@ -89,50 +89,50 @@ mod tests {
     const MANY: ContainerKey = ContainerKey::new(2, 1);
 
     #[test]
-    fn records_come_back_as_they_were_once() {
-        let mut waiting = Waiting::default();
+    fn records_come_back_unchanged_and_once() {
+        let mut pending = PendingEvents::default();
         for record in [&b"one"[..], b"", b"three"] {
-            assert_eq!(waiting.push(FEW, record), None);
+            assert_eq!(pending.push(FEW, record), None);
         }
-        waiting.push(MANY, b"other");
-        let records = waiting.take(FEW).unwrap();
+        pending.push(MANY, b"other");
+        let records = pending.take(FEW).unwrap();
         assert_eq!(records.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
-        assert!(waiting.take(FEW).is_none() && !waiting.contains(FEW) && waiting.contains(MANY));
+        assert!(pending.take(FEW).is_none() && !pending.contains(FEW) && pending.contains(MANY));
     }
 
     #[test]
-    fn as_many_events_of_a_container_wait_as_there_is_room_for() {
-        let mut waiting = Waiting::default();
+    fn number_of_events_of_one_container_is_bounded() {
+        let mut pending = PendingEvents::default();
         for _ in 1..EVENTS_MAX {
-            assert_eq!(waiting.push(MANY, b"x"), None);
+            assert_eq!(pending.push(MANY, b"x"), None);
         }
-        assert_eq!(waiting.push(MANY, b"x"), Some(MANY));
-        waiting.take(MANY);
-        assert_eq!((waiting.bytes, waiting.is_empty()), (0, true));
+        assert_eq!(pending.push(MANY, b"x"), Some(MANY));
+        pending.take(MANY);
+        assert_eq!((pending.bytes, pending.is_empty()), (0, true));
     }
 
     #[test]
-    fn who_has_the_most_gives_way_for_all_others() {
-        let mut waiting = Waiting::default();
+    fn container_with_the_most_bytes_is_given_up_first() {
+        let mut pending = PendingEvents::default();
         let record = vec![0; 4096];
-        waiting.push(FEW, &record);
+        pending.push(FEW, &record);
         for _ in 1..BYTES_MAX / record.len() {
-            assert_eq!(waiting.push(MANY, &record), None);
+            assert_eq!(pending.push(MANY, &record), None);
         }
-        assert_eq!(waiting.push(FEW, &record), Some(MANY));
-        waiting.take(MANY);
-        assert_eq!(waiting.bytes, 2 * record.len());
-        assert_eq!(waiting.push(FEW, &record), None);
+        assert_eq!(pending.push(FEW, &record), Some(MANY));
+        pending.take(MANY);
+        assert_eq!(pending.bytes, 2 * record.len());
+        assert_eq!(pending.push(FEW, &record), None);
     }
 
     #[test]
-    fn patience_counts_from_the_first_event() {
-        let mut waiting = Waiting::default();
-        waiting.push(FEW, b"first");
-        let since = waiting.containers[&FEW].since;
-        waiting.push(FEW, b"second");
-        assert!(!waiting.is_overdue(FEW, since + PATIENCE.saturating_sub(Duration::from_nanos(1))));
-        assert!(waiting.is_overdue(FEW, since + PATIENCE));
-        assert!(!waiting.is_overdue(MANY, since + PATIENCE));
+    fn timeout_counts_from_the_first_event() {
+        let mut pending = PendingEvents::default();
+        pending.push(FEW, b"first");
+        let since = pending.containers[&FEW].since;
+        pending.push(FEW, b"second");
+        assert!(!pending.is_overdue(FEW, since + TIMEOUT.saturating_sub(Duration::from_nanos(1))));
+        assert!(pending.is_overdue(FEW, since + TIMEOUT));
+        assert!(!pending.is_overdue(MANY, since + TIMEOUT));
     }
 }

@@ -7,51 +7,53 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracer_common::container::ContainerKey;
 
 use crate::{
     bpf::{Bpf, EventRing},
     discovery::Lifecycle,
     output::Lost,
-    pipeline::{Phase, attribution_cache::Knowledge, router::Router, sink::Sink},
+    pipeline::{Phase, attribution_cache::Attributor, router::Router, sink::Sink},
     registry::{Attribution, Lookup, Registry},
     sys::thread::lock,
 };
 
-/// Records handled before the lifecycle ring is looked at again.
+/// Records handled before the lifecycle ring is drained again.
 const BATCH: usize = 4096;
-/// How often it is looked for losses while events come.
+/// How often losses are reported while events come.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often while none do.
 const IDLE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// The hook of what is missed of containers, in reports of losses.
+/// The hook of lost lifecycle records, in reports of losses.
 const LIFECYCLE: &str = "lifecycle";
 
 /// Reads events and hands them on.
-pub(crate) struct Stream {
+pub(crate) struct RingSource {
     ring: EventRing,
     bpf: Arc<Mutex<Bpf>>,
     registry: Arc<Registry>,
     router: Router<Live>,
-    /// What was told of losses, by hook and reason.
-    reported: HashMap<(&'static str, &'static str), u64>,
-    /// When it was looked for losses last.
-    looked_at: Instant,
+    /// Losses that were reported, by hook and reason.
+    reported: HashMap<(String, &'static str), u64>,
+    /// When losses were looked for last.
+    reported_at: Instant,
     /// Whether events have come since.
     busy: bool,
-    /// Whether what is lost from now on is nobody's loss.
+    /// Whether no more events are needed, so that what is lost from now on is no loss.
     sealed: bool,
+    /// Frames that other parts of the run send to the reader.
+    messages: mpsc::UnboundedReceiver<Vec<u8>>,
 }
 
-/// The registry, and those who tell it.
+/// The registry, with the lifecycle records that it is updated from.
 struct Live {
     lifecycle: Arc<Mutex<Lifecycle>>,
     registry: Arc<Registry>,
 }
 
-impl Knowledge for Live {
-    fn learn(&mut self) -> u64 {
+impl Attributor for Live {
+    fn update(&mut self) -> u64 {
         lock(&self.lifecycle).drain();
         self.registry.revision()
     }
@@ -60,53 +62,63 @@ impl Knowledge for Live {
         self.registry.look_up(key)
     }
 
-    fn miss(&self, key: ContainerKey) {
+    fn report_missing(&self, key: ContainerKey) {
         self.registry.miss(key);
     }
 
-    fn unknown(&self) -> Attribution {
+    fn unresolved(&self) -> Attribution {
         self.registry.unknown()
     }
 }
 
-impl Stream {
+impl RingSource {
     pub(crate) fn new(
         ring: EventRing,
         bpf: Arc<Mutex<Bpf>>,
         registry: Arc<Registry>,
         lifecycle: Arc<Mutex<Lifecycle>>,
         sink: Sink,
+        messages: mpsc::UnboundedReceiver<Vec<u8>>,
     ) -> Self {
         let live = Live { lifecycle, registry: Arc::clone(&registry) };
-        let router = Router::new(live, sink);
         Self {
             ring,
             bpf,
             registry,
-            router,
+            router: Router::new(Arc::clone(sink.kinds()), live, sink),
             reported: HashMap::new(),
-            looked_at: Instant::now(),
+            reported_at: Instant::now(),
             busy: false,
             sealed: false,
+            messages,
         }
     }
 
-    /// Handles events until the programs are detached and the ring is empty.
-    pub(crate) async fn run(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
+    /// Handles events until the programs are detached and the ring is empty. Returns the sink, for what is said at the end.
+    pub(crate) async fn run(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<Sink> {
         let mut changes = self.registry.changes();
         let mut waiter = self.ring.waiter()?;
         self.router.sink.flush();
         // Nothing is shown before `ready` is printed.
         while *phases.borrow_and_update() == Phase::Starting {
-            phases.changed().await.context("waiting for the start")?;
+            tokio::select! {
+                changed = phases.changed() => changed.context("waiting for the start")?,
+                Some(frames) = self.messages.recv() => {
+                    self.router.sink.append(&frames);
+                    self.router.sink.flush();
+                }
+            }
         }
         while *phases.borrow() == Phase::Running {
+            let keeps_back = self.router.is_keeping_back();
+            let report_due = self.report_due();
             tokio::select! {
                 result = waiter.wait() => result?,
-                // Only who waits for a container to become known has to look at once.
-                _ = changes.changed(), if self.router.is_waiting() => {}
+                // At once only if events are kept back for a container.
+                _ = changes.changed(), if keeps_back => {}
                 _ = phases.changed() => {}
-                () = tokio::time::sleep_until(self.report_due().into()) => {}
+                Some(frames) = self.messages.recv() => self.router.sink.append(&frames),
+                () = tokio::time::sleep_until(report_due.into()) => {}
             }
             let records = self.look()?;
             if waiter.found(records, &mut self.ring)? {
@@ -114,10 +126,10 @@ impl Stream {
             }
         }
         self.look()?;
-        self.finish_waiting().await;
+        self.finish_pending().await;
         self.report_losses()?;
         self.router.sink.flush();
-        Ok(())
+        Ok(self.router.sink)
     }
 
     /// Handles every record that is there and writes what came of them. Returns how many there were.
@@ -125,7 +137,7 @@ impl Stream {
         let mut total = 0;
         loop {
             let Self { ring, registry, router, .. } = &mut *self;
-            router.learn();
+            router.update();
             let ended = registry.ended();
             let mut left = BATCH;
             total += ring.drain(|record| {
@@ -152,57 +164,65 @@ impl Stream {
         }
     }
 
-    /// When it is time to look for losses.
+    /// When losses are reported next.
     fn report_due(&self) -> Instant {
-        self.looked_at + if self.busy { REPORT_INTERVAL } else { IDLE_REPORT_INTERVAL }
+        self.reported_at + if self.busy { REPORT_INTERVAL } else { IDLE_REPORT_INTERVAL }
     }
 
     /// Waits for the bundles that are still being read, within bounds.
-    async fn finish_waiting(&mut self) {
+    async fn finish_pending(&mut self) {
         let mut changes = self.registry.changes();
-        while self.router.is_waiting() {
+        while self.router.is_keeping_back() {
             let _ = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
             self.router.settle(Instant::now());
         }
     }
 
-    /// Tells of what was lost since the last report.
+    /// Reports what was lost since the last report.
     fn report_losses(&mut self) -> anyhow::Result<()> {
-        self.looked_at = Instant::now();
+        self.reported_at = Instant::now();
         self.busy = false;
         let counters = lock(&self.bpf).counters()?;
         self.registry.missed(counters.lifecycle.full, counters.lifecycle.not_followed());
-        let sink = &mut self.router.sink;
-        let hook = sink.hook();
-        let in_kernel =
-            [("buffer-full", counters.events.buffer_full), ("program-skipped", counters.events.skipped)];
-        for (reason, count) in in_kernel {
-            let new = news(&mut self.reported, hook, reason, count);
-            if self.sealed {
-                sink.unasked(new);
-            } else if new > 0 {
-                sink.lost(&Lost { count: new, reason: reason.into(), hook: hook.into() });
+        let kinds = Arc::clone(self.router.sink.kinds());
+        for (kind, in_kernel) in kinds.iter().zip(&counters.kinds) {
+            let hook = kind.name();
+            for (reason, count) in
+                [("buffer-full", in_kernel.buffer_full), ("program-skipped", in_kernel.skipped)]
+            {
+                let new = self.since_last_report(hook, reason, count);
+                if self.sealed {
+                    self.router.sink.not_needed(new);
+                } else {
+                    self.report(hook, reason, new);
+                }
+            }
+            let counts = self.router.sink.tally().of_kind(kind.index);
+            for (reason, count) in [("unattributed", counts.unattributed), ("output", counts.output)] {
+                let new = self.since_last_report(hook, reason, count);
+                self.report(hook, reason, new);
             }
         }
-        let above = sink.lost_by_reason().map(|(reason, count)| (hook, reason, count));
-        let lifecycle = counters.lifecycle.by_reason().map(|(reason, count)| (LIFECYCLE, reason, count));
-        for (hook, reason, count) in above.into_iter().chain(lifecycle) {
-            let new = news(&mut self.reported, hook, reason, count);
-            if new > 0 {
-                sink.lost(&Lost { count: new, reason: reason.into(), hook: hook.into() });
-            }
+        let malformed = self.router.sink.tally().malformed();
+        let names = kinds.names();
+        let new = self.since_last_report(&names, "malformed", malformed);
+        self.report(&names, "malformed", new);
+        for (reason, count) in counters.lifecycle.by_reason() {
+            let new = self.since_last_report(LIFECYCLE, reason, count);
+            self.report(LIFECYCLE, reason, new);
         }
         Ok(())
     }
-}
 
-/// By how much a count has grown since it was told last.
-fn news(
-    reported: &mut HashMap<(&'static str, &'static str), u64>,
-    hook: &'static str,
-    reason: &'static str,
-    count: u64,
-) -> u64 {
-    let told = reported.insert((hook, reason), count).unwrap_or(0);
-    count.saturating_sub(told)
+    /// By how much a count has grown since it was reported last.
+    fn since_last_report(&mut self, hook: &str, reason: &'static str, count: u64) -> u64 {
+        let reported = self.reported.entry((hook.to_owned(), reason)).or_default();
+        count.saturating_sub(std::mem::replace(reported, count))
+    }
+
+    fn report(&mut self, hook: &str, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.router.sink.lost(&Lost { count, reason: reason.into(), hook: hook.to_owned().into() });
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Where events end: shown, filtered, or lost, each counted.
+//! The end of every event: shown, filtered, or lost, each counted.
 
 use std::sync::{
     Arc,
@@ -6,167 +6,234 @@ use std::sync::{
 };
 
 use tokio::sync::oneshot;
+use tracer_common::container::ContainerKey;
 use tracing::warn;
 
 use crate::{
-    kinds::{Event, Tracer},
+    frames::FrameWriter,
+    kinds::{Event, Kinds},
     model::Container,
-    output::{EventRenderer, Kept, Lost, Row},
-    pipeline::batch_writer::{Outlet, Output, Stop, Written, add},
+    output::{ContainerTexts, EventRenderer, Lost, Row},
+    pipeline::batch_writer::{BatchWriter, Output, Stop, WriteCounters, add},
     sys::{clock::WallClock, log_limit::REPORTS},
 };
 
-/// What became of the events that reached user space. Every one is counted once.
+/// What became of the events that reached user space. Each is counted once.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    written: Written,
-    unattributed: AtomicU64,
+pub struct Tally {
+    /// By the position of the kind.
+    written: Vec<WriteCounters>,
+    unattributed: Vec<AtomicU64>,
     malformed: AtomicU64,
-    /// Lost in the kernel when nobody asked for more: they count as filtered.
-    unasked: AtomicU64,
+    /// Lost in the kernel when no more were needed: they count as filtered.
+    not_needed: AtomicU64,
+}
+
+/// The numbers of one kind, or of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UserCounts {
+    /// Shown.
+    pub(crate) emitted: u64,
+    /// Filtered in user space.
+    pub(crate) filtered: u64,
+    /// Whose container did not become known.
+    pub(crate) unattributed: u64,
+    /// Could not be written.
+    pub(crate) output: u64,
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 impl Tally {
+    /// For so many kinds.
+    pub fn new(kinds: usize) -> Self {
+        Self {
+            written: (0..kinds).map(|_| WriteCounters::default()).collect(),
+            unattributed: (0..kinds).map(|_| AtomicU64::default()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The numbers of the kind at that position.
+    pub(crate) fn of_kind(&self, kind: usize) -> UserCounts {
+        let mut counts = UserCounts::default();
+        if let Some(written) = self.written.get(kind) {
+            counts.emitted = load(&written.emitted);
+            counts.filtered = load(&written.filtered);
+            counts.output = load(&written.lost);
+        }
+        counts.unattributed = self.unattributed.get(kind).map_or(0, load);
+        counts
+    }
+
+    fn sum(&self, field: impl Fn(UserCounts) -> u64) -> u64 {
+        (0..self.written.len()).map(|kind| field(self.of_kind(kind))).sum()
+    }
+
     /// Shown.
-    pub(crate) fn emitted(&self) -> u64 {
-        self.written.emitted.load(Ordering::Relaxed)
+    pub fn emitted(&self) -> u64 {
+        self.sum(|counts| counts.emitted)
     }
 
-    /// Filtered in user space, with what was lost in the kernel when nobody asked for more.
-    pub(crate) fn filtered(&self) -> u64 {
-        self.written.filtered.load(Ordering::Relaxed) + self.unasked()
+    /// Filtered in user space, with what was lost in the kernel when no more were needed.
+    pub fn filtered(&self) -> u64 {
+        self.sum(|counts| counts.filtered) + self.not_needed()
     }
 
-    /// What the kernel counts as lost, and nobody asked for.
-    pub(crate) fn unasked(&self) -> u64 {
-        self.unasked.load(Ordering::Relaxed)
+    /// What the kernel counts as lost, and was not needed.
+    pub fn not_needed(&self) -> u64 {
+        load(&self.not_needed)
     }
 
-    /// By reason.
-    pub(crate) fn lost_by_reason(&self) -> [(&'static str, u64); 3] {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("unattributed", count(&self.unattributed)),
-            ("malformed", count(&self.malformed)),
-            ("output", count(&self.written.lost)),
-        ]
+    /// Records that are none.
+    pub(crate) fn malformed(&self) -> u64 {
+        load(&self.malformed)
     }
 
     /// Lost in user space.
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost_by_reason().iter().map(|(_, count)| count).sum()
+    pub fn lost(&self) -> u64 {
+        self.sum(|counts| counts.unattributed + counts.output) + self.malformed()
     }
 }
 
-/// Renders events and writes them to standard output, many at a time.
+/// The form in which events leave.
 #[derive(Debug)]
-pub(crate) struct Sink {
-    tracer: &'static dyn Tracer,
-    renderer: EventRenderer,
+pub(crate) enum View {
+    /// Text, for people and programs.
+    Text(EventRenderer),
+    /// Frames, for another `tracer`.
+    Frames(FrameWriter),
+}
+
+/// Renders events and writes them, many at a time.
+#[derive(Debug)]
+pub struct Sink {
+    kinds: Arc<Kinds>,
+    view: View,
     node: String,
     /// This process's.
     pid: u32,
     clock: WallClock,
     tally: Arc<Tally>,
-    /// Filtered here since that was last added to `tally`.
-    filtered: u64,
-    outlet: Outlet,
+    /// Filtered here since that was last added to `tally`, by the position of the kind.
+    filtered: Vec<u64>,
+    writer: BatchWriter,
 }
 
 impl Sink {
-    /// Shows events of a kind by `renderer`, writes them to `output`, and counts them in `tally`; `max_events` of them at
-    /// the most. `stop` is told when that comes to an end by itself.
+    /// Shows events of these kinds in `view`, writes them to `output`, and counts them in `tally`; `max_events` of them at the
+    /// most. `stop` gets the reason when that stops by itself.
     pub(crate) fn new(
-        tracer: &'static dyn Tracer,
-        renderer: EventRenderer,
+        kinds: Arc<Kinds>,
+        view: View,
         node: String,
         max_events: Option<u64>,
         tally: Arc<Tally>,
         output: Output,
         stop: oneshot::Sender<Stop>,
     ) -> Self {
-        let mut outlet = Outlet::new(max_events, output, stop);
-        renderer.begin(outlet.text());
+        let mut writer = BatchWriter::new(max_events, output, stop);
+        match &view {
+            View::Text(renderer) => renderer.begin(writer.text()),
+            View::Frames(frames) => frames.hello(&kinds, &node, writer.text()),
+        }
         Self {
-            tracer,
-            renderer,
+            filtered: vec![0; kinds.len()],
+            kinds,
+            view,
             node,
             pid: std::process::id(),
             clock: WallClock::new(),
             tally,
-            filtered: 0,
-            outlet,
+            writer,
         }
     }
 
-    /// The event in a record, if it makes sense and is to be shown as far as it tells itself.
-    pub(crate) fn accept<'a>(&mut self, record: &'a [u8]) -> Option<Event<'a>> {
-        let Some(event) = Event::decode(self.tracer, record) else {
-            add(&self.tally.malformed, 1);
-            return None;
-        };
-        // The programs leave out what this process does, but not what reads guests' files for it.
+    /// Whether an event may be shown, as far as it says itself; if not, it is counted.
+    pub(crate) fn accepts(&mut self, event: &Event<'_>) -> bool {
+        // The programs leave out what this process does, but not what reads containers' files for it.
         let is_helper = event.header.ppid == self.pid;
         if self.is_over() || is_helper {
-            self.filtered();
-            return None;
+            self.filtered(event.kind.index);
+            return false;
         }
-        Some(event)
+        true
     }
 
-    /// Whether nobody asks for more events.
-    pub(crate) const fn is_over(&self) -> bool {
-        self.outlet.is_over()
+    /// Counts a record that is none.
+    pub(crate) fn malformed(&self) {
+        add(&self.tally.malformed, 1);
     }
 
-    /// Events that were lost in the kernel after that.
-    pub(crate) fn unasked(&self, count: u64) {
-        add(&self.tally.unasked, count);
+    /// Whether no more events are needed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.writer.is_over()
     }
 
-    /// The kind that is traced.
-    pub(crate) const fn tracer(&self) -> &'static dyn Tracer {
-        self.tracer
+    /// Counts events that were lost in the kernel after that.
+    pub(crate) fn not_needed(&self, count: u64) {
+        add(&self.tally.not_needed, count);
     }
 
-    /// The hook's name in reports of losses.
-    pub(crate) fn hook(&self) -> &'static str {
-        self.tracer.name()
+    /// The kinds that are traced.
+    pub(crate) fn kinds(&self) -> &Arc<Kinds> {
+        &self.kinds
     }
 
-    /// Events that were lost here, by reason.
-    pub(crate) fn lost_by_reason(&self) -> [(&'static str, u64); 3] {
-        self.tally.lost_by_reason()
+    /// What became of the events so far.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
-    /// An event that nobody asked for.
-    pub(crate) const fn filtered(&mut self) {
-        self.filtered += 1;
+    /// Counts an event that is not selected, of the kind at that position.
+    pub(crate) fn filtered(&mut self, kind: usize) {
+        if let Some(count) = self.filtered.get_mut(kind) {
+            *count += 1;
+        }
     }
 
-    /// An event whose container did not become known, where it takes that to know whether it is asked for.
-    pub(crate) fn unattributed(&mut self) {
-        // After the end nobody asks for it, whosever it is.
+    /// Counts an event whose container did not become known, where the selection depends on it.
+    pub(crate) fn unattributed(&mut self, kind: usize) {
+        // After the end none is needed, of whichever container.
         if self.is_over() {
-            self.filtered();
-        } else {
-            add(&self.tally.unattributed, 1);
+            self.filtered(kind);
+        } else if let Some(count) = self.tally.unattributed.get(kind) {
+            add(count, 1);
         }
     }
 
-    /// Shows an event. `kept` is what rows have of its container.
-    pub(crate) fn show(&mut self, event: &Event<'_>, container: Option<&Container>, kept: &mut Kept) {
-        if self.outlet.has_failed() {
-            add(&self.tally.written.lost, 1);
+    /// Shows an event. `texts` are those of its container in rows.
+    pub(crate) fn show(
+        &mut self,
+        event: &Event<'_>,
+        record: &[u8],
+        container: Option<&Container>,
+        texts: &mut ContainerTexts,
+    ) {
+        let kind = event.kind.index;
+        if self.writer.has_failed() {
+            if let Some(written) = self.tally.written.get(kind) {
+                add(&written.lost, 1);
+            }
             return;
         }
         if self.is_over() {
-            self.filtered();
+            self.filtered(kind);
             return;
         }
         let timestamp = self.clock.from_boot(event.header.timestamp);
-        let row = Row { timestamp, node: &self.node, kind: self.tracer.name(), event, container };
-        match self.outlet.show(|out| self.renderer.row(&row, kept, out)) {
+        let shown = match &mut self.view {
+            View::Text(renderer) => {
+                let row = Row { timestamp, node: &self.node, event, container };
+                self.writer.show(kind, |out| renderer.row(&row, texts, out))
+            }
+            View::Frames(frames) => self.writer.show(kind, |out| {
+                frames.event(timestamp, event.header.container, record, container, texts, out)
+            }),
+        };
+        match shown {
             Ok(false) => {}
             Ok(true) => self.flush(),
             Err(error) => {
@@ -176,10 +243,21 @@ impl Sink {
         }
     }
 
-    /// Tells of what was lost: in the stream where it has a form for that, else on standard error.
+    /// No event of this container will follow.
+    pub(crate) fn forget(&mut self, key: ContainerKey) {
+        if let View::Frames(frames) = &mut self.view {
+            frames.forget(key, self.writer.text());
+        }
+    }
+
+    /// Reports a loss: in the stream where it has a form for that, else on standard error.
     pub(crate) fn lost(&mut self, lost: &Lost) {
         let now = self.clock.now();
-        match self.renderer.lost(now, &self.node, lost, self.outlet.text()) {
+        let result = match &mut self.view {
+            View::Text(renderer) => renderer.lost(now, &self.node, lost, self.writer.text()),
+            View::Frames(frames) => frames.lost(now, lost, self.writer.text()).map(|()| true),
+        };
+        match result {
             Ok(true) => {}
             Ok(false) => warn!(target: REPORTS, "lost {} of {}: {}", lost.count, lost.hook, lost.reason),
             Err(error) => {
@@ -188,10 +266,17 @@ impl Sink {
         }
     }
 
-    /// Writes what there is, and brings the tally up to date.
-    pub(crate) fn flush(&mut self) {
+    /// Appends what another part of the run has to say to the reader of frames.
+    pub(crate) fn append(&mut self, frames: &[u8]) {
+        self.writer.text().extend_from_slice(frames);
+    }
+
+    /// Writes what has been rendered, and brings the tally up to date.
+    pub fn flush(&mut self) {
         self.clock.adjust();
-        add(&self.tally.written.filtered, std::mem::take(&mut self.filtered));
-        self.outlet.flush(&self.tally.written);
+        for (filtered, written) in self.filtered.iter_mut().zip(&self.tally.written) {
+            add(&written.filtered, std::mem::take(filtered));
+        }
+        self.writer.flush(&self.tally.written);
     }
 }

@@ -11,7 +11,7 @@ use rustix::{
     fs::{Access, AtFlags, CWD, accessat},
     thread::CapabilitySet,
 };
-use tracer_common::event::Kind;
+use tracer_common::kinds::{self, Kind};
 use tracing::warn;
 
 use crate::{
@@ -65,10 +65,13 @@ pub(crate) fn check_all() -> Vec<Check> {
     if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
         checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
         checks.push(Check { name: "hooks", outcome: hooks() });
-        let (outcome, without) = calls(Kind::Open);
-        checks.push(Check { name: "opens", outcome });
-        without_uring = without;
-        checks.push(Check { name: "executions", outcome: calls(Kind::Exec).0 });
+        for kind in kinds::KINDS {
+            let (outcome, without) = events(kind);
+            checks.push(Check { name: kind.name, outcome });
+            if kind.number == kinds::open::NUMBER {
+                without_uring = without;
+            }
+        }
     }
     checks.push(Check { name: "processes", outcome: processes() });
     checks.push(Check { name: "pid namespace", outcome: pid_namespace() });
@@ -198,9 +201,9 @@ fn hooks() -> Outcome {
 
 /// How calls of a kind would be seen, and why opens of io_uring would not be: found out by loading and attaching the
 /// programs, as tracing does.
-fn calls(kind: Kind) -> (Outcome, Option<String>) {
+fn events(kind: &'static Kind) -> (Outcome, Option<String>) {
     let trial = Options {
-        kind: Some(kind),
+        kinds: vec![kind],
         buffer_size: 4096,
         host: false,
         failed: false,
@@ -216,20 +219,20 @@ fn calls(kind: Kind) -> (Outcome, Option<String>) {
         taken
     });
     match tried {
-        Ok(taken) => (judge_calls(kind, &taken), taken.without_uring),
+        Ok(taken) => (judge_hooks(kind, &taken), taken.without_uring),
         Err(error) => (refused(error), Some("the programs cannot be used".to_owned())),
     }
 }
 
-fn judge_calls(kind: Kind, taken: &Taken) -> Outcome {
+fn judge_hooks(kind: &Kind, taken: &Taken) -> Outcome {
     let Taken { hook, refused, cost, .. } = taken;
     if let Some(cost) = cost {
         return Outcome::Note(cost.clone());
     }
-    let found = match kind {
-        Kind::Open => format!("hooked at {hook}"),
-        Kind::Exec => "seen".to_owned(),
-    };
+    if kind.calls.is_empty() {
+        return Outcome::Fine("traced".to_owned());
+    }
+    let found = format!("traced at {hook}");
     if refused.is_empty() {
         return Outcome::Fine(found);
     }

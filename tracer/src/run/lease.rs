@@ -21,7 +21,7 @@ use rustix::{
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use crate::sys::{capabilities, stderr::status, thread::spawn};
+use crate::sys::{capabilities, thread::spawn};
 
 /// Ends the run in order: EOT, which a terminal's Ctrl-D stands for.
 pub(crate) const END: u8 = 4;
@@ -62,13 +62,13 @@ enum Over {
 }
 
 impl Lease {
-    /// Reads standard input from now on.
-    pub(crate) fn start(term: Duration) -> anyhow::Result<Self> {
+    /// Reads standard input from now on; `on_renewal` is called for what was read.
+    pub(crate) fn start(term: Duration, on_renewal: impl Fn() + Send + 'static) -> anyhow::Result<Self> {
         let (over, is_over) = oneshot::channel();
         spawn("lease", move || {
             capabilities::keep_only(CapabilitySet::empty()).context("giving up what it takes no more")?;
             // The run is at its end anyway if nobody listens.
-            let _ = over.send(hold(rustix::stdio::stdin(), term, || status(ALIVE)));
+            let _ = over.send(hold(rustix::stdio::stdin(), term, on_renewal));
             Ok(())
         })?;
         Ok(Self(is_over))

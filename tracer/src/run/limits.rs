@@ -26,11 +26,12 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Handles signals from now on, and reads the lease: before `ready`, since who reads that may end it at once.
-    pub(crate) fn new(limits: Limits) -> anyhow::Result<Self> {
+    /// Handles signals from now on, and reads the lease; `on_renewal` is called when that is renewed. Before `ready`: the
+    /// reader may end the run as soon as it has read that.
+    pub(crate) fn new(limits: Limits, on_renewal: impl Fn() + Send + 'static) -> anyhow::Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
-        let lease = limits.lease.map(Lease::start).transpose()?;
+        let lease = limits.lease.map(|term| Lease::start(term, on_renewal)).transpose()?;
         Ok(Self { interrupt, terminate, lease, timeout: limits.timeout })
     }
 

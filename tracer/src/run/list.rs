@@ -1,9 +1,7 @@
 //! `tracer list-containers`: the containers of the node, and what becomes of them.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use anyhow::Context as _;
-use tokio::sync::oneshot;
 use tracer_common::container::ContainerKey;
 use tracing::warn;
 
@@ -15,10 +13,11 @@ use crate::{
     run::{
         doctor,
         limits::{End, Limits},
+        list_output::ListOutput,
         observer,
         observer::{Observer, Scope},
     },
-    sys::{clock::WallClock, log_limit::REPORTS, stderr::status, stdout, thread::spawn},
+    sys::{clock::WallClock, log_limit::REPORTS, stdout},
 };
 
 /// How long bundles may take to be read: what takes longer is not listed, or comes later.
@@ -35,8 +34,8 @@ const EVENT_BUFFER: u32 = 4096;
 /// What to list, and how to show it.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// How containers are shown.
-    pub(crate) renderer: ContainerRenderer,
+    /// How containers are shown: as text, or as frames without a renderer.
+    pub(crate) renderer: Option<ContainerRenderer>,
     /// The node's name.
     pub(crate) node: String,
     /// Whether to go on and show what changes.
@@ -57,7 +56,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let runtime = observer::runtime()?;
     let runtimes = config.scope.runtimes.clone();
     let options = bpf::Options {
-        kind: None,
+        kinds: Vec::new(),
         buffer_size: EVENT_BUFFER,
         host: false,
         failed: false,
@@ -71,8 +70,12 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         if config.scope.selection.labels.is_empty() { ENGINES_PATIENCE } else { LABELS_PATIENCE };
     let (observer, _events) = Observer::load(&options, config.scope, &runtime)?;
     stdout::prepare();
+    let output = {
+        let _context = runtime.enter();
+        ListOutput::start(config.renderer, &config.node)?
+    };
     let list = List {
-        renderer: config.renderer,
+        output,
         node: config.node,
         watch: config.watch,
         engines_patience,
@@ -87,7 +90,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 }
 
 struct List {
-    renderer: ContainerRenderer,
+    output: ListOutput,
     node: String,
     watch: bool,
     engines_patience: Duration,
@@ -100,7 +103,10 @@ struct List {
 
 impl List {
     async fn run(mut self, observer: &Observer, limits: Limits) -> anyhow::Result<()> {
-        let mut end = End::new(limits)?;
+        let mut end = {
+            let reporter = self.output.reporter();
+            End::new(limits, move || reporter.alive())?
+        };
         let reads_on = tokio::select! {
             () = end.told() => Ok(false),
             error = observer.failed() => Err(error),
@@ -110,7 +116,7 @@ impl List {
             observer.detach();
             return reads_on.map(drop);
         }
-        status("ready");
+        self.output.reporter().ready();
         let result = tokio::select! {
             () = end.come() => Ok(()),
             error = observer.failed() => Err(error),
@@ -153,9 +159,9 @@ impl List {
         let rows: Vec<ContainerRow<'_>> =
             listed.iter().map(|listed| row(&self.node, listed, event, &self.clock)).collect();
         let mut out = Vec::new();
-        self.renderer.begin(&rows, &mut out)?;
+        self.output.begin(&rows, &mut out)?;
         self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
-        write(out).await
+        self.output.write(out).await
     }
 
     /// Shows what changes.
@@ -200,7 +206,7 @@ impl List {
             let end = over.contains(&listed.key).then(|| (ContainerEvent::Deleted, Vec::new()));
             for (event, changed) in change.into_iter().chain(end) {
                 let row = row(&self.node, &listed, Some(event), &self.clock);
-                self.renderer.row(&ContainerRow { changed, ..row }, &mut out)?;
+                self.output.row(&ContainerRow { changed, ..row }, &mut out)?;
             }
             self.shown.insert(listed.key, listed);
         }
@@ -208,7 +214,7 @@ impl List {
             self.shown.remove(key);
         }
         registry.forget(&over);
-        write(out).await
+        self.output.write(out).await
     }
 }
 
@@ -237,24 +243,5 @@ fn row<'a>(
         pid: listed.first.pid,
         started,
         now: clock.now(),
-    }
-}
-
-/// Writes; returns whether anybody reads on. On a thread of its own: who reads may take nothing for as long as it
-/// likes, and signals count all the same.
-async fn write(bytes: Vec<u8>) -> anyhow::Result<bool> {
-    if bytes.is_empty() {
-        return Ok(true);
-    }
-    let (done, written) = oneshot::channel();
-    spawn("output", move || {
-        // Nobody waits for it after the end.
-        let _ = done.send(stdout::write(&bytes).1);
-        Ok(())
-    })?;
-    match written.await.context("the thread that writes has ended without a word")? {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("writing to standard output"),
     }
 }

@@ -5,5 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod lease;
 pub(crate) mod limits;
 pub(crate) mod list;
+mod list_output;
 pub(crate) mod observer;
+pub(crate) mod reporter;
 pub(crate) mod trace;

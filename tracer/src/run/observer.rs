@@ -128,7 +128,7 @@ impl Observer {
         if options.log {
             log_programs(&mut bpf, runtime)?;
         }
-        let registry = Arc::new(Registry::new(scope.selection, options.host, maps.registry));
+        let registry = Arc::new(Registry::new(scope.selection, options.host, maps.containers));
         let readers = Arc::new(Readers::new(runtime.handle().clone()));
         let lifecycle = Lifecycle::new(
             maps.lifecycle,

@@ -1,22 +1,25 @@
-//! One run of `tracer trace`: load, attach, say so, show events until told to stop, and account for all of them.
+//! One run of `tracer trace`: load, attach, report it, show events until told to stop, and account for all of them.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
-use tokio::{runtime::Runtime, sync::oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
 use tracing::debug;
 
 use crate::{
-    bpf,
-    bpf::{Counters, EventFilter, Hook, ProgramCounters},
-    kinds::Tracer,
+    bpf::{self, Counters, EventFilter, Hook, ProgramCounters},
+    frames::{Compressor, FrameWriter, Summary},
+    kinds::Kinds,
     output::EventRenderer,
-    pipeline::{Sink, Stop, Stream, Tally},
+    pipeline::{Output, RingSource, Sink, Stop, Tally, View},
     run::{
         doctor,
         limits::{End, Limits},
-        observer,
-        observer::{Observer, Scope},
+        observer::{self, Observer, Scope},
+        reporter::{Reporter, closing_frame, closing_line},
     },
     sys::{
         capabilities, log_limit,
@@ -29,20 +32,20 @@ use crate::{
 /// What to trace, and how to show it.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// The traced kind.
-    pub(crate) tracer: &'static dyn Tracer,
-    /// The containers that are asked for, and how they become known.
+    /// The traced kinds.
+    pub(crate) kinds: Arc<Kinds>,
+    /// The selected containers, and how they become known.
     pub(crate) scope: Scope,
-    /// What is asked of events besides.
+    /// What else selects events.
     pub(crate) filter: EventFilter,
-    /// Whether host processes are shown as well.
+    /// Whether events of host processes are shown.
     pub(crate) host: bool,
-    /// Whether only failed calls are shown.
+    /// Whether only failed events are shown.
     pub(crate) failed: bool,
-    /// Where opens are hooked; none for the best way that this kernel has.
+    /// Where system calls are traced; `None` for the best way that this kernel has.
     pub(crate) hook: Option<Hook>,
-    /// How events are shown.
-    pub(crate) renderer: EventRenderer,
+    /// How events are shown: as text, or as frames without a renderer.
+    pub(crate) renderer: Option<EventRenderer>,
     /// The node's name.
     pub(crate) node: String,
     /// When to stop by itself.
@@ -51,11 +54,11 @@ pub(crate) struct Config {
     pub(crate) max_events: Option<u64>,
     /// Size of the event ring in bytes.
     pub(crate) buffer_size: u32,
-    /// Whether the BPF programs' own log is wanted.
+    /// Whether the eBPF programs log.
     pub(crate) log_programs: bool,
 }
 
-/// Traces until a signal, the timeout, the last event asked for, or the end of who reads.
+/// Traces until a signal, the timeout, the last event of `max_events`, or until the reader closes standard output.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     doctor::require()?;
     let runtime = observer::runtime()?;
@@ -67,20 +70,23 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 
 struct Session {
     observer: Observer,
+    kinds: Arc<Kinds>,
     tally: Arc<Tally>,
-    /// Tells that showing events has come to an end by itself.
+    reporter: Reporter,
+    /// Gets the reason when showing events stops by itself.
     stopped: oneshot::Receiver<Stop>,
-    /// Tells that the last event has been handled.
-    finished: oneshot::Receiver<anyhow::Result<()>>,
+    /// Gets the sink when the last event has been handled.
+    finished: oneshot::Receiver<anyhow::Result<Sink>>,
     limits: Limits,
 }
 
 impl Session {
     /// Loads the programs and starts the two readers; nothing is attached yet.
     fn start(config: Config, runtime: &Runtime) -> anyhow::Result<Self> {
+        let Config { kinds, renderer, .. } = config;
         let runtimes = config.scope.runtimes.clone();
         let options = bpf::Options {
-            kind: Some(config.tracer.kind()),
+            kinds: kinds.declared(),
             buffer_size: config.buffer_size,
             host: config.host,
             failed: config.failed,
@@ -92,48 +98,55 @@ impl Session {
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
         stdout::prepare();
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(Tally::new(kinds.len()));
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
+        let (sender, messages) = mpsc::unbounded_channel();
+        let (view, output, reporter): (_, Output, _) = match renderer {
+            Some(renderer) => (View::Text(renderer), Box::new(stdout::write), Reporter::Lines),
+            None => (View::Frames(FrameWriter::default()), compressed_output()?, Reporter::Frames(sender)),
+        };
         let sink = Sink::new(
-            config.tracer,
-            config.renderer,
+            Arc::clone(&kinds),
+            view,
             config.node,
             config.max_events,
             Arc::clone(&tally),
-            stdout::write,
+            output,
             stop,
         );
-        let stream = Stream::new(
+        let source = RingSource::new(
             events,
             Arc::clone(&observer.bpf),
             Arc::clone(&observer.registry),
             Arc::clone(&observer.lifecycle),
             sink,
+            messages,
         );
         let (phases, kept) = (observer.phases(), observer.kept);
         spawn("events", move || {
             let result = capabilities::keep_only(kept)
                 .and_then(|()| local_runtime())
-                .and_then(|runtime| runtime.block_on(stream.run(phases)));
+                .and_then(|runtime| runtime.block_on(source.run(phases)));
             // The session is gone only if it has given up waiting.
             let _ = finish.send(result);
             Ok(())
         })?;
-        Ok(Self { observer, tally, stopped, finished, limits: config.limits })
+        Ok(Self { observer, kinds, tally, reporter, stopped, finished, limits: config.limits })
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
-        let end = End::new(self.limits)?;
+        let reporter = self.reporter.clone();
+        let end = End::new(self.limits, move || reporter.alive())?;
         self.observer.start().await?;
-        status("ready");
+        self.reporter.ready();
         self.observer.show();
         let mut result = Ok(());
         tokio::select! {
             () = end.come() => {}
             stop = &mut self.stopped => match stop {
                 Ok(Stop::Failed(error)) => result = Err(error).context("writing to standard output"),
-                // Of a stream that has failed, `finish` says how.
+                // Of a source that has failed, `finish` gets the error.
                 Ok(Stop::MaxEvents | Stop::Closed) | Err(_) => {}
             },
             error = self.observer.failed() => result = Err(error),
@@ -144,15 +157,15 @@ impl Session {
     /// Detaches, lets the last events be handled, and adds up.
     async fn finish(mut self) -> anyhow::Result<()> {
         self.observer.detach();
-        let (result, stuck) = self.finished().await;
+        let (result, sink) = self.finished().await;
         let counters = lock(&self.observer.bpf).counters()?;
-        let events = counters.events;
+        let events = counters.events();
         let emitted = self.tally.emitted();
         let filtered = events.filtered + self.tally.filtered();
-        let lost = if stuck {
-            events.seen.saturating_sub(emitted + filtered)
+        let lost = if sink.is_some() {
+            events.buffer_full + events.skipped + self.tally.lost() - self.tally.not_needed()
         } else {
-            events.buffer_full + events.skipped + self.tally.lost() - self.tally.unasked()
+            events.seen.saturating_sub(emitted + filtered)
         };
         self.log(&counters);
         let missed = counters.lifecycle.by_reason().into_iter().filter(|(_, count)| *count > 0);
@@ -161,31 +174,40 @@ impl Session {
             status(&format!("missed of containers: {}", missed.join(" ")));
         }
         log_limit::finish();
-        status(&format!("seen {} emitted {emitted} filtered {filtered} lost {lost}", events.seen));
+        let summary = Summary { seen: events.seen, emitted, filtered, lost };
+        match (&self.reporter, sink) {
+            (Reporter::Lines, _) => status(&closing_line(summary)),
+            (Reporter::Frames(_), Some(mut sink)) => {
+                sink.append(&closing_frame(summary));
+                sink.flush();
+            }
+            // The reader takes nothing.
+            (Reporter::Frames(_), None) => {}
+        }
         result
     }
 
-    /// Waits until the last event has been handled, as long as there is progress. Returns how that went, and whether some
-    /// are left.
-    async fn finished(&mut self) -> (anyhow::Result<()>, bool) {
+    /// Waits until the last event has been handled, as long as there is progress. Returns how that went, and the sink unless
+    /// events are left.
+    async fn finished(&mut self) -> (anyhow::Result<()>, Option<Sink>) {
         let tally = Arc::clone(&self.tally);
         let handled = || tally.emitted() + tally.filtered() + tally.lost();
         match stdout::finished(&mut self.finished, handled).await {
-            Some(Ok(Ok(()))) => (Ok(()), false),
-            // What it did not come to is lost.
-            Some(Ok(Err(error))) => (Err(error), true),
-            Some(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a word")), true),
-            None => (Ok(()), true),
+            Some(Ok(Ok(sink))) => (Ok(()), Some(sink)),
+            // The events that it did not reach are lost.
+            Some(Ok(Err(error))) => (Err(error), None),
+            Some(Err(_)) => (Err(anyhow!("the thread that shows events has ended without a result")), None),
+            None => (Ok(()), None),
         }
     }
 
     /// Logs every counter.
     fn log(&self, counters: &Counters) {
-        for ProgramCounters { program, stats, skipped } in &counters.programs {
+        for ProgramCounters { program, kind, stats, skipped } in &counters.programs {
+            let kind = kind.and_then(|kind| self.kinds.get(kind)).map_or("lifecycle", |kind| kind.name());
             debug!(
-                "{}: seen {} filtered {} buffer-full {} no-scratch {} program-skipped {skipped} lifecycle-full {} \
-                 process-map-full {} slots-full {} lifecycle-crowded {} user-namespace {}",
-                program.name(),
+                "{program} ({kind}): seen {} filtered {} buffer-full {} no-scratch {} program-skipped {skipped} \
+                 lifecycle-full {} process-map-full {} slots-full {} lifecycle-crowded {} user-namespace {}",
                 stats.seen,
                 stats.filtered,
                 stats.lost_buffer_full,
@@ -197,9 +219,37 @@ impl Session {
                 stats.lost_user_namespace,
             );
         }
-        let lost = self.tally.lost_by_reason().map(|(reason, count)| format!(" {reason} {count}")).concat();
-        let (emitted, filtered) = (self.tally.emitted(), self.tally.filtered());
-        debug!("in user space: emitted {emitted} filtered {filtered}{lost}");
+        for (kind, in_kernel) in self.kinds.iter().zip(&counters.kinds) {
+            let counts = self.tally.of_kind(kind.index);
+            debug!(
+                "kind {}: seen {} emitted {} filtered {} buffer-full {} program-skipped {} unattributed {} output {}",
+                kind.name(),
+                in_kernel.seen,
+                counts.emitted,
+                in_kernel.filtered + counts.filtered,
+                in_kernel.buffer_full,
+                in_kernel.skipped,
+                counts.unattributed,
+                counts.output,
+            );
+        }
+        let (emitted, filtered, malformed) =
+            (self.tally.emitted(), self.tally.filtered(), self.tally.malformed());
+        debug!("in user space: emitted {emitted} filtered {filtered} malformed {malformed}");
         debug!("keys in use at the end: {}", self.observer.registry.keys_in_use());
     }
+}
+
+/// Standard output for frames. Of frames that are compressed together all are written or none.
+fn compressed_output() -> anyhow::Result<Output> {
+    let mut compressor = Compressor::new().context("starting zstd")?;
+    Ok(Box::new(move |frames| {
+        if frames.is_empty() {
+            return (0, Ok(()));
+        }
+        match compressor.write(frames, stdout::write).and_then(|(_, written)| written) {
+            Ok(()) => (frames.len(), Ok(())),
+            Err(error) => (0, Err::<(), io::Error>(error)),
+        }
+    }))
 }

@@ -1,40 +1,38 @@
-//! Texts that are written again and again, kept by what they tell of.
+//! Texts that are written again and again, cached by what they depend on.
 
 use std::io;
 
-use crate::output::Kept;
-
-/// How many texts are kept.
+/// How many texts are cached.
 const ENTRIES: usize = 64;
 /// Room that a text is given at first: enough for most.
 const CAPACITY: usize = 256;
 
-/// What a text tells of.
+/// What a text depends on.
 pub(crate) trait Key: Copy + PartialEq {
     /// A number that differs between most keys.
     fn number(&self) -> u64;
 }
 
-/// For each of many places the text of the key that came there last.
+/// Caches the last text of each of [`ENTRIES`] places; a key has one place.
 #[derive(Debug)]
-pub(crate) struct Memo<K> {
+pub(crate) struct TextCache<K> {
     entries: Box<[Entry<K>; ENTRIES]>,
 }
 
 #[derive(Debug)]
 struct Entry<K> {
-    /// None before the first, and where its text could not be written.
+    /// `None` before the first text, and after one that could not be written.
     key: Option<K>,
     text: Vec<u8>,
 }
 
-impl<K: Key> Memo<K> {
+impl<K: Key> TextCache<K> {
     pub(crate) fn new() -> Self {
         let empty = |_| Entry { key: None, text: Vec::new() };
         Self { entries: Box::new(std::array::from_fn(empty)) }
     }
 
-    /// Appends the text of `key`, which `write` writes where it is not kept.
+    /// Appends the text of `key`, which `write` writes if it is not cached.
     pub(crate) fn append(
         &mut self,
         key: K,
@@ -66,25 +64,6 @@ impl<K> Entry<K> {
     }
 }
 
-impl Kept {
-    /// Appends the text at `index`, which `write` writes the first time. Texts are asked for in their order.
-    pub(crate) fn append(
-        &mut self,
-        index: usize,
-        out: &mut Vec<u8>,
-        write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        if let Some(text) = self.texts.get(index) {
-            out.extend_from_slice(text);
-            return Ok(());
-        }
-        let start = out.len();
-        write(out)?;
-        self.texts.push(out[start..].into());
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,34 +74,35 @@ mod tests {
         }
     }
 
-    fn append(memo: &mut Memo<u64>, key: u64, text: &str) -> String {
+    fn append(cache: &mut TextCache<u64>, key: u64, text: &str) -> String {
         let mut out = b"> ".to_vec();
-        memo.append(key, &mut out, |out| {
-            out.extend_from_slice(text.as_bytes());
-            Ok(())
-        })
-        .unwrap();
+        cache
+            .append(key, &mut out, |out| {
+                out.extend_from_slice(text.as_bytes());
+                Ok(())
+            })
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn a_text_is_written_once_and_never_taken_for_anothers() {
-        let mut memo = Memo::new();
-        assert_eq!(append(&mut memo, 1, "one"), "> one");
-        assert_eq!(append(&mut memo, 1, "not asked for"), "> one");
+    fn text_is_written_once_and_belongs_to_its_key() {
+        let mut cache = TextCache::new();
+        assert_eq!(append(&mut cache, 1, "one"), "> one");
+        assert_eq!(append(&mut cache, 1, "not written"), "> one");
         for key in 2..1000 {
-            assert_eq!(append(&mut memo, key, &key.to_string()), format!("> {key}"));
+            assert_eq!(append(&mut cache, key, &key.to_string()), format!("> {key}"));
         }
     }
 
     #[test]
-    fn a_text_that_could_not_be_written_is_not_kept() {
-        let mut memo = Memo::<u64>::new();
+    fn text_that_could_not_be_written_is_not_cached() {
+        let mut cache = TextCache::<u64>::new();
         let failing = |out: &mut Vec<u8>| {
             out.extend_from_slice(b"half");
             Err(io::ErrorKind::Other.into())
         };
-        assert!(memo.append(1, &mut Vec::new(), failing).is_err());
-        assert_eq!(append(&mut memo, 1, "whole"), "> whole");
+        assert!(cache.append(1, &mut Vec::new(), failing).is_err());
+        assert_eq!(append(&mut cache, 1, "whole"), "> whole");
     }
 }

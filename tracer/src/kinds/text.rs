@@ -1,8 +1,9 @@
-//! Bytes that ought to be text.
+//! Bytes and numbers as text.
 
-use std::{fmt, io::Write as _};
-
-use serde::{Serialize, Serializer};
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
 
 use crate::sanitize;
 
@@ -11,15 +12,9 @@ use crate::sanitize;
 pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
 
 impl Text<'_> {
-    /// Appends what JSON has of it. Returns whether all of it is UTF-8.
+    /// Appends the JSON string; returns whether all of it is UTF-8.
     pub(crate) fn write_json(self, out: &mut Vec<u8>) -> bool {
         sanitize::write_json(self.0, out)
-    }
-}
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&String::from_utf8_lossy(self.0))
     }
 }
 
@@ -28,13 +23,7 @@ impl Serialize for Text<'_> {
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
 impl Hex<'_> {
-    /// Whether the bytes are UTF-8, so that [`Text`] tells what they are.
-    #[must_use]
-    pub(crate) fn is_of_text(&self) -> bool {
-        std::str::from_utf8(self.0).is_ok()
-    }
-
-    /// Appends what JSON has of it.
+    /// Appends the JSON string.
     pub(crate) fn write_json(self, out: &mut Vec<u8>) {
         // Writing to a vector cannot fail.
         let _ = write!(out, "\"{self}\"");
@@ -47,8 +36,9 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-impl Serialize for Hex<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
+/// Appends a number in decimal.
+#[expect(clippy::unnecessary_wraps, reason = "values of columns may fail")]
+pub(crate) fn write_number(number: impl itoa::Integer, out: &mut Vec<u8>) -> io::Result<()> {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    Ok(())
 }

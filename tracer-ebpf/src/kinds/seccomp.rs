@@ -1,6 +1,6 @@
 //! Calls that a seccomp filter ends by a signal: they were not made, and what looks like their result is none.
 
-use tracer_common::event::{SECCOMP_KILL, SECCOMP_TRAP};
+use tracer_common::kinds::{SECCOMP_KILL, SECCOMP_TRAP};
 
 use crate::{
     arch::{self, Registers},
@@ -19,8 +19,8 @@ const MODE_DEAD: u32 = 3;
 pub struct Answer {
     /// A negated errno, or what the call returned.
     pub ret: i32,
-    /// `SECCOMP_*` bits.
-    pub marks: u8,
+    /// `SECCOMP_*` flags.
+    pub flags: u16,
 }
 
 impl Answer {
@@ -31,22 +31,22 @@ impl Answer {
     /// the thread makes another call.
     #[inline(always)]
     pub fn of(registers: &Registers, ret: i64) -> Self {
-        let unanswered = Self { ret: ret as i32, marks: 0 };
+        let unanswered = Self { ret: ret as i32, flags: 0 };
         if !arch::is_rolled_back(registers, ret) {
             return unanswered;
         }
-        match marks_of_current() {
+        match flags_of_current() {
             0 => unanswered,
-            marks => Self { ret: -EPERM, marks: marks as u8 },
+            flags => Self { ret: -EPERM, flags: flags as u16 },
         }
     }
 }
 
-/// What a filter has done to the current task, whose call looks as if one had ended it: `SECCOMP_*` bits. A function of its own
+/// What a filter has done to the current task, whose call looks as if one had ended it: `SECCOMP_*` flags. A function of its own
 /// for the verifier, as in [`binding`](crate::binding).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn marks_of_current() -> u32 {
+pub extern "C" fn flags_of_current() -> u32 {
     let task = Current::task();
     match task.seccomp_mode() {
         MODE_DEAD => SECCOMP_KILL.into(),

@@ -1,19 +1,18 @@
-//! A container as `tracer list-containers` lists it.
+//! A container as `tracer list-containers` lists it in JSON, read back.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 
 use crate::{
     model::{Container, Pod},
     output::ContainerEvent,
-    read::{Malformed, nanoseconds},
 };
 
 /// A container that is listed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
-    /// What happened to it, if that is told.
+    /// What happened to it; only while containers are watched.
     pub(crate) event: Option<ContainerEvent>,
-    /// What differs from what was told before.
+    /// What differs from what was listed before, by the names of JSON's fields.
     pub(crate) changed: Vec<String>,
     /// Itself, with its pod.
     pub(crate) container: Container,
@@ -24,9 +23,13 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// What `line` tells.
-    pub(crate) fn read(line: &[u8]) -> Result<Self, Malformed> {
+    /// From a line of JSON.
+    pub(crate) fn read(line: &[u8]) -> serde_json::Result<Self> {
         let Line { event, changed, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
+        let nanoseconds = |text: &str| {
+            let timestamp = text.parse::<jiff::Timestamp>().map_err(serde_json::Error::custom)?;
+            Ok::<_, serde_json::Error>(timestamp.as_nanosecond())
+        };
         Ok(Self {
             event,
             changed,
@@ -37,7 +40,7 @@ impl Listed {
     }
 }
 
-/// A container as JSON has it (`render/containers.rs`).
+/// A container as JSON has it (`output/containers.rs`).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {
@@ -97,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn containers_that_were_read_back_are_the_same(listed in any_listed(), watch: bool) {
+        fn container_survives_json(listed in any_listed(), watch: bool) {
             let Listed { event, changed, container, pid, started } = &listed;
             let changed = changed.iter().map(String::as_str).collect();
             let row = ContainerRow { node: "n", event: *event, changed, container, pid: *pid, started: *started, now: 0 };
@@ -109,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_field_is_named() {
         let error = Listed::read(br#"{"node":"n","k8s":null,"pid":null,"startedAt":null}"#).unwrap_err();
         assert!(error.to_string().contains("`container`"), "{error}");
     }

@@ -1,0 +1,74 @@
+//! Names of signals (signal(7)); the same on x86_64 and aarch64.
+
+use std::fmt;
+
+const NAMES: [&str; 31] = [
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+/// The first real-time signal, as the kernel counts.
+const REAL_TIME: u8 = 32;
+
+/// The name of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name(u8);
+
+impl Name {
+    /// `None` for 0, which is no signal.
+    pub(super) fn of(number: u8) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(usize::from(self.0).wrapping_sub(1)) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "SIGRTMIN+{}", self.0 - REAL_TIME),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_the_names_of_the_c_library() {
+        let name = |number: i32| Name::of(number.try_into().unwrap()).unwrap().to_string();
+        assert_eq!(name(libc::SIGKILL), "SIGKILL");
+        assert_eq!(name(libc::SIGSYS), "SIGSYS");
+        assert_eq!(name(libc::SIGSTKFLT), "SIGSTKFLT");
+        assert_eq!((name(32), name(255)), ("SIGRTMIN+0".into(), "SIGRTMIN+223".into()));
+        assert_eq!(Name::of(0), None);
+    }
+}
