@@ -20,6 +20,7 @@ mod registry;
 mod run;
 mod sanitize;
 mod sys;
+#[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod testing;
 mod text_cache;

@@ -1,15 +1,11 @@
-//! Handling an event takes no memory: what events need is there after the first ones.
-
-mod records;
+//! Handling an event allocates nothing: what events need is there after the first ones.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    io,
 };
 
-use records::{All, EXEC, Load, OPEN, router};
-use tracer::containers::Choice;
+use tracer::testing::{HotPath, Load, Selected};
 
 /// Counts what each thread allocates.
 struct Counting;
@@ -19,26 +15,26 @@ thread_local! {
 }
 
 fn count() {
-    // A thread that is ending has no counter any more, and nobody asks for it.
+    // A thread that is ending has no counter any more.
     let _ = ALLOCATIONS.try_with(|allocations| allocations.set(allocations.get() + 1));
 }
 
-// SAFETY: all of it is the system's allocator's; counting allocates nothing.
+// SAFETY: every call goes to the system's allocator unchanged, and counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: as this was called.
+        // SAFETY: the caller keeps the contract of the same function.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
-        // SAFETY: as this was called.
+        // SAFETY: the caller keeps the contract of the same function.
         unsafe { System.dealloc(address, layout) }
     }
 
     unsafe fn realloc(&self, address: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: as this was called.
+        // SAFETY: the caller keeps the contract of the same function.
         unsafe { System.realloc(address, layout, size) }
     }
 }
@@ -46,26 +42,20 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What handling so many events once more allocates.
-fn allocations(tracer: &'static dyn tracer::trace::Tracer, output: &str, records: &[Vec<u8>]) -> usize {
-    let taken: fn(&[u8]) -> (usize, io::Result<()>) = |text| (text.len(), Ok(()));
-    let (mut router, tally, _stopped) = router(All(Choice::Selected), tracer, output, taken);
-    let mut handle_all = || {
-        for record in records {
-            router.handle(record);
-        }
-        router.sink.flush();
-    };
-    handle_all();
+const EVENTS: u32 = 2000;
+
+/// What handling all records once more allocates.
+fn allocations(path: &mut HotPath) -> usize {
+    path.handle();
     let before = ALLOCATIONS.get();
-    handle_all();
+    path.handle();
     let after = ALLOCATIONS.get();
-    assert_eq!(tally.emitted(), 2 * records.len() as u64);
+    assert_eq!(path.emitted(), 2 * u64::from(EVENTS));
     after - before
 }
 
 #[test]
-fn the_counter_counts() {
+fn allocations_are_counted() {
     let before = ALLOCATIONS.get();
     drop(Box::new(before));
     assert_eq!(ALLOCATIONS.get() - before, 1);
@@ -74,27 +64,20 @@ fn the_counter_counts() {
 #[test]
 fn no_event_allocates() {
     for load in [Load::ONE, Load::MIXED] {
-        for tracer in [OPEN, EXEC] {
+        for kind in ["open", "exec", "exit"] {
             for output in ["json", "columns", "wide"] {
-                let allocations = allocations(tracer, output, &load.records(tracer, 2000));
-                assert_eq!(allocations, 0, "{} as {output}", tracer.name());
+                let mut path = HotPath::new(kind, load, EVENTS, output, Selected::Yes);
+                assert_eq!(allocations(&mut path), 0, "{kind} as {output}");
             }
         }
     }
 }
 
 #[test]
-fn what_needs_escaping_allocates_nothing_either() {
-    let path = "/tmp/\u{1b}[2J\u{202e}日本\u{e0001}".as_bytes();
-    let mut record = Load::ONE.open(1);
-    let header = size_of::<tracer_common::event::Open>();
-    record.truncate(header);
-    record.extend_from_slice(path);
-    record.push(0xff);
-    let len = u16::try_from(record.len() - header).unwrap();
-    let at = std::mem::offset_of!(tracer_common::event::Open, path_len);
-    record[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+fn text_that_needs_escaping_allocates_nothing() {
+    let path = ["/tmp/\u{1b}[2J\u{202e}日本\u{e0001}".as_bytes(), b"\xff"].concat();
     for output in ["json", "columns"] {
-        assert_eq!(allocations(OPEN, output, &vec![record.clone(); 2000]), 0, "{output}");
+        let mut path = HotPath::of_opens(&path, EVENTS, output);
+        assert_eq!(allocations(&mut path), 0, "{output}");
     }
 }

@@ -1,16 +1,21 @@
-//! What the fuzz targets share. What they check is in `tracer/tests/properties`, where tests replay it as well.
+//! What the fuzz targets share. What they check is in `tracer/src/testing/properties`, where tests replay it as well.
 
 use std::{env, fs, path::PathBuf};
 
-#[path = "../../tests/properties/mod.rs"]
-pub mod properties;
-
-pub use properties::Target;
+pub use tracer::testing::{TARGETS, Target};
 
 /// Names the directory that the seeds of a target are written to before it begins.
 pub const SEEDS: &str = "TRACER_FUZZ_SEEDS";
 
-/// Writes a target's seeds to where the environment says, if it does.
+/// The target with that name.
+///
+/// # Panics
+/// If there is none.
+pub fn target(name: &str) -> &'static Target {
+    TARGETS.iter().find(|target| target.name == name).expect("the target exists")
+}
+
+/// Writes a target's seeds to the directory that the environment names, if it does.
 pub fn plant(target: &Target) {
     let Some(dir) = env::var_os(SEEDS).map(PathBuf::from) else { return };
     for (seed, number) in (target.seeds)().iter().zip(0..) {
@@ -24,8 +29,8 @@ pub fn plant(target: &Target) {
 macro_rules! fuzz {
     ($target:ident) => {
         libfuzzer_sys::fuzz_target!(
-            init: $crate::plant(&$crate::properties::$target::TARGET),
-            |input: &[u8]| ($crate::properties::$target::TARGET.check)(input)
+            init: $crate::plant($crate::target(stringify!($target))),
+            |input: &[u8]| ($crate::target(stringify!($target)).check)(input)
         );
     };
 }

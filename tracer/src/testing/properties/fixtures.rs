@@ -14,7 +14,7 @@ const COMMAND_LINES: [&str; 4] = [
 ];
 
 /// Command lines as the kernel keeps them: each word followed by a NUL.
-pub fn command_lines() -> Vec<Vec<u8>> {
+pub(super) fn command_lines() -> Vec<Vec<u8>> {
     let lines = COMMAND_LINES.iter().flat_map(|file| file.lines()).filter(|line| !line.starts_with('#'));
     let mut blocks: Vec<Vec<u8>> = lines.filter_map(|line| Some(block(line.split_once(" | ")?.1))).collect();
     blocks.sort();
@@ -23,12 +23,12 @@ pub fn command_lines() -> Vec<Vec<u8>> {
 }
 
 /// A line without quotes as the kernel keeps it.
-pub fn block(line: &str) -> Vec<u8> {
+pub(super) fn block(line: &str) -> Vec<u8> {
     line.split(' ').flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect()
 }
 
 /// The `config.json` of bundles.
-pub fn bundles() -> Vec<Vec<u8>> {
+pub(super) fn bundles() -> Vec<Vec<u8>> {
     // Of `tracer`, or of its `fuzz`.
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = package.ancestors().map(|dir| dir.join("annotations/tests/fixtures")).find(|dir| dir.is_dir());

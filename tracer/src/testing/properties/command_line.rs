@@ -7,11 +7,11 @@ use std::{
     path::PathBuf,
 };
 
-use tracer::runtime::cmdline::{Command, CommandLine, CommandLineError, parse};
+use crate::discovery::oci::cmdline::{Command, CommandLine, CommandLineError, parse};
 
 use super::{Target, fixtures};
 
-pub const TARGET: Target = Target { name: "command_line", check, seeds };
+pub(super) const TARGET: Target = Target { name: "command_line", check, seeds };
 
 fn seeds() -> Vec<Vec<u8>> {
     let lines = [

@@ -1,14 +1,14 @@
 //! What an engine says of a container in a verbose status. Input: the JSON under the key `info`.
 
 use serde_json::Value;
-use tracer::{
-    containers::{Container, Unknown},
+use crate::{
     cri::Info,
+    model::{Container, Unknown},
 };
 
 use super::{Target, shown};
 
-pub const TARGET: Target = Target { name: "cri_info", check, seeds };
+pub(super) const TARGET: Target = Target { name: "cri_info", check, seeds };
 
 fn seeds() -> Vec<Vec<u8>> {
     let seeds = [

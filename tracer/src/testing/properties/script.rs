@@ -5,7 +5,7 @@
 pub type Piece<'a> = (u8, &'a [u8]);
 
 /// Reads the pieces of a script.
-pub fn pieces(mut script: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+pub(super) fn pieces(mut script: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     std::iter::from_fn(move || {
         let ([what, low, high], rest) = script.split_first_chunk()?;
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
@@ -16,7 +16,7 @@ pub fn pieces(mut script: &[u8]) -> impl Iterator<Item = Piece<'_>> {
 }
 
 /// Makes a script of pieces.
-pub fn of(pieces: &[Piece<'_>]) -> Vec<u8> {
+pub(super) fn of(pieces: &[Piece<'_>]) -> Vec<u8> {
     let bytes = |(what, piece): &Piece<'_>| {
         let len = u16::try_from(piece.len()).unwrap().to_le_bytes();
         [&[*what], &len[..], piece].concat()

@@ -3,16 +3,16 @@
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
-use tracer::{
-    containers::{LabelSelector, Pattern},
+use crate::{
     cri::endpoints,
-    render::{EventRenderer, Format},
-    trace::TRACERS,
+    kinds::Kinds,
+    model::{LabelSelector, Pattern},
+    output::{EventRenderer, Format},
 };
 
 use super::{Target, shown};
 
-pub const TARGET: Target = Target { name: "selectors", check, seeds };
+pub(super) const TARGET: Target = Target { name: "selectors", check, seeds };
 
 fn seeds() -> Vec<Vec<u8>> {
     let seeds = [
@@ -35,9 +35,10 @@ fn check(input: &[u8]) {
     check_pattern::<String>(text);
     check_pattern::<u32>(text);
     check_problem(endpoints(Some(text)));
-    for tracer in TRACERS {
+    for kind in ["open", "exec", "exit"] {
+        let kinds = Kinds::by_name(&[kind]).unwrap();
         let renderer =
-            Format::parse(text).and_then(|format| EventRenderer::new(&format, tracer, "n1", None, true));
+            Format::parse(text).and_then(|format| EventRenderer::new(&format, &kinds, "n1", None, true));
         if let Some(EventRenderer::Table(table)) = check_problem(renderer) {
             let mut header = Vec::new();
             EventRenderer::Table(table).begin(&mut header);

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tracer::{
-    containers::{Container, ContainerType, Unknown},
-    runtime::bundle::Bundle,
+use crate::{
+    discovery::oci::bundle::Bundle,
+    model::{Container, ContainerType, Unknown},
 };
 
 use super::{Target, fixtures, shown};
 
-pub const TARGET: Target = Target { name: "config_json", check, seeds };
+pub(super) const TARGET: Target = Target { name: "config_json", check, seeds };
 
 /// Bundles of containerd's pods, docker's containers, CRI-O's or podman's containers, and of nobody's.
 const PATHS: [&str; 4] = [

@@ -1,9 +1,9 @@
 //! Records from the ring of lifecycle records, as far as they tell by themselves. Input: a script of records.
 
-use tracer::{
-    containers::Container,
-    runtime::{Claim, Standing, Told},
-    wire,
+use crate::{
+    bpf::wire,
+    discovery::{Claim, Standing, Told},
+    model::Container,
 };
 use tracer_common::{
     comm_bytes, comm_of,
@@ -13,7 +13,7 @@ use tracer_common::{
 
 use super::{Target, fixtures, script, shown};
 
-pub const TARGET: Target = Target { name: "lifecycle", check, seeds };
+pub(super) const TARGET: Target = Target { name: "lifecycle", check, seeds };
 
 fn record(kind: Kind) -> Record {
     Record { timestamp: 1_000_000_000, container: ContainerKey::new(1, 1), kind: kind as u32, pid: 4711 }

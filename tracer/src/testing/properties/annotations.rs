@@ -7,7 +7,7 @@ use tracer_annotations::{Engine, Error, PodContainer, Role, containerd, crio, re
 
 use super::{Target, fixtures};
 
-pub const TARGET: Target = Target { name: "annotations", check, seeds };
+pub(super) const TARGET: Target = Target { name: "annotations", check, seeds };
 
 /// All keys that a dialect may read.
 const KEYS: [&str; 17] = [

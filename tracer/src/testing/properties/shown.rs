@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize as _;
 use serde_json::Value;
-use tracer::{
-    containers::{Container, Pod, Unknown},
-    render::{ContainerRenderer, ContainerRow, ListOf},
+use crate::{
+    model::{Container, Pod, Unknown},
+    output::{ContainerRenderer, ContainerRow, ListOf},
 };
 use unicode_width::UnicodeWidthChar;
 
 /// A terminal on which every table has room, if need be with each column as narrow as it can be.
-pub const TERMINAL: usize = 170;
+pub(super) const TERMINAL: usize = 170;
 
 /// Whether a terminal or a reader of lines may act on a character rather than show it in a place of its own.
 fn is_active(c: char) -> bool {
@@ -38,7 +38,7 @@ fn lines(text: &[u8]) -> Vec<&str> {
 }
 
 /// Checks `rows` rows of a table, the line with the columns' names included.
-pub fn check_table(text: &[u8], rows: usize, terminal: Option<usize>) {
+pub(super) fn check_table(text: &[u8], rows: usize, terminal: Option<usize>) {
     let lines = lines(text);
     assert_eq!(lines.len(), rows, "{lines:#?}");
     for line in lines {
@@ -47,19 +47,19 @@ pub fn check_table(text: &[u8], rows: usize, terminal: Option<usize>) {
 }
 
 /// Checks lines of JSON, and returns what they say.
-pub fn check_json(text: &[u8]) -> Vec<Value> {
+pub(super) fn check_json(text: &[u8]) -> Vec<Value> {
     let parse = |line: &&str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
     lines(text).iter().map(parse).inspect(|value: &Value| assert!(value.is_object())).collect()
 }
 
 /// Checks JSON over many lines, and returns what it says.
-pub fn check_pretty(text: &[u8]) -> Vec<Value> {
+pub(super) fn check_pretty(text: &[u8]) -> Vec<Value> {
     lines(text);
     serde_json::Deserializer::from_slice(text).into_iter().collect::<Result<_, _>>().unwrap()
 }
 
 /// Checks YAML documents, and returns what they say.
-pub fn check_yaml(text: &[u8]) -> Vec<Value> {
+pub(super) fn check_yaml(text: &[u8]) -> Vec<Value> {
     lines(text);
     // A stream without any document is read as one that holds nothing.
     if text.is_empty() {
@@ -71,7 +71,7 @@ pub fn check_yaml(text: &[u8]) -> Vec<Value> {
 }
 
 /// Checks how a container is shown: in every form, and with everything in it.
-pub fn check_container(container: &Container) {
+pub(super) fn check_container(container: &Container) {
     let row = ContainerRow {
         node: "worker-1",
         event: None,
@@ -114,7 +114,7 @@ pub fn check_container(container: &Container) {
 }
 
 /// A container of a pod, all with this name.
-pub fn called(name: &str) -> Container {
+pub(super) fn called(name: &str) -> Container {
     let pod = Pod {
         namespace: name.to_owned(),
         name: name.to_owned(),

@@ -1,0 +1,3 @@
+#![no_main]
+
+tracer_fuzz::fuzz!(frames);

@@ -1,3 +1,0 @@
-#![no_main]
-
-tracer_fuzz::fuzz!(node_lines);

@@ -1,1 +1,0 @@
-//! What tests, benchmarks and fuzz targets outside this crate use of it. Not an interface for anybody else.
