@@ -52,7 +52,7 @@ impl ContainerKey {
 /// thread group id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Process {
+pub struct FollowedProcess {
     /// The container whose events its are; [`ContainerKey::HOST`] for a runtime on the host.
     pub container: ContainerKey,
     /// The container that it prepares, as a runtime or what a runtime started; [`ContainerKey::HOST`] for none.
@@ -69,7 +69,7 @@ pub struct Process {
     /// 0.
     pub reserved: u32,
 }
-assert_layout!(Process, size 40, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20, start_time @ 24,
+assert_layout!(FollowedProcess, size 40, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20, start_time @ 24,
     executed @ 32, reserved @ 36);
 
 /// Whose the task is that a program last ran for on a CPU: it is most likely the same one's turn again.
@@ -82,11 +82,11 @@ pub struct Recent {
     pub start_time: u64,
     /// The sum of `EPOCHS` when it was looked up: since another one it may have changed.
     pub epoch: u64,
-    /// As in [`Process`].
+    /// As in [`FollowedProcess`].
     pub container: ContainerKey,
-    /// As in [`Process`]; 0 for host processes.
+    /// As in [`FollowedProcess`]; 0 for host processes.
     pub pid: u32,
-    /// As in [`Process`]; 0 for host processes.
+    /// As in [`FollowedProcess`]; 0 for host processes.
     pub container_pid: u32,
 }
 assert_layout!(Recent, size 40, task @ 0, start_time @ 8, epoch @ 16, container @ 24, pid @ 32, container_pid @ 36);
@@ -103,9 +103,9 @@ pub const TRACING: u64 = 1 << 63;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Adoptee {
-    /// As in [`Process`].
+    /// As in [`FollowedProcess`].
     pub container: ContainerKey,
-    /// As in [`Process`].
+    /// As in [`FollowedProcess`].
     pub preparing: ContainerKey,
     /// When it started, in [`NANOSECONDS_PER_TICK`]: tells it from a later process with its number.
     pub start_ticks: u64,
@@ -176,11 +176,11 @@ pub struct Slot {
 assert_layout!(Slot, size 56, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24,
     runtime_tgid @ 32, bound_mntns @ 36, bound_pidns @ 40, bound_container_pid @ 44, bound_root @ 48);
 
-/// [`Verdict::verdict`]: nobody selected this container: its events count as filtered.
+/// [`Decision::flags`]: nobody selected this container: its events count as filtered.
 pub const REJECTED: u32 = 1;
-/// [`Verdict::verdict`]: runtimes within this container are not followed: there were too many.
+/// [`Decision::flags`]: runtimes within this container are not followed: there were too many.
 pub const CLOSED: u32 = 1 << 1;
-/// [`Verdict::verdict`]: the runtime runs this container's program within itself (wasm, krun): there will be no entrypoint
+/// [`Decision::flags`]: the runtime runs this container's program within itself (wasm, krun): there will be no entrypoint
 /// that is executed.
 pub const IN_PROCESS: u32 = 1 << 2;
 
@@ -189,21 +189,21 @@ pub const RUNTIME: u8 = 1;
 /// Value of the map `RUNTIMES`: what runtimes restore containers with.
 pub const RESTORER: u8 = 2;
 
-/// What user space decided about a container. Value of the map `VERDICTS`, by slot; the programs only read it.
+/// What user space decided about a container. Value of the map `DECISIONS`, by slot; the programs only read it.
 ///
 /// A verdict holds for the generation it names alone, so a slot's next container starts undecided, and what is
 /// undecided is let through.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Verdict {
+pub struct Decision {
     /// Generation of the key that the verdict is about.
     pub generation: u32,
     /// [`REJECTED`], [`CLOSED`] and [`IN_PROCESS`], or 0.
-    pub verdict: u32,
+    pub flags: u32,
 }
-assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);
+assert_layout!(Decision, size 8, generation @ 0, flags @ 4);
 
-impl_pod!(ContainerKey, Process, Recent, Adoptee, Evidence, Suspect, Slot, Verdict);
+impl_pod!(ContainerKey, FollowedProcess, Recent, Adoptee, Evidence, Suspect, Slot, Decision);
 
 #[cfg(test)]
 mod tests {

@@ -6,12 +6,12 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid};
 use tracer_common::{
     container::{ContainerKey, IN_PROCESS},
-    lifecycle::{Bound, CGROUP_NAME_MAX, Kind, Record},
+    lifecycle::{Bound, CGROUP_NAME_MAX, LifecycleKind, Record},
 };
 
 use crate::{
     emit::now,
-    identity::{begin_epoch, verdict},
+    identity::{begin_epoch, decision_flags},
     maps::{BINDING, LIFECYCLE},
     processes::{Entry, is_still_runtime, leave},
     read,
@@ -98,7 +98,7 @@ pub extern "C" fn may_settle(preparing: u64, executed: u32) -> u32 {
         return 0;
     }
     let runs_in_process =
-        || verdict(preparing) & IN_PROCESS != 0 && task.root_dentry() != runtime_root(task, slot);
+        || decision_flags(preparing) & IN_PROCESS != 0 && task.root_dentry() != runtime_root(task, slot);
     u32::from(is_restored(task, slot, executed) || is_inside(task, slot, mntns) || runs_in_process())
 }
 
@@ -131,7 +131,7 @@ pub extern "C" fn bind_current(program: u32) -> u32 {
         }
         begin_epoch();
         leave(program, outer, process.pid(), 1);
-        report(program, Kind::Bound, task, process);
+        report(program, LifecycleKind::Bound, task, process);
         is_bound = 1;
     }
     // Nobody else removes it.
@@ -148,7 +148,7 @@ struct Report {
 
 /// Reports that the current process has become a container's, with the name of its cgroup.
 #[inline(always)]
-pub fn report(program: impl Into<u32>, kind: Kind, task: Task, process: Entry) {
+pub fn report(program: impl Into<u32>, kind: LifecycleKind, task: Task, process: Entry) {
     let Some(mut entry) = LIFECYCLE.reserve::<Report>(0) else {
         count(program, |stats| &mut stats.lost_lifecycle);
         return;

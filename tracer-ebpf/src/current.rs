@@ -93,7 +93,7 @@ impl Current {
 
     /// Whether a signal that was sent to this very thread waits to be delivered and is not blocked.
     #[inline(always)]
-    pub fn is_to_get(self, signal: u32) -> bool {
+    pub fn has_pending_signal(self, signal: u32) -> bool {
         let pending: u64 = self.load(&globals::TASK_PENDING);
         let blocked: u64 = self.load(&globals::TASK_BLOCKED);
         pending & !blocked & (1 << (signal - 1)) != 0

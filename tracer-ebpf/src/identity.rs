@@ -6,9 +6,9 @@ use crate::{
     atomic, binding,
     current::Current,
     globals,
-    maps::{EPOCHS, VERDICTS},
+    maps::{EPOCHS, DECISIONS},
     processes::{self, Entry},
-    state::State,
+    state::ProgramState,
     task::Task,
 };
 
@@ -45,7 +45,7 @@ impl Identity {
     /// Looks the current process up, unless it is the one that the program last did that for on this CPU. One that
     /// prepares a container may have become a member.
     #[inline(always)]
-    pub fn look_up(state: State, task: Current, epoch: u64) -> Self {
+    pub fn look_up(state: ProgramState, task: Current, epoch: u64) -> Self {
         let (address, start_time) = (task.address(), task.start_time());
         let recent = state.recent();
         if recent.task == address && recent.start_time == start_time && recent.epoch == epoch {
@@ -73,7 +73,7 @@ impl Identity {
         if self.container == ContainerKey::HOST {
             return globals::TRACE_HOST.load() != 0 && Task::current().is_visible();
         }
-        verdict(self.container) & REJECTED == 0
+        decision_flags(self.container) & REJECTED == 0
     }
 }
 
@@ -105,9 +105,9 @@ pub fn is_tracing() -> bool {
 
 /// What user space has decided about a container, as far as it has.
 #[inline(always)]
-pub fn verdict(container: ContainerKey) -> u32 {
-    match VERDICTS.get(container.slot()) {
-        Some(verdict) if verdict.generation == container.generation() => verdict.verdict,
+pub fn decision_flags(container: ContainerKey) -> u32 {
+    match DECISIONS.get(container.slot()) {
+        Some(decision) if decision.generation == container.generation() => decision.flags,
         _ => 0,
     }
 }

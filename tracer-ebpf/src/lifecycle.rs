@@ -9,9 +9,9 @@
 use aya_ebpf::{EbpfContext, helpers::bpf_get_current_comm};
 use aya_log_ebpf::warn;
 use tracer_common::{
-    container::{CLOSED, ContainerKey, Process, RESTORER, RUNTIME, Slot},
+    container::{CLOSED, ContainerKey, FollowedProcess, RESTORER, RUNTIME, Slot},
     lifecycle::{
-        Kind, RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime,
+        LifecycleKind, RUNTIME_REEXECUTED, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime,
         TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };
@@ -20,7 +20,7 @@ use crate::{
     binding,
     emit::{Scratch, is_crowded, now},
     globals,
-    identity::{begin_epoch, verdict},
+    identity::{begin_epoch, decision_flags},
     processes::{self, Entry, known_name, leave},
     read::{self, Copied},
     slots::{self, slot, slot_of},
@@ -94,7 +94,7 @@ fn on_exec_of_preparing(task: Task, tgid: u32, process: Entry, name: u8) {
     } else if name == RUNTIME {
         if slot.runtime_tgid() == tgid {
             // A wrapper has executed the runtime that it is for, perhaps after it has changed the bundle.
-            submit_runtime(task, process, trust(), RUNTIME_AGAIN);
+            submit_runtime(task, process, trust(), RUNTIME_REEXECUTED);
         } else if !is_init(task) {
             // A hook starts a container of its own, or a wrapper has the runtime run as its child.
             let trust = trust();
@@ -117,7 +117,7 @@ pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
     }
     let (container, preparing) = (process.container(), process.preparing());
     let child_process =
-        Process { executed: process.executed(), ..processes::new(child, container, preparing) };
+        FollowedProcess { executed: process.executed(), ..processes::new(child, container, preparing) };
     if processes::insert_child(child.tgid(), &child_process).is_none() {
         count(FORK, |stats| &mut stats.lost_processes_full);
         warn!(ctx, "no room for process {}: its events will be attributed to the host", child_process.pid);
@@ -162,7 +162,7 @@ pub fn container_of_failed_exec(program: Program, tgid: u32) -> ContainerKey {
 /// be able to use slots up by calling something so. In a user namespace of its own anybody may do anything.
 #[inline(always)]
 fn may_nest(task: Task, outer: ContainerKey) -> bool {
-    task.is_sys_admin() && task.user_ns_level() == Some(0) && verdict(outer) & CLOSED == 0 && !is_crowded()
+    task.is_sys_admin() && task.user_ns_level() == Some(0) && decision_flags(outer) & CLOSED == 0 && !is_crowded()
 }
 
 /// Whether a task that nobody follows has become a container's: it is in a mount namespace and a root directory that are
@@ -204,7 +204,7 @@ fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
     }
     // Before it was the host's.
     begin_epoch();
-    binding::report(EXEC, Kind::Unannounced, task, entry);
+    binding::report(EXEC, LifecycleKind::Unannounced, task, entry);
     Some(entry)
 }
 
@@ -240,7 +240,7 @@ fn is_followed_untrusted(task: Task) -> bool {
 
 /// Enters the first process of a key; without room the key ends at once.
 #[inline(always)]
-fn enter(tgid: u32, key: ContainerKey, process: &Process) -> Option<Entry> {
+fn enter(tgid: u32, key: ContainerKey, process: &FollowedProcess) -> Option<Entry> {
     let entry = processes::insert(tgid, process);
     if entry.is_none() {
         count(EXEC, |stats| &mut stats.lost_processes_full);
@@ -283,7 +283,7 @@ fn is_init(task: Task) -> bool {
 }
 
 #[inline(always)]
-fn submit_runtime(task: Task, process: Entry, trust: u32, marks: u16) {
+fn submit_runtime(task: Task, process: Entry, trust: u32, flags: u16) {
     const FIXED: u32 = size_of::<Runtime>() as u32;
     let Some(mut scratch) = Scratch::take(EXEC) else { return };
     let args = match task.arguments() {
@@ -299,14 +299,14 @@ fn submit_runtime(task: Task, process: Entry, trust: u32, marks: u16) {
         record: Record {
             timestamp: now(),
             container: process.preparing(),
-            kind: Kind::Runtime as u32,
+            kind: LifecycleKind::Runtime as u32,
             pid: process.pid(),
         },
         start_time: process.start_time(),
         outer: process.container(),
         trust,
         args_len: args.len as u16,
-        marks: marks | truncated | fault,
+        flags: flags | truncated | fault,
         comm: bpf_get_current_comm().unwrap_or_default(),
         ppid: task.real_parent().process_ids().tracer,
         reserved: 0,

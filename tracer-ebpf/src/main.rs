@@ -62,7 +62,7 @@ use aya_ebpf::{
 use crate::{
     arch::Registers,
     current::Current,
-    preemption::undisturbed,
+    preemption::without_preemption,
     read::KernelAddress,
     state::SIGRETURN,
     task::{Task, find_tracer_level},
@@ -72,7 +72,7 @@ use crate::{
 #[btf_tracepoint(function = "sched_process_exec")]
 #[inline(always)]
 pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         lifecycle::on_exec();
     });
@@ -84,7 +84,7 @@ pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_fork")]
 #[inline(always)]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
     });
@@ -95,7 +95,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 #[inline(always)]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
     });

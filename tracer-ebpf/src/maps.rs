@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict},
+    container::{Adoptee, Evidence, FollowedProcess, Slot, Suspect, Decision},
     kinds::open::{Open, PATH_MAX},
     programs::SYSTEM_CALLS as SYSTEM_CALLS_SIZE,
     stats::State,
@@ -66,7 +66,7 @@ pub static READER_SLEEPS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Runtimes and the processes that they started, by thread group id in the initial pid namespace.
 #[map]
-pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0);
+pub static PROCESSES: HashMap<u32, FollowedProcess> = HashMap::with_max_entries(1024, 0);
 
 /// By index 0: how deep the pid namespace of `tracer` is; 0 while that is not known.
 #[map]
@@ -115,7 +115,7 @@ pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);
 
 /// What user space decided about containers, by slot.
 #[map]
-pub static VERDICTS: Array<Verdict> = Array::with_max_entries(1, 0);
+pub static DECISIONS: Array<Decision> = Array::with_max_entries(1, 0);
 
 /// Slots that no container uses, and that are kept for trusted runtimes: one half of all. User space fills it, and gives
 /// them back.

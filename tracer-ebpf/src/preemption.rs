@@ -14,7 +14,7 @@ use tracer_common::preemption::{IRQ_RESTORE, IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_
 /// A task that was to be preempted meanwhile would be as soon as preemption is enabled: still within the program. So that
 /// happens while interrupts are off, when the kernel does not look whether it is time; it does when the program has ended.
 #[inline(always)]
-pub fn undisturbed<T>(body: impl FnOnce() -> T) -> T {
+pub fn without_preemption<T>(body: impl FnOnce() -> T) -> T {
     let mut flags = MaybeUninit::<u64>::uninit();
     // SAFETY: these take nothing.
     unsafe { call::<PREEMPT_DISABLE>() };

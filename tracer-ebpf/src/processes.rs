@@ -7,9 +7,9 @@ use aya_ebpf::{
 use tracer_common::{
     container::{
         Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence,
-        NANOSECONDS_PER_TICK, Process, Suspect,
+        NANOSECONDS_PER_TICK, FollowedProcess, Suspect,
     },
-    lifecycle::{Kind, Record},
+    lifecycle::{LifecycleKind, Record},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ const PID_NS_DEPTH: u32 = 4;
 /// Its own threads alone change it, and remove it with the last of them, so that it stays as long as one of them runs a
 /// program. Fields are loaded and stored whole.
 #[derive(Clone, Copy)]
-pub struct Entry(*mut Process);
+pub struct Entry(*mut FollowedProcess);
 
 impl Entry {
     shared_field!(container: ContainerKey);
@@ -70,9 +70,9 @@ impl Entry {
 
 /// What is entered of a process that belongs to a container or prepares one.
 #[inline(always)]
-pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> Process {
+pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> FollowedProcess {
     let ids = task.process_ids();
-    Process {
+    FollowedProcess {
         container,
         preparing,
         pid: ids.tracer,
@@ -101,14 +101,14 @@ pub fn find(program: Program, tgid: u32) -> Option<Entry> {
 
 /// Enters a process that nobody follows yet; None if there is no room.
 #[inline(always)]
-pub fn insert(tgid: u32, process: &Process) -> Option<Entry> {
+pub fn insert(tgid: u32, process: &FollowedProcess) -> Option<Entry> {
     PROCESSES.insert(&tgid, process, u64::from(BPF_NOEXIST)).ok()?;
     Entry::of(tgid)
 }
 
 /// Enters the child of a process that is followed; None if there is no room.
 #[inline(always)]
-pub fn insert_child(tgid: u32, process: &Process) -> Option<()> {
+pub fn insert_child(tgid: u32, process: &FollowedProcess) -> Option<()> {
     // The child does not run yet, so an entry that is there belongs to an earlier process whose exit was missed.
     forget(FORK, tgid);
     PROCESSES.insert(&tgid, process, u64::from(BPF_ANY)).ok()?;
@@ -276,7 +276,7 @@ pub fn leave(program: impl Into<u32>, container: ContainerKey, pid: u32, count: 
         && let Some(slot) = slot_of(container)
         && slot.add_processes(-count) == 0
     {
-        let kind = Kind::Ended as u32;
+        let kind = LifecycleKind::Ended as u32;
         submit_lifecycle(program, &Record { timestamp: now(), container, kind, pid });
     }
 }

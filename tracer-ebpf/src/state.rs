@@ -5,7 +5,7 @@ use tracer_common::{
     container::Recent,
     kinds::schema::Buffer,
     programs::{buffer_index, state_index},
-    stats::{ProgramStats, State as Values},
+    stats::{ProgramStats, State},
 };
 
 use crate::{globals, maps::STATE};
@@ -72,12 +72,12 @@ programs! {
 
 /// A program's values on this CPU.
 #[derive(Clone, Copy)]
-pub struct State {
-    values: *mut Values,
+pub struct ProgramState {
+    values: *mut State,
     program: Program,
 }
 
-impl State {
+impl ProgramState {
     #[inline(always)]
     pub fn of(program: Program) -> Option<Self> {
         Some(Self { values: STATE.get_ptr_mut(program.into())?, program })
@@ -121,7 +121,7 @@ impl State {
 
     /// Not to be kept: no other reference may exist at the same time.
     #[inline(always)]
-    fn values<'a>(self) -> &'a mut Values {
+    fn values<'a>(self) -> &'a mut State {
         // SAFETY: the values are this CPU's, and a program never runs within itself there, so that nothing else writes while
         // the reference lives; user space reads whole words. They are a map's, and never removed.
         unsafe { &mut *self.values }

@@ -18,9 +18,9 @@ use crate::{
     globals::offsets,
     identity::{self, Identity},
     lifecycle,
-    preemption::undisturbed,
+    preemption::without_preemption,
     read::{self, Copied, KernelAddress, bounded},
-    state::{State, programs},
+    state::{ProgramState, programs},
     task::{Task, find_tracer_level},
 };
 
@@ -49,7 +49,7 @@ const AT_EXECVE_CHECK: u32 = 0x1_0000;
 #[btf_tracepoint(function = "sched_process_exec")]
 #[inline(always)]
 pub fn exec_success(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         if identity::is_tracing() {
             emit_executed(KernelAddress(ctx.arg(2)).follow(&BPRM_FILENAME).0);
@@ -64,7 +64,7 @@ pub fn exec_success(ctx: BtfTracePointContext) -> i32 {
 #[inline(never)]
 pub extern "C" fn emit_executed(filename: u64) -> u32 {
     let Some(epoch) = identity::epoch() else { return 0 };
-    let Some(state) = State::of(AT_EXEC) else { return 0 };
+    let Some(state) = ProgramState::of(AT_EXEC) else { return 0 };
     state.count(|stats| &mut stats.seen);
     let task = Current::task();
     let identity = Identity::look_up(state, task, epoch);
@@ -129,7 +129,7 @@ const COMPAT_POINTERS: u32 = 1 << 31;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn emit_failed(path: u64, argv: u64, outcome: u64, flags: u32, container: u64) -> u32 {
-    let Some(state) = State::of(AT_SYS_EXIT) else { return 0 };
+    let Some(state) = ProgramState::of(AT_SYS_EXIT) else { return 0 };
     state.count(|stats| &mut stats.seen);
     let task = Current::task();
     let ret = outcome as i32;
@@ -145,7 +145,7 @@ pub extern "C" fn emit_failed(path: u64, argv: u64, outcome: u64, flags: u32, co
 }
 
 #[inline(always)]
-fn submit(state: State, mut scratch: Scratch, header: Header, outcome: Outcome, path: Copied, args: Copied) {
+fn submit(state: ProgramState, mut scratch: Scratch, header: Header, outcome: Outcome, path: Copied, args: Copied) {
     let Outcome { ret, dirfd, flags } = outcome;
     scratch.write(Exec {
         header,

@@ -14,10 +14,10 @@ use crate::{
     globals::offsets,
     identity::{self, Identity},
     maps::EVIDENCE,
-    preemption::undisturbed,
+    preemption::without_preemption,
     read::KernelAddress,
     slots::slot_of,
-    state::{State, programs},
+    state::{ProgramState, programs},
     task::{Task, find_tracer_level},
 };
 
@@ -53,7 +53,7 @@ impl EventKind for Events {
 #[btf_tracepoint(function = "sched_process_exit")]
 #[inline(always)]
 pub fn exit_last_thread(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         let task = Task(KernelAddress(ctx.arg(0)));
         if task.is_group_dead() && identity::is_tracing() {
@@ -68,7 +68,7 @@ pub fn exit_last_thread(ctx: BtfTracePointContext) -> i32 {
 #[inline(never)]
 pub extern "C" fn emit_exit() -> u32 {
     let Some(epoch) = identity::epoch() else { return 0 };
-    let Some(state) = State::of(AT_EXIT) else { return 0 };
+    let Some(state) = ProgramState::of(AT_EXIT) else { return 0 };
     state.count(|stats| &mut stats.seen);
     let task = Current::task();
     let identity = Identity::look_up(state, task, epoch);

@@ -17,7 +17,7 @@ use crate::{
     emit::Scratch,
     filter,
     identity::{self, Identity},
-    preemption::undisturbed,
+    preemption::without_preemption,
     read::{self, Copied, capped},
     state::{Program, State, programs},
     task::find_tracer_level,
@@ -105,7 +105,7 @@ pub fn handle_compat_return(ctx: FExitContext) -> i32 {
 /// functions.
 #[inline(always)]
 fn on_function_return(program: Program, ret: i32, is_its: impl FnOnce(u8) -> bool) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         if let Some(call) = arch::call(current_registers())
             && call.kind == open::NUMBER
@@ -128,7 +128,7 @@ pub fn emit(
 ) {
     const FIXED: u32 = size_of::<Open>() as u32;
     let Some(epoch) = identity::epoch() else { return };
-    let Some(state) = State::of(program) else { return };
+    let Some(state) = ProgramState::of(program) else { return };
     state.count(|stats| &mut stats.seen);
     let Answer { ret, flags: seccomp } = answer();
     let identity = Identity::look_up(state, task, epoch);

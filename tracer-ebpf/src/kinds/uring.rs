@@ -25,9 +25,9 @@ use crate::{
     globals::{self, offsets},
     identity::{self, Identity},
     maps::{REPORTS, REQUEST_RECORD_MAX, REQUESTS, Report, Request},
-    preemption::undisturbed,
+    preemption::without_preemption,
     read::{self, KernelAddress, capped},
-    state::{State, programs},
+    state::{ProgramState, programs},
     task::find_tracer_level,
 };
 
@@ -101,7 +101,7 @@ struct Entry {
 #[btf_tracepoint(function = "io_uring_submit_req")]
 #[inline(always)]
 pub fn uring_submit(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         let request =
             if URING_REQUEST_ARGUMENT.load() == 0 { argument::<0>(&ctx) } else { argument::<1>(&ctx) };
@@ -114,7 +114,7 @@ pub fn uring_submit(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_complete")]
 #[inline(always)]
 pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         let request = KernelAddress(ctx.arg(1));
         let ret: i32 = if URING_RESULT_ARGUMENT.load() == 0 {
             request.number(&IO_KIOCB_RESULT) as i32
@@ -130,7 +130,7 @@ pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_cqe_overflow")]
 #[inline(always)]
 pub fn uring_overflow(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| on_overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
+    without_preemption(|| on_overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
     0
 }
 
@@ -138,7 +138,7 @@ pub fn uring_overflow(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_req_failed")]
 #[inline(always)]
 pub fn uring_refusal(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         let error = if URING_ERROR_ARGUMENT.load() == 2 { argument::<2>(&ctx) } else { argument::<3>(&ctx) };
         on_refusal(KernelAddress(ctx.arg(0)), error as i32);
@@ -178,7 +178,7 @@ fn call_of(opcode: Option<u8>) -> Option<u8> {
 fn on_submit(request: KernelAddress) {
     let Some(call) = call_of(request.read(&IO_KIOCB_OPCODE)) else { return };
     let Some(epoch) = identity::epoch() else { return };
-    let Some(state) = State::of(SUBMIT) else { return };
+    let Some(state) = ProgramState::of(SUBMIT) else { return };
     if let Some(before) = REQUESTS.get_ptr_mut(&request.0) {
         // The request that was at that address has ended, without a report.
         finish(state, request.0, before, None);
@@ -245,7 +245,7 @@ fn on_submit(request: KernelAddress) {
 #[inline(always)]
 fn on_complete(request: KernelAddress, ret: i32) {
     let Some(pending) = REQUESTS.get_ptr_mut(&request.0) else { return };
-    let Some(state) = State::of(COMPLETE) else { return };
+    let Some(state) = ProgramState::of(COMPLETE) else { return };
     // Where the address is another request's by now, the open has ended without a report.
     let is_open = call_of(request.read(&IO_KIOCB_OPCODE)).is_some();
     finish(state, request.0, pending, is_open.then_some(ret));
@@ -258,7 +258,7 @@ fn on_overflow(ring: u64, data: u64, ret: i32) {
     // SAFETY: a value of a map; another CPU may have replaced it by another address.
     let request = unsafe { request.read_volatile() };
     let Some(pending) = REQUESTS.get_ptr_mut(&request) else { return };
-    let Some(state) = State::of(OVERFLOW) else { return };
+    let Some(state) = ProgramState::of(OVERFLOW) else { return };
     // SAFETY: a value of a map, which is only written before it is inserted.
     let (is_its, is_ambiguous) =
         unsafe { ((*pending).ring == ring && (*pending).data == data, (*pending).is_ambiguous != 0) };
@@ -280,7 +280,7 @@ fn on_refusal(entry: KernelAddress, error: i32) {
 
 /// Shows a request with its result, or without where that was not reported.
 #[inline(always)]
-fn finish(state: State, key: u64, pending: *mut Request, ret: Option<i32>) {
+fn finish(state: ProgramState, key: u64, pending: *mut Request, ret: Option<i32>) {
     state.count(|stats| &mut stats.seen);
     let failed = ret.is_some_and(|ret| ret < 0);
     if failed || globals::FAILED_ONLY.load() == 0 {

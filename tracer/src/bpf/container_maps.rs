@@ -1,12 +1,12 @@
 //! The maps through which user space and the programs share what they know of containers.
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tracer_common::container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict};
+use tracer_common::container::{Adoptee, Evidence, FollowedProcess, Slot, Suspect, Decision};
 
 /// The maps through which the registry and the programs tell each other of containers.
 pub(crate) struct ContainerMaps {
     /// What is decided about containers, by slot.
-    pub(crate) verdicts: Array<MapData, Verdict>,
+    pub(crate) decisions: Array<MapData, Decision>,
     /// Slots for further containers.
     pub(crate) free_slots: FreeSlots,
     /// What the programs keep of containers, by slot.
@@ -16,7 +16,7 @@ pub(crate) struct ContainerMaps {
     /// How often user space has made the programs look processes up anew, among others'.
     pub(crate) epochs: Array<MapData, u64>,
     /// Processes that the programs follow.
-    pub(crate) processes: KernelMap<MapData, u32, Process>,
+    pub(crate) processes: KernelMap<MapData, u32, FollowedProcess>,
     /// Namespaces and cgroups by which the programs recognise processes of containers that ran already.
     pub(crate) evidence: KernelMap<MapData, Evidence, Suspect>,
 }

@@ -178,7 +178,7 @@ impl Bpf {
             .map_max_entries("SCRATCH", numbering.long)
             .map_max_entries("SHORT_SCRATCH", numbering.short)
             .map_max_entries("SLOTS", sizes::SLOTS)
-            .map_max_entries("VERDICTS", sizes::SLOTS)
+            .map_max_entries("DECISIONS", sizes::SLOTS)
             .map_max_entries("KEPT_SLOTS", sizes::KEPT_SLOTS)
             .map_max_entries("FREE_SLOTS", sizes::SLOTS - sizes::KEPT_SLOTS)
             .map_max_entries("PIDS", filter.pids.max_entries())
@@ -407,7 +407,7 @@ fn take_maps(ebpf: &mut Ebpf) -> anyhow::Result<Maps> {
         events: EventRing::new(take_ring(ebpf, "EVENTS")?, take(ebpf, "READER_SLEEPS")?),
         lifecycle: take_ring(ebpf, "LIFECYCLE")?,
         containers: ContainerMaps {
-            verdicts: take(ebpf, "VERDICTS")?,
+            decisions: take(ebpf, "DECISIONS")?,
             free_slots,
             slots: take(ebpf, "SLOTS")?,
             adoptees: take(ebpf, "ADOPTEES")?,

@@ -223,7 +223,7 @@ impl Sink {
             self.filtered(kind);
             return;
         }
-        let timestamp = self.clock.from_boot(event.header.timestamp);
+        let timestamp = self.clock.wall_time(event.header.timestamp);
         let shown = match &mut self.view {
             View::Text(renderer) => {
                 let row = Row { timestamp, node: &self.node, event, container };

@@ -36,7 +36,7 @@ impl End {
     }
 
     /// Returns when it is time. The timeout counts from here.
-    pub(crate) async fn come(mut self) {
+    pub(crate) async fn reached(mut self) {
         let timeout = self.timeout;
         let timeout = async {
             match timeout {
@@ -45,13 +45,13 @@ impl End {
             }
         };
         tokio::select! {
-            () = self.told() => {}
+            () = self.requested() => {}
             () = timeout => debug!("timeout"),
         }
     }
 
     /// Returns when a signal says so, or whoever holds the lease.
-    pub(crate) async fn told(&mut self) {
+    pub(crate) async fn requested(&mut self) {
         let lease = async {
             match &mut self.lease {
                 Some(lease) => lease.over().await,

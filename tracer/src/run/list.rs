@@ -108,7 +108,7 @@ impl List {
             End::new(limits, move || reporter.alive())?
         };
         let reads_on = tokio::select! {
-            () = end.told() => Ok(false),
+            () = end.requested() => Ok(false),
             error = observer.failed() => Err(error),
             reads_on = self.begin(observer) => reads_on,
         };
@@ -118,7 +118,7 @@ impl List {
         }
         self.output.reporter().ready();
         let result = tokio::select! {
-            () = end.come() => Ok(()),
+            () = end.reached() => Ok(()),
             error = observer.failed() => Err(error),
             result = self.follow(observer) => result,
         };
@@ -234,7 +234,7 @@ fn row<'a>(
     event: Option<ContainerEvent>,
     clock: &WallClock,
 ) -> ContainerRow<'a> {
-    let started = Some(clock.from_boot(listed.first.since));
+    let started = Some(clock.wall_time(listed.first.since));
     ContainerRow {
         node,
         event,

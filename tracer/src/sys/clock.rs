@@ -36,7 +36,7 @@ impl WallClock {
 
     /// Nanoseconds since 1970 at a time in nanoseconds of `CLOCK_BOOTTIME`.
     #[must_use]
-    pub(crate) fn from_boot(&self, nanoseconds: u64) -> i128 {
+    pub(crate) fn wall_time(&self, nanoseconds: u64) -> i128 {
         i128::from(nanoseconds) + self.offset
     }
 
@@ -105,11 +105,11 @@ mod tests {
     fn a_clock_that_was_set_is_followed_either_way() {
         let mut clock = WallClock { offset: 50 * HOUR };
         for set in [51 * HOUR, 49 * HOUR, 49 * HOUR + 2 * STEP, 0, -HOUR] {
-            let at_boot = clock.from_boot(0);
+            let at_boot = clock.wall_time(0);
             clock.follow(set);
-            assert_eq!(clock.from_boot(7), set + 7);
+            assert_eq!(clock.wall_time(7), set + 7);
             // What was told before stays as it was told.
-            assert_ne!(at_boot, clock.from_boot(0));
+            assert_ne!(at_boot, clock.wall_time(0));
         }
     }
 
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn it_is_now() {
         let clock = WallClock::new();
-        let now = clock.from_boot(WallClock::boot_now());
+        let now = clock.wall_time(WallClock::boot_now());
         assert!((read(ClockId::Realtime) - now).abs() < HOUR);
         assert!((clock.now() - now).abs() < HOUR);
     }
