@@ -1,27 +1,28 @@
-//! Offsets of kernel structures' fields, which differ between kernels.
+//! Offsets of fields in kernel structures, which differ between kernels.
 //!
-//! Rust has no CO-RE relocations, so user space resolves the offsets from the kernel's BTF and sets them as
-//! read-only globals before the programs are loaded. The verifier takes them for constants.
+//! Rust has no CO-RE relocations, so user space resolves the offsets from the kernel's BTF and stores them in
+//! read-only globals before the programs are loaded. The verifier treats them as constants.
 
-/// An offset that this kernel does not have: what depends on it is left out, never guessed.
+/// Offset of a field that this kernel does not have. Features that depend on it are disabled; the offset is never
+/// guessed.
 pub const UNKNOWN: u32 = u32::MAX;
 
-/// One field whose offset the programs need.
+/// A field that the programs need the offset of.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Name of the global variable that holds the offset in bytes.
     pub global: &'static str,
     /// Name of the structure in the kernel's BTF.
     pub structure: &'static str,
-    /// The field; a path with dots through nested structures.
+    /// The field, as a dotted path through nested structures.
     pub member: &'static str,
-    /// Whether nothing works without it.
+    /// Whether `tracer` fails to start on a kernel without it.
     pub required: bool,
 }
 
 /// Calls `$with!` with every field: `GLOBAL: "structure" "member" required;`.
 ///
-/// The one list of them: the programs make their globals of it, user space its look-ups.
+/// The single list of fields: the programs generate their globals from it, and user space its look-ups.
 #[macro_export]
 macro_rules! with_offsets {
     ($with:ident) => {
@@ -38,7 +39,7 @@ macro_rules! with_offsets {
             TASK_SIGNAL: "task_struct" "signal" true;
             TASK_CRED: "task_struct" "cred" true;
             TASK_FS: "task_struct" "fs" true;
-            // x86: says whether a system call was a 32-bit one. arm64 has a flag for that.
+            // x86: shows whether a system call is a 32-bit one. arm64 has a flag for that.
             TASK_THREAD_STATUS: "task_struct" "thread_info.status" (cfg!(target_arch = "x86_64"));
             TASK_THREAD_FLAGS: "task_struct" "thread_info.flags" (cfg!(target_arch = "aarch64"));
             TASK_SECCOMP_MODE: "task_struct" "seccomp.mode" false;
@@ -75,7 +76,7 @@ macro_rules! with_offsets {
             IO_KIOCB_CTX: "io_kiocb" "ctx" false;
             IO_KIOCB_USER_DATA: "io_kiocb" "cqe.user_data" false;
             IO_KIOCB_RESULT: "io_kiocb" "cqe.res" false;
-            // Every operation's own structure lies at the start of the request.
+            // The structure of each operation is at the start of the request.
             IO_OPEN_DFD: "io_open" "dfd" false;
             IO_OPEN_FILENAME: "io_open" "filename" false;
             IO_OPEN_FLAGS: "io_open" "how.flags" false;

@@ -1,4 +1,4 @@
-//! What a program keeps on this CPU.
+//! Per-CPU, per-program state.
 
 use tracer_common::{
     container::Recent,
@@ -7,7 +7,7 @@ use tracer_common::{
 
 use crate::{globals, maps::STATE};
 
-/// A program's values on this CPU.
+/// The state of a program on this CPU.
 #[derive(Clone, Copy)]
 pub struct State {
     values: *mut Values,
@@ -20,19 +20,19 @@ impl State {
         Some(Self { values: STATE.get_ptr_mut(program as u32)?, program })
     }
 
-    /// The program whose values they are.
+    /// The program that the state belongs to.
     #[inline(always)]
     pub const fn program(self) -> Program {
         self.program
     }
 
-    /// Adds to a counter.
+    /// Increments a counter.
     #[inline(always)]
     pub fn count(self, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
         *field(&mut self.values().stats) += 1;
     }
 
-    /// Takes note of a record of `len` bytes; returns whether so much has come together that the reader is to be woken.
+    /// Counts a record of `len` bytes; returns whether enough bytes have accumulated for the reader to be woken.
     #[inline(always)]
     pub fn is_time_to_wake(self, len: u32) -> bool {
         let since_wake = &mut self.values().since_wake;
@@ -44,7 +44,7 @@ impl State {
         is_time
     }
 
-    /// Whose the task is that the program ran for last.
+    /// The task that the program looked up last, with its container.
     #[inline(always)]
     pub fn recent(self) -> Recent {
         self.values().recent
@@ -55,20 +55,21 @@ impl State {
         self.values().recent = recent;
     }
 
-    /// Not to be kept: nobody else has a reference at the same time.
+    /// The values themselves. The reference must not outlive the statement: no second one may exist at the same time.
     #[inline(always)]
     fn values<'a>(self) -> &'a mut Values {
-        // SAFETY: the values are this CPU's, and a program never runs within itself there, so that nobody else writes
-        // while the reference lives; user space reads whole words. They are a map's, and never removed.
+        // SAFETY: the pointer is to a per-CPU map value, which is never removed. The kernel does not run a program
+        // recursively on a CPU, so no other reference to this program's values exists on this one; user space only
+        // reads, whole words.
         unsafe { &mut *self.values }
     }
 }
 
-/// Adds to a counter of a program on this CPU.
+/// Increments a counter of a program on this CPU.
 #[inline(always)]
 pub fn count(program: impl Into<u32>, field: impl FnOnce(&mut ProgramStats) -> &mut u64) {
     if let Some(values) = STATE.get_ptr_mut(program.into()) {
-        // SAFETY: as in `State::values`.
+        // SAFETY: a per-CPU map value that only this program writes on this CPU, as in `values` above.
         *field(unsafe { &mut (*values).stats }) += 1;
     }
 }
