@@ -241,7 +241,7 @@ impl Search<'_> {
                 registry.resolve(key, Container { outer, ..Container::unknown(Unknown::Missed) });
             }
             None => {
-                let id = members.iter().find_map(|one| cgroup::id_of_roots_process(one.pid));
+                let id = members.iter().find_map(|one| cgroup::id_of_root_process(one.pid));
                 let id = id.unwrap_or_default();
                 if registry.is_unannounced(key) && !is_engines_id(&id) {
                     attribute_to_host(registry, key);

@@ -142,7 +142,7 @@ fn judge_capabilities(effective: CapabilitySet, root: bool) -> Outcome {
         .collect();
     if missing.is_empty() {
         let kept = |kept: bool| {
-            let names = capabilities::NEEDED.iter().filter(|needed| needed.kept == kept);
+            let names = capabilities::REQUIRED.iter().filter(|needed| needed.kept == kept);
             names.map(|needed| needed.name).collect::<Vec<_>>().join(", ")
         };
         return Outcome::Fine(format!("{}; kept while tracing: {}", kept(false), kept(true)));
@@ -406,9 +406,9 @@ mod tests {
 
     #[test]
     fn the_missing_capability_is_named_and_only_that() {
-        let all: CapabilitySet = capabilities::NEEDED.iter().map(|needed| needed.set).collect();
+        let all: CapabilitySet = capabilities::REQUIRED.iter().map(|needed| needed.set).collect();
         assert!(matches!(judge_capabilities(all, false), Outcome::Fine(_)));
-        for needed in capabilities::NEEDED {
+        for needed in capabilities::REQUIRED {
             let Outcome::Missing(problem, remedy) = judge_capabilities(all - needed.set, false) else {
                 panic!("{} is not missed", needed.name)
             };
