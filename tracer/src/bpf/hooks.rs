@@ -8,7 +8,7 @@ use aya::{
 };
 use tracer_common::{event::Kind, stats::Program};
 
-use crate::bpf::{btf::KernelTypes, event};
+use crate::bpf::{btf::KernelTypes, sys_exit_event};
 
 /// Where opens are hooked. All ways see the same calls and tell the same of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,7 +235,7 @@ pub(crate) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
         }
-        aya_programs::Program::TracePoint(program) => Box::new(event::attach(program.fd()?.as_fd())?),
+        aya_programs::Program::TracePoint(program) => Box::new(sys_exit_event::attach(program.fd()?.as_fd())?),
         aya_programs::Program::BtfTracePoint(program) => {
             let link = program.attach()?;
             Box::new(program.take_link(link)?)

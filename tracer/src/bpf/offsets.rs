@@ -1,4 +1,4 @@
-//! Field offsets of this kernel, out of its BTF.
+//! Offsets of fields in this kernel's structures, from its BTF.
 
 use tracer_common::offsets::{FIELDS, UNKNOWN};
 
@@ -7,8 +7,8 @@ use crate::{
     error::Unsupported,
 };
 
-/// The offset in bytes of each of [`FIELDS`], in that order; [`UNKNOWN`] where this kernel has no such field and
-/// it can be done without.
+/// The offset in bytes of each of [`FIELDS`], in that order; [`UNKNOWN`] for an optional field that this kernel does
+/// not have.
 pub(crate) fn resolve(types: &KernelTypes) -> anyhow::Result<Vec<u32>> {
     FIELDS
         .iter()
@@ -17,7 +17,7 @@ pub(crate) fn resolve(types: &KernelTypes) -> anyhow::Result<Vec<u32>> {
             None if !field.required => Ok(UNKNOWN),
             None => {
                 let incomplete = types.unknown_kind().map_or_else(String::new, |kind| {
-                    format!(", whose types of kind {kind} end what tracer can read")
+                    format!(", which tracer can read only up to a type of the unknown kind {kind}")
                 });
                 Err(Unsupported::new(
                     format!(
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_running_kernel_has_every_required_field() {
+    fn running_kernel_has_every_required_field() {
         let offsets = resolve(&KernelTypes::read(Path::new(KERNEL_BTF)).unwrap()).unwrap();
         assert_eq!(offsets.len(), FIELDS.len());
         for (field, offset) in FIELDS.iter().zip(offsets) {

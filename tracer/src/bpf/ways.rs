@@ -7,7 +7,7 @@ use tracer_common::event::Kind;
 
 use crate::{
     bpf::{
-        event, hooks,
+        hooks, sys_exit_event,
         hooks::{EXEC, Hook, Hooked},
     },
     error::Unsupported,
@@ -45,7 +45,7 @@ pub(crate) enum Preemption {
 impl Preemption {
     /// That of the running kernel.
     pub(crate) fn of_kernel() -> Self {
-        match (crate::bpf::preemption::of_programs(), event::is_there()) {
+        match (crate::bpf::preemption::programs_are_preemptible(), sys_exit_event::is_available()) {
             (false, _) => Self::Never,
             (true, true) => Self::AtTracepoint,
             (true, false) => Self::AtTracepointWithoutTracefs,
