@@ -176,11 +176,11 @@ pub struct Slot {
 assert_layout!(Slot, size 56, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24,
     runtime_tgid @ 32, bound_mntns @ 36, bound_pidns @ 40, bound_container_pid @ 44, bound_root @ 48);
 
-/// [`Verdict::verdict`]: the container is not selected: its events count as filtered.
+/// [`Decision::flags`]: the container is not selected: its events count as filtered.
 pub const REJECTED: u32 = 1;
-/// [`Verdict::verdict`]: runtimes within this container are not followed, because there were too many.
+/// [`Decision::flags`]: runtimes within this container are not followed, because there were too many.
 pub const CLOSED: u32 = 1 << 1;
-/// [`Verdict::verdict`]: the runtime runs the container's program in its own process (wasm, krun): no entrypoint will
+/// [`Decision::flags`]: the runtime runs the container's program in its own process (wasm, krun): no entrypoint will
 /// be executed.
 pub const IN_PROCESS: u32 = 1 << 2;
 
@@ -189,21 +189,21 @@ pub const RUNTIME: u8 = 1;
 /// Value of the map `RUNTIMES`: a program that runtimes restore containers with (criu).
 pub const RESTORER: u8 = 2;
 
-/// User space's decision about a container. Value of the map `VERDICTS`, by slot; the programs only read it.
+/// User space's decision about a container. Value of the map `DECISIONS`, by slot; the programs only read it.
 ///
 /// A decision holds only for the generation that it names, so the next container in the slot starts undecided. Events
 /// of undecided containers are let through.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Verdict {
+pub struct Decision {
     /// Generation of the key that the decision is about.
     pub generation: u32,
     /// [`REJECTED`], [`CLOSED`] and [`IN_PROCESS`], or 0.
-    pub verdict: u32,
+    pub flags: u32,
 }
-assert_layout!(Verdict, size 8, generation @ 0, verdict @ 4);
+assert_layout!(Decision, size 8, generation @ 0, flags @ 4);
 
-impl_pod!(ContainerKey, Process, Recent, Adoptee, Evidence, Suspect, Slot, Verdict);
+impl_pod!(ContainerKey, Process, Recent, Adoptee, Evidence, Suspect, Slot, Decision);
 
 #[cfg(test)]
 mod tests {

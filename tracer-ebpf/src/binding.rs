@@ -12,7 +12,7 @@ use tracer_common::{
 
 use crate::{
     emit::now,
-    identity::{begin_epoch, verdict},
+    identity::{begin_epoch, decision_flags},
     maps::{BINDING, LIFECYCLE},
     processes::{ProcessEntry, is_still_runtime, leave},
     read,
@@ -103,7 +103,7 @@ pub extern "C" fn may_settle(preparing: u64, executed: u32) -> u32 {
         return 0;
     }
     let runs_in_process =
-        || verdict(preparing) & IN_PROCESS != 0 && task.root_dentry() != runtime_root(task, slot);
+        || decision_flags(preparing) & IN_PROCESS != 0 && task.root_dentry() != runtime_root(task, slot);
     u32::from(is_restored(task, slot, executed) || is_inside(task, slot, mntns) || runs_in_process())
 }
 

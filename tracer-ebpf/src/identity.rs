@@ -6,7 +6,7 @@ use crate::{
     atomic, binding,
     current::Current,
     globals,
-    maps::{EPOCHS, VERDICTS},
+    maps::{DECISIONS, EPOCHS},
     processes::{self, ProcessEntry},
     state::State,
     task::Task,
@@ -73,7 +73,7 @@ impl Identity {
         if self.container == ContainerKey::HOST {
             return globals::TRACE_HOST.load() != 0 && Task::current().is_visible();
         }
-        verdict(self.container) & REJECTED == 0
+        decision_flags(self.container) & REJECTED == 0
     }
 }
 
@@ -107,9 +107,9 @@ pub fn is_tracing() -> bool {
 
 /// The flags that user space has set for a container; 0 while it has not decided.
 #[inline(always)]
-pub fn verdict(container: ContainerKey) -> u32 {
-    match VERDICTS.get(container.slot()) {
-        Some(verdict) if verdict.generation == container.generation() => verdict.verdict,
+pub fn decision_flags(container: ContainerKey) -> u32 {
+    match DECISIONS.get(container.slot()) {
+        Some(decision) if decision.generation == container.generation() => decision.flags,
         _ => 0,
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     binding,
     emit::{Scratch, is_crowded, now},
     globals,
-    identity::{begin_epoch, verdict},
+    identity::{begin_epoch, decision_flags},
     processes::{self, ProcessEntry, leave, runtime_role},
     read::{self, Copied},
     slots::{self, slot, slot_of},
@@ -165,7 +165,10 @@ pub fn container_of_failed_exec(tgid: u32) -> ContainerKey {
 /// own, any process has all capabilities.
 #[inline(always)]
 fn may_nest(task: Task, outer: ContainerKey) -> bool {
-    task.is_sys_admin() && task.user_ns_level() == Some(0) && verdict(outer) & CLOSED == 0 && !is_crowded()
+    task.is_sys_admin()
+        && task.user_ns_level() == Some(0)
+        && decision_flags(outer) & CLOSED == 0
+        && !is_crowded()
 }
 
 /// Whether a task that is not followed has become a container's entrypoint: its mount namespace and root directory

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict},
+    container::{Adoptee, Decision, Evidence, Process, Slot, Suspect},
     event::{OPEN_PATH_MAX, Open, OpenExtra},
     stats::{Program, State},
 };
@@ -117,7 +117,7 @@ pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);
 
 /// What user space decided about containers, by slot.
 #[map]
-pub static VERDICTS: Array<Verdict> = Array::with_max_entries(1, 0);
+pub static DECISIONS: Array<Decision> = Array::with_max_entries(1, 0);
 
 /// Slots that no container uses, and that are kept for trusted runtimes: one half of all. User space fills it, and gives
 /// them back.

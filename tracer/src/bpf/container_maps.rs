@@ -1,12 +1,12 @@
 //! The maps through which user space and the programs share what they know of containers.
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tracer_common::container::{Adoptee, Evidence, Process, Slot, Suspect, Verdict};
+use tracer_common::container::{Adoptee, Decision, Evidence, Process, Slot, Suspect};
 
 /// The maps through which the registry and the programs tell each other of containers.
 pub(crate) struct ContainerMaps {
     /// What is decided about containers, by slot.
-    pub(crate) verdicts: Array<MapData, Verdict>,
+    pub(crate) decisions: Array<MapData, Decision>,
     /// Slots for further containers.
     pub(crate) free_slots: FreeSlots,
     /// What the programs keep of containers, by slot.

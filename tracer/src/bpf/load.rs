@@ -155,7 +155,7 @@ impl Bpf {
             .map_max_entries("SCRATCH", buffers.long)
             .map_max_entries("SHORT_SCRATCH", buffers.short)
             .map_max_entries("SLOTS", SLOTS)
-            .map_max_entries("VERDICTS", SLOTS)
+            .map_max_entries("DECISIONS", SLOTS)
             .map_max_entries("KEPT_SLOTS", KEPT_SLOTS)
             .map_max_entries("FREE_SLOTS", SLOTS - KEPT_SLOTS)
             .map_max_entries("PIDS", filter.pids.max_entries())
@@ -185,7 +185,7 @@ impl Bpf {
             events: EventRing::new(take_ring(&mut ebpf, "EVENTS")?, take(&mut ebpf, "READER_SLEEPS")?),
             lifecycle: take_ring(&mut ebpf, "LIFECYCLE")?,
             registry: ContainerMaps {
-                verdicts: take(&mut ebpf, "VERDICTS")?,
+                decisions: take(&mut ebpf, "DECISIONS")?,
                 free_slots,
                 slots: take(&mut ebpf, "SLOTS")?,
                 adoptees: take(&mut ebpf, "ADOPTEES")?,

@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
 use tracer_common::container::{
-    Adoptee, CLOSED, ContainerKey, EPOCH_OF_USER, Evidence, Process, Slot, Suspect, TRACING, Verdict,
+    Adoptee, CLOSED, ContainerKey, Decision, EPOCH_OF_USER, Evidence, Process, Slot, Suspect, TRACING,
 };
 use tracing::{debug, warn};
 
@@ -64,7 +64,7 @@ pub(crate) struct Entry {
     /// How many were entered before.
     pub(crate) number: u64,
     /// What the programs are told.
-    pub(crate) verdict: u32,
+    pub(crate) flags: u32,
 }
 
 impl State {
@@ -191,13 +191,13 @@ impl State {
     /// Sets or clears a bit of what the programs are told of a container.
     pub(crate) fn mark(&mut self, key: ContainerKey, bit: u32, set: bool) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let bits = if set { entry.verdict | bit } else { entry.verdict & !bit };
-        if bits == entry.verdict {
+        let bits = if set { entry.flags | bit } else { entry.flags & !bit };
+        if bits == entry.flags {
             return;
         }
-        entry.verdict = bits;
-        let verdict = Verdict { generation: key.generation(), verdict: bits };
-        if let Err(error) = self.maps.verdicts.set(key.slot(), &verdict, 0) {
+        entry.flags = bits;
+        let decision = Decision { generation: key.generation(), flags: bits };
+        if let Err(error) = self.maps.decisions.set(key.slot(), &decision, 0) {
             // Its events are filtered in user space all the same.
             warn!("telling the programs what is decided about container {}: {error}", key.slot());
         }
@@ -220,7 +220,7 @@ impl State {
             root: None,
             charged,
             number: self.entered,
-            verdict: 0,
+            flags: 0,
         };
         self.entered += 1;
         self.entries.insert(key, entry);
