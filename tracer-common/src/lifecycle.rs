@@ -83,13 +83,13 @@ pub const TRUST_ROOT_DIR: u32 = 1 << 3;
 /// [`Runtime::trust`] of a runtime that is trusted to name a bundle.
 pub const TRUSTED: u32 = TRUST_ROOT | TRUST_USER_NS | TRUST_PID_NS | TRUST_ROOT_DIR;
 
-/// [`Runtime::marks`]: the command line was longer than the record holds.
+/// [`Runtime::flags`]: the command line was longer than the record holds.
 pub const RUNTIME_ARGS_TRUNCATED: u16 = 1;
-/// [`Runtime::marks`]: the command line could not be read.
+/// [`Runtime::flags`]: the command line could not be read.
 pub const RUNTIME_ARGS_FAULT: u16 = 1 << 1;
-/// [`Runtime::marks`]: the process has executed a runtime before, which was reported with the same key: a wrapper, or
+/// [`Runtime::flags`]: the process has executed a runtime before, which was reported with the same key: a wrapper, or
 /// the runtime itself.
-pub const RUNTIME_AGAIN: u16 = 1 << 2;
+pub const RUNTIME_REEXECUTED: u16 = 1 << 2;
 
 /// A container runtime was executed. `args_len` bytes of NUL-terminated arguments follow.
 #[repr(C)]
@@ -105,8 +105,8 @@ pub struct Runtime {
     pub trust: u32,
     /// Bytes of the arguments that follow.
     pub args_len: u16,
-    /// `RUNTIME_ARGS_*` bits.
-    pub marks: u16,
+    /// `RUNTIME_ARGS_*` bits and [`RUNTIME_REEXECUTED`].
+    pub flags: u16,
     /// The runtime's comm: the first 15 bytes of its file name.
     pub comm: crate::Comm,
     /// Process id, in the pid namespace of `tracer`, of its parent.
@@ -114,5 +114,5 @@ pub struct Runtime {
     /// 0.
     pub reserved: u32,
 }
-assert_layout!(Runtime, size 72, record @ 0, start_time @ 24, outer @ 32, trust @ 40, args_len @ 44, marks @ 46, comm @ 48,
+assert_layout!(Runtime, size 72, record @ 0, start_time @ 24, outer @ 32, trust @ 40, args_len @ 44, flags @ 46, comm @ 48,
     ppid @ 64, reserved @ 68);

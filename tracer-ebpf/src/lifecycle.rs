@@ -11,8 +11,8 @@ use aya_log_ebpf::warn;
 use tracer_common::{
     container::{CLOSED, ContainerKey, Process, RESTORER, RUNTIME, Slot},
     lifecycle::{
-        Kind, RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime,
-        TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
+        Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED, Record,
+        Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
     stats::Program,
 };
@@ -97,7 +97,7 @@ fn on_exec_of_preparing(task: Task, tgid: u32, process: ProcessEntry, role: u8) 
     } else if role == RUNTIME {
         if slot.runtime_tgid() == tgid {
             // A wrapper has executed the runtime proper, possibly after it has changed the bundle.
-            submit_runtime(task, process, trust(), RUNTIME_AGAIN);
+            submit_runtime(task, process, trust(), RUNTIME_REEXECUTED);
         } else if !is_init(task) {
             // A hook starts a container of its own, or a wrapper runs the runtime as its child.
             let trust = trust();
@@ -291,7 +291,7 @@ fn is_init(task: Task) -> bool {
 
 /// Submits a [`Runtime`] record for the current task, with its command line.
 #[inline(always)]
-fn submit_runtime(task: Task, process: ProcessEntry, trust: u32, marks: u16) {
+fn submit_runtime(task: Task, process: ProcessEntry, trust: u32, flags: u16) {
     const FIXED: u32 = size_of::<Runtime>() as u32;
     let Some(mut scratch) = Scratch::take(EXEC) else { return };
     let args = match task.arguments() {
@@ -314,7 +314,7 @@ fn submit_runtime(task: Task, process: ProcessEntry, trust: u32, marks: u16) {
         outer: process.container(),
         trust,
         args_len: args.len as u16,
-        marks: marks | truncated | fault,
+        flags: flags | truncated | fault,
         comm: bpf_get_current_comm().unwrap_or_default(),
         ppid: task.real_parent().process_ids().tracer,
         reserved: 0,

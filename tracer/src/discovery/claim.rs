@@ -10,7 +10,7 @@ use tracer_common::{
     comm_bytes, comm_of,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
-        RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT,
+        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED, Runtime, TRUST_PID_NS, TRUST_ROOT,
         TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };
@@ -86,8 +86,8 @@ impl Claim {
             start_ticks: record.start_time / NANOSECONDS_PER_TICK,
             ppid: record.ppid,
             args: args.to_owned(),
-            whole: record.marks & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
-            again: record.marks & RUNTIME_AGAIN != 0,
+            whole: record.flags & (RUNTIME_ARGS_TRUNCATED | RUNTIME_ARGS_FAULT) == 0,
+            again: record.flags & RUNTIME_REEXECUTED != 0,
             held: None,
             parent: Arc::default(),
         }

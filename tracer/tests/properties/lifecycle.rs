@@ -19,14 +19,14 @@ fn record(kind: Kind) -> Record {
     Record { timestamp: 1_000_000_000, container: ContainerKey::new(1, 1), kind: kind as u32, pid: 4711 }
 }
 
-fn runtime(args: &[u8], trust: u32, marks: u16, comm: &str) -> Vec<u8> {
+fn runtime(args: &[u8], trust: u32, flags: u16, comm: &str) -> Vec<u8> {
     let runtime = Runtime {
         record: record(Kind::Runtime),
         start_time: 990_000_000,
         outer: ContainerKey::HOST,
         trust,
         args_len: args.len().try_into().unwrap(),
-        marks,
+        flags,
         comm: comm_of(comm),
         ppid: 4710,
         reserved: 0,
