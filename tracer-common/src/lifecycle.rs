@@ -8,7 +8,7 @@ pub const RUNTIME_ARGS_MAX: usize = 8192;
 /// The kinds of lifecycle records.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LifecycleKind {
     /// A runtime was executed: [`Runtime`].
     Runtime = 1,
     /// The container's entrypoint was found: [`Bound`].
@@ -19,7 +19,7 @@ pub enum Kind {
     Unannounced = 4,
 }
 
-impl TryFrom<u32> for Kind {
+impl TryFrom<u32> for LifecycleKind {
     type Error = u32;
 
     fn try_from(value: u32) -> Result<Self, u32> {
@@ -41,7 +41,7 @@ pub struct Record {
     pub timestamp: u64,
     /// The container that the record is about.
     pub container: ContainerKey,
-    /// A [`Kind`].
+    /// A [`LifecycleKind`].
     pub kind: u32,
     /// Process id, in the pid namespace of `tracer`, of the task that caused it.
     pub pid: u32,

@@ -7,7 +7,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid};
 use tracer_common::{
     container::{ContainerKey, IN_PROCESS},
-    lifecycle::{Bound, CGROUP_NAME_MAX, Kind, Record},
+    lifecycle::{Bound, CGROUP_NAME_MAX, LifecycleKind, Record},
 };
 
 use crate::{
@@ -137,7 +137,7 @@ pub extern "C" fn bind_current(program: u32) -> u32 {
         }
         begin_epoch();
         leave(program, outer, process.pid(), 1);
-        report(program, Kind::Bound, task, process);
+        report(program, LifecycleKind::Bound, task, process);
         is_bound = 1;
     }
     // Only the thread that inserted the key removes it.
@@ -154,7 +154,7 @@ struct BoundRecord {
 
 /// Reports that the current process has become a member of a container, with the name of its cgroup.
 #[inline(always)]
-pub fn report(program: impl Into<u32>, kind: Kind, task: Task, process: ProcessEntry) {
+pub fn report(program: impl Into<u32>, kind: LifecycleKind, task: Task, process: ProcessEntry) {
     let Some(mut entry) = LIFECYCLE.reserve::<BoundRecord>(0) else {
         count(program, |stats| &mut stats.lost_lifecycle);
         return;

@@ -11,8 +11,8 @@ use aya_log_ebpf::warn;
 use tracer_common::{
     container::{CLOSED, ContainerKey, Process, RESTORER, RUNTIME, Slot},
     lifecycle::{
-        Kind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED, Record,
-        Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
+        LifecycleKind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED,
+        Record, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
     stats::Program,
 };
@@ -211,7 +211,7 @@ fn follow_unannounced(task: Task, tgid: u32) -> Option<ProcessEntry> {
     }
     // Until now its events were attributed to the host.
     begin_epoch();
-    binding::report(EXEC, Kind::Unannounced, task, entry);
+    binding::report(EXEC, LifecycleKind::Unannounced, task, entry);
     Some(entry)
 }
 
@@ -307,7 +307,7 @@ fn submit_runtime(task: Task, process: ProcessEntry, trust: u32, flags: u16) {
         record: Record {
             timestamp: now(),
             container: process.preparing(),
-            kind: Kind::Runtime as u32,
+            kind: LifecycleKind::Runtime as u32,
             pid: process.pid(),
         },
         start_time: process.start_time(),

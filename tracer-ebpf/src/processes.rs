@@ -9,7 +9,7 @@ use tracer_common::{
         Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence,
         NANOSECONDS_PER_TICK, Process, Suspect,
     },
-    lifecycle::{Kind, Record},
+    lifecycle::{LifecycleKind, Record},
     stats::Program,
 };
 
@@ -265,7 +265,7 @@ pub fn leave(program: impl Into<u32>, container: ContainerKey, pid: u32, count: 
         && let Some(slot) = slot_of(container)
         && slot.add_processes(-count) == 0
     {
-        let kind = Kind::Ended as u32;
+        let kind = LifecycleKind::Ended as u32;
         submit_lifecycle(program, &Record { timestamp: now(), container, kind, pid });
     }
 }

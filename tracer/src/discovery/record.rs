@@ -1,6 +1,6 @@
 //! Records of the ring buffer `LIFECYCLE`, out of their bytes.
 
-use tracer_common::lifecycle::{Bound, Kind, Record, Runtime};
+use tracer_common::lifecycle::{Bound, LifecycleKind, Record, Runtime};
 
 use crate::bpf::wire;
 
@@ -22,20 +22,20 @@ impl<'a> Told<'a> {
     #[must_use]
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let record: Record = wire::read(bytes)?;
-        Some(match Kind::try_from(record.kind).ok()? {
-            Kind::Runtime => {
+        Some(match LifecycleKind::try_from(record.kind).ok()? {
+            LifecycleKind::Runtime => {
                 let runtime: Runtime = wire::read(bytes)?;
                 Self::Runtime(runtime, behind::<Runtime>(bytes, usize::from(runtime.args_len))?)
             }
-            Kind::Bound => {
+            LifecycleKind::Bound => {
                 let (bound, cgroup) = bound(bytes)?;
                 Self::Bound(bound, cgroup)
             }
-            Kind::Unannounced => {
+            LifecycleKind::Unannounced => {
                 let (bound, cgroup) = bound(bytes)?;
                 Self::Unannounced(bound, cgroup)
             }
-            Kind::Ended => Self::Ended(record),
+            LifecycleKind::Ended => Self::Ended(record),
         })
     }
 }
@@ -60,7 +60,7 @@ mod tests {
         // A name of 2^32 - 1 bytes, and none behind.
         let mut bytes = [0xff; size_of::<Bound>()];
         let at = std::mem::offset_of!(Record, kind);
-        bytes[at..at + 4].copy_from_slice(&(Kind::Bound as u32).to_ne_bytes());
+        bytes[at..at + 4].copy_from_slice(&(LifecycleKind::Bound as u32).to_ne_bytes());
         assert!(Told::decode(&bytes).is_none());
         let len = std::mem::offset_of!(Bound, cgroup_len);
         bytes[len..len + 4].copy_from_slice(&0_u32.to_ne_bytes());
