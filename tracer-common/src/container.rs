@@ -48,7 +48,7 @@ impl ContainerKey {
 /// A process that belongs to a container or prepares one. Value of the map `PROCESSES`, by thread group id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct Process {
+pub struct FollowedProcess {
     /// The container that its events are attributed to; [`ContainerKey::HOST`] for a runtime on the host.
     pub container: ContainerKey,
     /// The container that it prepares, as a runtime or a descendant of one; [`ContainerKey::HOST`] for none.
@@ -65,7 +65,7 @@ pub struct Process {
     /// 0.
     pub reserved: u32,
 }
-assert_layout!(Process, size 40, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20, start_time @ 24,
+assert_layout!(FollowedProcess, size 40, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20, start_time @ 24,
     executed @ 32, reserved @ 36);
 
 /// The task that a program looked up last on a CPU, with its container: the next event is most likely from the same
@@ -79,11 +79,11 @@ pub struct Recent {
     pub start_time: u64,
     /// Sum of `EPOCHS` at the time of the look-up: the entry is outdated if the sum has changed.
     pub epoch: u64,
-    /// As in [`Process`].
+    /// As in [`FollowedProcess`].
     pub container: ContainerKey,
-    /// As in [`Process`]; 0 for host processes.
+    /// As in [`FollowedProcess`]; 0 for host processes.
     pub pid: u32,
-    /// As in [`Process`]; 0 for host processes.
+    /// As in [`FollowedProcess`]; 0 for host processes.
     pub container_pid: u32,
 }
 assert_layout!(Recent, size 40, task @ 0, start_time @ 8, epoch @ 16, container @ 24, pid @ 32, container_pid @ 36);
@@ -100,9 +100,9 @@ pub const TRACING: u64 = 1 << 63;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Adoptee {
-    /// As in [`Process`].
+    /// As in [`FollowedProcess`].
     pub container: ContainerKey,
-    /// As in [`Process`].
+    /// As in [`FollowedProcess`].
     pub preparing: ContainerKey,
     /// When it started, in ticks of [`NANOSECONDS_PER_TICK`]: distinguishes it from a later process with the same id.
     pub start_ticks: u64,
@@ -203,7 +203,7 @@ pub struct Decision {
 }
 assert_layout!(Decision, size 8, generation @ 0, flags @ 4);
 
-impl_pod!(ContainerKey, Process, Recent, Adoptee, Evidence, Suspect, Slot, Decision);
+impl_pod!(ContainerKey, FollowedProcess, Recent, Adoptee, Evidence, Suspect, Slot, Decision);
 
 #[cfg(test)]
 mod tests {

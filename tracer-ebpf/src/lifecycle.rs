@@ -9,7 +9,7 @@
 use aya_ebpf::{EbpfContext, helpers::bpf_get_current_comm};
 use aya_log_ebpf::warn;
 use tracer_common::{
-    container::{CLOSED, ContainerKey, Process, RESTORER, RUNTIME, Slot},
+    container::{CLOSED, ContainerKey, FollowedProcess, RESTORER, RUNTIME, Slot},
     lifecycle::{
         LifecycleKind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED,
         Record, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
@@ -120,7 +120,7 @@ pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
     }
     let (container, preparing) = (process.container(), process.preparing());
     let child_process =
-        Process { executed: process.executed(), ..processes::new(child, container, preparing) };
+        FollowedProcess { executed: process.executed(), ..processes::new(child, container, preparing) };
     if processes::insert_child(child.tgid(), &child_process).is_none() {
         count(Program::ProcessFork, |stats| &mut stats.lost_processes_full);
         warn!(ctx, "map full: process {} will be attributed to the host", child_process.pid);
@@ -247,7 +247,7 @@ fn is_followed_untrusted(task: Task) -> bool {
 
 /// Inserts the first process of a container key. If the map is full, the key ends at once.
 #[inline(always)]
-fn enter(tgid: u32, key: ContainerKey, process: &Process) -> Option<ProcessEntry> {
+fn enter(tgid: u32, key: ContainerKey, process: &FollowedProcess) -> Option<ProcessEntry> {
     let entry = processes::insert(tgid, process);
     if entry.is_none() {
         count(EXEC, |stats| &mut stats.lost_processes_full);

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Decision, Evidence, Process, Slot, Suspect},
+    container::{Adoptee, Decision, Evidence, FollowedProcess, Slot, Suspect},
     event::{OPEN_PATH_MAX, Open, OpenExtra},
     stats::{Program, State},
 };
@@ -68,7 +68,7 @@ pub static READER_SLEEPS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Runtimes and the processes that they started, by thread group id in the initial pid namespace.
 #[map]
-pub static PROCESSES: HashMap<u32, Process> = HashMap::with_max_entries(1024, 0);
+pub static PROCESSES: HashMap<u32, FollowedProcess> = HashMap::with_max_entries(1024, 0);
 
 /// By index 0: how deep the pid namespace of `tracer` is; 0 while that is not known.
 #[map]

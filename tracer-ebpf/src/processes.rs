@@ -6,8 +6,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     container::{
-        Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence,
-        NANOSECONDS_PER_TICK, Process, Suspect,
+        Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence, FollowedProcess,
+        NANOSECONDS_PER_TICK, Suspect,
     },
     lifecycle::{LifecycleKind, Record},
     stats::Program,
@@ -34,7 +34,7 @@ const PID_NS_DEPTH: u32 = 4;
 /// Only the process's own threads change the value, and the last of them removes it: it stays valid while one of them
 /// runs a program. Fields are loaded and stored whole.
 #[derive(Clone, Copy)]
-pub struct ProcessEntry(*mut Process);
+pub struct ProcessEntry(*mut FollowedProcess);
 
 impl ProcessEntry {
     shared_field!(container: ContainerKey, set_container);
@@ -52,9 +52,9 @@ impl ProcessEntry {
 
 /// A new value for a process that belongs to a container or prepares one.
 #[inline(always)]
-pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> Process {
+pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> FollowedProcess {
     let ids = task.process_ids();
-    Process {
+    FollowedProcess {
         container,
         preparing,
         pid: ids.tracer,
@@ -84,14 +84,14 @@ pub fn find(program: Program, tgid: u32) -> Option<ProcessEntry> {
 
 /// Inserts a process that is not followed yet; None if the map is full.
 #[inline(always)]
-pub fn insert(tgid: u32, process: &Process) -> Option<ProcessEntry> {
+pub fn insert(tgid: u32, process: &FollowedProcess) -> Option<ProcessEntry> {
     PROCESSES.insert(&tgid, process, u64::from(BPF_NOEXIST)).ok()?;
     ProcessEntry::of(tgid)
 }
 
 /// Inserts the child of a followed process; None if the map is full.
 #[inline(always)]
-pub fn insert_child(tgid: u32, process: &Process) -> Option<()> {
+pub fn insert_child(tgid: u32, process: &FollowedProcess) -> Option<()> {
     // The child does not run yet, so an existing value belongs to an earlier process, the exit of which was missed.
     forget(Program::ProcessFork, tgid);
     PROCESSES.insert(&tgid, process, u64::from(BPF_ANY)).ok()?;

@@ -1,7 +1,7 @@
 //! The maps through which user space and the programs share what they know of containers.
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tracer_common::container::{Adoptee, Decision, Evidence, Process, Slot, Suspect};
+use tracer_common::container::{Adoptee, Decision, Evidence, FollowedProcess, Slot, Suspect};
 
 /// The maps through which the registry and the programs tell each other of containers.
 pub(crate) struct ContainerMaps {
@@ -16,7 +16,7 @@ pub(crate) struct ContainerMaps {
     /// How often user space has made the programs look processes up anew, among others'.
     pub(crate) epochs: Array<MapData, u64>,
     /// Processes that the programs follow.
-    pub(crate) processes: KernelMap<MapData, u32, Process>,
+    pub(crate) processes: KernelMap<MapData, u32, FollowedProcess>,
     /// Namespaces and cgroups by which the programs recognise processes of containers that ran already.
     pub(crate) evidence: KernelMap<MapData, Evidence, Suspect>,
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracer_common::container::{ContainerKey, Process as Followed};
+use tracer_common::container::{ContainerKey, FollowedProcess};
 use tracing::debug;
 
 use crate::{
@@ -85,7 +85,7 @@ fn missing(registry: &Registry, lifecycle: &Mutex<Lifecycle>) -> Missing {
 /// Makes the first processes known of containers that have begun without telling.
 fn begin(registry: &Registry, lifecycle: &Mutex<Lifecycle>) {
     let not_begun = registry.not_begun();
-    let mut members: HashMap<ContainerKey, Vec<Followed>> = HashMap::new();
+    let mut members: HashMap<ContainerKey, Vec<FollowedProcess>> = HashMap::new();
     for process in registry.processes() {
         if not_begun.contains(&process.container) {
             members.entry(process.container).or_default().push(process);
@@ -94,7 +94,7 @@ fn begin(registry: &Registry, lifecycle: &Mutex<Lifecycle>) {
     catch_up(lifecycle);
     let not_begun = registry.not_begun();
     for (key, members) in members.into_iter().filter(|(key, _)| not_begun.contains(key)) {
-        let stat = |process: &Followed| Some((*process, Process::read(process.pid)?));
+        let stat = |process: &FollowedProcess| Some((*process, Process::read(process.pid)?));
         let first = members.iter().filter_map(stat).min_by_key(|(process, at)| {
             // The first process of a pid namespace is the container's own.
             (process.container_pid != 1, at.start_ticks)
@@ -133,7 +133,7 @@ fn is_engines_id(id: &str) -> bool {
 }
 
 /// The processes of a key that are the container's, the oldest first.
-fn members<'p>(key: ContainerKey, of_key: &[Followed], processes: &'p Processes) -> Vec<&'p Process> {
+fn members<'p>(key: ContainerKey, of_key: &[FollowedProcess], processes: &'p Processes) -> Vec<&'p Process> {
     let of_container = of_key.iter().filter(|process| process.container == key);
     let mut members: Vec<&Process> = of_container.filter_map(|process| processes.get(process.pid)).collect();
     members.sort_by_key(|process| process.start_ticks);
@@ -172,7 +172,7 @@ impl Search<'_> {
             return Ok(());
         }
         let processes = Processes::read().context("reading /proc")?;
-        let followed: HashMap<u32, Followed> =
+        let followed: HashMap<u32, FollowedProcess> =
             self.registry().processes().into_iter().map(|process| (process.pid, process)).collect();
         for (key, of_key) in missing {
             if self.learn_at_work(key, &of_key, &processes) {
@@ -193,7 +193,12 @@ impl Search<'_> {
     }
 
     /// Has a key that runtimes at work prepare known by what they were asked for. Returns whether that is so.
-    fn learn_at_work(&mut self, key: ContainerKey, of_key: &[Followed], processes: &Processes) -> bool {
+    fn learn_at_work(
+        &mut self,
+        key: ContainerKey,
+        of_key: &[FollowedProcess],
+        processes: &Processes,
+    ) -> bool {
         let preparing = of_key.iter().filter(|process| process.preparing == key);
         let mut runtimes: Vec<(&Process, ContainerKey)> = preparing
             .filter_map(|process| Some((processes.get(process.pid)?, process.container)))
@@ -213,7 +218,7 @@ impl Search<'_> {
         key: ContainerKey,
         members: &[&Process],
         processes: &Processes,
-        followed: &HashMap<u32, Followed>,
+        followed: &HashMap<u32, FollowedProcess>,
     ) {
         let registry = self.registry();
         let container_of = |process: &Process| {

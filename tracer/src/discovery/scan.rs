@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context as _;
 use tracer_common::{
     comm_bytes, comm_of,
-    container::{Adoptee, ContainerKey, Process as Followed},
+    container::{Adoptee, ContainerKey, FollowedProcess},
     lifecycle::{TRUST_ROOT, TRUST_USER_NS, TRUSTED},
 };
 use tracing::{debug, warn};
@@ -98,7 +98,7 @@ pub(crate) struct Search<'a> {
 }
 
 /// Keys that processes have and nobody knows, with those processes, as the programs know them.
-pub(crate) type Missing = HashMap<ContainerKey, Vec<Followed>>;
+pub(crate) type Missing = HashMap<ContainerKey, Vec<FollowedProcess>>;
 
 /// A container with the tree of its processes.
 struct Tree {
@@ -390,7 +390,7 @@ impl<'a> Search<'a> {
     /// The key of the container with this first process: the one that it has and nobody knows, or one more, if nobody
     /// follows it. With it, whether the container has begun, for all that is known.
     fn key_of(&mut self, init: &Process, is_news: IsNews<'_>) -> Option<(ContainerKey, bool)> {
-        let of_init = |process: &Followed| process.pid == init.pid;
+        let of_init = |process: &FollowedProcess| process.pid == init.pid;
         let missing = self.missing.iter().find_map(|(key, processes)| {
             let process = processes.iter().find(|process| of_init(process))?;
             Some((*key, process.container == *key))

@@ -15,7 +15,7 @@ use tokio::{
     time::{Duration, Instant, timeout_at},
 };
 use tracer_common::container::{
-    Adoptee, CLOSED, ContainerKey, Evidence, IN_PROCESS, Process, REJECTED, Suspect,
+    Adoptee, CLOSED, ContainerKey, Evidence, FollowedProcess, IN_PROCESS, REJECTED, Suspect,
 };
 use tracing::{debug, warn};
 
@@ -497,7 +497,7 @@ impl Registry {
 
     /// What the programs know of the processes that they follow.
     #[must_use]
-    pub(crate) fn processes(&self) -> Vec<Process> {
+    pub(crate) fn processes(&self) -> Vec<FollowedProcess> {
         self.lock().maps.processes.iter().filter_map(|entry| Some(entry.ok()?.1)).collect()
     }
 
