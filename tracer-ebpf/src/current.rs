@@ -94,7 +94,7 @@ impl Current {
 
     /// Whether a signal that was sent to this thread (not to its process) is pending and not blocked.
     #[inline(always)]
-    pub fn is_to_get(self, signal: u32) -> bool {
+    pub fn has_pending_signal(self, signal: u32) -> bool {
         let pending: u64 = self.load(&globals::TASK_PENDING);
         let blocked: u64 = self.load(&globals::TASK_BLOCKED);
         pending & !blocked & (1 << (signal - 1)) != 0

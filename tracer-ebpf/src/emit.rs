@@ -19,7 +19,7 @@ use crate::{
         SHORT_SCRATCH_OFFSET, SHORT_SCRATCH_SIZE,
     },
     read::{bounded, capped},
-    state::{State, count},
+    state::{ProgramState, count},
     task::Task,
 };
 
@@ -107,7 +107,7 @@ impl Scratch {
     /// The reader is not woken for each: when much has come together, or when it sleeps for want of events.
     /// In between it looks by itself.
     #[inline(always)]
-    pub fn submit_event(&self, state: State, len: u32) {
+    pub fn submit_event(&self, state: ProgramState, len: u32) {
         submit_event(state, self.record(len), len);
     }
 
@@ -120,7 +120,7 @@ impl Scratch {
 
 /// Submits a traced event of `len` bytes, as [`Scratch::submit_event`] does.
 #[inline(always)]
-pub fn submit_event(state: State, record: &[u8], len: u32) {
+pub fn submit_event(state: ProgramState, record: &[u8], len: u32) {
     let flags = if state.is_time_to_wake(len) || reader_sleeps() {
         u64::from(BPF_RB_FORCE_WAKEUP)
     } else {

@@ -8,7 +8,7 @@ use crate::{
     globals,
     maps::{DECISIONS, EPOCHS},
     processes::{self, ProcessEntry},
-    state::State,
+    state::ProgramState,
     task::Task,
 };
 
@@ -45,7 +45,7 @@ impl Identity {
     /// Looks up the current process, unless it is the one that this program looked up last on this CPU. A process
     /// that prepares a container may have become a member, so it is checked each time.
     #[inline(always)]
-    pub fn look_up(state: State, task: Current, epoch: u64) -> Self {
+    pub fn look_up(state: ProgramState, task: Current, epoch: u64) -> Self {
         let (address, start_time) = (task.address(), task.start_time());
         let recent = state.recent();
         if recent.task == address && recent.start_time == start_time && recent.epoch == epoch {

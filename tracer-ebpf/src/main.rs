@@ -73,7 +73,7 @@ use tracer_common::{event::OpenCall, stats::Program};
 use crate::{
     arch::Registers,
     current::Current,
-    preemption::undisturbed,
+    preemption::without_preemption,
     probes::{exec, open, uring},
     read::KernelAddress,
     task::{Task, find_tracer_level},
@@ -83,7 +83,7 @@ use crate::{
 #[btf_tracepoint(function = "sched_process_exec")]
 #[inline(always)]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         let container = lifecycle::on_exec();
         if globals::TRACE_EXEC.load() != 0 && identity::is_tracing() {
@@ -98,7 +98,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_fork")]
 #[inline(always)]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         lifecycle::on_fork(&ctx, Task(KernelAddress(ctx.arg(0))), Task(KernelAddress(ctx.arg(1))));
     });
@@ -109,7 +109,7 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 #[inline(always)]
 pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         lifecycle::on_exit(Task(KernelAddress(ctx.arg(0))));
     });
@@ -186,7 +186,7 @@ pub fn handle_compat_return(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn on_open_return(program: Program, ret: i32, is_its: impl FnOnce(OpenCall) -> bool) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         open::on_return(program, current_registers(), i64::from(ret), is_its);
     });
@@ -198,7 +198,7 @@ fn on_open_return(program: Program, ret: i32, is_its: impl FnOnce(OpenCall) -> b
 #[btf_tracepoint(function = "io_uring_submit_req")]
 #[inline(always)]
 pub fn uring_submit(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         let request = if globals::URING_REQUEST_ARGUMENT.load() == 0 {
             argument::<0>(&ctx)
@@ -214,7 +214,7 @@ pub fn uring_submit(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_complete")]
 #[inline(always)]
 pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         let request = KernelAddress(ctx.arg(1));
         let ret: i32 = if globals::URING_RESULT_ARGUMENT.load() == 0 {
             request.number(&globals::IO_KIOCB_RESULT) as i32
@@ -230,7 +230,7 @@ pub fn uring_complete(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_cqe_overflow")]
 #[inline(always)]
 pub fn uring_overflow(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| uring::on_overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
+    without_preemption(|| uring::on_overflow(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
     0
 }
 
@@ -238,7 +238,7 @@ pub fn uring_overflow(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_req_failed")]
 #[inline(always)]
 pub fn uring_refusal(ctx: BtfTracePointContext) -> i32 {
-    undisturbed(|| {
+    without_preemption(|| {
         find_tracer_level();
         let error =
             if globals::URING_ERROR_ARGUMENT.load() == 2 { argument::<2>(&ctx) } else { argument::<3>(&ctx) };

@@ -15,7 +15,7 @@ use tracer_common::preemption::{IRQ_RESTORE, IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_
 /// the program. Preemption is therefore enabled with interrupts off, when the kernel does not check for it; it checks
 /// when the program has ended.
 #[inline(always)]
-pub fn undisturbed<T>(body: impl FnOnce() -> T) -> T {
+pub fn without_preemption<T>(body: impl FnOnce() -> T) -> T {
     let mut flags = MaybeUninit::<u64>::uninit();
     // SAFETY: `bpf_preempt_disable()` takes no arguments. It is enabled again below on every path, as the verifier
     // requires.

@@ -2,19 +2,19 @@
 
 use tracer_common::{
     container::Recent,
-    stats::{Program, ProgramStats, State as Values},
+    stats::{Program, ProgramStats, State},
 };
 
 use crate::{globals, maps::STATE};
 
 /// The state of a program on this CPU.
 #[derive(Clone, Copy)]
-pub struct State {
-    values: *mut Values,
+pub struct ProgramState {
+    values: *mut State,
     program: Program,
 }
 
-impl State {
+impl ProgramState {
     #[inline(always)]
     pub fn of(program: Program) -> Option<Self> {
         Some(Self { values: STATE.get_ptr_mut(program as u32)?, program })
@@ -57,7 +57,7 @@ impl State {
 
     /// The values themselves. The reference must not outlive the statement: no second one may exist at the same time.
     #[inline(always)]
-    fn values<'a>(self) -> &'a mut Values {
+    fn values<'a>(self) -> &'a mut State {
         // SAFETY: the pointer is to a per-CPU map value, which is never removed. The kernel does not run a program
         // recursively on a CPU, so no other reference to this program's values exists on this one; user space only
         // reads, whole words.

@@ -18,7 +18,7 @@ use crate::{
     identity::Identity,
     lifecycle,
     read::{self, Copied, KernelAddress, bounded},
-    state::State,
+    state::ProgramState,
     task::Task,
 };
 
@@ -38,7 +38,7 @@ pub fn on_exec(container: ContainerKey, bprm: KernelAddress) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn emit_executed(container: u64, filename: u64) -> u32 {
-    let Some(state) = State::of(Program::ProcessExec) else { return 0 };
+    let Some(state) = ProgramState::of(Program::ProcessExec) else { return 0 };
     state.count(|stats| &mut stats.seen);
     let task = Current::task();
     let identity = Identity::of_container(ContainerKey(container), task.tgid());
@@ -100,7 +100,7 @@ const COMPAT: u32 = 1 << 31;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn emit_failed(path: u64, argv: u64, outcome: u64, marks: u32, container: u64) -> u32 {
-    let Some(state) = State::of(Program::ExecExit) else { return 0 };
+    let Some(state) = ProgramState::of(Program::ExecExit) else { return 0 };
     state.count(|stats| &mut stats.seen);
     let task = Current::task();
     let ret = outcome as i32;
@@ -116,7 +116,14 @@ pub extern "C" fn emit_failed(path: u64, argv: u64, outcome: u64, marks: u32, co
 }
 
 #[inline(always)]
-fn submit(state: State, mut scratch: Scratch, header: Header, outcome: Outcome, path: Copied, args: Copied) {
+fn submit(
+    state: ProgramState,
+    mut scratch: Scratch,
+    header: Header,
+    outcome: Outcome,
+    path: Copied,
+    args: Copied,
+) {
     let Outcome { ret, dirfd, marks } = outcome;
     scratch.write(Exec {
         header,

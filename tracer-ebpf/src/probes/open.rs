@@ -13,7 +13,7 @@ use crate::{
     filter,
     identity::{self, Identity},
     read::{self, Copied, capped},
-    state::State,
+    state::ProgramState,
 };
 
 const AT_FDCWD: i32 = -100;
@@ -58,7 +58,7 @@ pub fn emit(
 ) {
     const FIXED: u32 = size_of::<Open>() as u32;
     let Some(epoch) = identity::epoch() else { return };
-    let Some(state) = State::of(program) else { return };
+    let Some(state) = ProgramState::of(program) else { return };
     state.count(|stats| &mut stats.seen);
     let (ret, marks) = answer();
     let identity = Identity::look_up(state, task, epoch);

@@ -50,7 +50,7 @@ pub extern "C" fn marks_of_current() -> u32 {
     let task = Current::task();
     match task.seccomp_mode() {
         MODE_DEAD => SECCOMP_KILL.into(),
-        MODE_FILTER if task.is_to_get(SIGSYS) => SECCOMP_TRAP.into(),
+        MODE_FILTER if task.has_pending_signal(SIGSYS) => SECCOMP_TRAP.into(),
         _ => 0,
     }
 }

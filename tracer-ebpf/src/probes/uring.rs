@@ -21,7 +21,7 @@ use crate::{
     identity::{self, Identity},
     maps::{REPORTS, REQUEST_RECORD_MAX, REQUESTS, Report, Request},
     read::{self, KernelAddress, capped},
-    state::State,
+    state::ProgramState,
 };
 
 /// `IORING_OP_OPENAT`, `IORING_OP_OPENAT2`, include/uapi/linux/io_uring.h.
@@ -65,7 +65,7 @@ pub fn on_submit(request: KernelAddress) {
     const PROGRAM: Program = Program::UringSubmit;
     let Some(call) = call_of(request.read(&globals::IO_KIOCB_OPCODE)) else { return };
     let Some(epoch) = identity::epoch() else { return };
-    let Some(state) = State::of(PROGRAM) else { return };
+    let Some(state) = ProgramState::of(PROGRAM) else { return };
     if let Some(before) = REQUESTS.get_ptr_mut(&request.0) {
         // The request that was at that address has ended, without a report.
         finish(state, request.0, before, None);
@@ -129,7 +129,7 @@ pub fn on_submit(request: KernelAddress) {
 #[inline(always)]
 pub fn on_complete(request: KernelAddress, ret: i32) {
     let Some(pending) = REQUESTS.get_ptr_mut(&request.0) else { return };
-    let Some(state) = State::of(Program::UringComplete) else { return };
+    let Some(state) = ProgramState::of(Program::UringComplete) else { return };
     // Where the address is another request's by now, the open has ended without a report.
     let is_open = call_of(request.read(&globals::IO_KIOCB_OPCODE)).is_some();
     finish(state, request.0, pending, is_open.then_some(ret));
@@ -142,7 +142,7 @@ pub fn on_overflow(ring: u64, data: u64, ret: i32) {
     // SAFETY: a value of a map; another CPU may have replaced it by another address.
     let request = unsafe { request.read_volatile() };
     let Some(pending) = REQUESTS.get_ptr_mut(&request) else { return };
-    let Some(state) = State::of(Program::UringOverflow) else { return };
+    let Some(state) = ProgramState::of(Program::UringOverflow) else { return };
     // SAFETY: a value of a map, which is only written before it is inserted.
     let (is_its, is_ambiguous) =
         unsafe { ((*pending).ring == ring && (*pending).data == data, (*pending).is_ambiguous != 0) };
@@ -164,7 +164,7 @@ pub fn on_refusal(entry: KernelAddress, error: i32) {
 
 /// Shows a request with its result, or without where that was not reported.
 #[inline(always)]
-fn finish(state: State, key: u64, pending: *mut Request, ret: Option<i32>) {
+fn finish(state: ProgramState, key: u64, pending: *mut Request, ret: Option<i32>) {
     state.count(|stats| &mut stats.seen);
     let failed = ret.is_some_and(|ret| ret < 0);
     if failed || globals::FAILED_ONLY.load() == 0 {
