@@ -34,7 +34,7 @@ pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<Ex
     over_agents(&cluster, nodes, common, async |fleet, mut end| {
         select! {
             result = ask_all(&cluster, nodes, &fleet) => result,
-            () = end.told() => bail!("ended before all reports were there"),
+            () = end.requested() => bail!("ended before all reports were there"),
         }
     })
     .await

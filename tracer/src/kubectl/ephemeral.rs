@@ -110,7 +110,7 @@ impl Ephemeral {
     ) -> anyhow::Result<(Self, Expected, Unable)> {
         let (expected, unable) = select! {
             chosen = choose(cluster, nodes) => chosen?,
-            () = end.told() => bail!("ended before the nodes were found"),
+            () = end.requested() => bail!("ended before the nodes were found"),
         };
         // Told apart from others' by chance: whatever seeds the standard library's maps.
         let instance = format!("{:x}", RandomState::new().build_hasher().finish());
@@ -125,7 +125,7 @@ impl Ephemeral {
             let mut make = pin!(make);
             select! {
                 result = &mut make => result,
-                () = end.told() => {
+                () = end.requested() => {
                     stop.set(true);
                     // What was sent may be done after what deletes it: so its answer is waited for.
                     let _ = timeout(DELETE_PATIENCE, make).await;

@@ -255,7 +255,7 @@ impl<'a> Session<'a> {
             )
         };
         let (agents, unable, ()) = select! {
-            () = end.told() => bail!("ended before the agents were found"),
+            () = end.requested() => bail!("ended before the agents were found"),
             found = found => found,
         };
         let mut agents = agents?;
@@ -339,7 +339,7 @@ impl<'a> Session<'a> {
                 break result;
             }
             select! {
-                () = self.end.told() => break self.ended(),
+                () = self.end.requested() => break self.ended(),
                 () = come(late), if !self.ready && late.is_some() => {
                     late = None;
                     self.pass_over(begun.elapsed());
@@ -554,7 +554,7 @@ impl<'a> Session<'a> {
                     Some(Ok((node, account))) => drop(accounts.insert(node, account)),
                     Some(Err(error)) => warn!("a node's task has failed: {error}"),
                 },
-                () = self.end.told() => {
+                () = self.end.requested() => {
                     status("interrupted; per-node totals are incomplete");
                     return Ok(ExitCode::from(FAILURE));
                 }

@@ -13,7 +13,7 @@ pub(crate) fn run(lease: Option<Duration>) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let end = End::new(Limits { lease, timeout: None })?;
         status("ready");
-        end.come().await;
+        end.reached().await;
         Ok(())
     })
 }

@@ -36,7 +36,7 @@ impl End {
     }
 
     /// Returns when a condition is met. The timeout counts from this call.
-    pub(crate) async fn come(mut self) {
+    pub(crate) async fn reached(mut self) {
         let timeout = self.timeout;
         let timeout = async {
             match timeout {
@@ -45,13 +45,13 @@ impl End {
             }
         };
         tokio::select! {
-            () = self.told() => {}
+            () = self.requested() => {}
             () = timeout => debug!("timeout"),
         }
     }
 
     /// Returns at SIGINT, at SIGTERM, or when the lease ends.
-    pub(crate) async fn told(&mut self) {
+    pub(crate) async fn requested(&mut self) {
         let lease = async {
             match &mut self.lease {
                 Some(lease) => lease.ended().await,

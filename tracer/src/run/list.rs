@@ -102,7 +102,7 @@ impl List {
     async fn run(mut self, observer: &Observer, limits: Limits) -> anyhow::Result<()> {
         let mut end = End::new(limits)?;
         let reads_on = tokio::select! {
-            () = end.told() => Ok(false),
+            () = end.requested() => Ok(false),
             error = observer.failed() => Err(error),
             reads_on = self.begin(observer) => reads_on,
         };
@@ -112,7 +112,7 @@ impl List {
         }
         status("ready");
         let result = tokio::select! {
-            () = end.come() => Ok(()),
+            () = end.reached() => Ok(()),
             error = observer.failed() => Err(error),
             result = self.follow(observer) => result,
         };

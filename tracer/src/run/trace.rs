@@ -130,7 +130,7 @@ impl Session {
         self.observer.show();
         let mut result = Ok(());
         tokio::select! {
-            () = end.come() => {}
+            () = end.reached() => {}
             stop = &mut self.stopped => match stop {
                 Ok(Stop::Failed(error)) => result = Err(error).context("writing to standard output"),
                 // Of a stream that has failed, `finish` says how.
