@@ -419,7 +419,7 @@ impl<'a> Search<'a> {
     ) {
         let Some(init) = container.pid.and_then(|pid| processes.get(pid)) else { return };
         // Another process may have its number by now.
-        let started = WallClock::new().from_boot(init.start_time());
+        let started = WallClock::new().wall_time(init.start_time());
         let is_later = container.started_at.is_some_and(|at| started > i128::from(at) + START_TOLERANCE);
         if is_later {
             return;

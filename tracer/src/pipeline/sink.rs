@@ -164,7 +164,7 @@ impl Sink {
             self.filtered();
             return;
         }
-        let timestamp = self.clock.from_boot(event.header.timestamp);
+        let timestamp = self.clock.wall_time(event.header.timestamp);
         let row = Row { timestamp, node: &self.node, kind: self.tracer.name(), event, container };
         match self.outlet.show(|out| self.renderer.row(&row, kept, out)) {
             Ok(false) => {}

@@ -228,7 +228,7 @@ fn row<'a>(
     event: Option<ContainerEvent>,
     clock: &WallClock,
 ) -> ContainerRow<'a> {
-    let started = Some(clock.from_boot(listed.first.since));
+    let started = Some(clock.wall_time(listed.first.since));
     ContainerRow {
         node,
         event,

@@ -36,7 +36,7 @@ impl WallClock {
 
     /// Nanoseconds since 1970 at a time in nanoseconds of `CLOCK_BOOTTIME`.
     #[must_use]
-    pub(crate) fn from_boot(&self, nanoseconds: u64) -> i128 {
+    pub(crate) fn wall_time(&self, nanoseconds: u64) -> i128 {
         i128::from(nanoseconds) + self.offset
     }
 
@@ -107,11 +107,11 @@ mod tests {
     fn wall_clock_steps_in_both_directions_are_followed() {
         let mut clock = WallClock { offset: 50 * HOUR };
         for set in [51 * HOUR, 49 * HOUR, 49 * HOUR + 2 * STEP, 0, -HOUR] {
-            let at_boot = clock.from_boot(0);
+            let at_boot = clock.wall_time(0);
             clock.follow(set);
-            assert_eq!(clock.from_boot(7), set + 7);
+            assert_eq!(clock.wall_time(7), set + 7);
             // Timestamps that were printed before the step do not change.
-            assert_ne!(at_boot, clock.from_boot(0));
+            assert_ne!(at_boot, clock.wall_time(0));
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn wall_clock_agrees_with_realtime_clock() {
         let clock = WallClock::new();
-        let now = clock.from_boot(WallClock::boot_now());
+        let now = clock.wall_time(WallClock::boot_now());
         assert!((read(ClockId::Realtime) - now).abs() < HOUR);
         assert!((clock.now() - now).abs() < HOUR);
     }
