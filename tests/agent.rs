@@ -342,5 +342,5 @@ fn silent() {
     let (pod, _bundle) = pod_that_opens("/mark");
     let tracer = leased(&pod, "1s");
     let done = tracer.wait_end().assert_clean();
-    assert!(done.log().contains("the lease has run out"), "{}", done.log());
+    assert!(done.log().contains("the lease has expired"), "{}", done.log());
 }

@@ -19,7 +19,7 @@ use harness::{NOBODY, Suite};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tracer::containers::{ContainerType, Pod};
-use tracer::cri::{Client, Ended, Error, PodLabels, SocketError, Witnessed};
+use tracer::cri::{Client, Error, PodLabels, SocketError, WatchEnd, Witnessed};
 
 /// What pods of containerd take; `tracer` itself does not run here.
 const CONTAINERD: &[Need] = &[Need::Root, Need::Busybox, Need::Runc, Need::Containerd];
@@ -185,7 +185,7 @@ fn version() -> String {
 
 /// Listens in a thread of its own until dropped.
 struct Watch {
-    events: mpsc::Receiver<Result<Vec<Witnessed>, Ended>>,
+    events: mpsc::Receiver<Result<Vec<Witnessed>, WatchEnd>>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -230,8 +230,8 @@ fn events() {
         // 1.6 has none; of 1.7 nobody may take them.
         let why = if version().starts_with("1.7.") { "one listener" } else { "not implemented" };
         match run(client.watch(|event| panic!("an event: {event:?}"))) {
-            Ended::Unserved(reason) => assert!(reason.contains(why), "{reason}"),
-            ended @ Ended::Failed(_) => panic!("{ended:?}"),
+            WatchEnd::Unsupported(reason) => assert!(reason.contains(why), "{reason}"),
+            ended @ WatchEnd::Failed(_) => panic!("{ended:?}"),
         }
         return;
     }
@@ -285,8 +285,8 @@ async fn ask_all(path: &Path) -> Vec<Error> {
     let [engine, pods, pod, snapshot, watch] = [(); 5].map(|()| Client::connect(path));
     let watched = async {
         match watch.watch(|event| panic!("an event: {event:?}")).await {
-            Ended::Failed(error) => error,
-            Ended::Unserved(why) => panic!("it said something: {why}"),
+            WatchEnd::Failed(error) => error,
+            WatchEnd::Unsupported(why) => panic!("it said something: {why}"),
         }
     };
     let began = Instant::now();

@@ -1,18 +1,19 @@
-//! How a task is known to belong to a container.
+//! Attribution of tasks to containers: map values and keys that the programs and user space share.
 //!
-//! A *container key* stands for a tree of processes that one invocation of a container runtime started: the
-//! container's own (`create`, `run`, `restore`), or one that joined it (`exec`). The trees are followed by
-//! their forks, so neither `unshare`, nor another cgroup, nor a reused namespace number changes whose a
-//! process is. Keys are never used twice.
+//! A *container key* identifies a tree of processes that one invocation of a container runtime has started: the
+//! container's own (`create`, `run`, `restore`), or one that joins it (`exec`). The trees are followed by forks, so
+//! neither `unshare`, nor another cgroup, nor a reused namespace number changes which container a process belongs to.
+//! Keys are never reused.
 //!
-//! A runtime within a container has a key of its own as well. What it does is the outer container's; what comes
-//! of it is the inner one's.
+//! A runtime within a container has a key of its own as well. What the runtime does is attributed to the outer
+//! container, and what it starts to the inner one.
 
 use crate::{assert_layout, impl_pod};
 
-/// Says which container a process or event belongs to; [`ContainerKey::HOST`] for none.
+/// The container that a process or event belongs to; [`ContainerKey::HOST`] for none.
 ///
-/// The low half is the index into the per-container maps, the high half how often that index was used.
+/// The low half is the index into the per-container maps, the high half is the generation: how often that index has
+/// been used.
 #[cfg_attr(
     feature = "user",
     derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
@@ -22,7 +23,7 @@ use crate::{assert_layout, impl_pod};
 pub struct ContainerKey(pub u64);
 
 impl ContainerKey {
-    /// No container: the process is the host's.
+    /// No container: a host process.
     pub const HOST: Self = Self(0);
 
     /// The key of a slot in its `generation`-th use, which starts at 1.
@@ -35,12 +36,12 @@ impl ContainerKey {
     /// Index into the per-container maps.
     #[inline]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+    #[expect(clippy::cast_possible_truncation, reason = "only the low half is wanted")]
     pub const fn slot(self) -> u32 {
         self.0 as u32
     }
 
-    /// How often the slot has been used, this time included.
+    /// How often the slot has been used, including this use.
     #[inline]
     #[must_use]
     pub const fn generation(self) -> u32 {
@@ -48,23 +49,22 @@ impl ContainerKey {
     }
 }
 
-/// What the programs know of a process that belongs to a container or prepares one. Value of the map `PROCESSES`, by
-/// thread group id.
+/// A process that belongs to a container or prepares one. Value of the map `PROCESSES`, by thread group id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct FollowedProcess {
-    /// The container whose events its are; [`ContainerKey::HOST`] for a runtime on the host.
+    /// The container that its events are attributed to; [`ContainerKey::HOST`] for a runtime on the host.
     pub container: ContainerKey,
-    /// The container that it prepares, as a runtime or what a runtime started; [`ContainerKey::HOST`] for none.
+    /// The container that it prepares, as a runtime or a descendant of one; [`ContainerKey::HOST`] for none.
     pub preparing: ContainerKey,
-    /// Process id in the pid namespace of `tracer`; 0 where it has none there.
+    /// Process id in the pid namespace of `tracer`; 0 if it has none there.
     pub pid: u32,
     /// Process id in the innermost pid namespace, the container's own.
     pub container_pid: u32,
     /// When its first thread started, in nanoseconds of `CLOCK_BOOTTIME`: distinguishes it from a later process with the
     /// same id, should its exit have been missed.
     pub start_time: u64,
-    /// Whether it has executed a program since criu was, which restores processes: 1 or 0. What criu restores has not.
+    /// 1 if it has executed a program since criu was executed, else 0. Processes that criu restores have not.
     pub executed: u32,
     /// 0.
     pub reserved: u32,
@@ -72,15 +72,16 @@ pub struct FollowedProcess {
 assert_layout!(FollowedProcess, size 40, container @ 0, preparing @ 8, pid @ 16, container_pid @ 20, start_time @ 24,
     executed @ 32, reserved @ 36);
 
-/// Whose the task is that a program last ran for on a CPU: it is most likely the same one's turn again.
+/// The task that a program looked up last on a CPU, with its container: the next event is most likely from the same
+/// task.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Recent {
-    /// Address of the `task_struct`; with its start time it stands for one task for ever.
+    /// Address of the `task_struct`. Together with the start time it identifies one task.
     pub task: u64,
     /// When the task started, in nanoseconds of `CLOCK_BOOTTIME`.
     pub start_time: u64,
-    /// The sum of `EPOCHS` when it was looked up: since another one it may have changed.
+    /// Sum of `EPOCHS` at the time of the look-up: the entry is outdated if the sum has changed.
     pub epoch: u64,
     /// As in [`FollowedProcess`].
     pub container: ContainerKey,
@@ -91,15 +92,15 @@ pub struct Recent {
 }
 assert_layout!(Recent, size 40, task @ 0, start_time @ 8, epoch @ 16, container @ 24, pid @ 32, container_pid @ 36);
 
-/// Index into `EPOCHS` of what the programs count: processes that became a container's.
+/// Index into `EPOCHS` of the programs' count: processes that became members of a container.
 pub const EPOCH_OF_PROGRAMS: u32 = 0;
-/// Index into `EPOCHS` of what user space counts: processes and namespaces that it has entered into `ADOPTEES` and `EVIDENCE`.
+/// Index into `EPOCHS` of user space's count: entries that it has added to `ADOPTEES` and `EVIDENCE`.
 pub const EPOCH_OF_USER: u32 = 1;
-/// Bit of the user's epoch: events are traced from now on. Before, user space still looks for the containers that run.
+/// Bit of user space's epoch: events are traced. Until it is set, user space is scanning for running containers.
 pub const TRACING: u64 = 1 << 63;
 
-/// A process that ran before the programs did. Value of the map `ADOPTEES`, by process id in the pid namespace of
-/// `tracer`. User space enters it; at the process's next system call or fork it moves to `PROCESSES`.
+/// A process that started before the programs were attached. Value of the map `ADOPTEES`, by process id in the pid
+/// namespace of `tracer`. User space adds it; at the process's next system call or fork it moves to `PROCESSES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Adoptee {
@@ -107,12 +108,13 @@ pub struct Adoptee {
     pub container: ContainerKey,
     /// As in [`FollowedProcess`].
     pub preparing: ContainerKey,
-    /// When it started, in [`NANOSECONDS_PER_TICK`]: tells it from a later process with its number.
+    /// When it started, in ticks of [`NANOSECONDS_PER_TICK`]: distinguishes it from a later process with the same id.
     pub start_ticks: u64,
 }
 assert_layout!(Adoptee, size 24, container @ 0, preparing @ 8, start_ticks @ 16);
 
-/// What shows that a process belongs to a container although its ancestors were not followed. Key of the map `EVIDENCE`.
+/// Evidence that a process belongs to a container although its ancestors were not followed. Key of the map
+/// `EVIDENCE`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
@@ -120,35 +122,35 @@ pub struct Evidence {
     pub kind: u32,
     /// 0.
     pub reserved: u32,
-    /// The number of the namespace or cgroup.
+    /// Inode number of the namespace, or id of the cgroup.
     pub id: u64,
 }
 assert_layout!(Evidence, size 16, kind @ 0, reserved @ 4, id @ 8);
 
-/// [`Evidence::id`] is the inode number of a pid namespace that belongs to one container alone.
+/// [`Evidence::id`] is the inode number of a pid namespace that only one container uses.
 pub const EVIDENCE_PID_NS: u32 = 1;
 /// [`Evidence::id`] is the inode number of a mount namespace.
 pub const EVIDENCE_MNT_NS: u32 = 2;
 /// [`Evidence::id`] is the id of a cgroup in the unified hierarchy: the inode number of its directory.
 pub const EVIDENCE_CGROUP: u32 = 3;
 
-/// The container that a piece of [`Evidence`] points to. Value of the map `EVIDENCE`, written by user space alone.
+/// The container that a piece of [`Evidence`] points to. Value of the map `EVIDENCE`, written by user space only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// The container.
     pub container: ContainerKey,
-    /// Of a pid namespace, when its first process started, in [`NANOSECONDS_PER_TICK`]: distinguishes it from a later
-    /// namespace with the same number. Otherwise 0.
+    /// For a pid namespace, when its first process started, in ticks of [`NANOSECONDS_PER_TICK`]: distinguishes it
+    /// from a later namespace with the same number. Otherwise 0.
     pub init_start_ticks: u64,
 }
 assert_layout!(Suspect, size 16, container @ 0, init_start_ticks @ 8);
 
-/// /proc counts start times in ticks of this length (`USER_HZ`, 100 on x86_64 and aarch64).
+/// Length of the ticks in which /proc reports start times (`USER_HZ`, 100 on x86_64 and aarch64).
 pub const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
-/// What the programs keep of a container. Value of the map `SLOTS`, by slot. User space writes it only for a slot
-/// that it has taken for a container that ran before the programs did.
+/// Per-container values of the programs. Value of the map `SLOTS`, by slot. User space writes it only for a slot that
+/// it has taken for a container that was running before the programs were attached.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
@@ -156,47 +158,49 @@ pub struct Slot {
     pub generation: u32,
     /// Inode number of the mount namespace that the runtime was started in.
     pub runtime_mntns: u32,
-    /// Processes of the tree that live, those that prepare it included.
+    /// Live processes of the tree, including those that prepare the container.
     pub processes: u64,
-    /// The runtime's root directory, an address in the kernel that serves as its name; 0 where it is not known.
+    /// The runtime's root directory, identified by its address in the kernel; 0 if not known.
     pub runtime_root: u64,
-    /// The file that criu was executed from to restore the container, likewise; 0 where none was.
+    /// Executable of criu when it restores the container, identified by its address in the kernel; 0 if there is
+    /// none.
     pub restorer: u64,
-    /// Thread group id, in the initial pid namespace, of the runtime: executed again, it is the same invocation.
+    /// Thread group id, in the initial pid namespace, of the runtime: another exec of it is part of the same
+    /// invocation.
     pub runtime_tgid: u32,
-    /// Inode number of the mount namespace that the container's first process was bound in; 0 before.
+    /// Inode number of the mount namespace in which the container's first process was bound; 0 before that.
     pub bound_mntns: u32,
-    /// Likewise of its pid namespace; 0 where that is the host's.
+    /// Inode number of the pid namespace of that process; 0 for the host's.
     pub bound_pidns: u32,
-    /// The id of that process in its innermost pid namespace.
+    /// Id of that process in its innermost pid namespace.
     pub bound_container_pid: u32,
-    /// Its root directory, an address in the kernel; 0 where it is not known.
+    /// Root directory of that process, identified by its address in the kernel; 0 if not known.
     pub bound_root: u64,
 }
 assert_layout!(Slot, size 56, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24,
     runtime_tgid @ 32, bound_mntns @ 36, bound_pidns @ 40, bound_container_pid @ 44, bound_root @ 48);
 
-/// [`Decision::flags`]: nobody selected this container: its events count as filtered.
+/// [`Decision::flags`]: the container is not selected: its events count as filtered.
 pub const REJECTED: u32 = 1;
-/// [`Decision::flags`]: runtimes within this container are not followed: there were too many.
+/// [`Decision::flags`]: runtimes within this container are not followed, because there were too many.
 pub const CLOSED: u32 = 1 << 1;
-/// [`Decision::flags`]: the runtime runs this container's program within itself (wasm, krun): there will be no entrypoint
-/// that is executed.
+/// [`Decision::flags`]: the runtime runs the container's program in its own process (wasm, krun): no entrypoint will
+/// be executed.
 pub const IN_PROCESS: u32 = 1 << 2;
 
 /// Value of the map `RUNTIMES`: a container runtime.
 pub const RUNTIME: u8 = 1;
-/// Value of the map `RUNTIMES`: what runtimes restore containers with.
+/// Value of the map `RUNTIMES`: a program that runtimes restore containers with (criu).
 pub const RESTORER: u8 = 2;
 
-/// What user space decided about a container. Value of the map `DECISIONS`, by slot; the programs only read it.
+/// User space's decision about a container. Value of the map `DECISIONS`, by slot; the programs only read it.
 ///
-/// A verdict holds for the generation it names alone, so a slot's next container starts undecided, and what is
-/// undecided is let through.
+/// A decision holds only for the generation that it names, so the next container in the slot starts undecided. Events
+/// of undecided containers are let through.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Decision {
-    /// Generation of the key that the verdict is about.
+    /// Generation of the key that the decision is about.
     pub generation: u32,
     /// [`REJECTED`], [`CLOSED`] and [`IN_PROCESS`], or 0.
     pub flags: u32,
@@ -210,7 +214,7 @@ mod tests {
     use super::ContainerKey;
 
     #[test]
-    fn key_keeps_slot_and_generation_apart() {
+    fn container_key_holds_slot_and_generation() {
         let key = ContainerKey::new(u32::MAX, 7);
         assert_eq!((key.slot(), key.generation()), (u32::MAX, 7));
         assert_ne!(ContainerKey::new(0, 1), ContainerKey::HOST);

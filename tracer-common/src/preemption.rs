@@ -1,8 +1,8 @@
-//! Calls that the programs have places for, and that user space puts in where the kernel has what is called.
+//! Placeholders for kernel functions that the programs call where the kernel has them.
 //!
-//! eBPF programs call functions of the kernel ("kfuncs") by the number that they have in its BTF. What the compiler writes
-//! is a call of a helper with a number that no helper has; before the programs are loaded user space makes of it the
-//! kernel's function, or nothing at all.
+//! eBPF programs call kernel functions ("kfuncs") by their BTF ids. The compiler emits a call of a helper with a
+//! number that no helper has; before the programs are loaded, user space replaces it with a call of the kernel
+//! function, or with nothing.
 
 /// `bpf_preempt_disable()`, Linux 6.10.
 pub const PREEMPT_DISABLE: u32 = 0x7472_6301;
@@ -13,7 +13,7 @@ pub const IRQ_SAVE: u32 = 0x7472_6303;
 /// `bpf_local_irq_restore()`, Linux 6.14.
 pub const IRQ_RESTORE: u32 = 0x7472_6304;
 
-/// All of them, and what they stand for.
+/// All placeholders, with the names of the kernel functions.
 pub const FUNCTIONS: [(u32, &str); 4] = [
     (PREEMPT_DISABLE, "bpf_preempt_disable"),
     (PREEMPT_ENABLE, "bpf_preempt_enable"),

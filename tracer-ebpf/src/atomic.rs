@@ -1,26 +1,41 @@
-//! Values that several CPUs use at once. Atomic arithmetic is in assembly: Rust has none for this target.
+//! Memory that several CPUs access at once. Atomic arithmetic is inline assembly: Rust has no atomics for this
+//! target.
 
 use core::arch::asm;
 
-/// Adds to a number that others add to at the same time. What came of it is not known here: a fetching addition
-/// needs Linux 5.12.
+/// Adds to a number that other CPUs may add to at the same time. Does not return the new value: an atomic
+/// fetch-and-add needs Linux 5.12.
 ///
 /// # Safety
-/// `number` is valid, and written in no other way meanwhile.
+/// `number` points to an aligned word of a map value that stays valid during the call. While other CPUs may access
+/// it, it is only ever written by this function.
 #[inline(always)]
 pub unsafe fn add(number: *mut u64, change: i64) {
-    // SAFETY: the caller vouches for it.
+    // SAFETY: the instruction accesses only the eight bytes at `number`, which the caller guarantees to be valid and
+    // aligned. It is atomic, so a concurrent addition is not lost. The verifier checks the pointer once more.
     unsafe {
         asm!("lock *(u64 *)({number} + 0) += {change}", number = in(reg) number, change = in(reg) change);
     }
 }
 
-/// A method that loads a field of a map's value: of a tuple structure that has a pointer to it.
+/// Accessors for one field of a map value, in a tuple structure that holds a pointer to the value: a method that loads the
+/// field and, if a name is given for it, one that stores it.
 macro_rules! shared_field {
+    ($field:ident: $type:ty, $setter:ident) => {
+        shared_field!($field: $type);
+
+        #[inline(always)]
+        pub fn $setter(self, value: $type) {
+            // SAFETY: the pointer is to a map value, which stays valid as the structure's documentation says. The field is a
+            // number, aligned and stored whole: a concurrent reader finds the old value or the new one.
+            unsafe { (&raw mut (*self.0).$field).write_volatile(value) }
+        }
+    };
     ($field:ident: $type:ty) => {
         #[inline(always)]
         pub fn $field(self) -> $type {
-            // SAFETY: a map's value, which stays as the type's comment says. Whoever writes it writes the field as a whole.
+            // SAFETY: the pointer is to a map value, which stays valid as the structure's documentation says. The field is a
+            // number, aligned and stored whole by every writer, and every bit pattern of it is valid.
             unsafe { (&raw const (*self.0).$field).read_volatile() }
         }
     };

@@ -1,7 +1,8 @@
-//! When a process that prepares a container becomes the container's.
+//! Decides when a process that prepares a container becomes a member of it.
 //!
-//! The functions that look at kernel memory at length are functions of their own for the verifier, too: it looks at each once,
-//! and not for every state of its callers. So they take and return numbers only.
+//! Functions that read a lot of kernel memory are separate functions for the verifier too (global functions): it
+//! verifies each of them once instead of once for every state of its callers. Their arguments and results are
+//! therefore plain numbers.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid};
 use tracer_common::{
@@ -13,26 +14,27 @@ use crate::{
     emit::now,
     identity::{begin_epoch, decision_flags},
     maps::{BINDING, LIFECYCLE},
-    processes::{Entry, is_still_runtime, leave},
+    processes::{ProcessEntry, is_still_runtime, leave},
     read,
     slots::{SlotEntry, slot_of},
     state::count,
     task::Task,
 };
 
-/// Whether a process that executes a program does so as the container which it prepares.
+/// Whether the program that a process executes is the entrypoint of the container that it prepares.
 ///
-/// It is in a mount namespace that is not the runtime's, while its parent is outside of that namespace: hooks that the runtime
-/// runs within the container are children of the container's init. It has a root directory that is not the runtime's: hooks
-/// that have left the runtime's namespace for one of their own still have that. It need not be the first such process, since
-/// a hook that enters the container's namespace looks the same and must not keep the entrypoint from being one. But once one
-/// is bound the others have to be where that one is, so that what a hook leaves behind cannot pass for the container later.
+/// The process is in another mount namespace than the runtime, and its parent is not in that namespace: hooks that
+/// the runtime runs within the container are children of the container's init. Its root directory is not the
+/// runtime's: a hook that has left the runtime's namespace for one of its own keeps the runtime's root. The process
+/// need not be the first one that qualifies, because a hook that enters the container's namespace looks the same and
+/// must not prevent the entrypoint from being bound. Once a process is bound, later ones must be in the same
+/// namespace, so that what a hook leaves behind is not taken for the container.
 #[inline(always)]
 pub fn is_entrypoint(preparing: ContainerKey, container_pid: u32) -> bool {
     executes_as_container(preparing.0, container_pid) != 0
 }
 
-/// [`is_entrypoint`] of the current task.
+/// [`is_entrypoint`] for the current task: 1 if it is, else 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn executes_as_container(preparing: u64, container_pid: u32) -> u32 {
@@ -46,18 +48,20 @@ pub extern "C" fn executes_as_container(preparing: u64, container_pid: u32) -> u
     u32::from(is_entrypoint)
 }
 
+/// Whether a process is where a bound process of its container is. True before any is bound.
 #[inline(always)]
 fn is_where_bound(task: Task, slot: SlotEntry, mntns: u32, container_pid: u32) -> bool {
     let (bound_mntns, bound_pidns) = (slot.bound_mntns(), slot.bound_pidns());
     bound_mntns == 0
         || mntns == bound_mntns
         || bound_pidns != 0 && task.own_pid_ns() == bound_pidns
-        // The init of a pid namespace, where what was bound before is none.
+        // The init of a pid namespace, when the process bound before is not one.
         || container_pid == 1 && slot.bound_container_pid() != 1
 }
 
-/// Whether a process is where the bound processes of its container are, and does not run the runtime's program any more:
-/// what a hook within the container leaves behind, or what a tracer has injected.
+/// Whether a process is in the mount namespace and root directory of the bound processes of its container and no
+/// longer executes the runtime's program: a process that a hook leaves behind in the container, or one that a
+/// debugger injected.
 #[inline(always)]
 fn is_inside(task: Task, slot: SlotEntry, mntns: u32) -> bool {
     slot.bound_root() != 0
@@ -66,8 +70,8 @@ fn is_inside(task: Task, slot: SlotEntry, mntns: u32) -> bool {
         && !is_still_runtime()
 }
 
-/// Whether criu has restored a process: each restored process is the container's from then on; what it did before criu did.
-/// That shows by its executable, which criu changes to the restored one last, without executing it.
+/// Whether criu has restored a process. Each restored process is a member from then on; before, it was criu's. It
+/// shows in the executable, which criu changes to the restored one as its last step, without an exec.
 #[inline(always)]
 fn is_restored(task: Task, slot: SlotEntry, executed: u32) -> bool {
     let restorer = slot.restorer();
@@ -78,15 +82,16 @@ fn is_restored(task: Task, slot: SlotEntry, executed: u32) -> bool {
     executable != 0 && executable != restorer
 }
 
-/// Makes the current process, which prepares a container, a member if it has become one without executing the entrypoint.
+/// Makes the current process, which prepares a container, a member of it if it has become one without executing the
+/// entrypoint.
 #[inline(always)]
-pub fn settle(program: impl Into<u32>, process: Entry) {
+pub fn settle(program: impl Into<u32>, process: ProcessEntry) {
     if may_settle(process.preparing().0, process.executed()) != 0 {
         bind(program);
     }
 }
 
-/// Whether that is so, of a process that prepares this container.
+/// Whether [`settle`] makes the current process, which prepares this container, a member: 1 or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn may_settle(preparing: u64, executed: u32) -> u32 {
@@ -102,13 +107,14 @@ pub extern "C" fn may_settle(preparing: u64, executed: u32) -> u32 {
     u32::from(is_restored(task, slot, executed) || is_inside(task, slot, mntns) || runs_in_process())
 }
 
-/// Makes the current process a member of the container that it was preparing. Of several of its threads one does it.
+/// Makes the current process a member of the container that it prepares. If several of its threads do this at once,
+/// one of them has an effect.
 #[inline(always)]
 pub fn bind(program: impl Into<u32>) {
     bind_current(program.into());
 }
 
-/// [`bind`], by the number of the program. Returns 1 if this thread has done it, else 0.
+/// [`bind`], by the program's number. Returns 1 if this thread has bound the process, else 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn bind_current(program: u32) -> u32 {
@@ -117,7 +123,7 @@ pub extern "C" fn bind_current(program: u32) -> u32 {
         return 0;
     }
     let mut is_bound = 0;
-    if let Some(process) = Entry::of(tgid)
+    if let Some(process) = ProcessEntry::of(tgid)
         && process.preparing() != ContainerKey::HOST
     {
         let (container, outer) = (process.preparing(), process.container());
@@ -134,32 +140,34 @@ pub extern "C" fn bind_current(program: u32) -> u32 {
         report(program, LifecycleKind::Bound, task, process);
         is_bound = 1;
     }
-    // Nobody else removes it.
+    // Only the thread that inserted the key removes it.
     let _ = BINDING.remove(&tgid);
     is_bound
 }
 
-/// A [`Bound`] with room for the longest name, its NUL and one byte more, which the helper may write.
+/// A [`Bound`] with capacity for the longest name, its NUL, and one byte more, which the helper may write.
 #[repr(C)]
-struct Report {
+struct BoundRecord {
     bound: Bound,
     cgroup: [u8; CGROUP_NAME_MAX + 2],
 }
 
-/// Reports that the current process has become a container's, with the name of its cgroup.
+/// Reports that the current process has become a member of a container, with the name of its cgroup.
 #[inline(always)]
-pub fn report(program: impl Into<u32>, kind: LifecycleKind, task: Task, process: Entry) {
-    let Some(mut entry) = LIFECYCLE.reserve::<Report>(0) else {
+pub fn report(program: impl Into<u32>, kind: LifecycleKind, task: Task, process: ProcessEntry) {
+    let Some(mut entry) = LIFECYCLE.reserve::<BoundRecord>(0) else {
         count(program, |stats| &mut stats.lost_lifecycle);
         return;
     };
     let report = entry.as_mut_ptr();
-    // SAFETY: the destination has two bytes more than the longest name.
+    // SAFETY: the destination is reserved in the ring buffer and has two bytes more than the longest name, which is
+    // what the function requires.
     let name = unsafe {
         read::kernel_str((&raw mut (*report).cgroup).cast(), CGROUP_NAME_MAX as u32, task.cgroup_name())
     };
     let (container, pid) = (process.container(), process.pid());
-    // SAFETY: room in the ring, which is this program's until it is submitted.
+    // SAFETY: the record is reserved in the ring buffer, aligned to eight bytes, and belongs to this program until it
+    // is submitted.
     unsafe {
         (&raw mut (*report).bound).write(Bound {
             record: Record { timestamp: now(), container, kind: kind as u32, pid },
@@ -172,8 +180,8 @@ pub fn report(program: impl Into<u32>, kind: LifecycleKind, task: Task, process:
     entry.submit(0);
 }
 
-/// The root directory of the runtime that a task descends from. That of one which ran before the programs did is not
-/// known: most likely the host's.
+/// The root directory of the runtime that a task descends from. For a runtime that started before the programs were
+/// attached it is not known; the host's root is the best guess.
 #[inline(always)]
 fn runtime_root(task: Task, slot: SlotEntry) -> Option<u64> {
     let root = slot.runtime_root();

@@ -1,7 +1,7 @@
-//! The current task by plain loads.
+//! Reads the current task with plain loads.
 //!
-//! The verifier knows what the pointer points to and lets fields be read without a helper: a handful of them cost less
-//! than one call. Reading through a wrong pointer gives 0, and does no harm.
+//! The verifier knows the type that the pointer refers to and permits loads from it without a helper; several loads
+//! cost less than one helper call. A load through an invalid pointer returns 0 and does no harm.
 
 use core::mem::MaybeUninit;
 
@@ -16,14 +16,15 @@ use tracer_common::{COMM_LEN, Comm, offsets::UNKNOWN};
 
 use crate::globals;
 
-/// The current task, or one that it leads to.
+/// The current task, or a structure that it points to.
 #[derive(Clone, Copy)]
 pub struct Current(*const u8);
 
 impl Current {
     #[inline(always)]
     pub fn task() -> Self {
-        // SAFETY: the helpers take no arguments and always succeed.
+        // SAFETY: the helpers take no arguments and always succeed. The second one returns the same pointer as a
+        // number.
         unsafe {
             if globals::TYPED_TASKS.load() != 0 {
                 Self(bpf_get_current_task_btf().cast::<u8>())
@@ -33,7 +34,7 @@ impl Current {
         }
     }
 
-    /// What stands for the task, and is reused after it.
+    /// Address of the `task_struct`. It identifies the task while that exists; the kernel reuses it afterwards.
     #[inline(always)]
     pub fn address(self) -> u64 {
         self.0 as u64
@@ -61,7 +62,7 @@ impl Current {
         self.load(&globals::TASK_START_BOOTTIME)
     }
 
-    /// When the first thread of its process started, likewise.
+    /// When the first thread of the process started, in nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub fn process_start_time(self) -> u64 {
         self.follow(&globals::TASK_GROUP_LEADER).map_or(0, Self::start_time)
@@ -81,17 +82,17 @@ impl Current {
             return bpf_get_current_comm().unwrap_or_default();
         }
         let halves = [self.load_at::<u64>(&globals::TASK_COMM, 0), self.load_at(&globals::TASK_COMM, 8)];
-        // SAFETY: as many bytes, and any of them are a comm.
+        // SAFETY: both types have 16 bytes, and every bit pattern is a valid comm.
         unsafe { core::mem::transmute(halves) }
     }
 
-    /// What seccomp does with the task's calls: 0 for nothing, also where the kernel has no seccomp.
+    /// Seccomp mode of the task; 0 if it has no filter or the kernel was built without seccomp.
     #[inline(always)]
     pub fn seccomp_mode(self) -> u32 {
         if globals::TASK_SECCOMP_MODE.load() == UNKNOWN { 0 } else { self.load(&globals::TASK_SECCOMP_MODE) }
     }
 
-    /// Whether a signal that was sent to this very thread waits to be delivered and is not blocked.
+    /// Whether a signal that was sent to this thread (not to its process) is pending and not blocked.
     #[inline(always)]
     pub fn has_pending_signal(self, signal: u32) -> bool {
         let pending: u64 = self.load(&globals::TASK_PENDING);
@@ -113,9 +114,9 @@ impl Current {
         self.load(&globals::TASK_THREAD_FLAGS)
     }
 
-    /// Where the kernel was built by Clang its types say which pointers are RCU's (`__rcu`: `cred`, `real_parent`). Since
-    /// Linux 6.4 the verifier lets nothing be read through those that may be null before they are compared with it, nor
-    /// anything be added to them.
+    /// Follows a pointer in a field; None if it is null. In kernels built with Clang, BTF records which pointers are
+    /// protected by RCU (`__rcu`: `cred`, `real_parent`). Since Linux 6.4 the verifier permits neither loads through
+    /// such a pointer nor arithmetic on it before it has been compared with null.
     #[inline(always)]
     fn follow(self, offset: &Global<u32>) -> Option<Self> {
         let pointer: *const u8 = self.load(offset);
@@ -127,10 +128,12 @@ impl Current {
         self.load_at(offset, 0)
     }
 
-    /// Reads what lies `further` bytes behind the start of a field that every kernel has: a number or a pointer.
+    /// Reads the number or pointer `further` bytes after the start of a field that every kernel has.
     #[inline(always)]
     fn load_at<T: Copy>(self, offset: &Global<u32>, further: usize) -> T {
-        // SAFETY: the verifier refuses what is not in the structure. What is not readable reads as 0, here and there.
+        // SAFETY: with typed tasks the verifier checks that the load is within the structure, and a faulting load
+        // returns 0. Otherwise the helper checks the address and writes at most `size_of::<T>()` bytes to `value`,
+        // which starts as zeros: a valid value of the integers and pointers that callers read.
         unsafe {
             let field = self.0.add(offset.load() as usize + further).cast::<T>();
             if globals::TYPED_TASKS.load() != 0 {

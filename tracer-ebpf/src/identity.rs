@@ -1,4 +1,4 @@
-//! Whose an event is, and whether anybody asked for it.
+//! Attributes events to containers and applies the selection.
 
 use tracer_common::container::{ContainerKey, EPOCH_OF_PROGRAMS, EPOCH_OF_USER, REJECTED, Recent, TRACING};
 
@@ -6,44 +6,44 @@ use crate::{
     atomic, binding,
     current::Current,
     globals,
-    maps::{EPOCHS, DECISIONS},
-    processes::{self, Entry},
+    maps::{DECISIONS, EPOCHS},
+    processes::{self, ProcessEntry},
     state::ProgramState,
     task::Task,
 };
 
-/// Whose the current process is.
+/// The container that the current process belongs to.
 #[derive(Clone, Copy)]
 pub struct Identity {
-    /// The container, or none.
+    /// The container, or [`ContainerKey::HOST`].
     pub container: ContainerKey,
-    /// Process id in `tracer`'s pid namespace where it is known already, else 0.
+    /// Process id in `tracer`'s pid namespace; 0 if it has not been looked up yet.
     pub pid: u32,
     /// Process id in the container's pid namespace; 0 for host processes.
     pub container_pid: u32,
 }
 
 impl Identity {
-    /// A process of the host. A runtime there that prepares a container is one, whichever namespaces it is in.
+    /// A host process. A runtime on the host that prepares a container is one, whatever namespaces it is in.
     pub const HOST: Self = Self { container: ContainerKey::HOST, pid: 0, container_pid: 0 };
 
-    /// The container that a process which is followed belongs to.
+    /// The container that a followed process belongs to.
     #[inline(always)]
-    pub fn of(process: Entry) -> Self {
+    pub fn of(process: ProcessEntry) -> Self {
         Self { container: process.container(), pid: process.pid(), container_pid: process.container_pid() }
     }
 
-    /// A process that is the container's, or about to be.
+    /// A process that is a member of the container or is about to become one.
     #[inline(always)]
     pub fn of_container(container: ContainerKey, tgid: u32) -> Self {
-        match Entry::of(tgid) {
+        match ProcessEntry::of(tgid) {
             Some(process) => Self { container, ..Self::of(process) },
             None => Self { container, ..Self::HOST },
         }
     }
 
-    /// Looks the current process up, unless it is the one that the program last did that for on this CPU. One that
-    /// prepares a container may have become a member.
+    /// Looks up the current process, unless it is the one that this program looked up last on this CPU. A process
+    /// that prepares a container may have become a member, so it is checked each time.
     #[inline(always)]
     pub fn look_up(state: ProgramState, task: Current, epoch: u64) -> Self {
         let (address, start_time) = (task.address(), task.start_time());
@@ -66,8 +66,8 @@ impl Identity {
         identity
     }
 
-    /// Whether its events are wanted, as far as is known by now. What user space has not decided yet is let
-    /// through and decided there: fail open, never lose.
+    /// Whether the selection includes its events, as far as user space has decided by now. Events of undecided
+    /// containers are let through and decided in user space: nothing is lost by deciding late.
     #[inline(always)]
     pub fn is_selected(&self) -> bool {
         if self.container == ContainerKey::HOST {
@@ -77,33 +77,35 @@ impl Identity {
     }
 }
 
-/// A process that runs has become a container's: what was looked up before may not hold any more.
+/// Invalidates cached look-ups: a running process has become a member of a container.
 #[inline(always)]
 pub fn begin_epoch() {
     if let Some(epoch) = EPOCHS.get_ptr_mut(EPOCH_OF_PROGRAMS) {
-        // SAFETY: a value of an array map, never removed; the programs write it atomically, and user space does not.
+        // SAFETY: the pointer is to a value of an array map, which is never removed. The programs write it
+        // atomically, and user space does not write it.
         unsafe { atomic::add(epoch, 1) };
     }
 }
 
-/// The epoch, once events are traced; None while user space still looks for the containers that run. Both counts only
-/// grow, and so does their sum. Read before what it is about, lest something old be taken for new.
+/// The current epoch; None while user space is still scanning for running containers, before events are traced. Both
+/// counts only grow, and so does their sum. Read it before the data that it is to validate: otherwise stale data
+/// could be cached under a newer epoch.
 #[inline(always)]
 pub fn epoch() -> Option<u64> {
     let [programs, user] = [EPOCH_OF_PROGRAMS, EPOCH_OF_USER].map(|index| {
-        // SAFETY: a value of an array map, never removed.
+        // SAFETY: the pointer is to a value of an array map, which is never removed.
         EPOCHS.get_ptr(index).map_or(0, |epoch| unsafe { epoch.read_volatile() })
     });
     (user & TRACING != 0).then_some(programs + user)
 }
 
-/// Whether events are traced.
+/// Whether events are traced: user space has finished its scan.
 #[inline(always)]
 pub fn is_tracing() -> bool {
     epoch().is_some()
 }
 
-/// What user space has decided about a container, as far as it has.
+/// The flags that user space has set for a container; 0 while it has not decided.
 #[inline(always)]
 pub fn decision_flags(container: ContainerKey) -> u32 {
     match DECISIONS.get(container.slot()) {

@@ -1,18 +1,18 @@
-//! Follows what container runtimes start, by its forks, from the runtime's own execution to the last exit.
+//! Follows container runtimes by the process tree, from the exec of the runtime to the last exit.
 //!
-//! A runtime's process and its descendants *prepare* a container until one of them executes the entrypoint ([`binding`]).
-//! From then on it and its descendants are the container's *members*.
+//! A runtime's process and its descendants *prepare* a container until one of them executes the entrypoint
+//! ([`binding`]). From then on that process and its descendants are *members* of the container.
 //!
-//! A runtime that a member executes prepares a container within the container: until the entrypoint what it does is
-//! attributed to the outer one. A runtime that a hook executes has a container of its own to prepare.
+//! A runtime that a member executes prepares a container within the container: until the entrypoint is executed, its
+//! events are attributed to the outer container. A runtime that a hook executes prepares a container of its own.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_get_current_comm};
 use aya_log_ebpf::warn;
 use tracer_common::{
     container::{CLOSED, ContainerKey, FollowedProcess, RESTORER, RUNTIME, Slot},
     lifecycle::{
-        LifecycleKind, RUNTIME_REEXECUTED, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, Record, Runtime,
-        TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
+        LifecycleKind, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_MAX, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED,
+        Record, Runtime, TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };
 
@@ -21,36 +21,36 @@ use crate::{
     emit::{Scratch, is_crowded, now},
     globals,
     identity::{begin_epoch, decision_flags},
-    processes::{self, Entry, known_name, leave},
+    processes::{self, ProcessEntry, leave, runtime_role},
     read::{self, Copied},
     slots::{self, slot, slot_of},
     state::{EXEC, FORK, Program, count},
     task::Task,
 };
 
-/// The current task has executed a program: a runtime to follow, an entrypoint to bind, or neither.
-/// Returns the container that the task belongs to from now on.
+/// Handles an exec of the current task: follows a runtime, binds an entrypoint, or does neither. Returns the
+/// container that the task belongs to from now on.
 #[inline(always)]
 pub fn on_exec() -> ContainerKey {
     ContainerKey(follow_execution())
 }
 
-/// [`on_exec`]: a function of its own for the verifier, as in [`binding`].
+/// [`on_exec`] as a separate function for the verifier, as in [`binding`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn follow_execution() -> u64 {
     let task = Task::current();
     let tgid = task.tgid();
-    let name = known_name();
+    let role = runtime_role();
     let Some(process) = processes::find(EXEC, tgid) else {
-        return on_exec_of_host(task, tgid, name).0;
+        return on_exec_of_host(task, tgid, role).0;
     };
     if process.preparing() != ContainerKey::HOST {
-        on_exec_of_preparing(task, tgid, process, name);
+        on_exec_of_preparing(task, tgid, process, role);
     }
     // The entrypoint itself may be a runtime.
     if process.preparing() == ContainerKey::HOST
-        && name == RUNTIME
+        && role == RUNTIME
         && may_nest(task, process.container())
         && let Some(preparing) = take_slot(task, tgid, task.mntns(), false)
     {
@@ -60,10 +60,10 @@ pub extern "C" fn follow_execution() -> u64 {
     process.container().0
 }
 
-/// Nobody follows the task yet. A runtime is followed as one wherever it is, and trusted or not.
+/// Handles an exec of a task that is not followed yet. Any runtime is followed, trusted or not, wherever it runs.
 #[inline(always)]
-fn on_exec_of_host(task: Task, tgid: u32, name: u8) -> ContainerKey {
-    if name == RUNTIME {
+fn on_exec_of_host(task: Task, tgid: u32, role: u8) -> ContainerKey {
+    if role == RUNTIME {
         if task.is_visible() {
             follow_runtime(task, tgid);
         }
@@ -75,28 +75,28 @@ fn on_exec_of_host(task: Task, tgid: u32, name: u8) -> ContainerKey {
     ContainerKey::HOST
 }
 
-/// The task prepares a container.
+/// Handles an exec of a task that prepares a container.
 #[inline(always)]
-fn on_exec_of_preparing(task: Task, tgid: u32, process: Entry, name: u8) {
+fn on_exec_of_preparing(task: Task, tgid: u32, process: ProcessEntry, role: u8) {
     if binding::is_entrypoint(process.preparing(), process.container_pid()) {
         binding::bind(EXEC);
         return;
     }
-    process.set_executed(name != RESTORER);
+    process.set_executed(u32::from(role != RESTORER));
     binding::settle(EXEC, process);
     let preparing = process.preparing();
     let Some(slot) = slot_of(preparing) else { return };
     if preparing == ContainerKey::HOST {
         return;
     }
-    if name == RESTORER {
+    if role == RESTORER {
         slot.set_restorer(task.executable().0);
-    } else if name == RUNTIME {
+    } else if role == RUNTIME {
         if slot.runtime_tgid() == tgid {
-            // A wrapper has executed the runtime that it is for, perhaps after it has changed the bundle.
+            // A wrapper has executed the runtime proper, possibly after it has changed the bundle.
             submit_runtime(task, process, trust(), RUNTIME_REEXECUTED);
         } else if !is_init(task) {
-            // A hook starts a container of its own, or a wrapper has the runtime run as its child.
+            // A hook starts a container of its own, or a wrapper runs the runtime as its child.
             let trust = trust();
             let own = take_slot(task, tgid, task.mntns(), trust == TRUSTED);
             if let Some(own) = own {
@@ -108,7 +108,7 @@ fn on_exec_of_preparing(task: Task, tgid: u32, process: Entry, name: u8) {
     }
 }
 
-/// A process was forked: it belongs where its parent does.
+/// Handles a fork: the child belongs to the same containers as its parent.
 #[inline(always)]
 pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
     let Some(process) = processes::find(FORK, parent.tgid()) else { return };
@@ -120,22 +120,21 @@ pub fn on_fork(ctx: &impl EbpfContext, parent: Task, child: Task) {
         FollowedProcess { executed: process.executed(), ..processes::new(child, container, preparing) };
     if processes::insert_child(child.tgid(), &child_process).is_none() {
         count(FORK, |stats| &mut stats.lost_processes_full);
-        warn!(ctx, "no room for process {}: its events will be attributed to the host", child_process.pid);
+        warn!(ctx, "map full: process {} will be attributed to the host", child_process.pid);
     }
 }
 
-/// A task exits. With the last one of its group the process is forgotten, with the last process the container:
-/// not with its init, whose siblings still open files for a while.
+/// Handles the exit of a task. The process is removed with the last thread of its group, and the container with its
+/// last process: not with its init, because the init's siblings may go on for a while.
 #[inline(always)]
 pub fn on_exit(task: Task) {
-    // True from the last thread's exit on.
+    // True from the exit of the last thread on.
     if task.is_group_dead() {
         processes::remove(task, task.tgid());
     }
 }
 
-/// A signal's handler has returned. criu starts what it has restored in that way: there is no entrypoint that
-/// executes.
+/// Handles the return from a signal handler. criu starts restored processes that way, so no entrypoint is executed.
 #[inline(always)]
 pub fn on_sigreturn(program: Program, tgid: u32) {
     if let Some(process) = processes::find(program, tgid)
@@ -145,8 +144,8 @@ pub fn on_sigreturn(program: Program, tgid: u32) {
     }
 }
 
-/// The container that a failed execution of the current task belongs to. The entrypoint's counts as the container's although
-/// nothing was bound: a container that cannot start is the one people trace for.
+/// The container that a failed exec of the current task is attributed to. A failed exec of the entrypoint is
+/// attributed to the container although no process was bound: containers that cannot start are what people trace for.
 #[inline(always)]
 pub fn container_of_failed_exec(program: Program, tgid: u32) -> ContainerKey {
     let Some(process) = processes::find(program, tgid) else { return ContainerKey::HOST };
@@ -158,22 +157,26 @@ pub fn container_of_failed_exec(program: Program, tgid: u32) -> ContainerKey {
     }
 }
 
-/// Whether what a container executes may be a runtime of its own. Most containers may not make any, and must not
-/// be able to use slots up by calling something so. In a user namespace of its own anybody may do anything.
+/// Whether a program that a container executes may be followed as a runtime. Most containers cannot create
+/// containers, and must not be able to use up slots with programs of a runtime's name. In a user namespace of its
+/// own, any process has all capabilities.
 #[inline(always)]
 fn may_nest(task: Task, outer: ContainerKey) -> bool {
-    task.is_sys_admin() && task.user_ns_level() == Some(0) && decision_flags(outer) & CLOSED == 0 && !is_crowded()
+    task.is_sys_admin()
+        && task.user_ns_level() == Some(0)
+        && decision_flags(outer) & CLOSED == 0
+        && !is_crowded()
 }
 
-/// Whether a task that nobody follows has become a container's: it is in a mount namespace and a root directory that are
-/// neither the host's nor its parent's, and the parent is the host's root. That is what the entrypoint of a container looks
-/// like whose runtime has a name that nobody knows, or is a part of the engine.
+/// Whether a task that is not followed has become a container's entrypoint: its mount namespace and root directory
+/// are neither the host's nor its parent's, and the parent is trusted. The entrypoint of a container looks like this
+/// if its runtime has an unknown name or is built into the engine.
 #[inline(always)]
 fn is_unannounced() -> bool {
     is_unannounced_container() != 0
 }
 
-/// [`is_unannounced`] of the current task.
+/// [`is_unannounced`] for the current task: 1 or 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn is_unannounced_container() -> u32 {
@@ -187,10 +190,11 @@ pub extern "C" fn is_unannounced_container() -> u32 {
     u32::from(is_unannounced)
 }
 
-/// Follows a container that no runtime was seen to start, from the execution of its entrypoint on.
+/// Follows a container without a known runtime, from the exec of its entrypoint on.
 #[inline(always)]
-fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
-    // A user may make a namespace like a container's, and have it adopted by the host's init.
+fn follow_unannounced(task: Task, tgid: u32) -> Option<ProcessEntry> {
+    // Any user can create a namespace that looks like a container's and have its process reparented to the host's
+    // init.
     let is_trusted = task.user_ns_level() == Some(0);
     if !is_trusted && is_crowded() {
         count(EXEC, |stats| &mut stats.lost_crowded);
@@ -202,7 +206,7 @@ fn follow_unannounced(task: Task, tgid: u32) -> Option<Entry> {
     if let Some(slot) = slot_of(container) {
         slot.set_bound(task, process.container_pid);
     }
-    // Before it was the host's.
+    // Until now its events were attributed to the host.
     begin_epoch();
     binding::report(EXEC, LifecycleKind::Unannounced, task, entry);
     Some(entry)
@@ -223,8 +227,8 @@ fn follow_runtime(task: Task, tgid: u32) {
     }
 }
 
-/// Whether a runtime on the host is followed that is not trusted; counted if not. Whoever makes a user namespace may have as
-/// many processes in it as a user may, so none of those is, unless users' runtimes are trusted.
+/// Whether an untrusted runtime on the host is followed; if not, it is counted as lost. A user may create any number
+/// of processes in user namespaces, so runtimes in them are not followed unless rootless runtimes are trusted.
 #[inline(always)]
 fn is_followed_untrusted(task: Task) -> bool {
     if globals::TRUST_ROOTLESS.load() == 0 && task.user_ns_level() != Some(0) {
@@ -238,9 +242,9 @@ fn is_followed_untrusted(task: Task) -> bool {
     true
 }
 
-/// Enters the first process of a key; without room the key ends at once.
+/// Inserts the first process of a container key. If the map is full, the key ends at once.
 #[inline(always)]
-fn enter(tgid: u32, key: ContainerKey, process: &FollowedProcess) -> Option<Entry> {
+fn enter(tgid: u32, key: ContainerKey, process: &FollowedProcess) -> Option<ProcessEntry> {
     let entry = processes::insert(tgid, process);
     if entry.is_none() {
         count(EXEC, |stats| &mut stats.lost_processes_full);
@@ -249,7 +253,7 @@ fn enter(tgid: u32, key: ContainerKey, process: &FollowedProcess) -> Option<Entr
     entry
 }
 
-/// A key for what a runtime, or a process that no runtime was seen to start, brings about, with that as its first process.
+/// Takes a slot for a runtime, or for an entrypoint without a known runtime, with that process as its first one.
 #[inline(always)]
 fn take_slot(task: Task, runtime_tgid: u32, runtime_mntns: u32, is_trusted: bool) -> Option<ContainerKey> {
     let Some(index) = slots::take_free(is_trusted) else {
@@ -271,23 +275,24 @@ fn take_slot(task: Task, runtime_tgid: u32, runtime_mntns: u32, is_trusted: bool
     Some(ContainerKey::new(index, generation))
 }
 
-/// Whether the runtime was executed by itself, on the way to the container's program: its first argument is `init`.
+/// Whether the current task is the runtime's own re-exec on the way to the entrypoint: its first argument is `init`.
 #[inline(always)]
 fn is_init(task: Task) -> bool {
-    /// Bytes of the name that a runtime is called by.
+    /// Longest name (`argv[0]`) that is skipped, in bytes.
     const NAME_MAX: u32 = 1024;
     let (Some((start, _)), Some(scratch)) = (task.arguments(), Scratch::take(EXEC)) else { return false };
-    // SAFETY: the buffer is longer.
+    // SAFETY: the scratch buffer has more than `NAME_MAX` + 2 bytes.
     let name = unsafe { read::user_str(scratch.at(0), NAME_MAX, start) };
     read::user::<[u8; 5]>(start + u64::from(name.len) + 1) == Some(*b"init\0")
 }
 
+/// Submits a [`Runtime`] record for the current task, with its command line.
 #[inline(always)]
-fn submit_runtime(task: Task, process: Entry, trust: u32, flags: u16) {
+fn submit_runtime(task: Task, process: ProcessEntry, trust: u32, flags: u16) {
     const FIXED: u32 = size_of::<Runtime>() as u32;
     let Some(mut scratch) = Scratch::take(EXEC) else { return };
     let args = match task.arguments() {
-        // SAFETY: the buffer is longer than both together.
+        // SAFETY: the scratch buffer has capacity for the fixed part and `RUNTIME_ARGS_MAX` bytes together.
         Some((start, len)) => unsafe {
             read::user_block(scratch.at(FIXED), RUNTIME_ARGS_MAX as u32, start, len)
         },
@@ -314,16 +319,16 @@ fn submit_runtime(task: Task, process: Entry, trust: u32, flags: u16) {
     scratch.submit_lifecycle(FIXED + args.len);
 }
 
-/// What speaks for the current task as a runtime: a function of its own for the verifier, as in [`binding`].
+/// `TRUST_*` bits of the current task, as a separate function for the verifier, as in [`binding`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn trust() -> u32 {
     trust_of(Task::current())
 }
 
-/// What speaks for a runtime. A container's process may have its user and pid namespaces and its uid in common
-/// with the host, and may make itself any mount namespace; the host's root directory it cannot have, unless it
-/// was given it.
+/// `TRUST_*` bits of a task. A process in a container may share its user namespace, its pid namespace and its uid
+/// with the host, and may create any mount namespace; it cannot have the host's root directory unless it was given
+/// access to it.
 #[inline(always)]
 fn trust_of(task: Task) -> u32 {
     let mut trust = 0;

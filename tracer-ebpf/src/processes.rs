@@ -1,4 +1,4 @@
-//! The processes that are followed, and how those get in that ran before the programs did.
+//! The followed processes, and adoption of processes that started before the programs were attached.
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -6,8 +6,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     container::{
-        Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence,
-        NANOSECONDS_PER_TICK, FollowedProcess, Suspect,
+        Adoptee, ContainerKey, EVIDENCE_CGROUP, EVIDENCE_MNT_NS, EVIDENCE_PID_NS, Evidence, FollowedProcess,
+        NANOSECONDS_PER_TICK, Suspect,
     },
     lifecycle::{LifecycleKind, Record},
 };
@@ -25,42 +25,24 @@ use crate::{
     task::Task,
 };
 
-/// Pid namespaces that are looked at between a process's own and the host's: a node in a container, its pods, and what a
-/// program makes for itself.
+/// Pid namespaces that are checked between a process's own and the host's: a node in a container, its pods, and one
+/// that a program creates for itself.
 const PID_NS_DEPTH: u32 = 4;
 
-/// The entry of a process in `PROCESSES`.
+/// Pointer to the value of a process in the map `PROCESSES`.
 ///
-/// Its own threads alone change it, and remove it with the last of them, so that it stays as long as one of them runs a
-/// program. Fields are loaded and stored whole.
+/// Only the process's own threads change the value, and the last of them removes it: it stays valid while one of them
+/// runs a program. Fields are loaded and stored whole.
 #[derive(Clone, Copy)]
-pub struct Entry(*mut FollowedProcess);
+pub struct ProcessEntry(*mut FollowedProcess);
 
-impl Entry {
-    shared_field!(container: ContainerKey);
-    shared_field!(preparing: ContainerKey);
+impl ProcessEntry {
+    shared_field!(container: ContainerKey, set_container);
+    shared_field!(preparing: ContainerKey, set_preparing);
     shared_field!(pid: u32);
     shared_field!(container_pid: u32);
     shared_field!(start_time: u64);
-    shared_field!(executed: u32);
-
-    #[inline(always)]
-    pub fn set_container(self, container: ContainerKey) {
-        // SAFETY: as for the fields above.
-        unsafe { (&raw mut (*self.0).container).write_volatile(container) }
-    }
-
-    #[inline(always)]
-    pub fn set_preparing(self, preparing: ContainerKey) {
-        // SAFETY: as for the fields above.
-        unsafe { (&raw mut (*self.0).preparing).write_volatile(preparing) }
-    }
-
-    #[inline(always)]
-    pub fn set_executed(self, executed: bool) {
-        // SAFETY: as for the fields above.
-        unsafe { (&raw mut (*self.0).executed).write_volatile(u32::from(executed)) }
-    }
+    shared_field!(executed: u32, set_executed);
 
     #[inline(always)]
     pub fn of(tgid: u32) -> Option<Self> {
@@ -68,7 +50,7 @@ impl Entry {
     }
 }
 
-/// What is entered of a process that belongs to a container or prepares one.
+/// A new value for a process that belongs to a container or prepares one.
 #[inline(always)]
 pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> FollowedProcess {
     let ids = task.process_ids();
@@ -83,33 +65,34 @@ pub fn new(task: Task, container: ContainerKey, preparing: ContainerKey) -> Foll
     }
 }
 
-/// The entry of the current process, if it belongs to a container or prepares one.
+/// The current process, if it belongs to a container or prepares one. Adopts it if user space has found it or the
+/// evidence points to a container.
 #[inline(always)]
-pub fn find(program: Program, tgid: u32) -> Option<Entry> {
-    if let Some(entry) = Entry::of(tgid) {
+pub fn find(program: Program, tgid: u32) -> Option<ProcessEntry> {
+    if let Some(entry) = ProcessEntry::of(tgid) {
         if entry.start_time() == Current::task().process_start_time() {
             return Some(entry);
         }
-        // It is that of an earlier process whose exit the kernel did not report.
+        // The value belongs to an earlier process with the same id, whose exit the kernel did not report.
         forget(program, tgid);
     }
     if adopt(tgid) == 0 {
         return None;
     }
-    Entry::of(tgid)
+    ProcessEntry::of(tgid)
 }
 
-/// Enters a process that nobody follows yet; None if there is no room.
+/// Inserts a process that is not followed yet; None if the map is full.
 #[inline(always)]
-pub fn insert(tgid: u32, process: &FollowedProcess) -> Option<Entry> {
+pub fn insert(tgid: u32, process: &FollowedProcess) -> Option<ProcessEntry> {
     PROCESSES.insert(&tgid, process, u64::from(BPF_NOEXIST)).ok()?;
-    Entry::of(tgid)
+    ProcessEntry::of(tgid)
 }
 
-/// Enters the child of a process that is followed; None if there is no room.
+/// Inserts the child of a followed process; None if the map is full.
 #[inline(always)]
 pub fn insert_child(tgid: u32, process: &FollowedProcess) -> Option<()> {
-    // The child does not run yet, so an entry that is there belongs to an earlier process whose exit was missed.
+    // The child does not run yet, so an existing value belongs to an earlier process, the exit of which was missed.
     forget(FORK, tgid);
     PROCESSES.insert(&tgid, process, u64::from(BPF_ANY)).ok()?;
     join(process.container);
@@ -117,13 +100,13 @@ pub fn insert_child(tgid: u32, process: &FollowedProcess) -> Option<()> {
     Some(())
 }
 
-/// The last thread of a process exits: counts it out of its containers.
+/// Handles the exit of the last thread of a process: removes it and decrements the process counts of its containers.
 #[inline(always)]
 pub fn remove(task: Task, tgid: u32) {
-    if Entry::of(tgid).is_some() {
+    if ProcessEntry::of(tgid).is_some() {
         forget(EXIT, tgid);
     } else if let Some((pid, adoptee)) = adoptee(task, tgid) {
-        // Two last threads may both find their group dead: one of them removes the entry.
+        // Two threads may both find that their group is dead: only one of them removes the entry.
         if ADOPTEES.remove(&pid).is_ok() {
             leave(EXIT, adoptee.container, pid, 0);
             leave(EXIT, adoptee.preparing, pid, 0);
@@ -131,10 +114,10 @@ pub fn remove(task: Task, tgid: u32) {
     }
 }
 
-/// Removes an entry, and counts its process out of its containers.
+/// Removes a process, and decrements the process counts of its containers.
 #[inline(always)]
 fn forget(program: Program, tgid: u32) {
-    let Some(entry) = Entry::of(tgid) else { return };
+    let Some(entry) = ProcessEntry::of(tgid) else { return };
     let (container, preparing, pid) = (entry.container(), entry.preparing(), entry.pid());
     if PROCESSES.remove(&tgid).is_ok() {
         leave(program, container, pid, 1);
@@ -142,11 +125,12 @@ fn forget(program: Program, tgid: u32) {
     }
 }
 
-/// Enters the current process if it belongs to a container that ran already: user space has found it, or it is where only
-/// that container's processes are. It runs this program, and so cannot end meanwhile. Returns 1 if it is entered, else 0.
+/// Inserts the current process if it belongs to a container that was running before: user space has found the
+/// process, or its namespaces or cgroup are those of the container. The process cannot exit meanwhile, since it runs
+/// this program. Returns 1 if it is followed now, else 0.
 ///
-/// A function of its own, which the verifier looks at once and not for each of its callers' states: it is long, and rarely
-/// called. So it takes and returns numbers only.
+/// A separate function for the verifier, as in [`binding`]: it is long and rarely called, and verified once instead
+/// of once for every state of its callers. Its arguments and result are therefore plain numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn adopt(tgid: u32) -> u32 {
@@ -160,7 +144,7 @@ pub extern "C" fn adopt(tgid: u32) -> u32 {
         },
     };
     let mut process = new(task, container, preparing);
-    // Since user space looked at it, it may have executed the container's program.
+    // Since user space inspected it, it may have executed the entrypoint.
     if preparing != ContainerKey::HOST
         && binding::is_entrypoint(preparing, process.container_pid)
         && !is_still_runtime()
@@ -168,13 +152,13 @@ pub extern "C" fn adopt(tgid: u32) -> u32 {
         process.container = preparing;
         process.preparing = ContainerKey::HOST;
     }
-    // Two threads may do this at once: one of them enters it. It is counted before it ceases to be an adoptee, so that
-    // user space, which looks in that order, never finds it nowhere.
+    // Two threads may do this at once: only one of them inserts. The process is inserted before it is removed from
+    // the adoptees, so that user space, which looks them up in the same order, always finds it in one of the maps.
     if PROCESSES.insert(&tgid, &process, u64::from(BPF_NOEXIST)).is_ok() {
         join(process.container);
         join(process.preparing);
         if let Some((pid, _)) = found {
-            // Another thread may have been faster.
+            // Another thread may have removed it first.
             let _ = ADOPTEES.remove(&pid);
         }
         begin_epoch();
@@ -182,19 +166,20 @@ pub extern "C" fn adopt(tgid: u32) -> u32 {
     1
 }
 
-/// What user space has found out about a process, with its id in `tracer`'s pid namespace.
+/// The entry that user space has made for a process, with the process id in `tracer`'s pid namespace.
 #[inline(always)]
 fn adoptee(task: Task, tgid: u32) -> Option<(u32, Adoptee)> {
     let pid = if globals::TRACER_PID_NS.load() == 0 { tgid } else { task.process_ids().tracer };
-    // SAFETY: copied at once; should it be removed meanwhile, the start time distinguishes it from the next entry.
+    // SAFETY: the value is copied at once. If the entry is replaced meanwhile, the start time distinguishes it from
+    // the next process with the same id.
     let adoptee = *unsafe { ADOPTEES.get(&pid) }?;
     (task.process_start_time() / NANOSECONDS_PER_TICK == adoptee.start_ticks).then_some((pid, adoptee))
 }
 
-/// The container that the current task is in by its namespaces or its cgroup, or the host. Unlike a list of processes that
-/// does not race: it holds for processes too that come and go faster than user space can look.
+/// The container that the namespaces or the cgroup of the current task point to, or the host. Unlike a list of
+/// processes this does not race: it also holds for processes that start and exit faster than user space can scan.
 ///
-/// A function of its own for the verifier, like [`adopt`], whose stack has to be short.
+/// A separate function for the verifier, like [`adopt`], whose stack use must stay small.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn container_by_evidence() -> u64 {
@@ -210,7 +195,8 @@ fn by_evidence(task: Task) -> Option<ContainerKey> {
             return Some(suspect.container);
         }
     }
-    // Host programs may be in a container's cgroup: `runc exec` is cloned into it, and engines put their own there.
+    // A host program may be in a container's cgroup: `runc exec` is cloned into it, and some engines put their own
+    // processes there.
     let mntns = task.mntns_of_its_own()?;
     if let Some(suspect) = suspect(EVIDENCE_MNT_NS, u64::from(mntns)) {
         return Some(suspect.container);
@@ -220,44 +206,47 @@ fn by_evidence(task: Task) -> Option<ContainerKey> {
     (task.root_dentry() != task.host_init().root_dentry()).then_some(suspect.container)
 }
 
-/// The container that a piece of evidence points to, if that has not ended.
+/// The container that a piece of evidence points to, if it has not ended.
 #[inline(always)]
 fn suspect(kind: u32, id: u64) -> Option<Suspect> {
-    // SAFETY: copied at once. Should it be removed meanwhile, the generation tells that it holds no more.
+    // SAFETY: the value is copied at once. If it is replaced meanwhile, the generation shows that it is outdated.
     let suspect = *unsafe { EVIDENCE.get(&Evidence { kind, reserved: 0, id }) }?;
     (slot_of(suspect.container)?.generation() == suspect.container.generation()).then_some(suspect)
 }
 
-/// Whether the current task, which is in its container's mount namespace already, still executes the runtime's own program:
-/// crun's keeps its name, or has that of the memfd that it has copied itself into; runc and youki call theirs `runc:[2:INIT]`.
-/// As numbers, since each comparison of a byte
-/// would be a path more for the verifier.
+/// Whether the current task, which is in the container's mount namespace already, still executes the runtime's own
+/// program. crun keeps its name or has that of the memfd that it has copied itself into; runc and youki name theirs
+/// like `runc:[2:INIT]`. The names are compared as numbers, since each comparison of a byte would be another path for
+/// the verifier.
 #[inline(always)]
 pub fn is_still_runtime() -> bool {
-    /// The first six bytes, of eight.
+    /// Six bytes of the eight compared.
     const RUNC: u64 = u64::from_le_bytes(*b"runc:[\0\0");
     const RUNC_MASK: u64 = (1 << 48) - 1;
-    /// The first seven.
+    /// Seven bytes.
     const YOUKI: u64 = u64::from_le_bytes(*b"youki:[\0");
     const YOUKI_MASK: u64 = (1 << 56) - 1;
-    /// All eight.
+    /// All eight bytes.
     const CRUN: u64 = u64::from_le_bytes(*b"memfd:cr");
     let comm = bpf_get_current_comm().unwrap_or_default();
     let Some(start) = comm.first_chunk().map(|start| u64::from_le_bytes(*start)) else { return false };
-    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || start == CRUN || known_name() != 0
+    start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || start == CRUN || runtime_role() != 0
 }
 
-/// What the task that just executed is known as, by its file's name: the kernel has just made that the comm
-/// (`kbasename(bprm->filename)`, begin_new_exec() in fs/exec.c), 15 bytes of it. 0 for nothing: an `Option` is copied with bytes
-/// that were never written, which older verifiers refuse.
+/// The role of the program that the task just executed, by its file name:
+/// [`RUNTIME`](tracer_common::container::RUNTIME), [`RESTORER`](tracer_common::container::RESTORER), or 0 for any
+/// other program. The kernel has just set the comm to the first 15 bytes of that name (`kbasename(bprm->filename)`,
+/// begin_new_exec() in fs/exec.c). Not an `Option`: copying one copies bytes that were never written, which older
+/// verifiers refuse.
 #[inline(always)]
-pub fn known_name() -> u8 {
+pub fn runtime_role() -> u8 {
     let Ok(comm) = bpf_get_current_comm() else { return 0 };
-    // SAFETY: the map is written before the programs run.
+    // SAFETY: the map is written before the programs are attached and frozen then, so the value does not change while
+    // it is copied.
     unsafe { RUNTIMES.get(&comm) }.copied().unwrap_or(0)
 }
 
-/// Counts one process more.
+/// Increments the process count of a container.
 #[inline(always)]
 fn join(container: ContainerKey) {
     if container != ContainerKey::HOST
@@ -267,9 +256,9 @@ fn join(container: ContainerKey) {
     }
 }
 
-/// Counts processes of a container down, one or none, and reports its end if none is left. Of two last ones that leave at
-/// once both may find none left: user space takes a second end for what it is. That neither does is impossible, as
-/// each has counted itself down before it looks.
+/// Decrements the process count of a container by `count`, which may be 0, and reports the container's end if no
+/// process is left. If the last two processes leave at once, both may find the count at 0: user space ignores the
+/// second report. It is impossible that neither does, because each decrements the count before it reads it.
 #[inline(always)]
 pub fn leave(program: impl Into<u32>, container: ContainerKey, pid: u32, count: i64) {
     if container != ContainerKey::HOST

@@ -1,4 +1,4 @@
-//! What is kept of containers, by slot, and the slots that no container uses.
+//! Slots: per-container values in the map `SLOTS`, and the queues of free slots.
 
 use tracer_common::container::{ContainerKey, Slot};
 
@@ -8,15 +8,17 @@ use crate::{
     task::Task,
 };
 
-/// A slot that no container uses, for the caller alone. Half of all are kept for trusted runtimes, which may have the
-/// others as well: what anybody may execute uses up no more than those.
+/// Takes a free slot for the caller alone; None if there is none. Half of all slots are reserved for trusted
+/// runtimes, which may take the others as well: programs that any user may execute cannot use up more than the other
+/// half.
 #[inline(always)]
 pub fn take_free(is_trusted: bool) -> Option<u32> {
-    let kept = if is_trusted { KEPT_SLOTS.pop().ok().flatten() } else { None };
-    kept.or_else(|| FREE_SLOTS.pop().ok().flatten())
+    let reserved = if is_trusted { KEPT_SLOTS.pop().ok().flatten() } else { None };
+    reserved.or_else(|| FREE_SLOTS.pop().ok().flatten())
 }
 
-/// The slot of a container, in the map. Other CPUs read and write it at the same time, so fields are loaded and stored whole.
+/// Pointer to the value of a container in the map `SLOTS`, an array, whose values are never removed. Other CPUs read
+/// and write it at the same time, so fields are loaded and stored whole.
 #[derive(Clone, Copy)]
 pub struct SlotEntry(*mut Slot);
 
@@ -25,44 +27,37 @@ impl SlotEntry {
     shared_field!(runtime_mntns: u32);
     shared_field!(runtime_root: u64);
     shared_field!(runtime_tgid: u32);
-    shared_field!(restorer: u64);
-    shared_field!(bound_mntns: u32);
-    shared_field!(bound_pidns: u32);
-    shared_field!(bound_container_pid: u32);
-    shared_field!(bound_root: u64);
+    shared_field!(restorer: u64, set_restorer);
+    shared_field!(bound_mntns: u32, set_bound_mntns);
+    shared_field!(bound_pidns: u32, set_bound_pidns);
+    shared_field!(bound_container_pid: u32, set_bound_container_pid);
+    shared_field!(bound_root: u64, set_bound_root);
 
-    #[inline(always)]
-    pub fn set_restorer(self, restorer: u64) {
-        // SAFETY: a value of an array map, never removed.
-        unsafe { (&raw mut (*self.0).restorer).write_volatile(restorer) }
-    }
-
-    /// A process was bound: that tells later ones apart.
+    /// Records where a process was bound, which later ones are compared with. The mount namespace is stored last: it shows
+    /// that the other fields are set.
     #[inline(always)]
     pub fn set_bound(self, task: Task, container_pid: u32) {
-        // SAFETY: a value of an array map, never removed.
-        unsafe {
-            (&raw mut (*self.0).bound_pidns).write_volatile(task.own_pid_ns());
-            (&raw mut (*self.0).bound_container_pid).write_volatile(container_pid);
-            (&raw mut (*self.0).bound_root).write_volatile(task.root_dentry().unwrap_or(0));
-            (&raw mut (*self.0).bound_mntns).write_volatile(task.mntns());
-        }
+        self.set_bound_pidns(task.own_pid_ns());
+        self.set_bound_container_pid(container_pid);
+        self.set_bound_root(task.root_dentry().unwrap_or(0));
+        self.set_bound_mntns(task.mntns());
     }
 
-    /// Begins the next use of a slot that nobody else uses; returns its generation.
+    /// Begins the next use of a slot that the caller has taken; returns its generation.
     #[inline(always)]
     pub fn begin(self, slot: Slot) -> u32 {
         let generation = self.generation() + 1;
-        // SAFETY: a value of an array map, never removed; a slot taken from the queue is nobody else's.
+        // SAFETY: the pointer is to a value of an array map, which is never removed. The slot was taken from a queue
+        // of free ones, so no other program writes it.
         unsafe { self.0.write(Slot { generation, ..slot }) };
         generation
     }
 
-    /// Counts processes up or down; returns how many there are, by then.
+    /// Adds to the count of processes; returns the count after that, which may include concurrent changes.
     #[inline(always)]
     pub fn add_processes(self, change: i64) -> u64 {
-        // SAFETY: a value of an array map, never removed; all that write this field while the slot is in use do so
-        // atomically.
+        // SAFETY: the pointer is to a value of an array map, which is never removed. While the slot is in use, this
+        // field is written by atomic additions only.
         unsafe {
             let processes = &raw mut (*self.0).processes;
             atomic::add(processes, change);

@@ -1,4 +1,4 @@
-//! What the programs ask of a task.
+//! Fields of a `task_struct` that the programs need.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tracer_common::offsets::UPID_SIZE;
@@ -12,12 +12,12 @@ const PID_NS_LEVELS: u32 = 32;
 #[derive(Clone, Copy)]
 pub struct Task(pub KernelAddress);
 
-/// A process's ids as two pid namespaces see it.
+/// A process's ids in two pid namespaces.
 #[derive(Clone, Copy)]
 pub struct ProcessIds {
-    /// In the one that `tracer` runs in; 0 where it has none there.
+    /// In `tracer`'s pid namespace; 0 if it has no id there.
     pub tracer: u32,
-    /// In its own.
+    /// In its innermost pid namespace.
     pub innermost: u32,
 }
 
@@ -45,13 +45,13 @@ impl Task {
         Self(self.0.follow(&globals::TASK_REAL_PARENT))
     }
 
-    /// Inode number of the mount namespace; 0 for a task that has left it, in exiting.
+    /// Inode number of the mount namespace; 0 for an exiting task that has left it.
     #[inline(always)]
     pub fn mntns(self) -> u32 {
         self.0.follow(&globals::TASK_NSPROXY).follow(&globals::NSPROXY_MNT_NS).number(&globals::MNT_NS_INUM)
     }
 
-    /// Its mount namespace, unless it has none or that is the host's.
+    /// Inode number of the mount namespace; None if it has none or is in the host's.
     #[inline(always)]
     pub fn mntns_of_its_own(self) -> Option<u32> {
         let mntns = self.mntns();
@@ -62,8 +62,8 @@ impl Task {
         (mntns != 0 && mntns != hosts).then_some(mntns)
     }
 
-    /// Whether no thread of its group is left. True from the `sched_process_exit` of the last one on:
-    /// do_exit() counts `signal->live` down before that (kernel/exit.c).
+    /// Whether no thread of its group is left. True from the `sched_process_exit` of the last thread on: do_exit()
+    /// decrements `signal->live` before that tracepoint (kernel/exit.c).
     #[inline(always)]
     pub fn is_group_dead(self) -> bool {
         let live: Option<u32> = self.0.follow(&globals::TASK_SIGNAL).read(&globals::SIGNAL_LIVE);
@@ -82,13 +82,13 @@ impl Task {
         self.0.follow(&globals::TASK_GROUP_LEADER)
     }
 
-    /// When the process it belongs to started, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// When the process that it belongs to started, in nanoseconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub fn process_start_time(self) -> u64 {
         self.0.follow(&globals::TASK_GROUP_LEADER).read(&globals::TASK_START_BOOTTIME).unwrap_or(0)
     }
 
-    /// Start and length of the argument block of a process that has just been executed.
+    /// Address and length of the argument block of a process that has just called execve.
     #[inline(always)]
     pub fn arguments(self) -> Option<(u64, u64)> {
         let mm = self.0.follow(&globals::TASK_MM);
@@ -107,11 +107,12 @@ impl Task {
             cred.read(&globals::CRED_SUID),
             cred.read(&globals::CRED_FSUID),
         ];
-        // An id that could not be read is none of root's. Combined without a branch for each: less for the verifier.
+        // An id that could not be read is not root's. The ids are combined without a branch for each, which saves the
+        // verifier work.
         ids.into_iter().fold(0, |all, id| all | id.unwrap_or(u32::MAX)) == 0
     }
 
-    /// The name of its cgroup in the unified hierarchy, a string of the kernel; null where that is not known.
+    /// Name of its cgroup in the unified hierarchy, a string in kernel memory; null if not known.
     #[inline(always)]
     pub fn cgroup_name(self) -> KernelAddress {
         self.0
@@ -121,14 +122,14 @@ impl Task {
             .follow(&globals::KERNFS_NODE_NAME)
     }
 
-    /// How deep its user namespace is; 0 for the initial one.
+    /// Nesting depth of its user namespace; 0 for the initial one.
     #[inline(always)]
     pub fn user_ns_level(self) -> Option<u32> {
         self.0.follow(&globals::TASK_CRED).follow(&globals::CRED_USER_NS).read(&globals::USER_NS_LEVEL)
     }
 
-    /// Whether it may administer its user namespace (`CAP_SYS_ADMIN`, include/uapi/linux/capability.h), without which
-    /// nobody makes a container. A `kernel_cap_t` has one bit for each capability in its first eight bytes.
+    /// Whether it has `CAP_SYS_ADMIN` in its user namespace (include/uapi/linux/capability.h), which creating a
+    /// container requires. The first eight bytes of a `kernel_cap_t` have one bit for each capability.
     #[inline(always)]
     pub fn is_sys_admin(self) -> bool {
         const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -147,19 +148,19 @@ impl Task {
         }
     }
 
-    /// The file that its program was executed from, or was restored to; null where that is not known.
+    /// Inode of its executable, which criu changes when it restores a process; null if not known.
     #[inline(always)]
     pub fn executable(self) -> KernelAddress {
         self.0.follow(&globals::TASK_MM).follow(&globals::MM_EXE_FILE).follow(&globals::FILE_INODE)
     }
 
-    /// The dentry of its root directory, the same in every mount namespace that shows that directory.
+    /// Dentry of its root directory. It is the same in every mount namespace that shows that directory.
     #[inline(always)]
     pub fn root_dentry(self) -> Option<u64> {
         self.0.follow(&globals::TASK_FS).read(&globals::FS_ROOT_DENTRY)
     }
 
-    /// Inode number of its innermost pid namespace; 0 where that is `tracer`'s, which is the host's.
+    /// Inode number of its innermost pid namespace; 0 for `tracer`'s, which is the host's.
     #[inline(always)]
     pub fn own_pid_ns(self) -> u32 {
         let pid = Pid(self.thread_pid());
@@ -171,7 +172,7 @@ impl Task {
         }
     }
 
-    /// Its pid namespaces within that of `tracer`, the innermost first, `DEPTH` at the most.
+    /// Its pid namespaces below `tracer`'s, innermost first, at most `DEPTH`.
     #[inline(always)]
     pub fn pid_namespaces<const DEPTH: u32>(self) -> impl Iterator<Item = PidNamespace> {
         let pid = Pid(self.thread_pid());
@@ -185,8 +186,8 @@ impl Task {
             .map(move |up| PidNamespace(pid.namespace(level - up)))
     }
 
-    /// The init of the host, which is the first process of `tracer`'s pid namespace, if it can see this task; else
-    /// null.
+    /// The host's init, which is the first process of `tracer`'s pid namespace; null if this task has no id in that
+    /// namespace.
     #[inline(always)]
     pub fn host_init(self) -> Self {
         let pid = Pid(self.thread_pid());
@@ -197,13 +198,13 @@ impl Task {
         Self(namespace.follow(&globals::PID_NS_CHILD_REAPER))
     }
 
-    /// Whether it has an id in `tracer`'s pid namespace: what has none is not of the host that is traced.
+    /// Whether it has an id in `tracer`'s pid namespace. A task without one is not on the traced host.
     #[inline(always)]
     pub fn is_visible(self) -> bool {
         globals::TRACER_PID_NS.load() == 0 || self.thread_ids().tracer != 0
     }
 
-    /// The ids of the process it belongs to.
+    /// The ids of the process that it belongs to.
     #[inline(always)]
     pub fn process_ids(self) -> ProcessIds {
         Self(self.0.follow(&globals::TASK_GROUP_LEADER)).thread_ids()
@@ -232,7 +233,7 @@ impl Task {
 struct Pid(KernelAddress);
 
 impl Pid {
-    /// How deep the innermost of its namespaces is; 0 for the initial one.
+    /// Nesting depth of its innermost pid namespace; 0 for the initial one.
     #[inline(always)]
     fn level(self) -> u32 {
         self.0.number(&globals::PID_LEVEL)
@@ -249,7 +250,8 @@ impl Pid {
         self.upid(level).follow(&globals::UPID_NS)
     }
 
-    /// The number in `tracer`'s pid namespace, which has this inode number and is not the initial one; or null.
+    /// The `struct upid` of `tracer`'s pid namespace, which has this inode number and is not the initial one; null if
+    /// there is none.
     #[inline(always)]
     fn upid_in(self, inum: u32) -> KernelAddress {
         match TRACER_LEVEL.get(0) {
@@ -284,18 +286,18 @@ impl PidNamespace {
     }
 }
 
-/// Finds out how deep `tracer`'s pid namespace is, where that is not the initial one: the first of its processes that
-/// comes along tells. Done once, at the start of a program, and kept in a map: a search for each process would be a way
-/// on for each depth, and more than the verifier follows.
+/// Determines the nesting depth of `tracer`'s pid namespace if it is not the initial one, from the first of its
+/// processes that runs a program. Done once, at the start of a program, and stored in a map: a search for each
+/// process would be one path for each depth, too many for the verifier.
 #[inline(always)]
 pub fn find_tracer_level() {
     let inum = globals::TRACER_PID_NS.load();
     if inum == 0 {
         return;
     }
-    let Some(known) = TRACER_LEVEL.get_ptr_mut(0) else { return };
-    // SAFETY: a value of an array map, never removed. All who write it write the same.
-    if unsafe { known.read_volatile() } != 0 {
+    let Some(stored) = TRACER_LEVEL.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to a value of an array map, which is never removed. All writers write the same number.
+    if unsafe { stored.read_volatile() } != 0 {
         return;
     }
     let pid = Pid(Task::current().thread_pid());
@@ -306,7 +308,7 @@ pub fn find_tracer_level() {
         }
         if pid.is_in(level, inum) {
             // SAFETY: as above.
-            unsafe { known.write_volatile(level) };
+            unsafe { stored.write_volatile(level) };
             break;
         }
     }

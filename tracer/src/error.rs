@@ -1,13 +1,13 @@
-//! Errors that decide the exit code. All others mean failure while running.
+//! Errors that determine the exit code. All others are failures while running, with exit code 1.
 
 /// Exit code: failure while running.
 pub(crate) const FAILURE: u8 = 1;
-/// Exit code: wrong usage, as clap has it too.
+/// Exit code: wrong usage; clap uses the same.
 pub(crate) const USAGE: u8 = 2;
-/// Exit code: not permitted, or the kernel lacks something.
+/// Exit code: not permitted, or the kernel lacks a required feature.
 pub(crate) const UNSUPPORTED: u8 = 3;
 
-/// This kernel, this user or this machine does not allow tracing: exit code 3.
+/// This kernel, user or machine does not permit tracing: exit code 3.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}: {remedy}")]
 pub(crate) struct Unsupported {
@@ -16,18 +16,18 @@ pub(crate) struct Unsupported {
 }
 
 impl Unsupported {
-    /// What is missing, and how to get it.
+    /// `problem` is what is missing, `remedy` how to fix it.
     pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { problem: problem.into(), remedy: remedy.into() }
     }
 }
 
-/// The command line asks for something that does not exist: exit code 2.
+/// The command line requests something that does not exist: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// An error with its causes. What repeats a cause, or a part of one, is said once.
+/// The message of an error with its causes. A cause that the text contains already is left out.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -52,7 +52,7 @@ mod tests {
     struct Repeats(#[source] io::Error);
 
     #[test]
-    fn what_an_error_repeats_of_its_cause_is_said_once() {
+    fn cause_that_an_error_quotes_is_not_repeated() {
         let missing = || io::Error::from_raw_os_error(2);
         let error = anyhow::Error::new(Repeats(missing())).context("starting");
         assert_eq!(chain(error.as_ref()), format!("starting: cannot read x: {}", missing()));

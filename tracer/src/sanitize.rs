@@ -1,26 +1,27 @@
-//! Names that a container chose, made safe to show: they can neither move the cursor nor end the line.
+//! Escapes text from containers and other untrusted sources, so that it can neither control the terminal nor end the
+//! line.
 
 use std::io::Write as _;
 
 use unicode_width::UnicodeWidthChar as _;
 
-/// Whether a terminal would act on a character, or not show it in a place of its own: control characters, and
-/// those without a width (combining and joining ones, marks of direction). Or whether a reader may take it for the end
-/// of a line.
+/// Whether a character is unsafe to display: a terminal acts on it or does not show it in a cell of its own (control
+/// characters, and characters without a width, such as combining ones, joiners and direction marks), or a reader may
+/// take it for the end of a line.
 fn is_unsafe(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}') || c.width().is_none_or(|width| width == 0)
 }
 
-/// Whether all of a text may be shown as it is, in as many lines as it has.
+/// Whether a text can be displayed as it is, with no more lines than it has.
 pub(crate) fn is_safe(text: &str) -> bool {
     !text.chars().any(|c| c != '\n' && is_unsafe(c))
 }
 
-/// Whether these bytes stand for themselves wherever they are shown, each in a place of its own: printable ASCII without
-/// quotes and backslashes. So it is for nearly all that is shown.
+/// Whether every byte can be displayed as it is in every format, in one cell: printable ASCII without quotes and
+/// backslashes. Nearly all names are.
 #[expect(clippy::needless_bitwise_bool, reason = "without branches many bytes are compared at once")]
 pub(crate) fn is_plain(bytes: &[u8]) -> bool {
-    /// As many as processors compare at once.
+    /// Bytes that processors compare at once.
     const AT_ONCE: usize = 16;
     let are_plain = |bytes: &[u8]| {
         bytes.iter().fold(true, |plain, byte| {
@@ -28,13 +29,13 @@ pub(crate) fn is_plain(bytes: &[u8]) -> bool {
         })
     };
     let (chunks, rest) = bytes.as_chunks::<AT_ONCE>();
-    // The last so many bytes, rather than what is left over of them, which are fewer.
+    // The last chunk overlaps the one before it, which is faster than comparing the remaining bytes one by one.
     let rest = bytes.last_chunk::<AT_ONCE>().map_or(rest, |last| last);
     chunks.iter().all(|chunk| are_plain(chunk)) && are_plain(rest)
 }
 
-/// Appends `bytes` as a JSON string: as serde_json and [`escape_json`] write it, with U+FFFD for what is not UTF-8.
-/// Returns whether all of it is.
+/// Appends `bytes` as a JSON string, as serde_json and [`escape_json`] together write it, with U+FFFD for invalid
+/// UTF-8. Returns whether all bytes are valid UTF-8.
 pub(crate) fn write_json(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     out.push(b'"');
     let is_text = if is_plain(bytes) {
@@ -76,7 +77,7 @@ fn push_char(c: char, out: &mut Vec<u8>) {
     out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
-/// Appends `\uXXXX`, two of them for what is beyond 16 bits.
+/// Appends `\uXXXX`, twice for a character beyond 16 bits.
 fn push_json_escape(c: char, out: &mut Vec<u8>) {
     for unit in c.encode_utf16(&mut [0; 2]) {
         // Writing to a vector cannot fail.
@@ -84,8 +85,8 @@ fn push_json_escape(c: char, out: &mut Vec<u8>) {
     }
 }
 
-/// Escapes the unsafe characters in the JSON text that `out` has from `start` on. JSON has escaped the older control
-/// characters itself; what is left of them can stand in strings only, where any character may be written as `\uXXXX`.
+/// Escapes the unsafe characters in the JSON text from `start` on. serde_json has escaped the ASCII control
+/// characters; the remaining unsafe ones occur only in strings, where `\uXXXX` is permitted for any character.
 pub(crate) fn escape_json(out: &mut Vec<u8>, start: usize) {
     let is_plain = |byte: &u8| byte.is_ascii() && *byte != 0x7f;
     if out[start..].iter().all(is_plain) {
@@ -102,8 +103,8 @@ pub(crate) fn escape_json(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// Escapes likewise in YAML that is written as JSON: it has another form for what is beyond 16 bits, and two characters
-/// that it takes only so.
+/// Escapes YAML that is written as JSON: like [`escape_json`], but YAML has another form for characters beyond 16
+/// bits, and two characters that must be escaped.
 pub(crate) fn escape_yaml(out: &mut Vec<u8>, start: usize) {
     let text = String::from_utf8_lossy(&out[start..]).into_owned();
     out.truncate(start);
@@ -120,11 +121,11 @@ pub(crate) fn escape_yaml(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// Appends `bytes` with everything escaped that a terminal would not show as itself, once and in its place.
+/// Appends `bytes` with everything escaped that a terminal would not show as itself, once, in a cell of its own.
 ///
-/// Control characters become `\n`, `\t`, `\r` or `\xNN`, bytes that are not UTF-8 `\xNN`, characters without a
-/// width of their own (combining and joining ones, marks of direction) and separators of lines `\u{…}`, and the
-/// backslash is doubled, so that an escape is told from the text that looks like one.
+/// Control characters become `\n`, `\t`, `\r` or `\xNN`, invalid UTF-8 bytes `\xNN`, characters without a width
+/// (combining ones, joiners, direction marks) and line separators `\u{…}`, and backslashes are doubled, so that an
+/// escape is distinguishable from text that looks like one.
 pub(crate) fn write(bytes: &[u8], out: &mut String) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -136,16 +137,15 @@ pub(crate) fn write(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// `text`, as [`write`] writes it: for lines of the log.
+/// `text` escaped by [`write`], for log lines.
 pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     write(text.as_bytes(), &mut line);
     line
 }
 
-/// `text` as it may be written to a terminal in a message: each character that a terminal would act on is escaped, and
-/// each further line is indented, so that it does not look like a message of its own. Text that is safe already stays
-/// as it is.
+/// `text` escaped for a message on a terminal: unsafe characters are escaped, and lines after the first are indented,
+/// so that they do not look like messages of their own. Safe text is unchanged.
 pub(crate) fn message(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -193,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_that_are_safe_stay_as_they_are(text in any::<String>()) {
+        fn safe_messages_are_unchanged(text in any::<String>()) {
             let once = message(&text.replace('\n', ""));
             prop_assert_eq!(message(&once), once);
         }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_act_on_is_escaped() {
+    fn unsafe_characters_are_escaped() {
         assert_eq!(sanitized(b"/etc/hosts"), "/etc/hosts");
         assert_eq!(sanitized(b"\x1b[2J\n\t\r\x07"), r"\x1b[2J\n\t\r\x07");
         assert_eq!(sanitized(b"a\xffb"), r"a\xffb");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_meaning_without_what_a_terminal_would_act_on() {
+    fn escaped_json_decodes_to_the_same_text() {
         let text = "/\u{9b}2J\u{202e}\u{7f}\u{e0001}ü";
         let mut out = b"{}\n".to_vec();
         let start = out.len();
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<String>(json).unwrap(), text);
     }
 
-    /// Bytes of all kinds, most of them text.
+    /// Arbitrary bytes, most of them text.
     fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             "[ -~]{0,40}".prop_map(String::into_bytes),
@@ -252,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_strings_are_what_serde_and_the_escaping_make_of_them(bytes in any_bytes()) {
+        fn write_json_agrees_with_serde_json_and_escape_json(bytes in any_bytes()) {
             let mut expected = b"before".to_vec();
             serde_json::to_writer(&mut expected, &String::from_utf8_lossy(&bytes)).unwrap();
             escape_json(&mut expected, 6);
@@ -262,18 +262,18 @@ mod tests {
         }
 
         #[test]
-        fn what_is_plain_is_shown_as_it_is(bytes in any_bytes()) {
+        fn plain_bytes_are_displayed_unchanged(bytes in any_bytes()) {
             let unquoted = !bytes.contains(&b'"');
             prop_assert_eq!(is_plain(&bytes), unquoted && sanitized(&bytes).bytes().eq(bytes.iter().copied()) && bytes.is_ascii());
         }
 
         #[test]
-        fn no_bytes_lead_to_a_control_character(bytes: Vec<u8>) {
+        fn escaped_bytes_contain_no_unsafe_character(bytes: Vec<u8>) {
             prop_assert!(!sanitized(&bytes).chars().any(is_unsafe));
         }
 
         #[test]
-        fn different_bytes_never_look_the_same(a: Vec<u8>, b: Vec<u8>) {
+        fn different_bytes_are_escaped_differently(a: Vec<u8>, b: Vec<u8>) {
             prop_assert_eq!(a == b, sanitized(&a) == sanitized(&b));
         }
     }

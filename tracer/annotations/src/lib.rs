@@ -12,37 +12,37 @@ use std::fmt;
 pub use error::Error;
 pub use lookup::Annotations;
 
-use dialect::{Dialect, Reader};
+use dialect::{Dialect, Subject};
 
-/// A container of a pod, as its engine described it in the annotations of the bundle.
+/// A container of a pod, as its engine describes it in the annotations of the bundle.
 ///
-/// Every string is what the annotations say, byte for byte: untrusted, of any length, and with any characters.
-/// The required ones ([`namespace`](Self::namespace), [`pod`](Self::pod), the name in [`Role::Container`]) are not
-/// empty. The optional ones are `None` where the annotation is absent or empty.
+/// Every string is copied from the annotations byte for byte: untrusted, of any length, with any characters. Required
+/// ones ([`namespace`](Self::namespace), [`pod`](Self::pod), the name in [`Role::Container`]) are not empty. Optional
+/// ones are `None` if the annotation is absent or empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodContainer {
-    /// The engine whose dialect the annotations are written in.
+    /// The engine whose keys the annotations use.
     pub engine: Engine,
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
-    /// The pod's uid. containerd writes it since 1.6.11. Of a static pod it is the hash of the manifest,
-    /// not the uid that the API server shows.
+    /// The pod's uid, which containerd writes since 1.6.11. For a static pod it is the hash of the manifest, not the
+    /// uid that the API server shows.
     pub pod_uid: Option<String>,
-    /// What the container is in its pod.
+    /// Whether the container is the pod's sandbox or a container of its spec.
     pub role: Role,
-    /// The image, by a name the engine has for it. CRI-O has none for an image that was asked for by id.
+    /// The image, by a name that the engine has for it. CRI-O has none for an image that was requested by id.
     pub image: Option<String>,
-    /// The id of the pod's sandbox, which of a sandbox is the container's own.
+    /// The id of the pod's sandbox; for a sandbox, its own id.
     pub sandbox_id: Option<String>,
-    /// A JSON object of labels, not parsed. Only CRI-O writes it; in a sandbox it holds the pod's own labels, in
-    /// other containers no more than the names that are here already.
+    /// A JSON object of labels, not parsed. Only CRI-O writes it. For a sandbox it contains the pod's labels, for
+    /// other containers only names that the fields above have as well.
     pub labels_json: Option<String>,
 }
 
 impl PodContainer {
-    /// The container's name in the pod's spec: `None` for the sandbox, which is in no spec.
+    /// The container's name in the pod's spec; `None` for the sandbox, which is not in the spec.
     #[must_use]
     pub fn container(&self) -> Option<&str> {
         match &self.role {
@@ -52,17 +52,17 @@ impl PodContainer {
     }
 }
 
-/// What a container is in its pod.
+/// The role of a container in its pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The container that holds the pod's namespaces ("pause").
     Sandbox,
-    /// A container of the pod's spec, be it an init, an ordinary or an ephemeral one, with its name.
+    /// An init, ordinary or ephemeral container of the pod's spec, with its name.
     Container(String),
 }
 
 impl Role {
-    /// `sandbox` or `container`: the word both engines use.
+    /// `sandbox` or `container`, the values that both engines use.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -72,13 +72,13 @@ impl Role {
     }
 }
 
-// Both engines' values of the container type.
+// Values of the container type, the same for both engines.
 pub(crate) const SANDBOX: &str = "sandbox";
 pub(crate) const CONTAINER: &str = "container";
 
-/// A container engine that serves Kubernetes, each with a dialect of annotations.
+/// A container engine that serves Kubernetes and has its own annotation keys.
 ///
-/// A new one is a module with a table of its keys, a variant here and an entry in [`Engine::ALL`].
+/// To add one, add a module with a table of its keys, a variant here, and an entry in [`Engine::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// containerd with its CRI plugin: see [`containerd`] for its keys.
@@ -88,10 +88,10 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Every engine that [`resolve`] knows.
+    /// Every engine that [`resolve`] recognises.
     pub const ALL: [Self; 2] = [Self::Containerd, Self::CriO];
 
-    /// The engine's name as it writes it itself: `containerd`, `cri-o`.
+    /// The engine's name as it writes it: `containerd`, `cri-o`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -100,24 +100,24 @@ impl Engine {
         }
     }
 
-    /// Reads `annotations` in this engine's dialect alone, for callers who know which engine wrote them and so need
-    /// not fear what [`Error::Contested`] is about. `Ok(None)` where this engine's mark is not there.
+    /// Reads `annotations` with this engine's keys alone, for callers that know which engine wrote them and so are
+    /// not affected by [`Error::Contested`]. `Ok(None)` if this engine's marker is not present.
     pub fn resolve<'a>(self, annotations: impl Annotations<'a>) -> Result<Option<PodContainer>, Error> {
         let dialect = self.dialect();
-        if dialect.mark.fits(annotations) {
-            dialect.read(annotations, Reader::Any).map(Some)
+        if dialect.marker.matches(annotations) {
+            dialect.read(annotations, Subject::Any).map(Some)
         } else {
             Ok(None)
         }
     }
 
-    /// Reads the annotations of the container `id`, for callers who know from elsewhere that this engine made its
-    /// bundle: where the bundle is, say. The engine's mark is not looked at.
+    /// Reads the annotations of the container `id`, for callers that know from elsewhere, such as the path of the
+    /// bundle, that this engine created it. The engine's marker is not checked.
     ///
-    /// Keys that a pod's author can reach do not make the container pass for another: a sandbox's `sandbox_id` is its own
-    /// id, and one whose annotations name another sandbox has no labels ([`crio`] has the reasons).
+    /// Keys that a pod's author can set do not make the container look like another one: a sandbox's `sandbox_id` is
+    /// its own id, and a sandbox whose annotations name another one has no labels ([`crio`] explains why).
     pub fn read<'a>(self, annotations: impl Annotations<'a>, id: &str) -> Result<PodContainer, Error> {
-        self.dialect().read(annotations, Reader::Of(id))
+        self.dialect().read(annotations, Subject::Container(id))
     }
 
     const fn dialect(self) -> &'static Dialect {
@@ -134,13 +134,13 @@ impl fmt::Display for Engine {
     }
 }
 
-/// Reads the pod out of the annotations of an OCI bundle.
+/// Reads the pod from the annotations of an OCI bundle.
 ///
-/// `Ok(None)` says that the container belongs to no pod: docker and `ctr` write no annotations, podman writes
-/// `io.container.manager` = `libpod` (and, in its own kind of pods, some of CRI-O's keys). Annotations that an
-/// engine has marked as its own but left incomplete are an error, which names the engine and the key.
+/// `Ok(None)` means that the container belongs to no pod: docker and `ctr` write no annotations, podman writes
+/// `io.container.manager` = `libpod` (and, in pods of its own kind, some of CRI-O's keys). Annotations that have an
+/// engine's marker but are incomplete are an error that names the engine and the key.
 ///
-/// A map goes in by reference, and so does an `Option` of one; a closure has to name its argument's type:
+/// Pass a map, or an `Option` of one, by reference. A closure must declare the type of its argument:
 ///
 /// ```
 /// let json = [("io.container.manager", "libpod")];
@@ -148,12 +148,14 @@ impl fmt::Display for Engine {
 /// assert_eq!(tracer_annotations::resolve(get), Ok(None));
 /// ```
 pub fn resolve<'a>(annotations: impl Annotations<'a>) -> Result<Option<PodContainer>, Error> {
-    // By the key alone, whatever its value: `libpod` beside containerd's mark is a contest as well.
+    // By the key alone, whatever its value: `libpod` next to containerd's marker is ambiguous as well.
     let mut claims =
-        Engine::ALL.into_iter().map(Engine::dialect).filter(|dialect| dialect.mark.is_there(annotations));
+        Engine::ALL.into_iter().map(Engine::dialect).filter(|dialect| dialect.marker.is_present(annotations));
     match (claims.next(), claims.next()) {
-        (Some(one), Some(other)) => Err(Error::Contested { keys: [one.mark.key, other.mark.key] }),
-        (Some(only), None) if only.mark.fits(annotations) => only.read(annotations, Reader::Any).map(Some),
+        (Some(one), Some(other)) => Err(Error::Contested { keys: [one.marker.key, other.marker.key] }),
+        (Some(only), None) if only.marker.matches(annotations) => {
+            only.read(annotations, Subject::Any).map(Some)
+        }
         _ => Ok(None),
     }
 }

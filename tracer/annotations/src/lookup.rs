@@ -2,8 +2,8 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 
-/// Where [`resolve`](crate::resolve) looks annotations up: a reference to a map, to an `Option` of one (OCI's
-/// `annotations` may be missing), or a closure that borrows what it looks into.
+/// A source of annotations for [`resolve`](crate::resolve): a reference to a map, to an `Option` of one
+/// (`annotations` is optional in OCI), or a closure that borrows what it searches.
 pub trait Annotations<'a>: Copy {
     /// The value of the annotation `key`, if there is one.
     fn get(self, key: &str) -> Option<&'a str>;

@@ -1,4 +1,4 @@
-//! What is read from bundles that real engines wrote: `fixtures/ENGINE-VERSION-RUNTIME/*.json`.
+//! Reads bundles that real engines wrote: `fixtures/ENGINE-VERSION-RUNTIME/*.json`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
@@ -82,7 +82,7 @@ fn every_bundle_names_its_pod() {
 }
 
 #[test]
-fn every_fixture_is_expected() {
+fn every_fixture_is_listed() {
     let mut on_disk = BTreeSet::new();
     for folder in fs::read_dir(fixtures()).unwrap() {
         let folder = folder.unwrap();
@@ -96,7 +96,7 @@ fn every_fixture_is_expected() {
 }
 
 #[test]
-fn the_containers_of_a_pod_share_its_sandbox() {
+fn containers_of_a_pod_share_its_sandbox() {
     let mut sandboxes = BTreeMap::new();
     for &(file, ..) in EXPECTED {
         let found = read(file);
@@ -108,7 +108,7 @@ fn the_containers_of_a_pod_share_its_sandbox() {
 }
 
 #[test]
-fn only_sandboxes_of_cri_o_carry_the_pods_labels() {
+fn only_sandboxes_of_cri_o_have_the_pods_labels() {
     for &(file, engine, _, pod, _, container, _) in EXPECTED {
         let labels = read(file).labels_json;
         if engine == Containerd {
@@ -123,7 +123,7 @@ fn only_sandboxes_of_cri_o_carry_the_pods_labels() {
 }
 
 #[test]
-fn another_engines_dialect_finds_nothing() {
+fn keys_of_another_engine_find_nothing() {
     for &(file, engine, ..) in EXPECTED {
         for other in Engine::ALL.into_iter().filter(|other| *other != engine) {
             assert_eq!(other.resolve(&annotations(file)), Ok(None), "{file}");
@@ -132,7 +132,7 @@ fn another_engines_dialect_finds_nothing() {
 }
 
 #[test]
-fn a_sandbox_has_no_name_though_cri_o_calls_it_pod() {
+fn sandbox_of_cri_o_has_no_container_name() {
     let file = "kubelet-crio-1.37-runc/bb-sandbox.json";
     assert_eq!(annotations(file)["io.kubernetes.container.name"], "POD");
     assert_eq!(read(file).role, Role::Sandbox);

@@ -1,4 +1,4 @@
-//! What is read from annotations no fixture has: incomplete, foreign, forged and arbitrary ones.
+//! Reads annotations that no fixture has: incomplete, forged, arbitrary, and those of other programs.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
@@ -73,7 +73,7 @@ fn complete(engine: Engine) -> Map {
 }
 
 #[test]
-fn both_engines_say_the_same() {
+fn both_engines_provide_the_same_fields() {
     for engine in Engine::ALL {
         let expected = PodContainer {
             engine,
@@ -90,7 +90,7 @@ fn both_engines_say_the_same() {
 }
 
 #[test]
-fn a_map_an_option_and_a_closure_all_serve() {
+fn maps_options_and_closures_are_accepted() {
     let tree = complete(Containerd);
     let expected = resolve(&tree);
     let hash: HashMap<String, String> = tree.clone().into_iter().collect();
@@ -104,7 +104,7 @@ fn a_map_an_option_and_a_closure_all_serve() {
 }
 
 #[test]
-fn a_required_annotation_that_is_missing_or_empty_is_named() {
+fn missing_or_empty_required_annotation_is_named() {
     for (engine, keys) in REQUIRED {
         for key in keys {
             let empty = with(complete(engine), key, "");
@@ -115,12 +115,12 @@ fn a_required_annotation_that_is_missing_or_empty_is_named() {
             }
         }
     }
-    // containerd's type is its mark as well: without it nothing says that the rest is containerd's.
+    // containerd's type is its marker as well: without it nothing shows that the other keys are containerd's.
     assert_eq!(resolve(&without(complete(Containerd), containerd::CONTAINER_TYPE)), Ok(None));
 }
 
 #[test]
-fn an_optional_annotation_may_be_missing_or_empty() {
+fn missing_or_empty_optional_annotation_is_none() {
     for engine in Engine::ALL {
         let (mut missing, mut empty) = (complete(engine), complete(engine));
         for key in OPTIONAL {
@@ -137,7 +137,7 @@ fn an_optional_annotation_may_be_missing_or_empty() {
 }
 
 #[test]
-fn a_sandbox_needs_no_container_name() {
+fn sandbox_needs_no_container_name() {
     for (engine, [kind, .., name]) in REQUIRED {
         let sandbox = without(with(complete(engine), kind, "sandbox"), name);
         let found = resolve(&sandbox).unwrap().unwrap();
@@ -146,7 +146,7 @@ fn a_sandbox_needs_no_container_name() {
 }
 
 #[test]
-fn an_unknown_type_is_an_error_with_its_value() {
+fn unknown_type_is_an_error_with_its_value() {
     for (engine, [key, ..]) in REQUIRED {
         for value in ["Sandbox", "init", " container", "\x1b[2J"] {
             let expected = Error::UnknownType { engine, key, value: value.into() };
@@ -156,18 +156,18 @@ fn an_unknown_type_is_an_error_with_its_value() {
 }
 
 #[test]
-fn what_no_cri_engine_started_belongs_to_no_pod() {
+fn container_of_no_cri_engine_belongs_to_no_pod() {
     let docker_and_ctr: Option<HashMap<String, String>> = None;
     assert_eq!(resolve(&docker_and_ctr), Ok(None));
     assert_eq!(resolve(&Map::new()), Ok(None));
 
     let podman = map(&[(crio::MANAGER, "libpod"), ("org.opencontainers.image.stopSignal", "15")]);
     assert_eq!(resolve(&podman), Ok(None));
-    // In a pod of podman's own.
+    // In podman's own kind of pod.
     let podman_pod =
         map(&[(crio::MANAGER, "libpod"), (crio::CONTAINER_TYPE, "container"), (crio::SANDBOX_ID, "5a")]);
     assert_eq!(resolve(&podman_pod), Ok(None));
-    // Even with everything that CRI-O writes but its mark.
+    // With everything that CRI-O writes except its marker.
     assert_eq!(resolve(&with(complete(CriO), crio::MANAGER, "libpod")), Ok(None));
     assert_eq!(resolve(&without(complete(CriO), crio::MANAGER)), Ok(None));
     for almost in ["", "CRI-O", "cri-o ", "crio"] {
@@ -176,10 +176,10 @@ fn what_no_cri_engine_started_belongs_to_no_pod() {
 }
 
 #[test]
-fn the_marks_of_two_engines_are_a_contest_that_only_the_caller_decides() {
+fn markers_of_two_engines_are_an_error_unless_the_caller_names_the_engine() {
     let mut both = complete(Containerd);
     both.extend(complete(CriO));
-    // An author's annotations on a pod of CRI-O.
+    // Annotations that an author adds to a pod of CRI-O.
     both.insert(containerd::SANDBOX_NAMESPACE.into(), "kube-system".into());
     both.insert(containerd::SANDBOX_NAME.into(), "victim".into());
 
@@ -194,12 +194,12 @@ fn the_marks_of_two_engines_are_a_contest_that_only_the_caller_decides() {
 }
 
 #[test]
-fn messages_name_the_engine_the_key_and_the_value_without_control_characters() {
+fn messages_have_engine_key_and_value_without_control_characters() {
     let said = |map: &Map| resolve(map).unwrap_err().to_string();
     let key = crio::CONTAINER_TYPE;
     assert_eq!(
         said(&without(complete(CriO), crio::POD_NAME)),
-        "annotations of cri-o lack `io.kubernetes.pod.name`"
+        "annotations of cri-o have no `io.kubernetes.pod.name`"
     );
     assert_eq!(
         said(&with(complete(Containerd), containerd::SANDBOX_NAME, "")),
@@ -213,21 +213,21 @@ fn messages_name_the_engine_the_key_and_the_value_without_control_characters() {
     assert!(long.ends_with(&format!("\"{}\"…", "é".repeat(64))), "{long}");
     assert_eq!(
         said(&with(complete(CriO), containerd::CONTAINER_TYPE, "")),
-        "annotations carry the marks of two engines: `io.kubernetes.cri.container-type` and `io.container.manager`"
+        "annotations have the markers of two engines: `io.kubernetes.cri.container-type` and `io.container.manager`"
     );
 }
 
-/// A sandbox as CRI-O writes it.
+/// The annotations of a sandbox, as CRI-O writes them.
 fn sandbox(id: &str) -> Map {
     let own = with(with(complete(CriO), crio::CONTAINER_TYPE, "sandbox"), crio::SANDBOX_ID, id);
     with(with(own, crio::CONTAINER_NAME, "POD"), crio::LABELS, r#"{"app":"a"}"#)
 }
 
 #[test]
-fn labels_are_those_of_the_sandbox_that_the_container_is() {
+fn sandbox_naming_another_sandbox_has_no_labels() {
     let own = CriO.read(&sandbox("own"), "own").unwrap();
     assert_eq!((own.role, own.labels_json.as_deref()), (Role::Sandbox, Some(r#"{"app":"a"}"#)));
-    // What a pod's author writes over CRI-O's keys in 1.33 to 1.37.
+    // Keys of CRI-O that a pod's author can overwrite in 1.33 to 1.37.
     let forged = CriO.read(&sandbox("victim"), "own").unwrap();
     assert_eq!((forged.sandbox_id.as_deref(), forged.labels_json), (Some("own"), None));
     let forged = CriO.read(&without(sandbox("own"), crio::SANDBOX_ID), "own").unwrap();
@@ -235,19 +235,19 @@ fn labels_are_those_of_the_sandbox_that_the_container_is() {
 }
 
 #[test]
-fn a_sandbox_is_told_by_the_name_that_its_author_cannot_reach() {
+fn sandbox_is_recognised_by_its_container_name() {
     for kind in ["container", "", "x"] {
         let forged = CriO.read(&with(sandbox("victim"), crio::CONTAINER_TYPE, kind), "own").unwrap();
         assert_eq!((forged.role, forged.sandbox_id.as_deref()), (Role::Sandbox, Some("own")), "{kind:?}");
     }
-    // A checkpoint image whose annotations make a container a sandbox.
+    // A checkpoint image whose annotations claim that a container is a sandbox.
     let restored = with(complete(CriO), crio::CONTAINER_TYPE, "sandbox");
     let restored = CriO.read(&restored, "own").unwrap();
     assert_eq!((restored.container(), restored.sandbox_id.as_deref()), (Some("main"), Some("5a")));
 }
 
 #[test]
-fn the_mark_does_not_count_where_the_engine_is_known() {
+fn read_ignores_the_marker() {
     for manager in ["libpod", "", "x"] {
         let forged = with(complete(CriO), crio::MANAGER, manager);
         assert_eq!(CriO.read(&forged, "own").unwrap().pod, "pod", "{manager:?}");
@@ -256,7 +256,7 @@ fn the_mark_does_not_count_where_the_engine_is_known() {
     assert_eq!(Containerd.read(&complete(CriO), "own"), missing);
 }
 
-/// Maps in which known keys and the values that matter come up often, among anything else.
+/// Maps that often contain known keys and significant values, next to arbitrary ones.
 fn arbitrary_map() -> impl Strategy<Value = Map> {
     let known = REQUIRED.iter().flat_map(|(_, keys)| *keys).chain(OPTIONAL).chain([crio::MANAGER]);
     let key = prop_oneof![8 => prop::sample::select(known.collect::<Vec<_>>()).prop_map(str::to_owned), 1 => any::<String>()];
@@ -269,7 +269,7 @@ fn arbitrary_map() -> impl Strategy<Value = Map> {
 
 proptest! {
     #[test]
-    fn any_annotations_give_an_answer(map in arbitrary_map()) {
+    fn arbitrary_annotations_do_not_panic(map in arbitrary_map()) {
         let answer = resolve(&map);
         match &answer {
             Ok(None) => {}
@@ -283,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn names_come_out_as_they_went_in(namespace in ".+", pod in ".+", container in ".+") {
+    fn names_are_returned_unchanged(namespace in ".+", pod in ".+", container in ".+") {
         for (engine, [_, namespace_key, pod_key, container_key]) in REQUIRED {
             let named = with(with(complete(engine), namespace_key, &namespace), pod_key, &pod);
             let found = resolve(&with(named, container_key, &container)).unwrap().unwrap();

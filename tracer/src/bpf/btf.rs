@@ -1,4 +1,4 @@
-//! The kernel's types, out of its BTF: only what is asked for is looked at, since all of it is some megabytes.
+//! Kernel types from BTF. Only the types that are needed are decoded, since all of them are several megabytes.
 //!
 //! The format is documented in the kernel's Documentation/bpf/btf.rst.
 
@@ -8,17 +8,17 @@ use anyhow::{Context as _, bail};
 use aya::{Btf, Endianness};
 use tracing::debug;
 
-/// Where the kernel shows its BTF (`CONFIG_DEBUG_INFO_BTF`).
+/// File with the kernel's BTF (`CONFIG_DEBUG_INFO_BTF`).
 pub(crate) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
-/// `struct btf_type`: name, info, size or type; each a word.
+/// Words of `struct btf_type`: name, info, size or type.
 const TYPE_WORDS: usize = 3;
-/// `struct btf_member`: name, type, offset.
+/// Words of `struct btf_member`: name, type, offset.
 const MEMBER_WORDS: usize = 3;
-/// The length of a header that says where the layout is.
+/// Length of the header, in bytes, from which on it has the position of the layout section.
 const LAYOUT_HEADER: usize = 32;
-/// Structures within structures; the kernel's are not that deep.
+/// Nesting depth at which a look-up gives up; no structure of the kernel is nested as deep.
 const DEPTH_MAX: u32 = 16;
 
 /// `BTF_KIND_*`.
@@ -44,25 +44,26 @@ mod kind {
     pub(crate) const LAST: u32 = ENUM64;
 }
 
-/// All types of a kernel, as the file has them.
+/// All types of a kernel.
 #[derive(Debug)]
 pub(crate) struct KernelTypes {
-    /// The section of types, in words.
+    /// The type section, in words.
     words: Vec<u32>,
-    /// Where in `words` each type starts. Types are numbered from 1: 0 is void.
+    /// Index in `words` of each type. Types are numbered from 1; 0 is void.
     starts: Vec<usize>,
     strings: Vec<u8>,
-    /// The first kind of unknown length, which ends what can be read.
+    /// The first kind of unknown length, at which decoding stops.
     unknown: Option<u32>,
 }
 
-/// The lengths of all kinds (`struct btf_layout`), where the kernel is new enough to have them: with it a kind that came
-/// later can be skipped.
+/// The lengths of all kinds (`struct btf_layout`), on kernels that provide them: types of later kinds can then be
+/// skipped.
 #[derive(Debug, Default)]
 struct Layout(Vec<[u8; 4]>);
 
 impl Layout {
-    /// The words of a type of that kind, without those that all types start with.
+    /// Words of a type of this kind with `count` elements, without the words that all types have; None if the kind is
+    /// not listed.
     fn further(&self, kind: u32, count: usize) -> Option<usize> {
         let &[fixed, each, ..] = self.0.get(kind as usize)?;
         let bytes = usize::from(fixed) + usize::from(each) * count;
@@ -70,14 +71,14 @@ impl Layout {
     }
 }
 
-/// One type.
+/// A type.
 #[derive(Clone, Copy)]
 struct Type<'a> {
-    /// The type's own words, then what its kind has besides, and all that follows.
+    /// The words of the type, followed by those of later types.
     words: &'a [u32],
 }
 
-/// One member of a structure or union.
+/// A member of a structure or union.
 struct Member {
     name: u32,
     type_id: u32,
@@ -85,7 +86,7 @@ struct Member {
 }
 
 impl KernelTypes {
-    /// Those in a file.
+    /// Reads the types from a file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&bytes).with_context(|| format!("parsing the BTF in {}", path.display()))
@@ -94,15 +95,15 @@ impl KernelTypes {
     fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         let magic = bytes.first_chunk().map(|magic| u16::from_le_bytes(*magic));
         if magic != Some(MAGIC) {
-            bail!("it does not start as BTF does");
+            bail!("it does not start with the BTF magic number");
         }
         let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
         let section = |at: usize| {
             let start = word(4)?.checked_add(word(at)?)?;
             bytes.get(start..start.checked_add(word(at + 4)?)?)
         };
-        let types = section(8).context("the section of types ends behind the file")?;
-        let strings = section(16).context("the section of strings ends behind the file")?;
+        let types = section(8).context("the type section exceeds the file")?;
+        let strings = section(16).context("the string section exceeds the file")?;
         let has_layout = word(4).is_some_and(|header| header >= LAYOUT_HEADER);
         let layout = if has_layout { section(24).unwrap_or_default() } else { &[] };
         let layout = Layout(layout.as_chunks().0.to_vec());
@@ -111,11 +112,11 @@ impl KernelTypes {
         let (mut at, mut unknown) = (0, None);
         while at < words.len() {
             let Some(found) = words.get(at..).filter(|words| words.len() >= TYPE_WORDS) else {
-                bail!("type {} ends behind its section", starts.len() + 1)
+                bail!("type {} exceeds the type section", starts.len() + 1)
             };
             let found = Type { words: found };
             let Some(len) = found.len(&layout) else {
-                debug!("type {} is of the unknown kind {}", starts.len() + 1, found.kind());
+                debug!("BTF type {} has the unknown kind {}", starts.len() + 1, found.kind());
                 unknown = Some(found.kind());
                 break;
             };
@@ -123,19 +124,20 @@ impl KernelTypes {
             at += len;
         }
         if at > words.len() {
-            bail!("the last type ends behind its section");
+            bail!("the last type exceeds the type section");
         }
         Ok(Self { words, starts, strings: strings.to_vec(), unknown })
     }
 
-    /// The kind of type that ended the reading, if one did: what comes after it is not found.
+    /// The unknown kind at which decoding stopped, if any: types after it are not found.
     #[must_use]
     pub(crate) const fn unknown_kind(&self) -> Option<u32> {
         self.unknown
     }
 
-    /// What the loader looks attach points up in: functions and type definitions, under their own numbers. Everything
-    /// else is left out: the loader knows fewer kinds, and it takes more memory to parse them all.
+    /// BTF for the loader, which looks up attach points in it: functions and type definitions, with their ids
+    /// unchanged. All other types are left out, because the loader knows fewer kinds and needs more memory to parse
+    /// them all.
     pub(crate) fn for_loader(&self) -> anyhow::Result<Btf> {
         const HEADER: u32 = 24;
         let mut bytes = Vec::with_capacity(self.starts.len() * TYPE_WORDS * 4 + self.strings.len());
@@ -156,13 +158,13 @@ impl KernelTypes {
         Ok(Btf::parse(&bytes, Endianness::Little)?)
     }
 
-    /// Whether there is a function of this name that programs can be attached to.
+    /// Whether the kernel has a function of this name that programs can be attached to.
     #[must_use]
     pub(crate) fn has_function(&self, name: &str) -> bool {
         self.function(name).is_some()
     }
 
-    /// The number of the function of this name.
+    /// The BTF id of a function.
     #[must_use]
     pub(crate) fn function(&self, name: &str) -> Option<u32> {
         let is_it = |found: Type<'_>| found.kind() == kind::FUNC && self.is_called(found.words[0], name);
@@ -170,14 +172,14 @@ impl KernelTypes {
         u32::try_from(index + 1).ok()
     }
 
-    /// Whether there is a type definition of this name.
+    /// Whether the kernel has a type definition of this name.
     #[must_use]
     pub(crate) fn has_typedef(&self, name: &str) -> bool {
         self.find(kind::TYPEDEF, name).is_some()
     }
 
-    /// Where a member of a structure lies, in bytes. `member` is a path with dots through nested structures; those
-    /// without a name are looked through.
+    /// Offset of a member of a structure, in bytes; None if there is none or it is a bit field. `member` is a dotted
+    /// path through nested structures; unnamed structures and unions on the way are skipped.
     #[must_use]
     pub(crate) fn offset_of(&self, structure: &str, member: &str) -> Option<u32> {
         let mut within = self.find(kind::STRUCT, structure)?;
@@ -185,14 +187,15 @@ impl KernelTypes {
         for name in member.split('.') {
             let (offset, type_id) = self.member(within, name, DEPTH_MAX)?;
             bits = bits.checked_add(offset)?;
-            // The last one's type does not matter.
+            // The type of the last member does not matter.
             within = self.resolve(type_id, DEPTH_MAX).unwrap_or(within);
         }
-        // A bit field has no address.
+        // A bit field has no byte offset.
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// What the arguments of a tracepoint point to, in their order: the name of a structure, `void`, or nothing.
+    /// What the arguments of a tracepoint point to, in order: the name of a structure, `void`, or an empty string for
+    /// anything else.
     #[must_use]
     pub(crate) fn tracepoint_arguments(&self, tracepoint: &str) -> Option<Vec<&str>> {
         let definition = self.find(kind::TYPEDEF, &format!("btf_trace_{tracepoint}"))?;
@@ -201,7 +204,7 @@ impl KernelTypes {
             return None;
         }
         let parameters = prototype.words.get(TYPE_WORDS..)?.as_chunks::<2>().0.iter().take(prototype.count());
-        // The first is what a probe was registered with.
+        // The first argument is the data that the probe was registered with.
         Some(parameters.skip(1).map(|[_, type_id]| self.pointed_to(*type_id).unwrap_or("")).collect())
     }
 
@@ -225,9 +228,9 @@ impl KernelTypes {
         self.types().find(|found| found.kind() == kind && self.is_called(found.words[0], name))
     }
 
-    /// In the order of their numbers.
+    /// All types, in the order of their ids.
     fn types(&self) -> impl Iterator<Item = Type<'_>> {
-        // Each start is one that parsing has found in the words.
+        // Parsing has found each start in `words`.
         self.starts.iter().map(|start| Type { words: self.words.get(*start..).unwrap_or_default() })
     }
 
@@ -236,7 +239,7 @@ impl KernelTypes {
         found.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
-    /// The structure or union that a type is, behind names and qualifiers.
+    /// The structure or union that a type refers to, through type definitions and qualifiers.
     fn resolve(&self, type_id: u32, depth: u32) -> Option<Type<'_>> {
         let found = self.by_number(type_id)?;
         match found.kind() {
@@ -248,7 +251,7 @@ impl KernelTypes {
         }
     }
 
-    /// Offset in bits and type of a member.
+    /// Offset in bits and type id of a member.
     fn member(&self, within: Type<'_>, name: &str, depth: u32) -> Option<(u32, u32)> {
         within.members().find_map(|member| {
             if self.is_called(member.name, name) {
@@ -265,17 +268,17 @@ impl KernelTypes {
 }
 
 impl<'a> Type<'a> {
-    /// Seven bits, of which older kernels use five.
+    /// Kind: seven bits, of which older kernels use five.
     fn kind(self) -> u32 {
         (self.words[1] >> 24) & 0x7f
     }
 
-    /// How many members, values or parameters it has: 24 bits, of which older kernels use 16.
+    /// Number of members, values or parameters: 24 bits, of which older kernels use 16.
     fn count(self) -> usize {
         (self.words[1] & 0x00ff_ffff) as usize
     }
 
-    /// Its length in words; none for kinds that came after these and are not in the layout.
+    /// Length in words; None for a later kind that the layout does not list.
     fn len(self, layout: &Layout) -> Option<usize> {
         let further = match self.kind() {
             kind::INT | kind::VAR | kind::DECL_TAG => 1,
@@ -290,7 +293,7 @@ impl<'a> Type<'a> {
 
     /// The members of a structure or union.
     fn members(self) -> impl Iterator<Item = Member> + 'a {
-        /// The upper bits are a bit field's width where the type's flag says so.
+        /// The upper bits are the width of a bit field if the type's flag is set.
         const OFFSET: u32 = 0x00ff_ffff;
         let mask = if self.words[1] >> 31 == 1 { OFFSET } else { u32::MAX };
         let members = self.words.get(TYPE_WORDS..).unwrap_or_default();
@@ -329,7 +332,7 @@ mod tests {
         bytes
     }
 
-    /// The same, with lengths of kinds: of these the bytes for each type, and for each of its elements.
+    /// The same file with a layout section: for each kind, the bytes of a type and the bytes of each of its elements.
     fn file_with_layout(types: &[u32], strings: &[u8], kinds: &[(u8, u8)]) -> Vec<u8> {
         let mut bytes = file(types, strings);
         let len = |len: usize| u32::try_from(len).unwrap().to_le_bytes();
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_through_what_is_nested() {
+    fn members_are_found_through_nested_structures() {
         let types = KernelTypes::parse(&file(&types(), STRINGS)).unwrap();
         assert_eq!(types.offset_of("outer", "a"), Some(0));
         assert_eq!(types.offset_of("outer", "inner"), Some(4));
@@ -399,8 +402,8 @@ mod tests {
         assert!(types.has_function("f") && !types.has_function("outer"));
     }
 
-    /// A type of a kind that nobody knows, two words longer than others and one more for each of its two elements,
-    /// before those that are looked for.
+    /// A type of an unknown kind, two words longer than others and one more for each of its two elements, before the
+    /// types that are looked up.
     fn types_after_unknown() -> Vec<u32> {
         [vec![0, info(kind::LAST + 1, 2), 0, 7, 7, 7, 7], types()[4..].to_vec()].concat()
     }
@@ -413,7 +416,7 @@ mod tests {
         assert_eq!(types.unknown_kind(), None);
         assert_eq!(types.offset_of("outer", "inner.b"), Some(8));
         assert_eq!(types.function("f"), Some(6));
-        // The loader, which does not know the kind, finds what it needs under the kernel's numbers.
+        // The loader does not know the kind and finds what it needs under the kernel's ids.
         let btf = types.for_loader().unwrap();
         assert_eq!(KernelTypes::parse(&btf.to_bytes()).unwrap().function("f"), Some(6));
     }
@@ -430,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn more_members_than_16_bits_count() {
+    fn enum_with_more_than_16_bits_of_members_is_skipped() {
         const COUNT: u32 = 1 << 16;
         let mut words = vec![name("a"), info(kind::ENUM, COUNT), 4];
         words.extend((0..COUNT).flat_map(|value| [0, value]));
@@ -440,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_is_understood() {
+    fn btf_of_the_running_kernel_is_parsed() {
         let types = KernelTypes::read(Path::new(KERNEL_BTF)).unwrap();
         assert_eq!(types.unknown_kind(), None);
         // struct upid is an int and a pointer, struct list_head two pointers.
@@ -451,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_btf_is_an_error_that_names_the_file() {
+    fn invalid_btf_is_an_error_that_names_the_file() {
         let error = format!("{:#}", KernelTypes::read(Path::new("/proc/self/status")).unwrap_err());
         assert!(error.contains("/proc/self/status"), "{error}");
         assert!(KernelTypes::parse(&file(&types()[..5], STRINGS)).is_err());
@@ -459,7 +462,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_lead_to_a_panic(words: Vec<u32>, strings: Vec<u8>, cut: prop::sample::Index) {
+        fn arbitrary_bytes_do_not_panic(words: Vec<u32>, strings: Vec<u8>, cut: prop::sample::Index) {
             let bytes = file(&words, &strings);
             let _ = KernelTypes::parse(&bytes[..cut.index(bytes.len())]);
             if let Ok(types) = KernelTypes::parse(&bytes) {
@@ -468,7 +471,7 @@ mod tests {
         }
 
         #[test]
-        fn types_of_known_kinds_in_any_order_are_no_trap(
+        fn types_of_known_kinds_in_any_order_do_not_panic(
             kinds in prop::collection::vec((1..=kind::LAST, 0..4_u32, any::<[u32; 12]>()), 0..20),
         ) {
             let words: Vec<u32> = kinds

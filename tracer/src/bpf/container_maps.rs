@@ -1,7 +1,7 @@
 //! The maps through which user space and the programs share what they know of containers.
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
-use tracer_common::container::{Adoptee, Evidence, FollowedProcess, Slot, Suspect, Decision};
+use tracer_common::container::{Adoptee, Decision, Evidence, FollowedProcess, Slot, Suspect};
 
 /// The maps through which the registry and the programs tell each other of containers.
 pub(crate) struct ContainerMaps {

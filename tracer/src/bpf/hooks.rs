@@ -7,7 +7,7 @@ use aya::{
     programs::{self as aya_programs, ProgramError},
 };
 
-use crate::bpf::event;
+use crate::bpf::sys_exit_event;
 
 /// Where system calls are traced. All hooks see the same calls and report the same of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
         }
-        aya_programs::Program::TracePoint(program) => Box::new(event::attach(program.fd()?.as_fd())?),
+        aya_programs::Program::TracePoint(program) => Box::new(sys_exit_event::attach(program.fd()?.as_fd())?),
         aya_programs::Program::BtfTracePoint(program) => {
             let link = program.attach()?;
             Box::new(program.take_link(link)?)

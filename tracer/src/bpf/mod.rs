@@ -2,8 +2,7 @@
 
 pub(crate) mod btf;
 mod container_maps;
-pub(crate) mod event;
-mod events;
+mod event_ring;
 pub(crate) mod features;
 mod filter;
 mod freeze;
@@ -18,12 +17,13 @@ mod sizes;
 #[cfg(test)]
 mod stack;
 mod stats;
+pub(crate) mod sys_exit_event;
 mod uring;
 mod ways;
 pub(crate) mod wire;
 
 pub(crate) use container_maps::{ContainerMaps, FreeSlots};
-pub(crate) use events::EventRing;
+pub(crate) use event_ring::EventRing;
 pub(crate) use filter::EventFilter;
 pub(crate) use hooks::Hook;
 pub(crate) use load::{Bpf, Options, wait_for_running_programs};

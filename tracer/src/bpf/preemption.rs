@@ -1,4 +1,5 @@
-//! Whether the programs keep the processor while they have something to do, and how they come to.
+//! Whether the programs disable preemption while they run, and how: user space replaces placeholder calls in the
+//! object with calls of kernel functions, or removes them.
 
 use std::{fs, ops::Range};
 
@@ -8,43 +9,43 @@ use tracing::debug;
 
 use crate::bpf::{btf::KernelTypes, features};
 
-/// Since then tracepoints run programs preemptibly, and there are no kernels any more that never preempt a task in the
-/// kernel. Before, it would cost more than the little that gets lost at `fexit` where the kernel is preemptible.
+/// Since this release, tracepoints run programs preemptibly, and every kernel may preempt tasks in the kernel. Before,
+/// disabling preemption would cost more than the few events are worth that are lost at `fexit` on preemptible kernels.
 const PREEMPTIBLE_SINCE: (u32, u32) = (7, 0);
 
-/// Whether this kernel may preempt the programs of tracepoints.
-pub(crate) fn of_programs() -> bool {
+/// Whether this kernel may preempt programs at tracepoints.
+pub(crate) fn programs_are_preemptible() -> bool {
     features::kernel_release().is_some_and(|release| release >= PREEMPTIBLE_SINCE)
 }
 
 /// `BPF_JMP | BPF_CALL`, include/uapi/linux/bpf.h.
 const CALL: u8 = 0x85;
-/// What `src_reg` has for a function of the kernel (`BPF_PSEUDO_KFUNC_CALL`), in the upper half of its byte.
-const KERNEL_FUNCTION: u8 = 2 << 4;
-/// `goto +0`: the verifier takes it out.
-const NOTHING: Instruction = [0x05, 0, 0, 0, 0, 0, 0, 0];
+/// `src_reg` of a call of a kernel function (`BPF_PSEUDO_KFUNC_CALL`), in the upper half of its byte.
+const PSEUDO_KFUNC_CALL: u8 = 2 << 4;
+/// `goto +0`, which the verifier removes.
+const NOP: Instruction = [0x05, 0, 0, 0, 0, 0, 0, 0];
 
 /// `struct bpf_insn`: operation, registers, offset (2), number (4).
 type Instruction = [u8; 8];
 
-/// The kernel's functions for it, by their numbers in its BTF.
+/// BTF ids of the kernel functions, in the order of [`FUNCTIONS`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Functions([u32; FUNCTIONS.len()]);
 
 impl Functions {
-    /// What the running kernel has; none where it takes none.
+    /// The ids in the running kernel; None if it lacks a function or the programs do not need them.
     pub(crate) fn of_kernel(types: &KernelTypes) -> Option<Self> {
-        // Only compiled programs may call them. Unreadable within a container.
+        // Only JIT-compiled programs may call kernel functions. The file is not readable within a container.
         let is_compiled =
             !fs::read("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|text| text.starts_with(b"0"));
-        if !of_programs() || !is_compiled {
+        if !programs_are_preemptible() || !is_compiled {
             return None;
         }
         let mut ids = [0; FUNCTIONS.len()];
         for (id, (_, name)) in ids.iter_mut().zip(FUNCTIONS) {
             let Some(found) = types.function(name) else {
                 debug!(
-                    "this kernel has no {name}: what programs do can be preempted, and others skipped meanwhile"
+                    "this kernel has no {name}: programs can be preempted, and others are skipped meanwhile"
                 );
                 return None;
             };
@@ -54,20 +55,21 @@ impl Functions {
     }
 }
 
-/// The offsets in the object of what stands for calls, each with the index of its function, as `build.rs` has found them.
-#[expect(clippy::unreadable_literal, reason = "written by a program")]
+/// Offsets in the object of the placeholder calls, each with the index of its function, as found by `build.rs`.
+#[expect(clippy::unreadable_literal, reason = "generated")]
 const CALL_SITES: &[(usize, usize)] = &include!(concat!(env!("OUT_DIR"), "/call_sites.rs"));
 
-/// A copy of an object, aligned for the loader, whose calls are those of `functions`, or left out.
+/// A copy of the object, aligned for the loader, with the placeholder calls replaced by calls of `functions`, or by
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Object {
     buffer: Vec<u8>,
-    /// Where the object is in it.
-    place: Range<usize>,
+    /// Position of the object in the buffer.
+    range: Range<usize>,
 }
 
 impl Object {
-    /// Of the object that the programs were built to.
+    /// A copy of the object that contains the programs.
     pub(crate) fn new(original: &[u8], functions: Option<&Functions>) -> anyhow::Result<Self> {
         Self::with_calls(original, CALL_SITES, functions)
     }
@@ -80,36 +82,36 @@ impl Object {
         const ALIGNMENT: usize = size_of::<Instruction>();
         let mut buffer = vec![0; original.len() + ALIGNMENT];
         let start = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        let place = start..start + original.len();
-        let copy = &mut buffer[place.clone()];
+        let range = start..start + original.len();
+        let copy = &mut buffer[range.clone()];
         copy.copy_from_slice(original);
         for &(offset, index) in sites {
             let instruction = copy.get_mut(offset..).and_then(<[u8]>::first_chunk_mut);
-            let Some(instruction) = instruction.filter(|found| **found == stand_in(index)) else {
-                bail!("the BPF object has no call at {offset}");
+            let Some(instruction) = instruction.filter(|found| **found == placeholder(index)) else {
+                bail!("the BPF object has no placeholder call at offset {offset}");
             };
-            *instruction = call(index, functions);
+            *instruction = replacement(index, functions);
         }
-        Ok(Self { buffer, place })
+        Ok(Self { buffer, range })
     }
 
-    /// What the loader takes.
+    /// The object, for the loader.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer[self.place.clone()]
+        &self.buffer[self.range.clone()]
     }
 }
 
-/// What the compiler has written for a function: a call of a helper that there is not.
-fn stand_in(index: usize) -> Instruction {
+/// The instruction that the compiler has emitted for a function: a call of a helper that does not exist.
+fn placeholder(index: usize) -> Instruction {
     let [a, b, c, d] = FUNCTIONS[index].0.to_le_bytes();
     [CALL, 0, 0, 0, a, b, c, d]
 }
 
-/// The call itself, or nothing.
-fn call(index: usize, functions: Option<&Functions>) -> Instruction {
-    let Some(Functions(ids)) = functions else { return NOTHING };
+/// The instruction that replaces it: the call, or nothing.
+fn replacement(index: usize, functions: Option<&Functions>) -> Instruction {
+    let Some(Functions(ids)) = functions else { return NOP };
     let [a, b, c, d] = ids[index].to_le_bytes();
-    [CALL, KERNEL_FUNCTION, 0, 0, a, b, c, d]
+    [CALL, PSEUDO_KFUNC_CALL, 0, 0, a, b, c, d]
 }
 
 #[cfg(test)]
@@ -124,7 +126,7 @@ mod tests {
 
     const HELPER: Instruction = [CALL, 0, 0, 0, 14, 0, 0, 0];
 
-    /// An object of one section of each kind, with these words.
+    /// An object with a text and a data section of these words.
     fn file(text: &[Instruction], data: &[Instruction]) -> Vec<u8> {
         let mut file = write::Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
         for (name, kind, words) in
@@ -144,24 +146,24 @@ mod tests {
     }
 
     #[test]
-    fn stand_ins_become_calls_of_the_kernel_or_nothing() {
+    fn placeholders_become_kernel_function_calls_or_nothing() {
         let functions = Functions([0x0102_0304, 2, 3, 40]);
-        let original = file(&[stand_in(0), HELPER, stand_in(3)], &[]);
+        let original = file(&[placeholder(0), HELPER, placeholder(3)], &[]);
         let of_kernel = [[0x85, 0x20, 0, 0, 4, 3, 2, 1], HELPER, [0x85, 0x20, 0, 0, 40, 0, 0, 0]];
         assert_eq!(patched(&original, Some(&functions)), file(&of_kernel, &[]));
-        assert_eq!(patched(&original, None), file(&[NOTHING, HELPER, NOTHING], &[]));
+        assert_eq!(patched(&original, None), file(&[NOP, HELPER, NOP], &[]));
     }
 
     #[test]
-    fn what_looks_like_a_stand_in_and_is_no_instruction_stays() {
+    fn data_that_looks_like_a_placeholder_is_not_changed() {
         /// `r1 = CONSTANT ll`: its second word is not an instruction.
         const LOAD: Instruction = [0x18, 1, 0, 0, 0, 0, 0, 0];
-        let original = file(&[LOAD, stand_in(1), stand_in(2)], &[stand_in(0)]);
-        assert_eq!(patched(&original, None), file(&[LOAD, stand_in(1), NOTHING], &[stand_in(0)]));
+        let original = file(&[LOAD, placeholder(1), placeholder(2)], &[placeholder(0)]);
+        assert_eq!(patched(&original, None), file(&[LOAD, placeholder(1), NOP], &[placeholder(0)]));
     }
 
     #[test]
-    fn object_without_its_stand_ins_is_refused() {
+    fn object_without_its_placeholders_is_refused() {
         assert!(Object::with_calls(&HELPER, &[(0, 0)], None).is_err());
         assert!(Object::with_calls(&HELPER, &[(4, 0)], None).is_err());
     }

@@ -1,15 +1,16 @@
-//! A reader of BPF ring buffers that disturbs the writers as little as it can.
+//! A reader of BPF ring buffers that interferes with the writers as little as possible.
 //!
-//! The programs read the reader's position at each record that they reserve, to see whether there is room. Who stores
-//! it at each record that it has read, takes that cache line away from them each time, and waits for it in turn. So this
-//! reader keeps its position to itself and publishes it a part of the ring at a time, and when it has come to the end.
+//! The programs read the reader's position at each record that they reserve, to see whether the ring has capacity. A
+//! reader that stores its position after each record takes that cache line away from them each time, and waits for it
+//! in turn. So this reader keeps its position to itself and publishes it once for each part of the ring, and when it
+//! has reached the end.
 //!
-//! What the kernel maps (kernel/bpf/ringbuf.c, `struct bpf_ringbuf`): a page with the reader's position, which is the
-//! reader's to write; a page with the writers' position; then the data, twice in a row, so that a record that crosses the
-//! ring's end is in one piece all the same. Positions count bytes since the ring was made and are never taken back to its
-//! size. A record is a header of eight bytes, of which the first four are its length and two bits, then the data, then
-//! what is missing to a multiple of eight. A writer moves its position on when it reserves a record, marked as busy, and
-//! takes the mark away when the record is whole.
+//! What the kernel maps (kernel/bpf/ringbuf.c, `struct bpf_ringbuf`): a page with the reader's position, which the
+//! reader writes; a page with the writers' position; then the data, twice in a row, so that a record that crosses the
+//! end of the ring is contiguous. Positions count bytes since the ring was created and are never reduced modulo its
+//! size. A record is a header of eight bytes, of which the first four are its length and two flags, then the data,
+//! then padding to a multiple of eight. A writer advances its position when it reserves a record, which has the busy
+//! flag then, and clears the flag when the record is complete.
 
 use std::{
     ffi::c_void,
@@ -27,44 +28,44 @@ use rustix::{
     param::page_size,
 };
 
-/// The record is reserved, but not written yet (`BPF_RINGBUF_BUSY_BIT`, include/uapi/linux/bpf.h).
+/// Flag: the record is reserved, but not complete yet (`BPF_RINGBUF_BUSY_BIT`, include/uapi/linux/bpf.h).
 const BUSY: u32 = 1 << 31;
-/// The record was given up (`BPF_RINGBUF_DISCARD_BIT`).
+/// Flag: the record was discarded (`BPF_RINGBUF_DISCARD_BIT`).
 const DISCARDED: u32 = 1 << 30;
 /// Bytes of a record's header (`BPF_RINGBUF_HDR_SZ`).
 const HEADER: usize = 8;
-/// Records begin at multiples of this.
+/// Records start at multiples of this.
 const ALIGNMENT: usize = 8;
-/// The position is published when this much has been read, or the sixteenth part of a smaller ring.
-const PUBLISHED_MAX: usize = 64 * 1024;
+/// The position is published after this many bytes, or after a sixteenth of a smaller ring.
+const PUBLISH_STEP: usize = 64 * 1024;
 
-/// Bytes of a record that are read at the most: the programs put none together that is longer.
+/// Longest record that is read, in bytes; the programs submit none that is longer.
 const RECORD_MAX: usize = 32 * 1024;
 
-/// Why a ring cannot be read any further. The kernel keeps it in order; whoever may open its map by id (`CAP_SYS_ADMIN`)
-/// may change the reader's position, so that records are overwritten before they are read.
+/// Why a ring cannot be read any further. The kernel keeps it consistent, but a process that may open its map by id
+/// (`CAP_SYS_ADMIN`) may change the reader's position, so that records are overwritten before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Corrupt {
-    /// The reader's position is not what the reader has made it.
+    /// The reader's position is not the one that this reader has published.
     #[error("another process has changed the reader's position to {found}, which was {published}")]
     Position {
-        /// What the reader published last.
+        /// The position that this reader published last.
         published: usize,
-        /// What was found.
+        /// The position found.
         found: usize,
     },
     /// The writers have overtaken the reader.
-    #[error("{unread} bytes are unread, in a ring of {size}")]
+    #[error("{unread} bytes are unread in a ring of {size} bytes")]
     Overtaken {
         /// Bytes between the two positions.
         unread: usize,
         /// Bytes in the ring.
         size: usize,
     },
-    /// A record is longer than what was written, or than any record is.
-    #[error("a record has {len} bytes, of {unread} that are unread")]
+    /// A record is longer than what was written, or than any record may be.
+    #[error("a record has {len} bytes, but {unread} bytes are unread")]
     Length {
-        /// As its header has it.
+        /// Length in its header.
         len: usize,
         /// Bytes between the two positions.
         unread: usize,
@@ -74,28 +75,29 @@ pub(crate) enum Corrupt {
 /// The reader's side of a ring buffer.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// The page with the reader's position.
+    /// Mapping of the page with the reader's position.
     reader: Mapping,
-    /// The page with the writers' position, and the data twice.
+    /// Mapping of the page with the writers' position and of the data, twice.
     writers: Mapping,
-    /// Bytes of data that the ring holds: a power of two.
+    /// Bytes of data that the ring holds, a power of two.
     size: usize,
-    /// How far this reader has come.
+    /// This reader's position.
     position: usize,
-    /// How far the writers know it has.
+    /// The position that the writers see.
     published: usize,
-    /// How far the writers had come when that was looked at last.
+    /// The writers' position when it was read last.
     written: usize,
-    /// The record that is handled: a copy, since whoever changes the reader's position may have it overwritten.
+    /// Copy of the current record, because a process that changes the reader's position may cause it to be
+    /// overwritten.
     record: Box<[u64]>,
 }
 
 impl Ring {
-    /// Maps the ring of `size` bytes that `fd` stands for.
+    /// Maps a ring of `size` bytes.
     ///
     /// # Safety
-    /// `fd` is a BPF ring buffer with `size` bytes of data, or a file that is laid out like one, which becomes no shorter
-    /// while it is mapped. `size` is a power of two, and a page at least.
+    /// `fd` refers to a BPF ring buffer with `size` bytes of data, or to a file with the same layout that does not
+    /// become shorter while it is mapped. `size` is a power of two and at least a page.
     pub(crate) unsafe fn map(fd: impl AsFd, size: u32) -> io::Result<Self> {
         let (page, size) = (page_size(), size as usize);
         let reader = Mapping::new(&fd, 0, page, ProtFlags::READ | ProtFlags::WRITE)?;
@@ -105,10 +107,10 @@ impl Ring {
         Ok(Self { reader, writers, size, position, published: position, written: position, record })
     }
 
-    /// Hands every record that is there to `handle`, until it returns false. Returns how many there were. After an error
-    /// nothing more can be read.
+    /// Passes every available record to `handle`, until that returns false. Returns the number of records. After an
+    /// error nothing more can be read.
     pub(crate) fn drain(&mut self, mut handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
-        let step = PUBLISHED_MAX.min(self.size / 16);
+        let step = PUBLISH_STEP.min(self.size / 16);
         let mut records = 0;
         self.check_position()?;
         loop {
@@ -127,8 +129,8 @@ impl Ring {
                     return Ok(records);
                 }
             }
-            // A writer wakes the reader only if it finds that this has come to its record. So it is looked once more after
-            // that was published.
+            // A writer wakes the reader only if it finds the reader's position at its record. So after the position
+            // has been published, the ring is checked once more.
             if self.published == self.position {
                 return Ok(records);
             }
@@ -136,10 +138,10 @@ impl Ring {
         }
     }
 
-    /// The length of the record at the reader's position, and whether it was given up; None where none is whole yet.
+    /// Length of the record at the reader's position, and whether it was discarded; None if there is no complete one.
     fn next(&mut self) -> Result<Option<(usize, bool)>, Corrupt> {
         if self.position == self.written {
-            // The kernel stores it after the record's header.
+            // The kernel stores the writers' position after the record's header.
             self.written = self.writers.position().load(Ordering::Acquire);
             if self.position == self.written {
                 return Ok(None);
@@ -149,8 +151,10 @@ impl Ring {
                 return Err(Corrupt::Overtaken { unread, size });
             }
         }
-        // SAFETY: the position is a multiple of the alignment, so there is a header: aligned, in the mapping, and accessed
-        // by atomic operations only. The kernel takes the busy mark away after all of the record is written.
+        // SAFETY: the position is a multiple of eight, so the header is aligned and does not cross the end of the
+        // data; it is within the mapping, as `at_position` guarantees, and both sides access it with atomic
+        // operations only. The kernel clears the busy flag after it has written the record, which the acquire load
+        // orders.
         let header = unsafe { &*self.at_position().cast::<AtomicU32>() }.load(Ordering::Acquire);
         if header & BUSY != 0 {
             return Ok(None);
@@ -158,7 +162,7 @@ impl Ring {
         let len = (header & !DISCARDED) as usize;
         let unread = self.written.wrapping_sub(self.position);
         let is_discarded = header & DISCARDED != 0;
-        // What was given up is not copied, so it may be as long as it likes.
+        // A discarded record is not copied, so its length is not limited.
         let is_too_long = !is_discarded && len > size_of_val(&*self.record);
         if (HEADER + len).next_multiple_of(ALIGNMENT) > unread || is_too_long {
             return Err(Corrupt::Length { len, unread });
@@ -166,109 +170,113 @@ impl Ring {
         Ok(Some((len, is_discarded)))
     }
 
-    /// A copy of the data of the record at the reader's position, which [`Self::next`] has found to have this length.
+    /// Copies the data of the record at the reader's position, whose length [`Self::next`] has checked.
     fn copy(&mut self, len: usize) -> &[u8] {
         let words = len.div_ceil(size_of::<u64>());
-        // SAFETY: the record begins in the first copy of the data and is no longer than the ring, so it is within the two
-        // copies, aligned to words as records are. Should it be overwritten meanwhile, what is copied makes no sense, but
-        // each word is read by an atomic operation.
+        // SAFETY: the record starts in the first copy of the data and is no longer than the ring, so it is within the
+        // two copies. Records are aligned to words. If it is overwritten concurrently, the copy is meaningless, but
+        // each word is read with an atomic operation, so there is no data race.
         let data =
             unsafe { slice::from_raw_parts(self.at_position().byte_add(HEADER).cast::<AtomicU64>(), words) };
         for (copied, word) in self.record.iter_mut().zip(data) {
             *copied = word.load(Ordering::Relaxed);
         }
-        // SAFETY: as many bytes as the words have, all of them initialised, and borrowed with `self`.
+        // SAFETY: a word has no padding and any of its bytes is a valid u8; the slice has exactly the bytes of
+        // `self.record`, all initialised, and is borrowed together with `self`.
         let bytes =
             unsafe { slice::from_raw_parts(self.record.as_ptr().cast::<u8>(), size_of_val(&*self.record)) };
         &bytes[..len]
     }
 
-    /// Where the record at the reader's position begins, in the first copy of the data.
+    /// Address of the record at the reader's position, in the first copy of the data.
     fn at_position(&self) -> *const c_void {
         let offset = page_size() + (self.position & (self.size - 1));
-        // SAFETY: less than the page and one copy of the data, and the mapping has the page and two.
+        // SAFETY: the offset is less than one page and one copy of the data, and the mapping has a page and two
+        // copies, so the result is within the mapping.
         unsafe { self.writers.start.as_ptr().byte_add(offset) }
     }
 
-    /// Lets the writers use what has been read.
+    /// Publishes the position, so that the writers may reuse what has been read.
     fn publish(&mut self) -> Result<(), Corrupt> {
         if self.published != self.position {
             self.check_position()?;
             self.published = self.position;
-            // What was read is read before the writers see that they may write there.
+            // Orders all reads of the records before the writers see that they may overwrite them.
             self.reader.position().store(self.position, Ordering::Release);
-            // And either the next look finds what a writer submits, or that writer finds this position.
+            // Either the next check finds a record that a writer submits now, or that writer finds this position and
+            // wakes the reader.
             fence(Ordering::SeqCst);
         }
         Ok(())
     }
 
-    /// Whether the writers know what this reader has told them.
+    /// Fails if the reader's position is not the one that this reader has published.
     fn check_position(&self) -> Result<(), Corrupt> {
         let (published, found) = (self.published, self.reader.position().load(Ordering::Relaxed));
         if found == published { Ok(()) } else { Err(Corrupt::Position { published, found }) }
     }
 }
 
-/// A BPF map that is a ring buffer, with its reader.
+/// The map of a ring buffer, with its reader.
 pub(crate) struct MappedRing {
     map: MapData,
     ring: Ring,
 }
 
 impl MappedRing {
-    /// Maps the ring buffer that is called `name`.
+    /// Maps a ring buffer; `name` is for errors.
     pub(crate) fn new(map: Map, name: &str) -> anyhow::Result<Self> {
         let Map::RingBuf(map) = map else { bail!("the BPF map {name} is not a ring buffer") };
-        let info = map.info().with_context(|| format!("asking for the size of the BPF map {name}"))?;
-        // SAFETY: the kernel has just said that it is a ring buffer, and how large: a power of two, and whole pages.
+        let info = map.info().with_context(|| format!("cannot query the size of the BPF map {name}"))?;
+        // SAFETY: the kernel has just reported that the map is a ring buffer, and its size, which is a power of two
+        // and a multiple of the page size.
         let ring = unsafe { Ring::map(map.fd(), info.max_entries()) }
             .with_context(|| format!("mapping the BPF map {name}"))?;
         Ok(Self { map, ring })
     }
 
-    /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
+    /// Passes every available record to `handle`, until that returns false. Returns the number of records.
     pub(crate) fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> Result<usize, Corrupt> {
         self.ring.drain(handle)
     }
 
-    /// A descriptor that is readable when a record has come since the last one was read.
+    /// A descriptor that becomes readable when a record is submitted after the last one was read.
     pub(crate) fn readiness(&self) -> io::Result<OwnedFd> {
         self.map.fd().as_fd().try_clone_to_owned()
     }
 }
 
-/// Memory that is shared with the kernel.
+/// A memory mapping shared with the kernel.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<c_void>,
     len: usize,
 }
 
-// SAFETY: the memory stays mapped wherever its owner is moved to, and none of it is accessed by two threads of this
-// process at once, as there is no shared access to what changes but by atomic operations.
+// SAFETY: the mapping belongs to the process, not to a thread, and stays valid wherever its owner is moved. Memory
+// that changes is accessed with atomic operations only.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
     fn new(fd: impl AsFd, offset: usize, len: usize, access: ProtFlags) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses, so it overlaps no existing memory.
         let start = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, fd, offset as u64) }?;
         let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
     }
 
-    /// The position at the beginning of the mapping.
+    /// The position at the start of the mapping.
     const fn position(&self) -> &AtomicUsize {
-        // SAFETY: a page's beginning is aligned, and the mapping lives as long as `self`. Both sides access the
-        // position by atomic operations only.
+        // SAFETY: the start of a page is aligned, and the mapping is at least a page and exists as long as `self`.
+        // Both sides access the position with atomic operations only.
         unsafe { &*self.start.as_ptr().cast::<AtomicUsize>() }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: nothing borrows from the mapping any more. It was mapped with this address and length, so this does
-        // not fail.
+        // SAFETY: nothing borrows from the mapping any more, since all references to it borrow `self`. It was mapped
+        // with this address and length, so unmapping it does not fail.
         let _ = unsafe { munmap(self.start.as_ptr(), self.len) };
     }
 }
@@ -284,8 +292,8 @@ mod tests {
 
     const SIZE: usize = 4096;
 
-    /// A file laid out like a ring buffer, and what the kernel does with it. The second copy of the data is written as
-    /// well, since a file has none of its own.
+    /// A file with the layout of a ring buffer, and the kernel's side of it. The second copy of the data is written
+    /// explicitly, because a file cannot be mapped twice in a row.
     struct Writer {
         file: File,
         position: usize,
@@ -312,7 +320,7 @@ mod tests {
             usize::from_ne_bytes(bytes)
         }
 
-        fn has_room(&self, len: usize) -> bool {
+        fn has_capacity(&self, len: usize) -> bool {
             self.position + (HEADER + len).next_multiple_of(8) - self.read_up_to() <= SIZE
         }
 
@@ -325,13 +333,13 @@ mod tests {
             }
         }
 
-        fn header(&self, position: usize, len: usize, marks: u32) {
-            self.write_at(position, &(u32::try_from(len).unwrap() | marks).to_ne_bytes());
+        fn header(&self, position: usize, len: usize, flags: u32) {
+            self.write_at(position, &(u32::try_from(len).unwrap() | flags).to_ne_bytes());
         }
 
         /// Reserves a record and returns its position.
         fn reserve(&mut self, data: &[u8]) -> usize {
-            assert!(self.has_room(data.len()));
+            assert!(self.has_capacity(data.len()));
             let at = self.position;
             self.header(at, data.len(), BUSY);
             self.write_at(at + HEADER, data);
@@ -346,7 +354,7 @@ mod tests {
         }
 
         fn ring(&self) -> Ring {
-            // SAFETY: the file is laid out like a ring, and keeps its length.
+            // SAFETY: the file has the layout of a ring buffer and keeps its length.
             unsafe { Ring::map(&self.file, u32::try_from(SIZE).unwrap()) }.unwrap()
         }
     }
@@ -362,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_busy_hides_what_comes_behind_it_until_it_is_whole() {
+    fn busy_record_blocks_later_records_until_it_is_complete() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         assert!(drained(&mut ring).is_empty());
@@ -377,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_passed_over() {
+    fn discarded_records_are_skipped() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         for _ in 0..2 {
@@ -390,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stops_goes_on_with_the_next() {
+    fn drain_resumes_after_the_record_at_which_it_stopped() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         for data in [b"a", b"b"] {
@@ -402,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_given_back_before_the_end_is_reached() {
+    fn position_is_published_before_the_end_is_reached() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         for _ in 0..SIZE / 64 {
@@ -419,20 +427,20 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_was_read_before_goes_on_where_that_ended() {
+    fn new_reader_starts_at_the_published_position() {
         let mut writer = Writer::new(SIZE - 8);
         writer.submit(b"crosses the end");
         assert_eq!(drained(&mut writer.ring()), [b"crosses the end"]);
     }
 
     #[test]
-    fn a_record_longer_than_what_was_written_is_an_error() {
+    fn record_longer_than_the_unread_data_is_an_error() {
         for len in [8, 16, SIZE, (DISCARDED - 1) as usize] {
-            for marks in [0, DISCARDED] {
+            for flags in [0, DISCARDED] {
                 let mut writer = Writer::new(0);
                 let mut ring = writer.ring();
                 let at = writer.reserve(b"");
-                writer.header(at, len, marks);
+                writer.header(at, len, flags);
                 let error = ring.drain(|_| panic!("{len} bytes were handled")).unwrap_err();
                 assert_eq!(error, Corrupt::Length { len, unread: HEADER });
             }
@@ -440,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn writers_that_overtake_the_reader_are_an_error() {
+    fn overtaken_reader_is_an_error() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         writer.position = SIZE + 8;
@@ -450,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_that_another_process_has_changed_is_an_error() {
+    fn changed_reader_position_is_an_error() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         writer.submit(b"one");
@@ -460,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_overwritten_meanwhile_does_not_change_for_its_reader() {
+    fn record_overwritten_during_its_handling_does_not_change() {
         let mut writer = Writer::new(0);
         let mut ring = writer.ring();
         writer.submit(b"before");
@@ -474,14 +482,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_record_comes_once_whole_and_in_order(
+        fn every_record_is_read_once_complete_and_in_order(
             records in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<bool>(), any::<bool>()), 0..30),
         ) {
             let mut writer = Writer::new(0);
             let mut ring = writer.ring();
             let (mut got, mut expected) = (Vec::new(), Vec::new());
             for (data, kept, drain) in records {
-                if drain || !writer.has_room(data.len()) {
+                if drain || !writer.has_capacity(data.len()) {
                     got.extend(drained(&mut ring));
                 }
                 let at = writer.reserve(&data);

@@ -1,4 +1,4 @@
-//! Tests of the object that no kernel here makes: older ones are stricter about the stack.
+//! Checks the stack use of the programs, which the kernel under test may not refuse: older kernels are stricter.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,15 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarge
 
 use crate::bpf::load::OBJECT;
 
-/// What a program and the functions that it calls may have together
-/// (`MAX_BPF_STACK`, <https://github.com/torvalds/linux/blob/v5.10/include/linux/filter.h>).
+/// Stack that a program and the functions that it calls may use together, in bytes (`MAX_BPF_STACK`,
+/// <https://github.com/torvalds/linux/blob/v5.10/include/linux/filter.h>).
 const STACK_MAX: u32 = 512;
-/// Up to Linux 6.5 the verifier rounds up the stack of each of them to this (`check_max_stack_depth`,
-/// <https://github.com/torvalds/linux/blob/v5.10/kernel/bpf/verifier.c>), with newer ones to 16 where it compiles them.
-const ROUNDED: u32 = 32;
+/// Up to Linux 6.5 the verifier rounds the stack of each function up to a multiple of this (`check_max_stack_depth`,
+/// <https://github.com/torvalds/linux/blob/v5.10/kernel/bpf/verifier.c>), newer ones to 16 if the program is
+/// JIT-compiled.
+const STACK_ALIGNMENT: u32 = 32;
 
-/// An instruction (<https://www.rfc-editor.org/rfc/rfc9669>, section 3), as far as it says something about the stack.
+/// An instruction (<https://www.rfc-editor.org/rfc/rfc9669>, section 3), decoded as far as stack use requires.
 struct Instruction {
     opcode: u8,
     destination: usize,
@@ -40,24 +41,24 @@ impl Instruction {
 /// A function of the object.
 #[derive(Default)]
 struct Function {
-    /// How far it goes below the top of its stack, in bytes.
+    /// Deepest access below the top of its stack frame, in bytes.
     stack: u32,
-    /// By name.
+    /// Names of the functions that it calls.
     calls: Vec<String>,
     is_program: bool,
 }
 
 impl Function {
-    /// The deepest stack from here on, and the way there.
+    /// Total stack depth of this function and the deepest of its callees, with the call chain.
     fn depth(&self, name: &str, all: &BTreeMap<String, Self>) -> (u32, String) {
         let deepest =
             self.calls.iter().map(|callee| all[callee].depth(callee, all)).max().unwrap_or_default();
-        let own = self.stack.max(1).next_multiple_of(ROUNDED);
+        let own = self.stack.max(1).next_multiple_of(STACK_ALIGNMENT);
         (own + deepest.0, format!("{name} {own}, {}", deepest.1))
     }
 }
 
-/// The lowest address on the stack that instructions name: directly, or by a copy of the frame pointer.
+/// Depth of the lowest stack address that the instructions use, directly or through a copy of the frame pointer.
 fn stack(code: &[u8]) -> u32 {
     const FRAME_POINTER: usize = 10;
     const LOAD: u8 = 1;
@@ -132,7 +133,7 @@ fn functions() -> BTreeMap<String, Function> {
 }
 
 #[test]
-fn the_stack_suffices_on_the_oldest_kernel() {
+fn stack_use_fits_the_oldest_kernel() {
     let functions = functions();
     let programs: Vec<_> = functions.iter().filter(|(_, function)| function.is_program).collect();
     assert!(programs.len() > 10 && functions.contains_key("adopt"), "{:?}", functions.keys());

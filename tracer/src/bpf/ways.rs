@@ -7,9 +7,9 @@ use tracer_common::kinds::schema::Kind;
 
 use crate::{
     bpf::{
-        event,
         hooks::Hook,
         programs::{Hooked, any_with_calls},
+        sys_exit_event,
     },
     error::Unsupported,
 };
@@ -46,7 +46,7 @@ pub(crate) enum Preemption {
 impl Preemption {
     /// That of the running kernel.
     pub(crate) fn of_kernel() -> Self {
-        match (crate::bpf::preemption::of_programs(), event::is_there()) {
+        match (crate::bpf::preemption::programs_are_preemptible(), sys_exit_event::is_available()) {
             (false, _) => Self::Never,
             (true, true) => Self::AtTracepoint,
             (true, false) => Self::AtTracepointWithoutTracefs,

@@ -1,6 +1,7 @@
 //! From arguments to what a run needs, checked.
 
 use std::{
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -135,7 +136,7 @@ fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
 }
 
 /// Puts an option's name before what is wrong with its value.
-fn option(name: &'static str) -> impl Fn(String) -> Usage {
+fn option<E: Display>(name: &'static str) -> impl Fn(E) -> Usage {
     move |problem| Usage(format!("{name}: {problem}"))
 }
 

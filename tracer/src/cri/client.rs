@@ -1,4 +1,4 @@
-//! Calling an engine.
+//! A CRI client.
 
 use std::{
     collections::HashMap,
@@ -27,21 +27,22 @@ use tracing::debug;
 
 use crate::{
     cri::{
-        answers::{self, Info, PodLabels, Sandbox},
-        proto, socket,
+        proto,
+        responses::{self, Info, PodLabels, Sandbox},
+        socket,
         socket::SocketError,
     },
     model::EngineContainer,
 };
 
-/// How long an answer may take.
+/// Timeout of a call.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How long a look at all containers may take. Those that were not asked about by then have no pid.
+/// Timeout of a snapshot. Containers that have not been queried by then have no pid.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(5);
-/// The largest answer in bytes: what the kubelet takes at the most, so no engine's are larger.
+/// Largest response in bytes. The kubelet accepts no larger ones, so no engine sends any.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
-/// Containers that are asked about at a time.
-const AT_A_TIME: usize = 8;
+/// Number of containers that are queried concurrently.
+const QUERIES_MAX: usize = 8;
 
 const VERSION: &str = "/runtime.v1.RuntimeService/Version";
 const LIST_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
@@ -50,7 +51,7 @@ const LIST_CONTAINERS: &str = "/runtime.v1.RuntimeService/ListContainers";
 const CONTAINER_STATUS: &str = "/runtime.v1.RuntimeService/ContainerStatus";
 const GET_CONTAINER_EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
 
-/// Why an engine did not say what it was asked.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// There is no connection.
@@ -58,96 +59,97 @@ pub(crate) enum Error {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: SocketError,
     },
-    /// It did not answer in time.
+    /// The engine did not answer within the timeout.
     #[error("{}: no answer to {} within {} seconds", path.display(), name(method), DEADLINE.as_secs())]
     Slow {
         /// The socket.
         path: PathBuf,
-        /// What it was asked: the method's path.
+        /// The gRPC method.
         method: &'static str,
     },
-    /// It refused, or its answer is none.
+    /// The engine returned an error, or its answer is invalid.
     #[error("{}: {}: {reason}", path.display(), name(method))]
     Call {
         /// The socket.
         path: PathBuf,
-        /// What it was asked: the method's path.
+        /// The gRPC method.
         method: &'static str,
-        /// gRPC's code for it.
+        /// The gRPC status code.
         code: Code,
-        /// In words.
+        /// The message.
         reason: String,
     },
 }
 
-/// Why there are no more events.
+/// Why an event stream ended.
 #[derive(Debug)]
-pub(crate) enum Ended {
-    /// This engine does not tell, now or later; why. Its lists can be asked for.
-    Unserved(String),
-    /// It told, or would have; it may do so again.
+pub(crate) enum WatchEnd {
+    /// The engine does not provide events, for this reason. Its lists can still be queried.
+    Unsupported(String),
+    /// The stream failed. It can be started again.
     Failed(Error),
 }
 
-/// Who answers.
+/// Name and version of a container engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Engine {
     /// `containerd`, `cri-o`, `docker`.
     pub(crate) name: String,
-    /// As it writes it: `1.7.24`, `v2.1.4`.
+    /// The version as the engine writes it: `1.7.24`, `v2.1.4`.
     pub(crate) version: String,
 }
 
 impl Engine {
-    /// Whether each of its events goes to one listener only, so that to listen is to take them from the kubelet.
+    /// Whether the engine delivers each event to one listener only, so that listening would take events away from the
+    /// kubelet.
     ///
-    /// So it is with containerd 1.7, which has one channel for all who listen, tried with 1.7.24; 1.6 has no events,
-    /// and 2.0 brought a queue for each (`internal/eventq/eventq.go`).
-    fn shares_out_events(&self) -> bool {
+    /// containerd 1.7 does, which has one channel for all listeners (tried with 1.7.24). 1.6 has no events, and 2.0
+    /// introduced a queue for each listener (`internal/eventq/eventq.go`).
+    fn splits_events_among_listeners(&self) -> bool {
         self.name == "containerd" && self.version.trim_start_matches('v').starts_with("1.7.")
     }
 }
 
-/// An engine that can be asked. Cheap to clone; all clones share a connection, which is made when it is needed, and
-/// made anew after the engine has gone.
+/// A client of an engine. Clones are cheap and share a connection, which is opened when it is needed, and again after
+/// the engine has closed it.
 ///
-/// To be used within a tokio runtime with its I/O and time drivers enabled.
+/// Use it within a tokio runtime with its I/O and time drivers enabled.
 #[derive(Clone)]
-pub(crate) struct Client(Arc<Shared>);
+pub(crate) struct Client(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     path: PathBuf,
     connection: Mutex<Option<Connection>>,
 }
 
 impl Client {
-    /// The engine that listens at `path`. Nothing is asked yet, and nothing connected to.
+    /// A client of the engine that listens at `path`. Does not connect yet.
     #[must_use]
     pub(crate) fn connect(path: &Path) -> Self {
-        Self(Arc::new(Shared { path: path.to_owned(), connection: Mutex::new(None) }))
+        Self(Arc::new(Inner { path: path.to_owned(), connection: Mutex::new(None) }))
     }
 
-    /// Its socket.
+    /// The engine's socket.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Who answers there.
+    /// Queries the engine's name and version.
     pub(crate) async fn engine(&self) -> Result<Engine, Error> {
         let version: proto::VersionResponse = self.call(VERSION, proto::Nothing {}).await?;
         Ok(Engine { name: version.runtime_name, version: version.runtime_version })
     }
 
-    /// The pods: one call, without processes.
+    /// Queries the pods, in one call, without their containers.
     pub(crate) async fn pods(&self) -> Result<Vec<PodLabels>, Error> {
         Ok(self.sandboxes().await?.into_iter().map(|sandbox| sandbox.pod).collect())
     }
 
-    /// The pod of this sandbox, if the engine knows it.
+    /// Queries the pod of a sandbox; None if the engine does not know the sandbox.
     pub(crate) async fn pod(&self, sandbox_id: &str) -> Result<Option<PodLabels>, Error> {
         let request = proto::StatusRequest { id: sandbox_id.to_owned(), verbose: false };
         match self.call::<_, proto::PodSandboxStatusResponse>(POD_SANDBOX_STATUS, request).await {
@@ -155,16 +157,16 @@ impl Client {
                 .status
                 .and_then(Sandbox::status)
                 .map(|sandbox| sandbox.pod)
-                // An engine takes an id's first digits for it.
+                // Engines also accept a prefix of an id.
                 .filter(|pod| pod.sandbox_id == sandbox_id)),
             Err(Error::Call { code: Code::NotFound, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The sandboxes that are ready, and the containers that run or are yet to start. What ends meanwhile is listed
-    /// or not; what is there all the while is listed. An engine that lists them but tells too slowly about each leaves
-    /// them without pid.
+    /// Queries the ready sandboxes, and the containers that are running or have not started yet. A container that
+    /// ends meanwhile may be listed or not; one that exists throughout is listed. If the engine lists containers but
+    /// answers too slowly for each, they have no pid.
     pub(crate) async fn snapshot(&self) -> Result<Vec<EngineContainer>, Error> {
         let deadline = Instant::now() + SNAPSHOT_DEADLINE;
         let engine = self.engine().await?.name;
@@ -178,35 +180,38 @@ impl Client {
             .collect();
         let ready = sandboxes.values().filter(|sandbox| sandbox.ready).map(|sandbox| sandbox.itself(&engine));
         let members =
-            containers.containers.into_iter().filter(|container| !is_over(container.state)).filter_map(
+            containers.containers.into_iter().filter(|container| !has_ended(container.state)).filter_map(
                 |container| Some(sandboxes.get(&container.pod_sandbox_id)?.container(&engine, container)),
             );
         Ok(self.complete(ready.chain(members).collect(), deadline).await)
     }
 
-    /// Calls `on_event` with all that the engine says of a pod whenever one of its containers is created, started,
-    /// stopped or deleted, until that ends. Events can tell of what is long gone: containerd keeps those of the last
-    /// five minutes for the first who listens. Nothing in them tells of pids.
+    /// Calls `on_event` with the containers of a pod whenever one of them is created, started, stopped or deleted,
+    /// until the stream ends. Events can be old: containerd keeps those of the last five minutes for the first
+    /// listener. They do not contain pids.
     ///
-    /// **Who listens can stand in the way.** containerd 2 waits for a listener that takes no more events, and with
-    /// it `RunPodSandbox`: tried with 2.1.9, a listener that was stopped (SIGSTOP, as by Ctrl-Z) held the node's pods
-    /// up after some 14 of them, until it went on. CRI-O goes on, and drops the events of all who listen, the
-    /// kubelet's too. So this is nothing to do unasked: [`Client::pods`] takes a millisecond. And `on_event` must be
-    /// quick.
-    pub(crate) async fn watch(&self, on_event: impl FnMut(Vec<EngineContainer>)) -> Ended {
+    /// **A slow listener can block the node.** containerd 2 waits for a listener that does not accept events, and
+    /// `RunPodSandbox` waits with it: tried with 2.1.9, a stopped listener (SIGSTOP, as by Ctrl-Z) blocked the node's
+    /// pods after some 14 of them, until it continued. CRI-O goes on, and drops the events of all listeners, the
+    /// kubelet's included. So listen only if the user asks for it ([`Client::pods`] takes a millisecond), and return
+    /// from `on_event` quickly.
+    pub(crate) async fn watch(&self, on_event: impl FnMut(Vec<EngineContainer>)) -> WatchEnd {
         match self.follow(on_event).await {
-            Ok(why) => Ended::Unserved(why),
-            Err(Error::Call { code: Code::Unimplemented, reason, .. }) => Ended::Unserved(reason),
-            Err(error) => Ended::Failed(error),
+            Ok(why) => WatchEnd::Unsupported(why),
+            Err(Error::Call { code: Code::Unimplemented, reason, .. }) => WatchEnd::Unsupported(reason),
+            Err(error) => WatchEnd::Failed(error),
         }
     }
 
-    /// `Ok` if the engine says that there will be no events.
+    /// `Ok` with the reason if the engine does not provide events.
     async fn follow(&self, mut on_event: impl FnMut(Vec<EngineContainer>)) -> Result<String, Error> {
-        // Answered at once, unlike the call below: its first answer may be the first event.
+        // This call returns at once. The first answer to the one below may only come with the first event.
         let engine = self.engine().await?;
-        if engine.shares_out_events() {
-            return Ok(format!("{} {} tells each event to one listener only", engine.name, engine.version));
+        if engine.splits_events_among_listeners() {
+            return Ok(format!(
+                "{} {} delivers each event to one listener only",
+                engine.name, engine.version
+            ));
         }
         let engine = engine.name;
         let began = Instant::now();
@@ -223,20 +228,20 @@ impl Client {
         };
         let mut stream =
             stream.await.map_err(|status| self.refused(GET_CONTAINER_EVENTS, &status))?.into_inner();
-        let mut told = false;
+        let mut received = false;
         while let Some(event) =
             stream.message().await.map_err(|status| self.refused(GET_CONTAINER_EVENTS, &status))?
         {
-            told = true;
+            received = true;
             let Some(sandbox) = event.pod_sandbox_status.and_then(Sandbox::status) else { continue };
             let members = event.containers_statuses.into_iter().map(|status| sandbox.member(&engine, status));
             on_event(std::iter::once(sandbox.itself(&engine)).chain(members).collect());
         }
-        if !told && began.elapsed() < DEADLINE {
-            // So CRI-O says it.
-            return Ok(format!("{engine} is configured not to tell of events"));
+        if !received && began.elapsed() < DEADLINE {
+            // CRI-O closes the stream at once if events are disabled.
+            return Ok(format!("{engine} is configured not to send events"));
         }
-        Err(self.refused(GET_CONTAINER_EVENTS, &Status::unavailable("the engine has ended the stream")))
+        Err(self.refused(GET_CONTAINER_EVENTS, &Status::unavailable("the engine has closed the stream")))
     }
 
     async fn sandboxes(&self) -> Result<Vec<Sandbox>, Error> {
@@ -244,13 +249,14 @@ impl Client {
         Ok(list.items.into_iter().filter_map(Sandbox::listed).collect())
     }
 
-    /// Asks about each container, until one answer or all together take too long. Those that have ended are left out.
+    /// Queries each container, until one call or all of them together take too long. Containers that have ended are
+    /// left out.
     async fn complete(&self, mut listed: Vec<EngineContainer>, deadline: Instant) -> Vec<EngineContainer> {
         let mut completed = Vec::with_capacity(listed.len());
         let mut asked = JoinSet::new();
         let mut in_time = true;
         loop {
-            while in_time && asked.len() < AT_A_TIME {
+            while in_time && asked.len() < QUERIES_MAX {
                 let Some(container) = listed.pop() else { break };
                 let client = self.clone();
                 asked.spawn(async move {
@@ -270,7 +276,7 @@ impl Client {
                     in_time &= answered;
                     completed.extend(container);
                 }
-                Some(Err(error)) => debug!("asking about a container: {error}"),
+                Some(Err(error)) => debug!("querying a container: {error}"),
                 None => break,
             }
         }
@@ -278,7 +284,7 @@ impl Client {
         completed
     }
 
-    /// The container with what only its status tells; `None` if it has ended or is gone.
+    /// The container with the data that only its status has; `None` if it has ended or was deleted.
     async fn completed(&self, mut container: EngineContainer) -> Result<Option<EngineContainer>, Error> {
         let request = proto::StatusRequest { id: container.id.clone(), verbose: true };
         let answer = if container.id == container.sandbox_id {
@@ -292,16 +298,16 @@ impl Client {
         };
         match answer {
             Ok((status, info)) => {
-                let over = status.as_ref().is_some_and(|status| is_over(status.state));
-                answers::complete(&mut container, status, &Info::parse(&info));
-                Ok((!over).then_some(container))
+                let ended = status.as_ref().is_some_and(|status| has_ended(status.state));
+                responses::complete(&mut container, status, &Info::parse(&info));
+                Ok((!ended).then_some(container))
             }
             Err(Error::Call { code: Code::NotFound, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Calls a method and waits for its answer.
+    /// Calls a method and waits for its response.
     async fn call<Req, Res>(&self, method: &'static str, request: Req) -> Result<Res, Error>
     where
         Req: Message + 'static,
@@ -312,7 +318,7 @@ impl Client {
             let answer = async {
                 ready(&mut grpc).await?;
                 let mut request = tonic::Request::new(request);
-                // The engine need not work on what nobody waits for.
+                // Lets the engine stop working on the call after that.
                 request.set_timeout(DEADLINE);
                 grpc.unary(request, PathAndQuery::from_static(method), ProstCodec::<Req, Res>::default())
                     .await
@@ -324,16 +330,16 @@ impl Client {
             .unwrap_or_else(|_| Err(Error::Slow { path: self.0.path.clone(), method }))
     }
 
-    /// A connection that was whole a moment ago.
+    /// A client on the shared connection, which is opened again if it was closed.
     async fn grpc(&self) -> Result<tonic::client::Grpc<Connection>, Error> {
         let mut connection = self.0.connection.lock().await;
-        let whole = match connection.take() {
-            Some(whole) if !whole.0.is_closed() => whole,
+        let open = match connection.take() {
+            Some(open) if !open.0.is_closed() => open,
             _ => self.new_connection().await?,
         };
-        *connection = Some(whole.clone());
-        // Sockets have no host; HTTP wants one, and engines ignore it.
-        Ok(tonic::client::Grpc::with_origin(whole, Uri::from_static("http://localhost"))
+        *connection = Some(open.clone());
+        // HTTP requires a host, a socket has none, and engines ignore it.
+        Ok(tonic::client::Grpc::with_origin(open, Uri::from_static("http://localhost"))
             .max_decoding_message_size(MESSAGE_MAX))
     }
 
@@ -344,7 +350,7 @@ impl Client {
             .await
             .map_err(|error| refused(SocketError::Io(std::io::Error::other(error))))?;
         let path = self.0.path.clone();
-        // Ends when the engine goes away, or with the last sender.
+        // Ends when the engine closes the connection, or with the last sender.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!("{}: {error}", path.display());
@@ -353,9 +359,10 @@ impl Client {
         Ok(Connection(sender))
     }
 
+    /// The error for a gRPC status.
     fn refused(&self, method: &'static str, status: &Status) -> Error {
         if status.code() == Code::DeadlineExceeded {
-            // It has noticed first.
+            // The engine has noticed the timeout first.
             return Error::Slow { path: self.0.path.clone(), method };
         }
         Error::Call { path: self.0.path.clone(), method, code: status.code(), reason: reason(status) }
@@ -368,7 +375,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// HTTP/2 over the socket, as tonic wants it.
+/// HTTP/2 over the socket, with the interface that tonic requires.
 #[derive(Clone)]
 struct Connection(http2::SendRequest<Body>);
 
@@ -386,7 +393,7 @@ impl GrpcService<Body> for Connection {
     }
 }
 
-fn is_over(state: i32) -> bool {
+fn has_ended(state: i32) -> bool {
     ![proto::CONTAINER_CREATED, proto::CONTAINER_RUNNING].contains(&state)
 }
 
@@ -398,13 +405,14 @@ fn name(method: &str) -> &str {
     method.rsplit('/').next().unwrap_or(method)
 }
 
-/// What happened and why. The engine's words may be those of an image or a pod: they are no control characters.
+/// The message of a status with its causes. The engine may quote names of images or pods, so control characters are
+/// replaced.
 fn reason(status: &Status) -> String {
     let mut reason = status.message().to_owned();
     let mut source = status.source();
     while let Some(error) = source {
         let text = error.to_string();
-        // Some errors say what their cause says.
+        // Some errors repeat the message of their cause.
         if !reason.contains(&text) {
             reason = if reason.is_empty() { text } else { format!("{reason}: {text}") };
         }
@@ -421,21 +429,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_containerd_1_7_shares_its_events_out() {
-        let shares_out = |name: &str, version: &str| {
-            Engine { name: name.to_owned(), version: version.to_owned() }.shares_out_events()
+    fn only_containerd_1_7_splits_events_among_listeners() {
+        let splits = |name: &str, version: &str| {
+            Engine { name: name.to_owned(), version: version.to_owned() }.splits_events_among_listeners()
         };
         for version in ["1.7.24~ds1", "v1.7.24", "v1.7.27-k3s1"] {
-            assert!(shares_out("containerd", version), "{version}");
+            assert!(splits("containerd", version), "{version}");
         }
         for version in ["1.6.20~ds1", "2.1.9+unknown", "v2.0.5-k3s1", ""] {
-            assert!(!shares_out("containerd", version), "{version}");
+            assert!(!splits("containerd", version), "{version}");
         }
-        assert!(!shares_out("cri-o", "1.37.0"));
+        assert!(!splits("cri-o", "1.37.0"));
     }
 
     #[test]
-    fn an_error_names_the_socket_and_the_call() {
+    fn error_names_the_socket_and_the_method() {
         let client = Client::connect(Path::new("/run/x.sock"));
         let status = Status::new(Code::Unknown, "no such \u{1b}[31mthing");
         let error = client.refused(LIST_CONTAINERS, &status).to_string();

@@ -1,17 +1,17 @@
-//! A container engine's own word on its pods and containers: the CRI, which the kubelet speaks too.
+//! Pods and containers from the container engine, through the CRI, which the kubelet uses too.
 //!
-//! What bundles say is complete but for the labels of pods, which containerd writes into none. So this is a second
-//! witness: it completes what is known, and nothing waits for it. An engine that hangs, errs or goes away is an
-//! [`Error`] after two seconds, never a stall. Its answers are bounded in size; names in them are shown, never used
-//! as paths.
+//! Bundles contain everything except the labels of pods, which containerd does not write. The CRI is a second source:
+//! it completes what is known, and nothing waits for it. An engine that hangs, fails or exits causes an [`Error`]
+//! after two seconds, never a delay. Its responses are limited in size; names in them are displayed, never used as
+//! paths.
 
-mod answers;
 mod client;
 mod endpoint;
 mod proto;
+mod responses;
 mod socket;
 
-pub(crate) use answers::{Info, PodLabels};
-pub(crate) use client::{Client, Ended, Engine, Error};
+pub(crate) use client::{Client, Engine, Error, WatchEnd};
 pub(crate) use endpoint::{NONE, SOCKETS, endpoints};
+pub(crate) use responses::{Info, PodLabels};
 pub(crate) use socket::SocketError;

@@ -1,16 +1,16 @@
-//! The part of the CRI that is spoken here.
+//! The subset of the CRI that is used here.
 //!
 //! Fields and their numbers are those of the service `runtime.v1.RuntimeService` in
 //! `staging/src/k8s.io/cri-api/pkg/apis/runtime/v1/api.proto` of Kubernetes (published as kubernetes/cri-api), as of
-//! v1.36. Written by hand: generated bindings bring all of its 200 messages, and need `protoc` wherever they are built.
-//! Fields that are not read here are left out; protobuf skips them.
+//! v1.36. Written by hand: generated bindings include all of its 200 messages, and building them requires `protoc`.
+//! Fields that are not used are left out; protobuf skips them.
 
 use std::collections::BTreeMap;
 
 use prost::Message;
 
-/// A message that is empty, or of which nothing is set: `GetEventsRequest`, `VersionRequest`, and of
-/// `ListPodSandboxRequest` and `ListContainersRequest` the absent filter.
+/// An empty message, or one without any field set: `GetEventsRequest`, `VersionRequest`, and `ListPodSandboxRequest`
+/// and `ListContainersRequest` without a filter.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Nothing {}
 
@@ -54,7 +54,7 @@ pub(super) struct PodSandbox {
     pub(super) created_at: i64,
     #[prost(btree_map = "string, string", tag = "5")]
     pub(super) labels: BTreeMap<String, String>,
-    /// Empty for the default one.
+    /// Empty for the default handler.
     #[prost(string, tag = "7")]
     pub(super) runtime_handler: String,
 }
@@ -72,12 +72,12 @@ pub(super) struct StatusRequest {
 pub(super) struct PodSandboxStatusResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) status: Option<PodSandboxStatus>,
-    /// If verbose. Which keys there are is up to the engine.
+    /// Only if requested as verbose. The keys depend on the engine.
     #[prost(btree_map = "string, string", tag = "2")]
     pub(super) info: BTreeMap<String, String>,
 }
 
-/// As [`PodSandbox`], with other numbers.
+/// Like [`PodSandbox`], with other field numbers.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PodSandboxStatus {
     #[prost(string, tag = "1")]
@@ -102,10 +102,10 @@ pub(super) struct ContainerMetadata {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ImageSpec {
-    /// From a kubelet the image's id, from others whatever they asked for.
+    /// From a kubelet the image's id, from other clients the name that they requested.
     #[prost(string, tag = "1")]
     pub(super) image: String,
-    /// As the pod's author wrote it; empty from older kubelets.
+    /// The name in the pod's spec; older kubelets leave it empty.
     #[prost(string, tag = "18")]
     pub(super) user_specified_image: String,
 }
@@ -139,7 +139,7 @@ pub(super) struct Container {
 pub(super) struct ContainerStatusResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) status: Option<ContainerStatus>,
-    /// If verbose. Which keys there are is up to the engine.
+    /// Only if requested as verbose. The keys depend on the engine.
     #[prost(btree_map = "string, string", tag = "2")]
     pub(super) info: BTreeMap<String, String>,
 }
@@ -152,7 +152,7 @@ pub(super) struct ContainerStatus {
     pub(super) metadata: Option<ContainerMetadata>,
     #[prost(int32, tag = "3")]
     pub(super) state: i32,
-    /// Nanoseconds since 1970, 0 before the start.
+    /// Nanoseconds since 1970; 0 before the container is started.
     #[prost(int64, tag = "5")]
     pub(super) started_at: i64,
     #[prost(message, optional, tag = "8")]
@@ -163,7 +163,7 @@ pub(super) struct ContainerStatus {
 pub(super) struct ContainerEventResponse {
     #[prost(message, optional, tag = "4")]
     pub(super) pod_sandbox_status: Option<PodSandboxStatus>,
-    /// All of the pod's.
+    /// All containers of the pod.
     #[prost(message, repeated, tag = "5")]
     pub(super) containers_statuses: Vec<ContainerStatus>,
 }

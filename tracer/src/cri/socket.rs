@@ -1,4 +1,4 @@
-//! Connecting to an engine's socket, if it is root's.
+//! Connects to an engine's socket if it belongs to root.
 
 use std::{
     io,
@@ -11,21 +11,21 @@ use tokio::net::UnixStream;
 
 use crate::sys::host_root;
 
-/// Why there is no connection.
+/// Why a socket could not be connected to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
-    /// It could not be opened, or nobody listens.
+    /// It could not be opened, or no process listens.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// It is not a socket.
     #[error("it is not a socket")]
     NotSocket,
-    /// Whoever answers there may not speak for the node's engine.
+    /// Another user could impersonate the node's engine.
     #[error("it belongs to user {0}, not to root")]
     NotRoots(u32),
 }
 
-/// Connects to the socket that `path` names now: what was looked at is what is connected to.
+/// Connects to the socket that `path` names now: the checked socket is the one that is connected to.
 pub(super) async fn connect(path: &Path) -> Result<UnixStream, SocketError> {
     let file = host_root::look_at(path)?;
     let stat = rustix::fs::fstat(file.as_fd()).map_err(io::Error::from)?;
@@ -35,6 +35,6 @@ pub(super) async fn connect(path: &Path) -> Result<UnixStream, SocketError> {
     if stat.st_uid != 0 {
         return Err(SocketError::NotRoots(stat.st_uid));
     }
-    // Also short enough for a socket's address, however long `path` is.
+    // This path is also short enough for a socket address, however long `path` is.
     Ok(UnixStream::connect(format!("/proc/self/fd/{}", file.as_raw_fd())).await?)
 }

@@ -10,7 +10,7 @@ use tracer_common::{
     comm_bytes, comm_of,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
-        RUNTIME_REEXECUTED, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT,
+        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED, Runtime, TRUST_PID_NS, TRUST_ROOT,
         TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };

@@ -6,7 +6,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, warn};
 
 use crate::{
-    cri::{Client, Ended},
+    cri::{Client, WatchEnd},
     model::EngineContainer,
     registry::Registry,
 };
@@ -92,11 +92,11 @@ async fn listen(client: Client, registry: Arc<Registry>) {
     let path = client.path().display().to_string();
     loop {
         match client.watch(|witnessed| drop(registry.witness(witnessed))).await {
-            Ended::Unserved(why) => {
+            WatchEnd::Unsupported(why) => {
                 debug!("{path} tells no events: {why}");
                 return;
             }
-            Ended::Failed(error) => debug!("{error}"),
+            WatchEnd::Failed(error) => debug!("{error}"),
         }
         tokio::time::sleep(REOPEN).await;
     }

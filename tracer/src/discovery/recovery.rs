@@ -193,7 +193,12 @@ impl Search<'_> {
     }
 
     /// Has a key that runtimes at work prepare known by what they were asked for. Returns whether that is so.
-    fn learn_at_work(&mut self, key: ContainerKey, of_key: &[FollowedProcess], processes: &Processes) -> bool {
+    fn learn_at_work(
+        &mut self,
+        key: ContainerKey,
+        of_key: &[FollowedProcess],
+        processes: &Processes,
+    ) -> bool {
         let preparing = of_key.iter().filter(|process| process.preparing == key);
         let mut runtimes: Vec<(&Process, ContainerKey)> = preparing
             .filter_map(|process| Some((processes.get(process.pid)?, process.container)))
@@ -241,7 +246,7 @@ impl Search<'_> {
                 registry.resolve(key, Container { outer, ..Container::unknown(Unknown::Missed) });
             }
             None => {
-                let id = members.iter().find_map(|one| cgroup::id_of_roots_process(one.pid));
+                let id = members.iter().find_map(|one| cgroup::id_of_root_process(one.pid));
                 let id = id.unwrap_or_default();
                 if registry.is_unannounced(key) && !is_engines_id(&id) {
                     attribute_to_host(registry, key);

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(context["allowPrivilegeEscalation"], true);
         assert_eq!(context["readOnlyRootFilesystem"], true);
         let needed: Vec<&str> =
-            crate::sys::capabilities::NEEDED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
+            crate::sys::capabilities::REQUIRED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
         assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"], "add": needed}));
         // What is seen of the node's files is below /proc/1/root: a path that a node lacks would keep its agent away.
         assert_eq!((&containers[0]["volumeMounts"], &pod["volumes"]), (&Value::Null, &Value::Null));

@@ -35,7 +35,7 @@ impl Warnings {
             for text in parse(&String::from_utf8_lossy(header.as_bytes())) {
                 let mut shown = lock(&self.shown);
                 if shown.len() < SHOWN_MAX && shown.insert(text.clone()) {
-                    stderr::say(format!("Warning: {}\n", plain::line(&text)).into_bytes());
+                    stderr::write_line(format!("Warning: {}\n", plain::line(&text)).into_bytes());
                 }
             }
         }

@@ -167,7 +167,7 @@ impl Writer {
         {
             // As kubectl does: no heading, and nothing for programs to read.
             if renderer.is_table() {
-                stderr::say(format!("{nothing}\n").into_bytes());
+                stderr::write_line(format!("{nothing}\n").into_bytes());
             }
             return;
         }

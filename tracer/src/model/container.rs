@@ -1,4 +1,4 @@
-//! A container as it is shown.
+//! The metadata of a container, as it is displayed.
 
 use std::collections::BTreeMap;
 
@@ -7,56 +7,56 @@ use tracer_annotations::crio;
 
 use crate::model::EngineContainer;
 
-/// A container, once its bundle has been read or that has failed.
+/// A container, once its bundle has been read or reading it has failed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Container {
-    /// As the runtime was told; empty where that is not known.
+    /// The id that the runtime was given; empty if not known.
     pub(crate) id: String,
-    /// The engine, or the runtime where no engine is known.
+    /// The engine, or the runtime if the engine is not known.
     pub(crate) runtime: String,
-    /// A pod's sandbox (pause) or a container proper.
+    /// Whether it is a pod's sandbox (pause) or another container.
     #[serde(rename = "type")]
     pub(crate) kind: ContainerType,
-    /// The name that its engine gave it, where it belongs to no pod of Kubernetes.
+    /// The name that its engine gave it, if it does not belong to a Kubernetes pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
-    /// As the annotations name it.
+    /// The image as the annotations name it.
     pub(crate) image: Option<String>,
-    /// How it was learnt.
+    /// Where the metadata comes from.
     pub(crate) source: Source,
-    /// Why no more than that it is a container became known.
+    /// Why nothing is known but that it is a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<Unknown>,
-    /// The container within which its runtime ran: a node of kind, an engine in a container.
+    /// The container that its runtime runs in: a node of kind, an engine in a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) outer: Option<Nested>,
-    /// A container that a runtime in this one says it has started. What runs in it counts as this one's: no container
-    /// of a pod may name others.
+    /// A container that a runtime in this container claims to have started. Its processes are attributed to this
+    /// container: a container of a pod must not name others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inner: Option<Nested>,
-    /// What keeps its processes from this kernel.
+    /// The sandbox that hides its processes from this kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) isolation: Option<Isolation>,
-    /// The pod it belongs to, if any.
+    /// The pod that it belongs to, if any.
     #[serde(skip)]
     pub(crate) pod: Option<Pod>,
-    /// Whether that is known: without it the container may belong to a pod all the same.
+    /// Whether `pod` is known. If not, the container may belong to a pod although `pod` is None.
     #[serde(skip)]
     pub(crate) pod_known: bool,
-    /// The pod's sandbox.
+    /// Id of the pod's sandbox.
     #[serde(skip)]
     pub(crate) sandbox_id: Option<String>,
-    /// Whether it is root on the host in all but name.
+    /// Whether it has the powers of root on the host.
     #[serde(skip)]
     pub(crate) privileged: bool,
-    /// Whether its runtime runs its program within itself, so that no entrypoint is executed.
+    /// Whether its runtime runs its program in the runtime's own process, so that no entrypoint is executed.
     #[serde(skip)]
     pub(crate) in_process: bool,
 }
 
 impl Container {
-    /// A container that nothing is known of but that it is one, and why.
+    /// A container without any known metadata, for this reason.
     #[must_use]
     pub(crate) const fn unknown(why: Unknown) -> Self {
         Self {
@@ -78,9 +78,10 @@ impl Container {
         }
     }
 
-    /// Whether runtimes that run in it may name containers and their pods, as the host's do: it belongs to no pod
-    /// and is root on the host in all but name, so that being believed gives it nothing that it has not got. A node
-    /// of kind is such a container. A pod never is one, nor what runs within such a container.
+    /// Whether runtimes in this container (a node container) may name containers and their pods, like those of the
+    /// host: it belongs to no pod and has the powers of root on the host, so trusting it gives it nothing that it
+    /// does not have already. A node of kind is such a container. A pod's container never is, nor is a container
+    /// within another one.
     #[must_use]
     pub(crate) const fn may_name_others(&self) -> bool {
         self.privileged
@@ -90,7 +91,7 @@ impl Container {
             && self.inner.is_none()
     }
 
-    /// Whether it belongs to a pod whose labels are not known.
+    /// Whether it belongs to a pod with unknown labels.
     #[must_use]
     pub(crate) fn lacks_labels(&self) -> bool {
         self.pod.as_ref().is_some_and(|pod| pod.labels.is_none())
@@ -103,17 +104,17 @@ impl Container {
         Self { pod, ..self.clone() }
     }
 
-    /// This container, with what its engine says where nothing better is known; None if that is nothing new. The host's
-    /// engine knows nothing of containers within others, whatever id those give themselves.
+    /// This container, completed with the engine's data where nothing better is known; None if that changes nothing.
+    /// The host's engine does not know containers within others, whatever ids those have.
     #[must_use]
-    pub(crate) fn completed(&self, witnessed: &EngineContainer) -> Option<Self> {
+    pub(crate) fn completed(&self, reported: &EngineContainer) -> Option<Self> {
         if self.outer.is_some() {
             return None;
         }
-        let isolation = self.isolation.or_else(|| witnessed.isolation());
-        let completed = match &witnessed.pod.labels {
+        let isolation = self.isolation.or_else(|| reported.isolation());
+        let completed = match &reported.pod.labels {
             _ if !self.pod_known => {
-                Self { inner: self.inner.clone(), isolation, ..Self::of_engine(witnessed) }
+                Self { inner: self.inner.clone(), isolation, ..Self::of_engine(reported) }
             }
             Some(labels) if self.lacks_labels() => Self { isolation, ..self.with_labels(labels.clone()) },
             _ => Self { isolation, ..self.clone() },
@@ -121,32 +122,32 @@ impl Container {
         (completed != *self).then_some(completed)
     }
 
-    /// A container that only its engine tells of.
+    /// A container that is known from its engine only.
     #[must_use]
-    pub(crate) fn of_engine(witnessed: &EngineContainer) -> Self {
+    pub(crate) fn of_engine(reported: &EngineContainer) -> Self {
         Self {
-            id: witnessed.id.clone(),
-            runtime: witnessed.runtime.clone(),
-            kind: witnessed.kind,
+            id: reported.id.clone(),
+            runtime: reported.runtime.clone(),
+            kind: reported.kind,
             name: None,
-            image: witnessed.image.clone(),
+            image: reported.image.clone(),
             source: Source::Cri,
             why: None,
             outer: None,
             inner: None,
-            isolation: witnessed.isolation(),
-            pod: Some(witnessed.pod.clone()),
+            isolation: reported.isolation(),
+            pod: Some(reported.pod.clone()),
             pod_known: true,
-            sandbox_id: Some(witnessed.sandbox_id.clone()),
+            sandbox_id: Some(reported.sandbox_id.clone()),
             privileged: false,
             in_process: false,
         }
     }
 
-    /// What is shown of this container and differs from `before`, by the names of JSON's fields.
+    /// The JSON names of the displayed fields that differ from `before`.
     #[must_use]
     pub(crate) fn changes_since(&self, before: &Self) -> Vec<&'static str> {
-        // Each field is named, so that a new one is not forgotten here.
+        // The pattern names each field, so that a new one is not forgotten here.
         let Self {
             id,
             runtime,
@@ -187,40 +188,40 @@ impl Container {
         fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// This container, with one that a runtime in it says it has started.
+    /// This container, with one that a runtime in it claims to have started.
     #[must_use]
     pub(crate) fn with_inner(&self, inner: Nested) -> Self {
         Self { inner: Some(inner), ..self.clone() }
     }
 }
 
-/// A container around another one, or in it.
+/// A container around another one, or within it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Nested {
-    /// As its runtime was told.
+    /// The id that its runtime was given.
     pub(crate) id: String,
     /// The engine, or the runtime.
     pub(crate) runtime: String,
 }
 
-/// Why a container's bundle and pod did not become known.
+/// Why a container's bundle and pod are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Unknown {
-    /// The runtime is not believed: it is not the host's root.
+    /// The runtime is not trusted, because it does not run as root of the host.
     Untrusted,
-    /// Neither bundle nor state could be read, or they made no sense.
+    /// Neither the bundle nor the runtime's state could be read, or they were invalid.
     Unreadable,
-    /// The runtime's command line does not tell.
+    /// The runtime's command line does not name the bundle.
     NotUnderstood,
-    /// It takes too long.
+    /// Reading the bundle takes too long.
     Late,
-    /// Its start was missed, and nothing on disk tells of it.
+    /// Its start was missed, and no state on disk describes it.
     Missed,
 }
 
 impl Unknown {
-    /// As it is shown.
+    /// The value in JSON and columns.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -233,7 +234,7 @@ impl Unknown {
     }
 }
 
-/// What runs a container's processes where this kernel does not see them.
+/// A sandbox that runs a container's processes out of sight of this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Isolation {
@@ -244,7 +245,7 @@ pub(crate) enum Isolation {
 }
 
 impl Isolation {
-    /// What a runtime or a CRI handler of this name isolates containers with, if it does.
+    /// The sandbox that a runtime or CRI handler of this name uses, if any.
     #[must_use]
     pub(crate) fn of_runtime(name: &str) -> Option<Self> {
         if name.contains("runsc") || name.contains("gvisor") {
@@ -256,7 +257,7 @@ impl Isolation {
         }
     }
 
-    /// As it is shown.
+    /// The value in JSON and columns.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -266,42 +267,43 @@ impl Isolation {
     }
 }
 
-/// The Kubernetes side of a container.
+/// The pod that a container belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the field is called podUid in JSON")]
 pub(crate) struct Pod {
     /// The pod's namespace.
     pub(crate) namespace: String,
     /// The pod's name.
     #[serde(rename = "pod")]
     pub(crate) name: String,
-    /// The pod's uid; older containerds do not say.
+    /// The pod's uid; containerd writes it since 1.6.11.
     pub(crate) pod_uid: Option<String>,
-    /// The container's name within the pod; none for the sandbox.
+    /// The container's name in the pod's spec; None for the sandbox.
     pub(crate) container: Option<String>,
-    /// The pod's labels; `None`, in JSON null, as long as they are unknown.
+    /// The pod's labels; None, null in JSON, while they are unknown.
     pub(crate) labels: Option<BTreeMap<String, String>>,
 }
 
-/// The labels that the API server has of a pod, from those that a bundle or an engine shows.
+/// The labels that the API server has for a pod, from those that a bundle or an engine lists.
 #[must_use]
 pub(crate) fn without_added_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.retain(|key, _| !crio::ADDED_LABELS.contains(&key.as_str()));
     labels
 }
 
-/// What kind of container it is.
+/// The type of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ContainerType {
-    /// Keeps a pod's namespaces (pause).
+    /// Holds a pod's namespaces (pause).
     Sandbox,
     /// Runs a program.
     Container,
 }
 
 impl ContainerType {
-    /// As it is shown.
+    /// The value in JSON and columns.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -311,22 +313,22 @@ impl ContainerType {
     }
 }
 
-/// How a container was learnt.
+/// Where a container's metadata comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Source {
-    /// From the bundle that the runtime was started with.
+    /// The bundle that the runtime was started with.
     Bundle,
-    /// From the runtime's state on disk.
+    /// The runtime's state on disk.
     State,
-    /// From the container engine, over its CRI.
+    /// The container engine, through the CRI.
     Cri,
-    /// From the process alone: neither bundle nor state could be read.
+    /// The process's cgroup only: neither bundle nor state could be read.
     Cgroup,
 }
 
 impl Source {
-    /// As it is shown.
+    /// The value in JSON and columns.
     #[must_use]
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn only_added_labels_are_left_out() {
+    fn only_added_labels_are_removed() {
         let own = [("app", "web"), ("io.kubernetes.mine", "x"), ("pod.name", "y")];
         let added = crio::ADDED_LABELS.map(|key| (key, "z"));
         let all = own.iter().chain(&added).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -374,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_named_as_json_names_them() {
+    fn changes_are_listed_by_their_json_names() {
         let before = of_pod(None);
         assert_eq!(before.changes_since(&before), [""; 0]);
         assert_eq!(of_pod(Some(&[])).changes_since(&before), ["labels"]);
@@ -382,7 +384,7 @@ mod tests {
             image: Some("nginx".into()),
             why: None,
             source: Source::Cri,
-            // Nobody sees it.
+            // Not displayed.
             sandbox_id: Some("s".into()),
             ..of_pod(Some(&[("a", "b")]))
         };

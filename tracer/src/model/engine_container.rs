@@ -1,34 +1,35 @@
-//! A container as its engine reports it through the CRI.
+//! Containers as an engine reports them through the CRI.
 
 use crate::model::{ContainerType, Isolation, Pod};
 
 /// A container as its engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EngineContainer {
-    /// The engine's id, which the runtime is told too.
+    /// Its id, which the runtime is given too.
     pub(crate) id: String,
-    /// A pod's sandbox (pause) or a container proper.
+    /// Whether it is a pod's sandbox (pause) or another container.
     pub(crate) kind: ContainerType,
-    /// The pod it belongs to, with the pod's labels.
+    /// The pod that it belongs to, with the pod's labels.
     pub(crate) pod: Pod,
-    /// As the pod's author or else the engine names it; the engine may have only a digest.
+    /// The image as the pod's spec names it, else as the engine names it, which may be a digest.
     pub(crate) image: Option<String>,
     /// The engine's name: `containerd`, `cri-o`.
     pub(crate) runtime: String,
-    /// What the pod's RuntimeClass selects, such as `runsc` or `kata`; none for the engine's default.
+    /// The handler of the pod's RuntimeClass, such as `runsc` or `kata`; None for the engine's default.
     pub(crate) runtime_handler: Option<String>,
-    /// Its first process, if it has one and the engine tells: in the pid namespace of the engine.
+    /// Process id of its first process in the engine's pid namespace, if there is one and the engine reports it.
     pub(crate) pid: Option<u32>,
-    /// When it was started, of a sandbox when it was created: nanoseconds since 1970.
+    /// When it was started, or for a sandbox, created: nanoseconds since 1970.
     pub(crate) started_at: Option<i64>,
-    /// Whether it runs; else it is yet to start, or has ended.
+    /// Whether it is running. If not, it has not started yet, or it has ended.
     pub(crate) running: bool,
-    /// The id of its pod's sandbox, which for the sandbox is its own.
+    /// Id of its pod's sandbox; a sandbox's own id.
     pub(crate) sandbox_id: String,
 }
 
 impl EngineContainer {
-    /// What isolates it from this kernel, by the name that the cluster's administrator gave its runtime.
+    /// The sandbox that hides its processes from this kernel, by the name of its runtime handler, which the cluster's
+    /// administrator chose.
     #[must_use]
     pub(crate) fn isolation(&self) -> Option<Isolation> {
         self.runtime_handler.as_deref().and_then(Isolation::of_runtime)

@@ -1,7 +1,7 @@
-//! JSON that others have written.
+//! Checks of JSON from other programs.
 
-/// Whether it is an object, if it is JSON. Structures are read from arrays as well, their fields by position, and nothing
-/// that engines or runtimes write means that.
+/// Whether a JSON text is an object. serde also reads structures from arrays, with their fields by position, which no
+/// engine or runtime means to write.
 pub(crate) fn is_object(json: &[u8]) -> bool {
     json.trim_ascii_start().first() == Some(&b'{')
 }
@@ -11,7 +11,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_told_by_its_beginning() {
+    fn only_text_that_starts_with_a_brace_is_an_object() {
         assert!(is_object(b" \t\r\n{}"));
         assert!(["", "[{}]", "null", "\"{}\"", "\u{feff}{}"].iter().all(|json| !is_object(json.as_bytes())));
     }

@@ -1,45 +1,107 @@
-//! Label selectors, as kubectl's `-l` has them (kubernetes.io, "Labels and Selectors").
+//! Label selectors, with the syntax of kubectl's `-l` (kubernetes.io, "Labels and Selectors").
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-/// What is asked of a pod's labels: all of it. Empty, it selects everything.
+/// Requirements on a pod's labels, all of which must be met. An empty selector selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LabelSelector(Vec<Requirement>);
 
-/// What is asked of one label.
+/// A requirement on one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Requirement {
     key: String,
     condition: Condition,
 }
 
+/// The condition on a label's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Condition {
-    /// It is there, with one of these values.
+    /// The label exists, with one of these values.
     In(BTreeSet<String>),
-    /// It is not there, or with another value.
+    /// The label does not exist, or has another value.
     NotIn(BTreeSet<String>),
-    /// It is there.
+    /// The label exists.
     Exists,
-    /// It is not there.
+    /// The label does not exist.
     Absent,
-    /// It is there, and a larger number.
+    /// The label is a larger number.
     Above(i64),
-    /// It is there, and a smaller number.
+    /// The label is a smaller number.
     Below(i64),
 }
 
+/// Why a text is not a label selector. Columns count characters, from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SelectorError {
+    /// Something else was expected at this position.
+    #[error("{selector:?}: expected {expected} at column {column}, found {found:?}")]
+    Unexpected {
+        /// The whole selector.
+        selector: String,
+        /// What was expected.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+        /// Where it starts.
+        column: usize,
+    },
+    /// The selector ends too early.
+    #[error("{selector:?}: expected {expected} at the end")]
+    Incomplete {
+        /// The whole selector.
+        selector: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// A part of a requirement breaks the rules of Kubernetes.
+    #[error("{selector:?}: invalid {part} {text:?} at column {column}: {problem}")]
+    Invalid {
+        /// The whole selector.
+        selector: String,
+        /// `key`, `prefix`, `name` or `value`.
+        part: &'static str,
+        /// The part.
+        text: String,
+        /// Where it starts.
+        column: usize,
+        /// The rule that it breaks.
+        problem: NameProblem,
+    },
+}
+
+/// A rule of Kubernetes for keys and values of labels that a text breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameProblem {
+    /// It has no characters.
+    #[error("it is empty")]
+    Empty,
+    /// It has more characters than this.
+    #[error("it is longer than {0} characters")]
+    TooLong(usize),
+    /// It contains this character.
+    #[error("{0:?} is not permitted; use letters, digits, -, _ and .")]
+    NameCharacter(char),
+    /// Its first or last character is punctuation.
+    #[error("it must begin and end with a letter or digit")]
+    NameEnds,
+    /// It contains this character, in a prefix.
+    #[error("{0:?} is not permitted; use lower-case letters, digits, - and .")]
+    PrefixCharacter(char),
+    /// The first or last character of one of its parts is punctuation, in a prefix.
+    #[error("each part must begin and end with a lower-case letter or digit")]
+    PrefixEnds,
+}
 impl LabelSelector {
-    /// From what one `-l` was given.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Parses the value of one `-l`.
+    pub(crate) fn parse(text: &str) -> Result<Self, SelectorError> {
         Parser { text, at: 0 }.selector().map(Self)
     }
 
-    /// From all that `-l` was given: all of it is asked for.
-    pub(crate) fn parse_all(texts: &[String]) -> Result<Self, String> {
+    /// Parses the values of several `-l`, all of which apply.
+    pub(crate) fn parse_all(texts: &[String]) -> Result<Self, SelectorError> {
         let parsed: Vec<Self> = texts.iter().map(|text| Self::parse(text)).collect::<Result<_, _>>()?;
         Ok(Self(parsed.into_iter().flat_map(|selector| selector.0).collect()))
     }
@@ -50,7 +112,7 @@ impl LabelSelector {
         self.0.is_empty()
     }
 
-    /// Whether it selects what has these labels.
+    /// Whether it selects a pod with these labels.
     #[must_use]
     pub(crate) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| requirement.condition.holds(labels.get(&requirement.key)))
@@ -71,7 +133,7 @@ impl Condition {
     }
 }
 
-/// In the syntax that [`LabelSelector::parse`] takes.
+/// Formats a selector with the syntax that [`LabelSelector::parse`] accepts.
 impl fmt::Display for LabelSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, requirement) in self.0.iter().enumerate() {
@@ -108,7 +170,7 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// The longer ones before those that they begin with.
+/// Symbols, with those that begin with another one before it.
 const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "<", ">", "(", ")", ","];
 
 const fn is_symbol(c: char) -> bool {
@@ -119,11 +181,12 @@ const fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
-/// A symbol or a word; empty at the end. Words are told by where they stand: `in` may be a label, too.
+/// A symbol or a word; empty at the end of the text. Whether a word is an operator depends on its position: `in` may
+/// be a label too.
 #[derive(Clone, Copy)]
 struct Token<'a> {
     text: &'a str,
-    /// Where it begins, in bytes.
+    /// Position in the text, in bytes.
     at: usize,
 }
 
@@ -135,12 +198,12 @@ impl Token<'_> {
 
 struct Parser<'a> {
     text: &'a str,
-    /// What is parsed already, in bytes.
+    /// Position in the text, in bytes.
     at: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn selector(mut self) -> Result<Vec<Requirement>, String> {
+    fn selector(mut self) -> Result<Vec<Requirement>, SelectorError> {
         let mut requirements = Vec::new();
         if self.peek().text.is_empty() {
             return Ok(requirements);
@@ -156,17 +219,17 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn requirement(&mut self) -> Result<Requirement, String> {
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
         let is_negated = self.take("!");
         let token = self.next();
         if !token.is_word() {
-            return Err(self.expected("a label's key", token));
+            return Err(self.expected("a label key", token));
         }
         self.check_key(token)?;
         Ok(Requirement { key: token.text.to_owned(), condition: self.condition(is_negated)? })
     }
 
-    fn condition(&mut self, is_negated: bool) -> Result<Condition, String> {
+    fn condition(&mut self, is_negated: bool) -> Result<Condition, SelectorError> {
         let operator = self.peek();
         if is_negated {
             return Ok(Condition::Absent);
@@ -182,12 +245,12 @@ impl<'a> Parser<'a> {
             "notin" => Condition::NotIn(self.values()?),
             ">" => Condition::Above(self.number()?),
             "<" => Condition::Below(self.number()?),
-            _ => return Err(self.expected("=, ==, !=, in, notin, <, > or a comma", operator)),
+            _ => return Err(self.expected("an operator or a comma", operator)),
         })
     }
 
-    /// A value, which may be empty where something else could not stand.
-    fn value(&mut self) -> Result<String, String> {
+    /// Parses a value, which is empty if the text ends or a comma follows.
+    fn value(&mut self) -> Result<String, SelectorError> {
         let token = self.peek();
         if matches!(token.text, "" | ",") {
             return Ok(String::new());
@@ -196,11 +259,11 @@ impl<'a> Parser<'a> {
         self.word(token)
     }
 
-    /// Values in parentheses, empty ones too: `(a,,b)`, `()`.
-    fn values(&mut self) -> Result<BTreeSet<String>, String> {
+    /// Parses values in parentheses, which may be empty: `(a,,b)`, `()`.
+    fn values(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let token = self.next();
         if token.text != "(" {
-            return Err(self.expected("(", token));
+            return Err(self.expected("\"(\"", token));
         }
         let mut values = BTreeSet::new();
         loop {
@@ -215,17 +278,17 @@ impl<'a> Parser<'a> {
             match token.text {
                 "," => {}
                 ")" => return Ok(values),
-                _ => return Err(self.expected("a comma or )", token)),
+                _ => return Err(self.expected("a comma or \")\"", token)),
             }
         }
     }
 
-    fn number(&mut self) -> Result<i64, String> {
+    fn number(&mut self) -> Result<i64, SelectorError> {
         let token = self.peek();
-        self.value()?.parse().map_err(|_| self.expected("a whole number", token))
+        self.value()?.parse().map_err(|_| self.expected("an integer", token))
     }
 
-    fn word(&self, token: Token<'_>) -> Result<String, String> {
+    fn word(&self, token: Token<'_>) -> Result<String, SelectorError> {
         if !token.is_word() {
             return Err(self.expected("a value", token));
         }
@@ -233,8 +296,8 @@ impl<'a> Parser<'a> {
         Ok(token.text.to_owned())
     }
 
-    /// A key is a name, before which a domain and a slash may stand.
-    fn check_key(&self, key: Token<'_>) -> Result<(), String> {
+    /// Checks a key: a name, optionally preceded by a domain and a slash.
+    fn check_key(&self, key: Token<'_>) -> Result<(), SelectorError> {
         let Some((prefix, name)) = key.text.split_once('/') else {
             return self.check("key", key, name_problem(key.text));
         };
@@ -242,28 +305,37 @@ impl<'a> Parser<'a> {
         self.check("name", Token { text: name, at: key.at + prefix.len() + 1 }, name_problem(name))
     }
 
-    fn check(&self, what: &str, piece: Token<'_>, problem: Option<String>) -> Result<(), String> {
+    fn check(
+        &self,
+        part: &'static str,
+        token: Token<'_>,
+        problem: Option<NameProblem>,
+    ) -> Result<(), SelectorError> {
         let Some(problem) = problem else { return Ok(()) };
-        Err(format!(
-            "{:?}: the {what} {:?} at character {} {problem}",
-            self.text,
-            piece.text,
-            self.place(piece)
-        ))
+        Err(SelectorError::Invalid {
+            selector: self.text.to_owned(),
+            part,
+            text: token.text.to_owned(),
+            column: self.column(token),
+            problem,
+        })
     }
 
-    fn expected(&self, what: &str, found: Token<'_>) -> String {
-        let Self { text, .. } = self;
+    fn expected(&self, expected: &'static str, found: Token<'_>) -> SelectorError {
+        let selector = self.text.to_owned();
         match found.text {
-            "" => format!("{text:?}: {what} is missing at the end"),
-            symbol => {
-                format!("{text:?}: {symbol:?} at character {}, where {what} belongs", self.place(found))
-            }
+            "" => SelectorError::Incomplete { selector, expected },
+            text => SelectorError::Unexpected {
+                selector,
+                expected,
+                found: text.to_owned(),
+                column: self.column(found),
+            },
         }
     }
 
-    /// Counted from 1, in characters.
-    fn place(&self, token: Token<'_>) -> usize {
+    /// Column of a token: characters, counted from 1.
+    fn column(&self, token: Token<'_>) -> usize {
         self.text.get(..token.at).map_or(0, |before| before.chars().count()) + 1
     }
 
@@ -290,39 +362,39 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Names and values are as long as this at the most.
+/// Longest name or value.
 const NAME_MAX: usize = 63;
-/// A prefix is a DNS subdomain (RFC 1123).
+/// Longest prefix, which is a DNS subdomain (RFC 1123).
 const PREFIX_MAX: usize = 253;
 
-/// What is wrong with a name or with a value that is not empty.
-fn name_problem(name: &str) -> Option<String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+/// The rule that a name, or a value that is not empty, breaks.
+fn name_problem(name: &str) -> Option<NameProblem> {
+    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    let is_allowed = |c: char| is_alphanumeric(c) || matches!(c, '-' | '_' | '.');
     if name.is_empty() {
-        Some("is empty".into())
+        Some(NameProblem::Empty)
     } else if name.len() > NAME_MAX {
-        Some(format!("is longer than {NAME_MAX} characters"))
+        Some(NameProblem::TooLong(NAME_MAX))
     } else if let Some(c) = name.chars().find(|c| !is_allowed(*c)) {
-        Some(format!("has a {c:?}: there may be letters, digits, -, _ and ."))
-    } else if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        || !name.ends_with(|c: char| c.is_ascii_alphanumeric())
-    {
-        Some("does not begin and end with a letter or digit".into())
+        Some(NameProblem::NameCharacter(c))
+    } else if !name.starts_with(is_alphanumeric) || !name.ends_with(is_alphanumeric) {
+        Some(NameProblem::NameEnds)
     } else {
         None
     }
 }
 
-fn prefix_problem(prefix: &str) -> Option<String> {
+/// The rule that a prefix breaks.
+fn prefix_problem(prefix: &str) -> Option<NameProblem> {
     let is_lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if prefix.is_empty() {
-        Some("is empty".into())
+        Some(NameProblem::Empty)
     } else if prefix.len() > PREFIX_MAX {
-        Some(format!("is longer than {PREFIX_MAX} characters"))
+        Some(NameProblem::TooLong(PREFIX_MAX))
     } else if let Some(c) = prefix.chars().find(|c| !is_lower(*c) && !matches!(c, '-' | '.')) {
-        Some(format!("has a {c:?}: there may be small letters, digits, - and ."))
+        Some(NameProblem::PrefixCharacter(c))
     } else if !prefix.split('.').all(|part| part.starts_with(is_lower) && part.ends_with(is_lower)) {
-        Some("has a part that does not begin and end with a small letter or digit".into())
+        Some(NameProblem::PrefixEnds)
     } else {
         None
     }
@@ -340,13 +412,13 @@ mod tests {
     }
 
     fn error(selector: &str) -> String {
-        let error = LabelSelector::parse(selector).unwrap_err();
+        let error = LabelSelector::parse(selector).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{selector:?}: ")), "{error}");
         error
     }
 
     #[test]
-    fn equality() {
+    fn equality_selects_the_value() {
         for selector in ["a=b", "a==b", " a =\tb ", "a in (b)", "a in(b)"] {
             assert!(selects(selector, &[("a", "b"), ("x", "y")]), "{selector}");
             assert!(!selects(selector, &[("a", "c")]), "{selector}");
@@ -355,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_excluded_may_be_absent() {
+    fn inequality_selects_pods_without_the_label() {
         for selector in ["a!=b", "a notin (b)", "a != b", "a notin (x,b)"] {
             assert!(!selects(selector, &[("a", "b")]), "{selector}");
             assert!(selects(selector, &[("a", "c")]), "{selector}");
@@ -364,13 +436,13 @@ mod tests {
     }
 
     #[test]
-    fn existence() {
+    fn key_alone_selects_pods_with_the_label() {
         assert!(selects("a", &[("a", "")]) && !selects("a", &[("b", "a")]));
         assert!(selects("!a", &[("b", "a")]) && !selects(" ! a ", &[("a", "")]));
     }
 
     #[test]
-    fn an_empty_value_is_a_value() {
+    fn empty_value_is_a_value() {
         for selector in ["a=", "a==", "a= ,a", "a in ()", "a in (,)", "a in (b,)", "a in (,b)", "a in (b,,c)"]
         {
             assert!(selects(selector, &[("a", "")]), "{selector}");
@@ -381,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comma_means_and() {
+    fn requirements_separated_by_commas_must_all_be_met() {
         let selector = "a=b,c!=d , e in ( f ,g ),!h,i";
         assert!(selects(selector, &[("a", "b"), ("e", "g"), ("i", "x")]));
         assert!(!selects(selector, &[("a", "b"), ("e", "g")]));
@@ -391,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn several_selectors_are_and_ed() {
+    fn several_selectors_must_all_match() {
         let all = LabelSelector::parse_all(&["a=b".into(), String::new(), "!c".into()]).unwrap();
         assert_eq!(all, LabelSelector::parse("a=b,!c").unwrap());
         assert!(LabelSelector::parse_all(&["a=b".into(), "!".into()]).is_err());
@@ -399,22 +471,22 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_compared() {
+    fn comparison_operators_compare_numbers() {
         assert!(selects("a>1", &[("a", "2")]) && !selects("a>1", &[("a", "1")]));
         assert!(selects("a < 10", &[("a", "9")]) && !selects("a<10", &[("a", "10")]));
         assert!(!selects("a>1", &[("a", "x")]) && !selects("a<1", &[]));
-        assert!(error("a<b").contains("whole number") && error("a>").contains("whole number"));
+        assert!(error("a<b").contains("expected an integer") && error("a>").contains("expected an integer"));
     }
 
     #[test]
-    fn words_of_the_syntax_may_be_labels() {
+    fn operator_words_may_be_labels() {
         assert!(selects("in in (in,notin)", &[("in", "notin")]));
         assert!(selects("notin=in,in", &[("in", ""), ("notin", "in")]));
         assert!(selects("!notin", &[("in", "")]));
     }
 
     #[test]
-    fn nothing_asks_for_nothing() {
+    fn empty_selector_selects_everything() {
         for selector in ["", "  ", "\t\n"] {
             assert!(LabelSelector::parse(selector).unwrap().is_empty());
             assert!(selects(selector, &[]));
@@ -422,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_a_prefix_or_none() {
+    fn keys_may_have_a_prefix() {
         let long = format!("{}.example.com/{}", ["a"; 120].join("."), "n".repeat(63));
         for key in ["example.com/name", "a/b", "1.2-3.x/A_b.C-9", "x", "9", &long] {
             assert!(selects(key, &[(key, "v")]), "{key}");
@@ -430,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_an_error_that_names_it_and_its_place() {
+    fn invalid_key_is_an_error_with_its_column() {
         let long = format!("{}/x", ["a"; 128].join("."));
         for (selector, piece, place) in [
             ("a=b,-c", r#"key "-c""#, 5),
@@ -449,12 +521,12 @@ mod tests {
         ] {
             let error = error(selector);
             assert!(error.contains(piece), "{error}");
-            assert!(error.contains(&format!(" at character {place} ")), "{error}");
+            assert!(error.contains(&format!(" at column {place}: ")), "{error}");
         }
     }
 
     #[test]
-    fn what_is_no_value_is_an_error_that_names_it_and_its_place() {
+    fn invalid_value_is_an_error_with_its_column() {
         for (selector, piece, place) in [
             ("a=-b", r#"value "-b""#, 3),
             ("ab in (c, d.)", r#"value "d.""#, 11),
@@ -464,39 +536,38 @@ mod tests {
         ] {
             let error = error(selector);
             assert!(error.contains(piece), "{error}");
-            assert!(error.contains(&format!(" at character {place} ")), "{error}");
+            assert!(error.contains(&format!(" at column {place}: ")), "{error}");
         }
         assert!(LabelSelector::parse(&format!("a={}", "x".repeat(63))).is_ok());
     }
 
     #[test]
-    fn what_does_not_belong_is_named_with_its_place() {
-        for (selector, found) in [
-            ("a=b c", r#""c" at character 5, where a comma"#),
-            ("a b", r#""b" at character 3, where =,"#),
-            ("a==b==c", r#""==" at character 5"#),
-            ("a===b", r#""=" at character 4, where a value"#),
-            ("a=(b)", r#""(" at character 3, where a value"#),
-            ("!a=b", r#""=" at character 3, where a comma"#),
-            ("!a in (b)", r#""in" at character 4, where a comma"#),
-            ("!!a", r#""!" at character 2, where a label's key"#),
-            ("a! =b", r#""!" at character 2"#),
-            ("a in b", r#""b" at character 6, where ("#),
-            ("a in (b c)", r#""c" at character 9, where a comma or )"#),
-            ("a in (b=c)", r#""=" at character 8"#),
-            ("a in (!b)", r#""!" at character 7, where a value"#),
-            ("a in (b))", r#"")" at character 9, where a comma"#),
-            (",a", r#""," at character 1, where a label's key"#),
-            ("a,,b", r#""," at character 3, where a label's key"#),
-            ("=b", r#""=" at character 1, where a label's key"#),
-            ("a,", "a label's key is missing at the end"),
-            ("!", "a label's key is missing at the end"),
-            ("a in (b,", "a value is missing at the end"),
-            ("a in (b", "a comma or ) is missing at the end"),
-            ("a notin", "( is missing at the end"),
+    fn unexpected_token_is_an_error_with_its_column() {
+        for (selector, expected) in [
+            ("a=b c", r#"expected a comma at column 5, found "c""#),
+            ("a b", r#"expected an operator or a comma at column 3, found "b""#),
+            ("a==b==c", r#"expected a comma at column 5, found "==""#),
+            ("a===b", r#"expected a value at column 4, found "=""#),
+            ("a=(b)", r#"expected a value at column 3, found "(""#),
+            ("!a=b", r#"expected a comma at column 3, found "=""#),
+            ("!a in (b)", r#"expected a comma at column 4, found "in""#),
+            ("!!a", r#"expected a label key at column 2, found "!""#),
+            ("a! =b", r#"expected an operator or a comma at column 2, found "!""#),
+            ("a in b", r#"expected "(" at column 6, found "b""#),
+            ("a in (b c)", r#"expected a comma or ")" at column 9, found "c""#),
+            ("a in (b=c)", r#"expected a comma or ")" at column 8, found "=""#),
+            ("a in (!b)", r#"expected a value at column 7, found "!""#),
+            ("a in (b))", r#"expected a comma at column 9, found ")""#),
+            (",a", r#"expected a label key at column 1, found ",""#),
+            ("a,,b", r#"expected a label key at column 3, found ",""#),
+            ("=b", r#"expected a label key at column 1, found "=""#),
+            ("a,", "expected a label key at the end"),
+            ("!", "expected a label key at the end"),
+            ("a in (b,", "expected a value at the end"),
+            ("a in (b", r#"expected a comma or ")" at the end"#),
+            ("a notin", r#"expected "(" at the end"#),
         ] {
-            let error = error(selector);
-            assert!(error.contains(found), "{error}");
+            assert_eq!(error(selector), format!("{selector:?}: {expected}"));
         }
     }
 
@@ -518,22 +589,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_back(requirements in prop::collection::vec(requirement(), 0..5)) {
+        fn formatted_selector_is_parsed_back(requirements in prop::collection::vec(requirement(), 0..5)) {
             let selector = LabelSelector(requirements);
             prop_assert_eq!(LabelSelector::parse(&selector.to_string()), Ok(selector));
         }
 
         #[test]
-        fn what_is_read_is_printed_so_that_it_is_read_alike(text in "[ab/.=!<>(), -]{0,12}|[a ](=|!=| in| notin) ?[(,ab]{0,3}[),]{0,2}") {
+        fn parsed_selector_is_formatted_equivalently(text in "[ab/.=!<>(), -]{0,12}|[a ](=|!=| in| notin) ?[(,ab]{0,3}[),]{0,2}") {
             if let Ok(selector) = LabelSelector::parse(&text) {
                 prop_assert_eq!(LabelSelector::parse(&selector.to_string()), Ok(selector));
             }
         }
 
         #[test]
-        fn no_text_is_too_much(text: String) {
+        fn errors_on_arbitrary_text_have_no_control_characters(text: String) {
             if let Err(error) = LabelSelector::parse(&text) {
-                prop_assert!(!error.chars().any(char::is_control), "{}", error);
+                prop_assert!(!error.to_string().chars().any(char::is_control), "{}", error);
             }
         }
     }

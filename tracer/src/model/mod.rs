@@ -1,4 +1,4 @@
-//! Containers, pods and selections as plain data. The ground floor: it depends on nothing else in this crate.
+//! Containers, pods and selections as plain data. The lowest layer: it depends on nothing else in this crate.
 
 mod container;
 mod engine_container;

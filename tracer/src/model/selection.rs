@@ -1,38 +1,46 @@
-//! Which containers are asked for.
+//! Selection of containers.
 
 use std::str::FromStr;
 
 use crate::model::{Container, LabelSelector};
 
-/// Values that are wanted, and values that are not: names or numbers. Empty, it selects everything.
+/// Values to include and values to exclude: names or numbers. An empty pattern selects everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern<T = String> {
-    wanted: Vec<T>,
-    unwanted: Vec<T>,
+    included: Vec<T>,
+    excluded: Vec<T>,
 }
 
 impl<T> Default for Pattern<T> {
     fn default() -> Self {
-        Self { wanted: Vec::new(), unwanted: Vec::new() }
+        Self { included: Vec::new(), excluded: Vec::new() }
     }
 }
 
+/// Why a value of an option is not a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PatternError {
+    /// An item of this value is empty.
+    #[error("{0:?} has an empty item; write X, X,Y or !X")]
+    Empty(String),
+    /// This item is not a number, where the option takes numbers.
+    #[error("{0:?} is not a number from 0 to 4294967295")]
+    NotNumber(String),
+}
 impl<T: FromStr> Pattern<T> {
-    /// From the values of an option: each a list with commas, `!x` to leave x out.
-    pub(crate) fn parse(values: &[String]) -> Result<Self, String> {
+    /// Parses the values of an option: each is a list separated by commas, with `!x` to exclude x.
+    pub(crate) fn parse(values: &[String]) -> Result<Self, PatternError> {
         let mut pattern = Self::default();
         for value in values {
             for item in value.split(',') {
                 let (list, text) = match item.strip_prefix('!') {
-                    Some(text) => (&mut pattern.unwanted, text),
-                    None => (&mut pattern.wanted, item),
+                    Some(text) => (&mut pattern.excluded, text),
+                    None => (&mut pattern.included, item),
                 };
                 if text.is_empty() {
-                    return Err(format!("{value:?} has an empty item; write X, X,Y or !X"));
+                    return Err(PatternError::Empty(value.clone()));
                 }
-                list.push(
-                    text.parse().map_err(|_| format!("{text:?} is not a number from 0 to 4294967295"))?,
-                );
+                list.push(text.parse().map_err(|_| PatternError::NotNumber(text.to_owned()))?);
             }
         }
         Ok(pattern)
@@ -43,48 +51,48 @@ impl<T> Pattern<T> {
     /// Whether it selects everything.
     #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {
-        self.wanted.is_empty() && self.unwanted.is_empty()
+        self.included.is_empty() && self.excluded.is_empty()
     }
 
-    /// The values that are wanted; with none, all are.
+    /// The included values; if there are none, all values are included.
     #[must_use]
     pub(crate) fn wanted(&self) -> &[T] {
-        &self.wanted
+        &self.included
     }
 
-    /// The values that are not wanted, even if they are.
+    /// The excluded values, even if they are included too.
     #[must_use]
     pub(crate) fn unwanted(&self) -> &[T] {
-        &self.unwanted
+        &self.excluded
     }
 
-    /// Whether it selects this value. What has none is selected by exclusions only.
+    /// Whether it selects this value. A missing value is selected only if no values are included.
     #[must_use]
     pub(crate) fn selects<V: ?Sized>(&self, value: Option<&V>) -> bool
     where
         T: PartialEq<V>,
     {
         let is = |listed: &T| value.is_some_and(|value| listed == value);
-        (self.wanted.is_empty() || self.wanted.iter().any(is)) && !self.unwanted.iter().any(is)
+        (self.included.is_empty() || self.included.iter().any(is)) && !self.excluded.iter().any(is)
     }
 }
 
-/// The containers that are asked for: `-n`, `-p`, `-c`, `-A`, `-l`.
+/// The selected containers: `-n`, `-p`, `-c`, `-A`, `-l`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
-    /// Namespaces.
+    /// Patterns of namespaces.
     pub(crate) namespaces: Pattern,
-    /// Pods.
+    /// Patterns of pod names.
     pub(crate) pods: Pattern,
-    /// Containers, by their name in the pod.
+    /// Patterns of container names in the pod.
     pub(crate) containers: Pattern,
-    /// Labels of the pod.
+    /// Selector on the pod's labels.
     pub(crate) labels: LabelSelector,
 }
 
 impl Selection {
-    /// Whether the container is asked for. One without pod has neither namespace, nor pod, nor name; where labels are
-    /// asked for it is not, whatever they are.
+    /// Whether the container is selected. A container without a pod has no namespace, pod or name; a label selector
+    /// never selects it.
     #[must_use]
     pub(crate) fn judge(&self, container: &Container) -> Choice {
         let by_name = !(self.namespaces.is_empty() && self.pods.is_empty() && self.containers.is_empty());
@@ -109,14 +117,14 @@ impl Selection {
     }
 }
 
-/// Whether a container is asked for.
+/// Whether a container is selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// Its events are shown.
     Selected,
     /// Its events count as filtered.
     Rejected,
-    /// It takes knowing its pod, or the pod's labels, which nobody does: its events count as lost.
+    /// That depends on its pod or the pod's labels, which are not known: its events count as lost.
     Undecidable,
 }
 
@@ -130,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_repetition_and_negation() {
+    fn pattern_combines_lists_repetitions_and_exclusions() {
         assert!(pattern(&[]).selects::<str>(None));
         assert!(pattern(&["a,b", "c"]).selects(Some("c")));
         assert!(!pattern(&["a,b"]).selects(Some("c")));
@@ -142,19 +150,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_name_is_an_error_that_shows_the_value() {
+    fn empty_item_is_an_error_that_quotes_the_value() {
         for value in ["", "a,", "!", ",a", "a,!"] {
-            let error = Pattern::<String>::parse(&[value.to_owned()]).unwrap_err();
+            let error = Pattern::<String>::parse(&[value.to_owned()]).unwrap_err().to_string();
             assert!(error.contains(&format!("{value:?}")), "{error}");
         }
     }
 
     #[test]
-    fn numbers_are_checked_on_both_sides() {
+    fn included_and_excluded_numbers_are_checked() {
         let parse = |value: &str| Pattern::<u32>::parse(&[value.to_owned()]);
         assert!(parse("1,!2").unwrap().selects(Some(&1)));
         assert!(!parse("!2").unwrap().selects(Some(&2)));
-        assert!(parse("1,!x").unwrap_err().contains("\"x\""));
+        assert_eq!(parse("1,!x"), Err(PatternError::NotNumber("x".into())));
     }
     /// A container of the pod `web` in `shop`, with these labels or unknown ones.
     fn of_pod(labels: Option<&[(&str, &str)]>) -> Container {
@@ -182,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_decide_where_they_are_known() {
+    fn known_labels_are_matched() {
         let container = of_pod(Some(&[("app", "web")]));
         assert_eq!(selection("", "app=web").judge(&container), Choice::Selected);
         assert_eq!(selection("", "app!=web").judge(&container), Choice::Rejected);
@@ -192,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_not_known_decide_nothing_but_names_may() {
+    fn unknown_labels_are_undecidable_unless_names_reject_the_container() {
         let container = of_pod(None);
         for labels in ["app=web", "!app"] {
             assert_eq!(selection("", labels).judge(&container), Choice::Undecidable);
@@ -203,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pods_has_no_labels_to_ask_for() {
+    fn container_without_pod_is_rejected_by_any_label_selector() {
         let podless = Container { pod: None, ..of_pod(None) };
         for labels in ["app=web", "!app", "app!=web"] {
             assert_eq!(selection("", labels).judge(&podless), Choice::Rejected);

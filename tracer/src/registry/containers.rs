@@ -15,7 +15,7 @@ use tokio::{
     time::{Duration, Instant, timeout_at},
 };
 use tracer_common::container::{
-    Adoptee, CLOSED, ContainerKey, Evidence, IN_PROCESS, FollowedProcess, REJECTED, Suspect,
+    Adoptee, CLOSED, ContainerKey, Evidence, FollowedProcess, IN_PROCESS, REJECTED, Suspect,
 };
 use tracing::{debug, warn};
 

@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{Array, HashMap as KernelMap, MapData, MapError, Queue};
 use tracer_common::container::{
-    Adoptee, CLOSED, ContainerKey, EPOCH_OF_USER, Evidence, FollowedProcess, Slot, Suspect, TRACING, Decision,
+    Adoptee, CLOSED, ContainerKey, Decision, EPOCH_OF_USER, Evidence, FollowedProcess, Slot, Suspect, TRACING,
 };
 use tracing::{debug, warn};
 

@@ -1,5 +1,5 @@
-//! `tracer agent`: the first process of a container in which `tracer` is run from afar (`kubectl tracer`). It traces
-//! nothing, and costs nothing while nobody does.
+//! `tracer agent`: the idle first process of a container in which `kubectl tracer` runs `tracer` commands. It traces
+//! nothing and uses no CPU time.
 
 use std::time::Duration;
 

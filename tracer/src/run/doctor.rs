@@ -1,4 +1,5 @@
-//! `tracer doctor`, and the checks before a run: what this kernel and this user allow, and what to do about what they do not.
+//! `tracer doctor`, and the checks before a run: what this kernel and this user permit, and how to fix what they do
+//! not.
 
 use std::{
     fs,
@@ -18,9 +19,8 @@ use crate::{
     bpf::{
         Bpf, EventFilter, Options, Taken,
         btf::{KERNEL_BTF, KernelTypes},
-        event,
         features::{locked_down, parse_release, release},
-        preemption,
+        preemption, sys_exit_event,
     },
     cri,
     discovery::existing_state_roots,
@@ -28,40 +28,40 @@ use crate::{
     sys::{capabilities, host_root},
 };
 
-/// The oldest kernel that has what the programs need: the ring buffer.
+/// The oldest supported kernel, which introduced the BPF ring buffer.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
-/// In which modes the kernel is locked down, the one that holds in brackets.
+/// Lockdown modes of the kernel, with the current one in brackets.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// What to do about what should not be.
+/// Remedy for an unexpected problem.
 const REPORT: &str = "please report it with the output of `tracer doctor`";
 
-/// One thing that tracing needs or gains from.
+/// A check of something that tracing requires or benefits from.
 #[derive(Debug)]
 pub(crate) struct Check {
-    /// What is looked at.
+    /// What is checked.
     pub(crate) name: &'static str,
-    /// What was found.
+    /// The result.
     pub(crate) outcome: Outcome,
 }
 
-/// What a [`Check`] found.
+/// The result of a [`Check`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// As it should be.
     Fine(String),
-    /// Worth knowing; tracing works.
+    /// Noteworthy, but tracing works.
     Note(String),
-    /// Tracing does not work: the problem, and the remedy.
+    /// Tracing does not work: the problem and its remedy.
     Missing(String, String),
 }
 
-/// Looks at everything, in the order in which it is worth reading.
+/// Runs all checks, in the order in which they are worth reading.
 #[must_use]
 pub(crate) fn check_all() -> Vec<Check> {
     let mut checks = check_prerequisites();
     let mut without_uring = Some("the programs are not loaded".to_owned());
-    // Only who may use BPF at all can find out more.
+    // The programs can only be tried if the prerequisites are met.
     if checks.iter().all(|check| !matches!(check.outcome, Outcome::Missing(..))) {
         checks.push(Check { name: "ring buffer", outcome: ring_buffer() });
         checks.push(Check { name: "hooks", outcome: hooks() });
@@ -82,7 +82,7 @@ pub(crate) fn check_all() -> Vec<Check> {
     checks
 }
 
-/// What is quickly looked at, and explains most failures before they happen.
+/// Fast checks that explain most failures before they happen.
 fn check_prerequisites() -> Vec<Check> {
     vec![
         Check { name: "kernel", outcome: kernel() },
@@ -92,8 +92,8 @@ fn check_prerequisites() -> Vec<Check> {
     ]
 }
 
-/// An error, for exit code 3, with every prerequisite that is missing. What tracing works without, but not well, is
-/// logged.
+/// Fails, with exit code 3, listing every prerequisite that is missing. Logs problems that tracing works with, but
+/// not well.
 pub(crate) fn require() -> Result<(), Unsupported> {
     let missing: Vec<(String, String)> = check_prerequisites()
         .into_iter()
@@ -106,7 +106,7 @@ pub(crate) fn require() -> Result<(), Unsupported> {
         if let Outcome::Note(problem) = processes() {
             warn!("{problem}");
         }
-        if let Some(problem) = alone() {
+        if let Some(problem) = isolated_pid_namespace() {
             warn!("{problem}");
         }
         return Ok(());
@@ -123,7 +123,7 @@ fn kernel() -> Outcome {
     match parse_release(&release) {
         Some(version) if version < OLDEST_KERNEL => Outcome::Missing(
             format!("Linux {release} is too old"),
-            format!("Linux {}.{} or newer is needed", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
+            format!("Linux {}.{} or newer is required", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
         ),
         _ => Outcome::Fine(format!("Linux {release}")),
     }
@@ -133,7 +133,7 @@ fn capabilities() -> Outcome {
     match capabilities::effective() {
         Ok(effective) => judge_capabilities(effective, rustix::process::geteuid().is_root()),
         Err(error) => Outcome::Missing(
-            format!("the kernel does not tell this process's capabilities: {error}"),
+            format!("cannot read this process's capabilities: {error}"),
             "permit capget(2), which a seccomp filter may forbid".into(),
         ),
     }
@@ -145,7 +145,7 @@ fn judge_capabilities(effective: CapabilitySet, root: bool) -> Outcome {
         .collect();
     if missing.is_empty() {
         let kept = |kept: bool| {
-            let names = capabilities::NEEDED.iter().filter(|needed| needed.kept == kept);
+            let names = capabilities::REQUIRED.iter().filter(|needed| needed.kept == kept);
             names.map(|needed| needed.name).collect::<Vec<_>>().join(", ")
         };
         return Outcome::Fine(format!("{}; kept while tracing: {}", kept(false), kept(true)));
@@ -153,10 +153,10 @@ fn judge_capabilities(effective: CapabilitySet, root: bool) -> Outcome {
     Outcome::Missing(
         format!("not permitted: this process lacks {}", missing.join(", ")),
         if root {
-            "run tracer as root (sudo), or grant it what it lacks".into()
+            "run tracer as root (sudo), or grant the missing capabilities".into()
         } else {
-            "run tracer as root (sudo), or grant it what it lacks; in a pod: add the capability, permit \
-             allowPrivilegeEscalation, and use an image whose /tracer has it (one that was copied without extended \
+            "run tracer as root (sudo), or grant the missing capabilities; in a pod: add the capability, permit \
+             allowPrivilegeEscalation, and use an image whose /tracer has it (a copy without extended \
              attributes lacks it)"
                 .into()
         },
@@ -175,7 +175,7 @@ fn btf(path: &Path) -> Outcome {
 }
 
 fn ring_buffer() -> Outcome {
-    let remedy = "use Linux 5.8 or newer with CONFIG_BPF_SYSCALL=y; `dmesg` may tell more";
+    let remedy = "use Linux 5.8 or newer with CONFIG_BPF_SYSCALL=y; see also `dmesg`";
     match aya::sys::is_map_supported(MapType::RingBuf) {
         Ok(true) => Outcome::Fine("BPF_MAP_TYPE_RINGBUF".into()),
         Ok(false) => Outcome::Missing("this kernel has no BPF ring buffer".into(), remedy.into()),
@@ -195,12 +195,12 @@ fn hooks() -> Outcome {
             format!("this kernel has no tracepoint {}", missing.join(", ")),
             "use a kernel built with CONFIG_FTRACE_SYSCALLS=y".into(),
         ),
-        Err(error) => Outcome::Missing(format!("{error:#}"), "use a kernel whose BTF is intact".into()),
+        Err(error) => Outcome::Missing(format!("{error:#}"), "use a kernel with valid BTF".into()),
     }
 }
 
-/// How calls of a kind would be seen, and why opens of io_uring would not be: found out by loading and attaching the
-/// programs, as tracing does.
+/// Checks how calls of a kind are traced, and why opens through io_uring are not (None if they are), by loading and
+/// attaching the programs as tracing does.
 fn events(kind: &'static Kind) -> (Outcome, Option<String>) {
     let trial = Options {
         kinds: vec![kind],
@@ -220,7 +220,7 @@ fn events(kind: &'static Kind) -> (Outcome, Option<String>) {
     });
     match tried {
         Ok(taken) => (judge_hooks(kind, &taken), taken.without_uring),
-        Err(error) => (refused(error), Some("the programs cannot be used".to_owned())),
+        Err(error) => (refused(error), Some("the programs cannot be loaded".to_owned())),
     }
 }
 
@@ -232,18 +232,20 @@ fn judge_hooks(kind: &Kind, taken: &Taken) -> Outcome {
     if kind.calls.is_empty() {
         return Outcome::Fine("traced".to_owned());
     }
-    let found = format!("traced at {hook}");
+    let found = format!("hooked at {hook}");
     if refused.is_empty() {
         return Outcome::Fine(found);
     }
     Outcome::Note(format!("{found}, which every system call passes: not at {}", refused.join("; ")))
 }
 
-/// What keeps the programs from running.
+/// Why the programs cannot be loaded or attached.
 fn refused(error: anyhow::Error) -> Outcome {
     match error.downcast::<Unsupported>() {
         Ok(Unsupported { problem, remedy }) => Outcome::Missing(problem, remedy),
-        Err(error) => Outcome::Missing(format!("the programs cannot be used: {error:#}"), REPORT.into()),
+        Err(error) => {
+            Outcome::Missing(format!("cannot load or attach the programs: {error:#}"), REPORT.into())
+        }
     }
 }
 
@@ -251,8 +253,8 @@ fn lockdown() -> Outcome {
     judge_lockdown(host_root::read(Path::new(LOCKDOWN)).ok().as_deref())
 }
 
-/// Without securityfs, and on kernels without lockdown, nothing tells; what confidentiality forbids is then found out by
-/// loading the programs.
+/// If securityfs is not mounted or the kernel has no lockdown, the mode is unknown; loading the programs shows then
+/// whether reading kernel memory is forbidden.
 fn judge_lockdown(modes: Option<&str>) -> Outcome {
     match modes {
         Some(modes) if modes.contains("[confidentiality]") => {
@@ -260,15 +262,15 @@ fn judge_lockdown(modes: Option<&str>) -> Outcome {
             Outcome::Missing(problem, remedy)
         }
         Some(modes) if modes.contains("[integrity]") => {
-            Outcome::Fine("integrity, which permits all that tracer does".into())
+            Outcome::Fine("integrity, which permits all that tracer needs".into())
         }
         Some(modes) => Outcome::Fine(modes.trim().to_owned()),
-        None => Outcome::Fine(format!("not told: there is no {LOCKDOWN}")),
+        None => Outcome::Fine(format!("unknown: {LOCKDOWN} does not exist")),
     }
 }
 
-/// Whether processes may be looked into, which takes more than a capability where a security module has a say. Tried
-/// with one that nobody has confined.
+/// Whether the root directories of processes can be opened, which a security module may forbid in spite of the
+/// capability. Tried with a process that is not confined.
 fn processes() -> Outcome {
     const LABELS: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
     judge_processes(host_root::root_process(), || {
@@ -281,62 +283,66 @@ fn judge_processes(root: std::io::Result<u32>, label: impl FnOnce() -> Option<St
         Ok(1) => return Outcome::Fine("/proc/PID/root can be opened".into()),
         Ok(pid) => {
             return Outcome::Fine(format!(
-                "/proc/1/root cannot be opened; the node's root directory is taken from process {pid}"
+                "/proc/1/root cannot be opened; using that of process {pid} for the node's root directory"
             ));
         }
         Err(error) => error,
     };
     let label = label();
-    let who = match label.as_deref().and_then(apparmor_profile) {
-        Some(profile) => format!("the AppArmor profile {profile}, which confines tracer: run it unconfined"),
-        None => "a security module, or a sandbox that tracer runs in".to_owned(),
+    let cause = match label.as_deref().and_then(apparmor_profile) {
+        Some(profile) => {
+            format!("the AppArmor profile {profile}, which confines tracer; run tracer unconfined")
+        }
+        None => "a security module or a sandbox".to_owned(),
     };
     Outcome::Note(format!(
-        "/proc/1/root cannot be opened ({error}): containers that run already pass for the host's, and pods stay \
-         unknown whose runtime runs in a container or names its bundle by a relative path. What forbids it is {who}"
+        "/proc/1/root cannot be opened ({error}): running containers are attributed to the host, and pods stay unknown \
+         if their runtime runs in a container or names its bundle by a relative path. Denied by {cause}"
     ))
 }
 
-/// What a runtime outside of this process's pid namespace says is not believed.
+/// Runtimes outside of this process's pid namespace are not trusted.
 fn pid_namespace() -> Outcome {
     if host_root::is_initial_pid_namespace() {
         return Outcome::Fine("the initial one".into());
     }
-    Outcome::Note(alone().unwrap_or_else(|| {
-        "not the initial one: the containers that are named are those that are started in it, as on a node of kind".into()
+    Outcome::Note(isolated_pid_namespace().unwrap_or_else(|| {
+            "not the initial one: only containers that are started in it are traced with their pods, as on a node of kind"
+                .into()
     }))
 }
 
-/// What is wrong where process 1 is a tracer's: it is in a container that shares no pid namespace with a node.
-fn alone() -> Option<String> {
+/// The problem if process 1 is `tracer` itself: then it is in a container that does not share the node's pid
+/// namespace.
+fn isolated_pid_namespace() -> Option<String> {
     let program = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
     (program("1").ok()? == program("self").ok()?).then(|| {
-        "process 1 is tracer itself: in this pid namespace there are no container runtimes, and pods stay unknown. \
-         Share the node's: hostPID in a pod, --pid=host of docker and podman"
+        "process 1 is tracer itself: this pid namespace has no container runtimes, and pods stay unknown. \
+         Share the node's pid namespace: hostPID in a pod, --pid=host with docker and podman"
             .into()
     })
 }
 
-/// The profile that confines a process, from `PROFILE (MODE)`; one that only complains forbids nothing.
+/// The profile that confines a process, from `PROFILE (MODE)`; a profile in complain mode forbids nothing.
 fn apparmor_profile(label: &str) -> Option<&str> {
     label.trim_end_matches(['\n', '\0']).strip_suffix(" (enforce)")
 }
 
-/// Where containers that already run are looked for.
+/// The directories that are scanned for running containers.
 fn runtimes(state_roots: &[PathBuf]) -> Outcome {
-    const OTHERS: &str = "--runtime-root names further directories";
+    const OTHERS: &str = "--runtime-root adds directories";
     if state_roots.is_empty() {
-        return Outcome::Fine(format!("no runtime keeps state in the usual directories; {OTHERS}"));
+        return Outcome::Fine(format!("the default state directories do not exist; {OTHERS}"));
     }
     let roots: Vec<String> = state_roots.iter().map(|root| root.display().to_string()).collect();
-    Outcome::Fine(format!("state is looked for in {}; {OTHERS}", roots.join(", ")))
+    Outcome::Fine(format!("scanning for state in {}; {OTHERS}", roots.join(", ")))
 }
 
 fn engines() -> Outcome {
     let sockets = cri::endpoints(None).unwrap_or_default();
     let refused = |path: &PathBuf| {
         let may_connect = host_root::look_at(path).and_then(|socket| {
-            // What connecting takes.
+            // Connecting requires write permission.
             let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
             Ok(accessat(CWD, link, Access::WRITE_OK, AtFlags::EACCESS)?)
         });
@@ -348,7 +354,7 @@ fn engines() -> Outcome {
 
 fn judge_engines(sockets: &[PathBuf], refused: &[(PathBuf, std::io::Error)]) -> Outcome {
     if sockets.is_empty() {
-        return Outcome::Fine("none found (needed for -l only)".into());
+        return Outcome::Fine("none found (required for -l only)".into());
     }
     if refused.is_empty() {
         let paths: Vec<String> = sockets.iter().map(|path| path.display().to_string()).collect();
@@ -357,18 +363,18 @@ fn judge_engines(sockets: &[PathBuf], refused: &[(PathBuf, std::io::Error)]) -> 
     let refused: Vec<String> =
         refused.iter().map(|(path, error)| format!("{} ({error})", path.display())).collect();
     Outcome::Note(format!(
-        "may not be asked: {}. Labels, and what only an engine knows, stay unknown: run tracer as root, or in the \
-         socket's group",
+        "cannot connect to {}. Labels, and other data that only an engine has, stay unknown: run tracer as root, or in \
+         the socket's group",
         refused.join(", ")
     ))
 }
 
 fn tracefs() -> Outcome {
-    match (event::is_there(), preemption::of_programs()) {
+    match (sys_exit_event::is_available(), preemption::programs_are_preemptible()) {
         (true, true) => Outcome::Fine("mounted".into()),
         (true, false) => Outcome::Fine("mounted (not needed)".into()),
         (false, true) => Outcome::Note(
-            "not mounted on the node: what happens while a program is preempted is lost; `mount -t tracefs tracefs \
+            "not mounted on the node: events are lost while a program is preempted; `mount -t tracefs tracefs \
              /sys/kernel/tracing` prevents that"
                 .into(),
         ),
@@ -380,7 +386,7 @@ fn io_uring(without: Option<String>) -> Outcome {
     judge_io_uring(fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok().as_deref(), without)
 }
 
-/// Whether files that io_uring opens are seen. Each user may open files by it, unless it is disabled.
+/// Whether opens through io_uring are traced. Any user may use io_uring unless it is disabled.
 fn judge_io_uring(disabled: Option<&str>, without: Option<String>) -> Outcome {
     match (disabled.map(str::trim), without) {
         (Some("2"), _) => Outcome::Fine("disabled".into()),
@@ -397,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn untraced_io_uring_is_noted_unless_disabled() {
+    fn untraced_io_uring_is_a_note_unless_it_is_disabled() {
         let reason = || Some("too old".to_owned());
         assert_eq!(judge_io_uring(Some("2\n"), reason()), Outcome::Fine("disabled".into()));
         assert!(matches!(judge_io_uring(Some("0\n"), None), Outcome::Fine(_)));
@@ -408,12 +414,12 @@ mod tests {
     }
 
     #[test]
-    fn the_missing_capability_is_named_and_only_that() {
-        let all: CapabilitySet = capabilities::NEEDED.iter().map(|needed| needed.set).collect();
+    fn only_the_missing_capability_is_named() {
+        let all: CapabilitySet = capabilities::REQUIRED.iter().map(|needed| needed.set).collect();
         assert!(matches!(judge_capabilities(all, false), Outcome::Fine(_)));
-        for needed in capabilities::NEEDED {
+        for needed in capabilities::REQUIRED {
             let Outcome::Missing(problem, remedy) = judge_capabilities(all - needed.set, false) else {
-                panic!("{} is not missed", needed.name)
+                panic!("{} is not reported", needed.name)
             };
             assert!(problem.contains(needed.name), "{problem}");
             assert_eq!((problem + &remedy).matches("CAP_").count(), 1);
@@ -421,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn lockdown_is_read_from_its_brackets() {
+    fn lockdown_mode_is_the_one_in_brackets() {
         let judged = |modes: &str| judge_lockdown(Some(modes));
         assert_eq!(
             judged("[none] integrity confidentiality\n"),
@@ -437,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn who_forbids_to_look_into_processes_is_named() {
+    fn apparmor_profile_that_denies_access_to_processes_is_named() {
         let label = || Some("docker-default (enforce)".to_owned());
         assert!(matches!(judge_processes(Ok(1), label), Outcome::Fine(_)));
         let denied = |label: Option<&str>| {
@@ -458,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_may_not_be_asked_is_named() {
+    fn inaccessible_engine_socket_is_named() {
         let sockets = [PathBuf::from("/run/a.sock"), PathBuf::from("/run/b.sock")];
         assert!(matches!(judge_engines(&[], &[]), Outcome::Fine(_)));
         assert_eq!(judge_engines(&sockets, &[]), Outcome::Fine("/run/a.sock, /run/b.sock".into()));
@@ -470,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_btf_names_the_file_and_the_kernel_option() {
+    fn missing_btf_names_the_file_and_the_kernel_option() {
         let Outcome::Missing(problem, remedy) = btf(Path::new("/nonexistent/vmlinux")) else { panic!() };
         assert!(problem.contains("/nonexistent/vmlinux"), "{problem}");
         assert!(remedy.contains("CONFIG_DEBUG_INFO_BTF"), "{remedy}");

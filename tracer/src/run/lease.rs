@@ -1,10 +1,9 @@
-//! A lease on a run: whoever runs `tracer` from afar writes to its standard input again and again, and when that stops, for
-//! whatever reason, the run ends. A connection that is lost closes standard input in most cases; a laptop that has
-//! vanished closes nothing.
+//! A lease on a run: a remote client writes to `tracer`'s standard input at intervals, and when that stops the run
+//! ends. A lost connection closes standard input in most cases; a laptop that disappears closes nothing.
 //!
-//! Any byte renews the lease, and what was read is answered by a line `tracer: alive` on standard error, by which whoever
-//! writes knows that it arrives. [`END`] and the end of the file end the run in order, as a signal would: the first also
-//! where the way between cannot close one direction alone (version 4 of Kubernetes' remote command protocol).
+//! Any byte renews the lease. Each read is answered with the line `tracer: alive` on standard error, so that the
+//! client knows that its bytes arrive. [`END`] and end of file end the run in order, as a signal does. [`END`] also
+//! works where the connection cannot close one direction alone (version 4 of Kubernetes' remote command protocol).
 
 use std::{
     io,
@@ -23,96 +22,106 @@ use tracing::{debug, warn};
 
 use crate::sys::{capabilities, thread::spawn};
 
-/// Ends the run in order: EOT, which a terminal's Ctrl-D stands for.
+/// Byte that ends the run in order: EOT, which a terminal sends for Ctrl-D.
 pub(crate) const END: u8 = 4;
-/// The line on standard error, behind `tracer: `, that answers what was read.
+/// Status line that answers a read, without the prefix `tracer: `.
 pub(crate) const ALIVE: &str = "alive";
 
-/// What is read at once at the most.
+/// Bytes per read.
 const READ_MAX: usize = 4096;
 
-/// As it is written on the command line. A lease that is over at once helps nobody.
-pub(crate) fn parse_term(text: &str) -> Result<Duration, String> {
-    let term = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if term < Duration::from_secs(1) {
-        return Err("a lease takes a second at least".into());
-    }
-    Ok(term)
+/// Shortest term of a lease: a lease that expires at once is of no use.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+
+/// Why a lease cannot have a term.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(crate) enum LeaseTermError {
+    /// It is not a duration.
+    #[error(transparent)]
+    Invalid(#[from] humantime::DurationError),
+    /// It is shorter than [`LEASE_MIN`].
+    #[error("a lease must last at least {} second", LEASE_MIN.as_secs())]
+    TooShort,
+}
+/// Parses the value of `--lease`: a duration of at least a second.
+pub(crate) fn parse_term(text: &str) -> Result<Duration, LeaseTermError> {
+    let term = humantime::parse_duration(text)?;
+    if term < LEASE_MIN { Err(LeaseTermError::TooShort) } else { Ok(term) }
 }
 
-/// As [`parse_term`] reads it, without blanks.
+/// Formats a term as [`parse_term`] accepts it, without blanks.
 #[cfg(feature = "kubectl")]
 pub(crate) fn format_term(term: Duration) -> String {
     humantime::format_duration(term).to_string().replace(' ', "")
 }
 
-/// A lease that is held.
+/// A lease on this run.
 #[derive(Debug)]
-pub(crate) struct Lease(oneshot::Receiver<Over>);
+pub(crate) struct Lease(oneshot::Receiver<LeaseEnd>);
 
-/// Why a lease is over.
+/// Why a lease ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Over {
-    /// Its holder says so, or has closed standard input.
-    Ended,
-    /// Nothing was heard of its holder for this long.
+enum LeaseEnd {
+    /// The client ended it, or closed standard input.
+    Released,
+    /// Standard input was silent for this long.
     Expired(Duration),
     /// Standard input cannot be read.
     Failed(io::ErrorKind),
 }
 
 impl Lease {
-    /// Reads standard input from now on; `on_renewal` is called for what was read.
+    /// Starts to read standard input; `on_renewal` is called for what was read.
     pub(crate) fn start(term: Duration, on_renewal: impl Fn() + Send + 'static) -> anyhow::Result<Self> {
-        let (over, is_over) = oneshot::channel();
+        let (sender, end) = oneshot::channel();
         spawn("lease", move || {
-            capabilities::keep_only(CapabilitySet::empty()).context("giving up what it takes no more")?;
-            // The run is at its end anyway if nobody listens.
-            let _ = over.send(hold(rustix::stdio::stdin(), term, on_renewal));
+            capabilities::keep_only(CapabilitySet::empty()).context("cannot drop capabilities")?;
+            // If the receiver has been dropped, the run is ending anyway.
+            let _ = sender.send(hold(rustix::stdio::stdin(), term, on_renewal));
             Ok(())
         })?;
-        Ok(Self(is_over))
+        Ok(Self(end))
     }
 
-    /// Returns when it is over.
-    pub(crate) async fn over(&mut self) {
+    /// Returns when the lease has ended, and logs why.
+    pub(crate) async fn ended(&mut self) {
         match (&mut self.0).await {
-            Ok(Over::Ended) => debug!("whoever holds the lease has ended it"),
-            Ok(Over::Expired(term)) => {
+            Ok(LeaseEnd::Released) => debug!("the client has released the lease"),
+            Ok(LeaseEnd::Expired(term)) => {
                 warn!(
-                    "the lease has run out: standard input has been silent for {}",
+                    "the lease has expired: standard input has been silent for {}",
                     humantime::format_duration(term)
                 );
             }
-            Ok(Over::Failed(kind)) => warn!("the lease is over: standard input cannot be read: {kind}"),
-            Err(_) => warn!("the lease is over: nobody reads standard input any more"),
+            Ok(LeaseEnd::Failed(kind)) => warn!("the lease has ended: cannot read standard input: {kind}"),
+            Err(_) => warn!("the lease has ended: the thread that reads standard input has failed"),
         }
     }
 }
 
-/// Reads until the lease is over; `answer` is called for what was read.
-fn hold(input: BorrowedFd<'_>, term: Duration, answer: impl Fn()) -> Over {
+/// Reads until the lease ends; calls `answer` after each read.
+fn hold(input: BorrowedFd<'_>, term: Duration, answer: impl Fn()) -> LeaseEnd {
     let mut bytes = [0; READ_MAX];
     let mut renewed = Instant::now();
     loop {
         let left = term.saturating_sub(renewed.elapsed());
-        // A term is some days at the most where it can be told to poll at all.
+        // A term too long for poll(2) (beyond the range of its seconds) waits without a timeout.
         let left = Timespec::try_from(left).ok();
         match poll(&mut [PollFd::new(&input, PollFlags::IN)], left.as_ref()) {
-            Ok(0) => return Over::Expired(term),
+            Ok(0) => return LeaseEnd::Expired(term),
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(error) => return Over::Failed(io::Error::from(error).kind()),
+            Err(error) => return LeaseEnd::Failed(io::Error::from(error).kind()),
         }
         match rustix::io::read(input, &mut bytes) {
-            Ok(0) => return Over::Ended,
-            Ok(count) if bytes[..count].contains(&END) => return Over::Ended,
+            Ok(0) => return LeaseEnd::Released,
+            Ok(count) if bytes[..count].contains(&END) => return LeaseEnd::Released,
             Ok(_) => {
                 renewed = Instant::now();
                 answer();
             }
             Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(error) => return Over::Failed(io::Error::from(error).kind()),
+            Err(error) => return LeaseEnd::Failed(io::Error::from(error).kind()),
         }
     }
 }
@@ -126,36 +135,39 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn it_ends_when_its_holder_closes_it_or_says_so() {
+    fn lease_ends_at_end_of_file_or_eot() {
         let (reader, writer) = io::pipe().unwrap();
         drop(writer);
-        assert_eq!(hold(reader.as_fd(), LONG, || panic!("nothing to answer")), Over::Ended);
+        assert_eq!(hold(reader.as_fd(), LONG, || panic!("nothing to answer")), LeaseEnd::Released);
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(&[b'\n', END]).unwrap();
-        assert_eq!(hold(reader.as_fd(), LONG, || {}), Over::Ended);
+        assert_eq!(hold(reader.as_fd(), LONG, || {}), LeaseEnd::Released);
     }
 
     #[test]
-    fn what_is_heard_is_answered_and_silence_ends_it() {
+    fn each_read_is_answered_and_silence_ends_the_lease() {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"\n").unwrap();
         let answers = Cell::new(0);
         let term = Duration::from_millis(20);
-        let over = hold(reader.as_fd(), term, || answers.set(answers.get() + 1));
-        assert_eq!((over, answers.get()), (Over::Expired(term), 1));
+        let end = hold(reader.as_fd(), term, || answers.set(answers.get() + 1));
+        assert_eq!((end, answers.get()), (LeaseEnd::Expired(term), 1));
     }
 
     #[test]
-    fn a_directory_holds_no_lease() {
+    fn directory_as_standard_input_is_a_failure() {
         let directory = std::fs::File::open("/").unwrap();
-        assert_eq!(hold(directory.as_fd(), LONG, || {}), Over::Failed(io::ErrorKind::IsADirectory));
+        assert_eq!(hold(directory.as_fd(), LONG, || {}), LeaseEnd::Failed(io::ErrorKind::IsADirectory));
     }
 
     #[test]
-    fn a_term_is_long_enough() {
+    fn term_is_at_least_a_second() {
         assert_eq!(parse_term("10s"), Ok(Duration::from_secs(10)));
-        for term in ["0s", "999ms", "x", ""] {
-            assert!(parse_term(term).is_err(), "{term}");
+        for term in ["0s", "999ms"] {
+            assert_eq!(parse_term(term), Err(LeaseTermError::TooShort), "{term}");
+        }
+        for term in ["x", ""] {
+            assert!(matches!(parse_term(term), Err(LeaseTermError::Invalid(_))), "{term}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! When a run ends: after a time, at a signal, or when its lease is over.
+//! Conditions that end a run: a timeout, a signal, or the end of its lease.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use tracing::debug;
 
 use crate::run::lease::Lease;
 
-/// When a run ends by itself.
+/// Limits on the duration of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
-    /// After this time.
+    /// Time after which the run ends.
     pub(crate) timeout: Option<Duration>,
-    /// When standard input has not renewed the lease for this long.
+    /// Time of silence on standard input after which the run ends.
     pub(crate) lease: Option<Duration>,
 }
 
-/// What ends a run from outside.
+/// Waits for the conditions that end a run.
 pub(crate) struct End {
     interrupt: Signal,
     terminate: Signal,
@@ -26,8 +26,8 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Handles signals from now on, and reads the lease; `on_renewal` is called when that is renewed. Before `ready`: the
-    /// reader may end the run as soon as it has read that.
+    /// Handles signals and reads the lease from now on. Call this before `ready` is printed, because a client may end
+    /// the run as soon as it reads that. `on_renewal` is called whenever the lease is renewed.
     pub(crate) fn new(limits: Limits, on_renewal: impl Fn() + Send + 'static) -> anyhow::Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
@@ -35,7 +35,7 @@ impl End {
         Ok(Self { interrupt, terminate, lease, timeout: limits.timeout })
     }
 
-    /// Returns when it is time. The timeout counts from here.
+    /// Returns when a condition is met. The timeout counts from this call.
     pub(crate) async fn reached(mut self) {
         let timeout = self.timeout;
         let timeout = async {
@@ -50,11 +50,11 @@ impl End {
         }
     }
 
-    /// Returns when a signal says so, or whoever holds the lease.
+    /// Returns at SIGINT, at SIGTERM, or when the lease ends.
     pub(crate) async fn requested(&mut self) {
         let lease = async {
             match &mut self.lease {
-                Some(lease) => lease.over().await,
+                Some(lease) => lease.ended().await,
                 None => std::future::pending().await,
             }
         };

@@ -1,9 +1,10 @@
-//! What this process may do: what it takes to start, what is kept from then on, and that the rest is gone for good.
+//! Capabilities: which ones `tracer` requires to start, which it keeps while tracing, and dropping the others for
+//! good.
 //!
-//! Rights are those of a thread. A thread has what the one had that started it, at that moment; nothing gives up
-//! another thread's. So each gives up its own: those that start before the programs are attached do it first of all,
-//! since they never need what attaching takes; the main thread does it when they are attached; what it starts from then
-//! on, helpers included, begins with what is left.
+//! Capabilities belong to threads. A new thread has those that its creator has at that moment, and no thread can drop
+//! another thread's. So each thread drops its own: threads that start before the programs are attached do it first,
+//! since they never need what attaching requires; the main thread does it once the programs are attached. What it
+//! starts afterwards, helper processes included, begins with the remaining ones.
 
 use std::{fs, io};
 
@@ -16,35 +17,40 @@ use rustix::{
     },
 };
 
-/// A capability without which nothing works.
+/// A capability that `tracer` cannot work without.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Needed {
-    /// It.
+pub(crate) struct RequiredCapability {
+    /// The capability, as a set of one.
     pub(crate) set: CapabilitySet,
-    /// As everyone calls it.
+    /// Its name as in capabilities(7).
     pub(crate) name: &'static str,
-    /// What for.
+    /// What it is required for, as an infinitive clause.
     pub(crate) purpose: &'static str,
-    /// Whether it takes it all the while, not only to start.
+    /// Whether it is required while tracing too, not only to start.
     pub(crate) kept: bool,
 }
 
-/// All of them.
-pub(crate) const NEEDED: [Needed; 4] = [
-    Needed { set: CapabilitySet::BPF, name: "CAP_BPF", purpose: "to load BPF programs", kept: false },
-    Needed {
+/// All capabilities that `tracer` requires.
+pub(crate) const REQUIRED: [RequiredCapability; 4] = [
+    RequiredCapability {
+        set: CapabilitySet::BPF,
+        name: "CAP_BPF",
+        purpose: "to load BPF programs",
+        kept: false,
+    },
+    RequiredCapability {
         set: CapabilitySet::PERFMON,
         name: "CAP_PERFMON",
         purpose: "to attach them and to read kernel memory",
         kept: false,
     },
-    Needed {
+    RequiredCapability {
         set: CapabilitySet::SYS_PTRACE,
         name: "CAP_SYS_PTRACE",
         purpose: "to find the bundles of container runtimes through /proc",
         kept: true,
     },
-    Needed {
+    RequiredCapability {
         set: CapabilitySet::DAC_READ_SEARCH,
         name: "CAP_DAC_READ_SEARCH",
         purpose: "to read them, unless the user is root",
@@ -52,51 +58,57 @@ pub(crate) const NEEDED: [Needed; 4] = [
     },
 ];
 
-/// Where it says whether those may use BPF who have no capability for it.
+/// Not 0 if only privileged processes may use BPF.
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
-/// The capabilities that count for this thread now.
+/// Effective capabilities of this thread.
 pub(crate) fn effective() -> io::Result<CapabilitySet> {
     Ok(capabilities(None)?.effective)
 }
 
-/// Makes all capabilities count that this thread may have. Those of a file without the effective flag do not by themselves;
-/// with it, the kernel would execute nothing where one of them is not allowed, and nobody would say which.
+/// Makes all permitted capabilities of this thread effective. A file's capabilities are permitted only, unless its
+/// effective flag is set; with that flag, execve fails with EPERM if one of them is not allowed, which does not say
+/// which one.
 pub(crate) fn raise() -> io::Result<()> {
     let sets = capabilities(None)?;
     Ok(set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets })?)
 }
 
-/// Whether this process has capabilities that whoever executed it had not: its file gives them, as in the image of the agents.
-/// What root executes, and what a service manager gives capabilities to (ambient ones), exceeds nobody.
+/// Whether this process has capabilities that its caller did not have, because its file grants them, as in the image
+/// of the agents. Capabilities of root, and ambient ones that a service manager grants, do not count.
 #[must_use]
 pub(crate) fn exceed_the_callers() -> bool {
     let is_of_file = |set| !capability_is_in_ambient_set(set).unwrap_or(false);
-    // Where nothing can be learnt, the worse is taken for granted.
+    // If the capabilities cannot be read, assume that it does.
     let has_some = capabilities(None).map_or(true, |sets| sets.permitted.iter().any(is_of_file));
     has_some && !getuid().is_root()
 }
 
-/// Of `needed`, those that are neither in `effective` nor included in what is.
-pub(crate) fn missing(effective: CapabilitySet, root: bool) -> impl Iterator<Item = &'static Needed> {
-    let implied = move |needed: &Needed| match needed.set {
-        // It was the one for BPF before 5.8, and still includes these.
+/// The required capabilities that are neither in `effective` nor implied by a capability in it.
+pub(crate) fn missing(
+    effective: CapabilitySet,
+    root: bool,
+) -> impl Iterator<Item = &'static RequiredCapability> {
+    let implied = move |needed: &RequiredCapability| match needed.set {
+        // Before 5.8, CAP_SYS_ADMIN was the capability for BPF; it still implies these two.
         CapabilitySet::BPF | CapabilitySet::PERFMON => effective.contains(CapabilitySet::SYS_ADMIN),
-        // The files are root's.
+        // The files that are read belong to root.
         CapabilitySet::DAC_READ_SEARCH => root,
         _ => false,
     };
-    NEEDED.iter().filter(move |needed| !effective.contains(needed.set) && !implied(needed))
+    REQUIRED.iter().filter(move |needed| !effective.contains(needed.set) && !implied(needed))
 }
 
-/// What is kept once the programs are attached. `use_map` uses a BPF map and says whether that was permitted.
+/// The capabilities to keep once the programs are attached. `use_map` uses a BPF map and returns whether that was
+/// permitted.
 ///
-/// A map that is open may be used by anybody since Linux 5.19. Before, where BPF is for the privileged, each use
-/// takes the capability that creating it took.
+/// Since Linux 5.19 any process may use a map that it has open. Before, where BPF is restricted to privileged
+/// processes, each use requires the same capability as creating the map.
 pub(crate) fn lasting(use_map: impl FnOnce() -> bool) -> io::Result<CapabilitySet> {
-    let always: CapabilitySet = NEEDED.iter().filter(|needed| needed.kept).map(|needed| needed.set).collect();
+    let always: CapabilitySet =
+        REQUIRED.iter().filter(|needed| needed.kept).map(|needed| needed.set).collect();
     let used = without(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN, use_map)?;
-    // Where everybody may use BPF, that says nothing about what is so when the administrator changes it.
+    // Where unprivileged BPF is enabled, the result does not show what happens once the administrator disables it.
     let for_privileged = fs::read_to_string(UNPRIVILEGED_BPF).is_ok_and(|value| value.trim() != "0");
     if used && for_privileged {
         return Ok(always);
@@ -105,7 +117,7 @@ pub(crate) fn lasting(use_map: impl FnOnce() -> bool) -> io::Result<CapabilitySe
     Ok(always | if has_bpf { CapabilitySet::BPF } else { CapabilitySet::SYS_ADMIN })
 }
 
-/// Does `work` without these capabilities.
+/// Runs `work` with these capabilities disabled in this thread.
 fn without<T>(set: CapabilitySet, work: impl FnOnce() -> T) -> io::Result<T> {
     let before = capabilities(None)?;
     set_capabilities(None, CapabilitySets { effective: before.effective - set, ..before })?;
@@ -114,8 +126,8 @@ fn without<T>(set: CapabilitySet, work: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result)
 }
 
-/// Gives up every capability but those of `kept`, in this thread and all that it starts from here on. What they
-/// execute has no more either: as root it would have all of them again.
+/// Drops every capability except `kept`, for this thread and everything that it starts afterwards. Programs that they
+/// execute do not gain any either, which root would otherwise do.
 pub(crate) fn keep_only(kept: CapabilitySet) -> anyhow::Result<()> {
     let give_up = || {
         set_no_new_privs(true)?;
@@ -124,7 +136,7 @@ pub(crate) fn keep_only(kept: CapabilitySet) -> anyhow::Result<()> {
         let inheritable = inheritable & kept;
         set_capabilities(None, CapabilitySets { effective: permitted, permitted, inheritable })
     };
-    give_up().context("giving up the capabilities that are not needed any more")
+    give_up().context("cannot drop capabilities")
 }
 
 #[cfg(test)]
@@ -132,38 +144,38 @@ mod tests {
     use super::*;
 
     fn all() -> CapabilitySet {
-        NEEDED.iter().map(|needed| needed.set).collect()
+        REQUIRED.iter().map(|needed| needed.set).collect()
     }
 
     fn names(effective: CapabilitySet, root: bool) -> Vec<&'static str> {
         missing(effective, root).map(|needed| needed.name).collect()
     }
 
-    /// The unit, the reference and this agree.
+    /// The systemd unit, the reference and this table list the same capabilities.
     #[test]
-    fn what_is_granted_is_what_is_needed() {
+    fn service_unit_and_reference_list_required_capabilities() {
         let unit = include_str!("../../../deploy/tracer.service");
         for setting in ["CapabilityBoundingSet=", "AmbientCapabilities="] {
             let granted = unit.lines().find_map(|line| line.strip_prefix(setting)).unwrap();
             let granted: Vec<_> = granted.split(' ').collect();
-            assert_eq!(granted, NEEDED.map(|needed| needed.name), "{setting}");
+            assert_eq!(granted, REQUIRED.map(|needed| needed.name), "{setting}");
         }
         let reference = include_str!("../../../docs/reference.md");
-        for needed in NEEDED {
+        for needed in REQUIRED {
             assert!(reference.contains(&format!("\n| `{}` | ", needed.name)), "{}", needed.name);
         }
     }
 
     #[test]
-    fn root_exceeds_nobody() {
-        // Another user has none to exceed with, unless the tests' own file gave it some.
+    fn root_does_not_exceed_its_caller() {
+        // Nor does another user, unless the test binary itself has capabilities.
         assert!(!exceed_the_callers());
     }
 
     #[test]
-    fn exactly_what_is_missing_is_named() {
+    fn missing_lists_exactly_the_absent_capabilities() {
         assert!(names(all(), false).is_empty());
-        for needed in NEEDED {
+        for needed in REQUIRED {
             assert_eq!(names(all() - needed.set, false), [needed.name]);
         }
         assert_eq!(names(CapabilitySet::empty(), true), ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]);
@@ -171,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_gone_in_this_thread_and_those_that_it_starts_but_no_other() {
+    fn dropped_capabilities_are_gone_in_this_thread_and_its_children_only() {
         let before = capabilities(None).unwrap();
         let within = std::thread::spawn(|| {
             let kept = CapabilitySet::SYS_PTRACE;
@@ -191,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_without_a_capability_has_it_again_afterwards() {
+    fn without_restores_capabilities_afterwards() {
         let before = capabilities(None).unwrap();
         let within = without(CapabilitySet::SYS_PTRACE, || effective().unwrap()).unwrap();
         assert_eq!(within, before.effective - CapabilitySet::SYS_PTRACE);
@@ -199,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_uses_maps_is_kept_where_they_take_it() {
+    fn bpf_capability_is_kept_if_using_maps_requires_it() {
         let kept = CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
         assert!(lasting(|| true).unwrap().contains(kept));
         let with_maps = lasting(|| false).unwrap();

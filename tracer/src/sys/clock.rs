@@ -1,15 +1,15 @@
-//! From the clock of events to the one people read.
+//! Converts the clock of events (`CLOCK_BOOTTIME`) to wall-clock time.
 
 use std::{fs, sync::OnceLock};
 
 use rustix::time::{ClockId, clock_gettime};
 use tracer_common::container::NANOSECONDS_PER_TICK;
 
-/// A step of the wall clock that is followed. Smaller differences are the two readings' distance in time, and
-/// following them would make timestamps jump back and forth.
+/// Smallest step of the wall clock that is followed, in nanoseconds. Smaller differences come from the time between
+/// the two readings; following them would make timestamps jump back and forth.
 const STEP: i128 = 1_000_000;
 
-/// How far the wall clock is ahead of `CLOCK_BOOTTIME`.
+/// Offset between the wall clock and `CLOCK_BOOTTIME`.
 #[derive(Debug)]
 pub(crate) struct WallClock {
     /// In nanoseconds.
@@ -17,13 +17,13 @@ pub(crate) struct WallClock {
 }
 
 impl WallClock {
-    /// As it is now.
+    /// The current offset.
     #[must_use]
     pub(crate) fn new() -> Self {
         Self { offset: Self::measure() }
     }
 
-    /// Follows a wall clock that was set.
+    /// Follows the wall clock if it has been set.
     pub(crate) fn adjust(&mut self) {
         self.follow(Self::measure());
     }
@@ -63,18 +63,20 @@ impl Default for WallClock {
     }
 }
 
-/// From clock ticks since boot as `/proc` tells them to what the programs tell.
+/// Converts a start time in clock ticks from `/proc`, which is relative to this process's time namespace, to the boot
+/// time that the programs read.
 pub(crate) fn ticks(ticks: u64) -> u64 {
     let ahead = ahead() / i128::from(NANOSECONDS_PER_TICK);
     u64::try_from(i128::from(ticks) - ahead).unwrap_or(0)
 }
 
-/// `CLOCK_BOOTTIME` as the programs read it.
+/// `CLOCK_BOOTTIME` as the programs read it, in nanoseconds.
 fn boot() -> i128 {
     read(ClockId::Boottime) - ahead()
 }
 
-/// How far `CLOCK_BOOTTIME` is ahead in this process's time namespace, in nanoseconds. Programs run in none.
+/// Offset of `CLOCK_BOOTTIME` in this process's time namespace, in nanoseconds. The programs do not run in a time
+/// namespace.
 fn ahead() -> i128 {
     static AHEAD: OnceLock<i128> = OnceLock::new();
     *AHEAD.get_or_init(|| {
@@ -83,7 +85,7 @@ fn ahead() -> i128 {
     })
 }
 
-/// From the line `boottime SECONDS NANOSECONDS` (time_namespaces(7)).
+/// Parses the line `boottime SECONDS NANOSECONDS` (time_namespaces(7)).
 fn boot_offset(offsets: &str) -> Option<i128> {
     let line = offsets.lines().find_map(|line| line.strip_prefix("boottime"))?;
     let mut numbers = line.split_ascii_whitespace().map(str::parse::<i128>);
@@ -102,19 +104,19 @@ mod tests {
     const HOUR: i128 = 3_600_000_000_000;
 
     #[test]
-    fn a_clock_that_was_set_is_followed_either_way() {
+    fn wall_clock_steps_in_both_directions_are_followed() {
         let mut clock = WallClock { offset: 50 * HOUR };
         for set in [51 * HOUR, 49 * HOUR, 49 * HOUR + 2 * STEP, 0, -HOUR] {
             let at_boot = clock.wall_time(0);
             clock.follow(set);
             assert_eq!(clock.wall_time(7), set + 7);
-            // What was told before stays as it was told.
+            // Timestamps that were printed before the step do not change.
             assert_ne!(at_boot, clock.wall_time(0));
         }
     }
 
     #[test]
-    fn a_small_difference_is_not_followed() {
+    fn small_differences_are_not_followed() {
         let mut clock = WallClock { offset: HOUR };
         for near in [HOUR - STEP, HOUR - 1, HOUR + 1, HOUR + STEP] {
             clock.follow(near);
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_now() {
+    fn wall_clock_agrees_with_realtime_clock() {
         let clock = WallClock::new();
         let now = clock.wall_time(WallClock::boot_now());
         assert!((read(ClockId::Realtime) - now).abs() < HOUR);
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_namespace_tells_how_far_it_is_ahead() {
+    fn boottime_offset_is_parsed() {
         let offset = |line: &str| boot_offset(&format!("monotonic           5         0\n{line}\n"));
         assert_eq!(offset("boottime            0         0"), Some(0));
         assert_eq!(offset("boottime        86400       500"), Some(86_400_000_000_500));

@@ -1,8 +1,8 @@
-//! Reading guests' files in processes of their own.
+//! Reads files of containers in helper processes.
 //!
-//! A file system need not ever answer, and a process that waits for FUSE cannot always be killed. A thread that waits
-//! would keep the whole of `tracer` from ending; a process is all that hangs then. It is killed when its time is over, and
-//! where even that does not end it, `tracer` goes on and ends without it.
+//! A file system may never answer, and a process that waits for FUSE cannot always be killed. A thread that waits
+//! would keep `tracer` from exiting; with a helper, only that process hangs. It is killed at its deadline, and if it
+//! does not exit even then, `tracer` continues and exits without it.
 
 use std::{
     cell::RefCell,
@@ -30,32 +30,32 @@ use crate::sys::{
     files::{FileError, SIZE_MAX},
 };
 
-/// The first argument of a process that reads for another one.
+/// First argument of a helper process.
 const ARGUMENT: &str = "read-for-tracer";
-/// What the answer begins with: all went well, or it did not.
-const WELL: u8 = b'+';
-const ILL: u8 = b'-';
+/// First byte of a helper's output: whether the job succeeded.
+const SUCCEEDED: u8 = b'+';
+const FAILED: u8 = b'-';
 
-/// How long a process may take to end that has been killed.
+/// How long a killed process may take to exit.
 const GRACE: Duration = Duration::from_millis(100);
 
 thread_local! {
-    /// How this thread has its files read; none where it does that by itself.
+    /// The helpers of this thread; None if it reads files itself.
     static HELPERS: RefCell<Option<Helpers>> = const { RefCell::new(None) };
 }
 
-/// The processes that read for a thread.
+/// The helper processes of a thread.
 struct Helpers {
-    /// When those that have not answered are killed.
+    /// When helpers that have not answered are killed.
     deadline: Instant,
-    /// Those that have not ended even so.
+    /// Helpers that have not exited after they were killed.
     stuck: Vec<Child>,
 }
 
-/// What is to be done with a path below a directory.
+/// An operation on a path below a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
-    /// [`files::read_below`], for this owner.
+    /// [`files::read_below`] with this owner.
     Read(u32),
     /// [`files::list_below`].
     List,
@@ -65,15 +65,15 @@ pub(crate) enum Job {
     OfProcess,
 }
 
-/// Does `work`, whose files are read by other processes: they may hang, but this one may end. At `deadline` they are
-/// killed. Returns those that have not ended even so.
+/// Runs `work`, whose file operations helper processes carry out, so that this process can exit while they hang. They
+/// are killed at `deadline`. Also returns those that have not exited after that.
 pub(crate) fn with_helpers<T>(deadline: Instant, work: impl FnOnce() -> T) -> (T, Vec<Child>) {
     HELPERS.set(Some(Helpers { deadline, stuck: Vec::new() }));
     let result = work();
     (result, HELPERS.take().map(|helpers| helpers.stuck).unwrap_or_default())
 }
 
-/// Whether the time is over in which files may be read on this thread.
+/// Whether the deadline of [`with_helpers`] has passed on this thread.
 pub(crate) fn is_overdue() -> bool {
     deadline().is_some_and(|deadline| Instant::now() >= deadline)
 }
@@ -82,7 +82,7 @@ fn deadline() -> Option<Instant> {
     HELPERS.with_borrow(|helpers| helpers.as_ref().map(|helpers| helpers.deadline))
 }
 
-/// Does a job, in a process of its own where that is called for.
+/// Runs a job, in a helper process if [`with_helpers`] is active on this thread.
 pub(crate) fn run(job: Job, directory: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileError> {
     match deadline() {
         Some(deadline) => ask(job, directory, path, deadline),
@@ -90,7 +90,7 @@ pub(crate) fn run(job: Job, directory: BorrowedFd<'_>, path: &Path) -> Result<Ve
     }
 }
 
-/// Has a process of this very program do it, whose standard input is the directory.
+/// Runs a job in a new process of this program, with the directory as its standard input.
 fn ask(job: Job, directory: BorrowedFd<'_>, path: &Path, deadline: Instant) -> Result<Vec<u8>, FileError> {
     if Instant::now() >= deadline {
         return Err(io::Error::from(ErrorKind::TimedOut).into());
@@ -106,24 +106,26 @@ fn ask(job: Job, directory: BorrowedFd<'_>, path: &Path, deadline: Instant) -> R
         .spawn()?;
     let answer = answer_of(helper, deadline)?;
     match answer.split_first() {
-        Some((&WELL, bytes)) => Ok(bytes.to_owned()),
-        Some((_, said)) => Err(FileError::Told(String::from_utf8_lossy(said).into_owned())),
-        None => Err(FileError::Told("the process that reads it has ended too soon".to_owned())),
+        Some((&SUCCEEDED, bytes)) => Ok(bytes.to_owned()),
+        Some((_, message)) => Err(FileError::Helper(String::from_utf8_lossy(message).into_owned())),
+        None => {
+            Err(FileError::Helper("the helper process that reads it exited without an answer".to_owned()))
+        }
     }
 }
 
-/// What a process writes to its standard output until it ends. At `deadline` it is killed, or as soon as it does not do
-/// what is expected of it.
+/// The standard output of a process, read until it exits. The process is killed at `deadline`, or as soon as its
+/// output is invalid.
 pub(crate) fn answer_of(mut helper: Child, deadline: Instant) -> Result<Vec<u8>, FileError> {
     let answer = read_answer(&mut helper, deadline);
     if answer.is_err() {
-        // It fails for a process that has ended, which is as well.
+        // It fails if the process has exited already, which is fine.
         let _ = helper.kill();
     }
     let deadline = deadline.max(Instant::now() + GRACE);
     match wait_for_end(&helper, deadline) {
         Ok(()) => drop(helper.wait()?),
-        // An answer holds whatever its process does then.
+        // The output is complete, whatever its process does now.
         Err(_) => HELPERS.with_borrow_mut(|helpers| {
             let _ = helper.kill();
             if let Some(helpers) = helpers {
@@ -151,7 +153,7 @@ fn read_answer(helper: &mut Child, deadline: Instant) -> io::Result<Vec<u8>> {
 }
 
 fn wait_for_end(helper: &Child, deadline: Instant) -> io::Result<()> {
-    // A child that has not been waited for keeps its number.
+    // The pid of a child is not reused before it has been waited for.
     let process = pidfd_open(Pid::from_child(helper), PidfdFlags::empty())?;
     wait_until_readable(process.as_fd(), deadline)
 }
@@ -169,7 +171,7 @@ fn wait_until_readable(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> 
     }
 }
 
-/// Does the job that this process was started for; None if it was started for another reason.
+/// Runs the job that this process was started for; None if it is not a helper process.
 #[must_use]
 pub(crate) fn main() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -182,21 +184,22 @@ pub(crate) fn main() -> Option<ExitCode> {
     if !is_directory || !is_for_tracer() {
         return Some(ExitCode::FAILURE);
     }
-    let (mark, bytes) = match job.run(input.as_fd(), Path::new(&path)) {
-        Ok(bytes) => (WELL, bytes),
-        Err(error) => (ILL, error.to_string().into_bytes()),
+    let (status, bytes) = match job.run(input.as_fd(), Path::new(&path)) {
+        Ok(bytes) => (SUCCEEDED, bytes),
+        Err(error) => (FAILED, error.to_string().into_bytes()),
     };
     let mut output = io::stdout().lock();
-    // Whoever asked may be gone by now.
-    let told =
-        output.write_all(&[mark]).and_then(|()| output.write_all(&bytes)).and_then(|()| output.flush());
-    Some(told.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+    // The process that started this one may have exited.
+    let written =
+        output.write_all(&[status]).and_then(|()| output.write_all(&bytes)).and_then(|()| output.flush());
+    Some(written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
-/// Whether a tracer has started this process: somebody else would read files by it that he may not read.
+/// Whether `tracer` itself has started this process: otherwise a user could read files through it that the user may
+/// not read.
 ///
-/// Where a file gives the capabilities, a tracer has set `no_new_privs` before it starts a helper, which keeps of them what it
-/// has. Whoever has none and sets it gets none by executing the file.
+/// If the file grants capabilities, `tracer` has set `no_new_privs` before it starts a helper, which keeps the
+/// capabilities that `tracer` has. A user without capabilities who sets it gains none by executing the file.
 fn is_for_tracer() -> bool {
     !capabilities::exceed_the_callers() || no_new_privs().unwrap_or(false)
 }
@@ -235,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_does_not_answer_is_killed_when_its_time_is_over() {
+    fn helper_without_answer_is_killed_at_the_deadline() {
         let hanging = || Command::new("sleep").arg("1000").stdout(Stdio::piped()).spawn().unwrap();
         let began = Instant::now();
         let (result, stuck) = with_helpers(began + Duration::from_millis(100), || {
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_whole_whatever_its_length() {
+    fn long_answer_is_read_completely() {
         let long = Command::new("head").args(["-c", "1000000", "/dev/zero"]).stdout(Stdio::piped()).spawn();
         let (answer, stuck) = with_helpers(Instant::now() + Duration::from_secs(60), || {
             answer_of(long.unwrap(), deadline().unwrap())
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn every_job_has_a_word_of_its_own() {
+    fn every_job_has_a_distinct_argument() {
         for job in [Job::Read(0), Job::Read(1000), Job::List, Job::Has, Job::OfProcess] {
             assert_eq!(Job::of_word(OsStr::new(&job.word())), Some(job));
         }

@@ -1,5 +1,5 @@
-//! Opening files that a container runtime named, in the runtime's own view of the file system. Those of guests are read
-//! by processes of their own ([`helper`]).
+//! Opens files that a container runtime has named, in that runtime's view of the file system. Files of containers are
+//! read by helper processes ([`file_helper`]).
 
 use std::{
     io::Read as _,
@@ -14,21 +14,23 @@ use rustix::{
 
 use crate::sys::{file_helper, file_helper::Job};
 
-/// Larger files are not read. The largest real `config.json` are some hundred KiB.
+/// Largest file that is read, in bytes. The largest real `config.json` files have some hundred KiB.
 pub(crate) const SIZE_MAX: u64 = 16 * 1024 * 1024;
 
-/// The user whom files may belong to in any case.
+/// User id of root, which may own any file that is read.
 pub(crate) const ROOT: u32 = 0;
 
-/// How paths are resolved: no link leads above the root, and none of those in /proc that lead to what is open elsewhere is
-/// followed at all.
+/// How paths are resolved: no link leads above the root, and the links in /proc to open files are not followed at
+/// all.
 const RESOLVE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
-/// File systems without storage, by their magic numbers (include/uapi/linux/magic.h; fs/fuse/control.c, fs/nfsd/nfsctl.c).
+/// File systems without storage, by their magic numbers (include/uapi/linux/magic.h; fs/fuse/control.c,
+/// fs/nfsd/nfsctl.c).
 ///
-/// The owner of a file there says who may ask the kernel, not who has written what it holds: `/proc/PID/environ` of a
-/// process that may not be dumped is root's, and has what a user has put into it. These are listed, rather than the others,
-/// since bundles are on whatever stores files: new file systems of that kind come every year, and out of the tree.
+/// The owner of a file there determines who may query the kernel, not who wrote the contents: `/proc/PID/environ` of
+/// a process that is not dumpable belongs to root and contains what a user has set. These file systems are listed
+/// rather than those that store files, because bundles may be on any of the latter, and new ones appear every year,
+/// in the kernel and outside of it.
 const PSEUDO_FILE_SYSTEMS: [(u32, &str); 24] = [
     (0x9fa0, "proc"),
     (0x6265_6572, "sysfs"),
@@ -63,47 +65,47 @@ pub(crate) enum FileError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// It is a symbolic link.
-    #[error("it is a symbolic link, which is not followed")]
+    #[error("it is a symbolic link, which tracer does not follow")]
     Symlink,
-    /// It is a directory, a fifo, a device, a socket.
-    #[error("it is not a regular file but a {0}")]
+    /// It is a directory, fifo, device or socket.
+    #[error("not a regular file ({0})")]
     NotRegular(&'static str),
-    /// Somebody else than root, or than the runtime's user, may have written it.
-    #[error("it belongs to user {0}, neither to root nor to the runtime's user")]
+    /// A user other than root and the runtime's user may have written it.
+    #[error("it belongs to user {0}, who is neither root nor the runtime's user")]
     Foreign(u32),
-    /// The kernel makes up what it holds, from what processes have told it.
-    #[error("it is on a file system of the kernel's own ({0}), whose files hold what processes have set")]
+    /// The kernel generates its contents from what processes have set.
+    #[error("it is on a pseudo file system ({0}), whose contents any process may influence")]
     Pseudo(&'static str),
     /// It is larger than [`SIZE_MAX`].
-    #[error("it has {0} bytes, more than the {SIZE_MAX} that are read")]
+    #[error("it has {0} bytes, more than the limit of {SIZE_MAX}")]
     TooLarge(u64),
-    /// As the process says that has tried.
+    /// The error message of a helper process.
     #[error("{0}")]
-    Told(String),
+    Helper(String),
 }
 
-/// Reads a file below `root`, at which absolute paths and links start and above which none leads.
+/// Reads a file below `root`. Absolute paths and links start at `root`, and none leads above it.
 ///
-/// Neither waits (a fifo, a lock) nor reads without bound, whatever the file turns out to be. The file must belong to
-/// root or to `owner`.
+/// Neither blocks (on a fifo or a lock) nor reads more than [`SIZE_MAX`], whatever the file is. The file must belong
+/// to root or to `owner`.
 pub(crate) fn read_below(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Result<Vec<u8>, FileError> {
     file_helper::run(Job::Read(owner), root, path)
 }
 
-/// The names in a directory below `root`; none where it cannot be read. Whoever fills a directory without end
-/// gets to see the first of them taken.
+/// The names in a directory below `root`; empty if it cannot be read. The number of names is limited.
 pub(crate) fn list_below(root: BorrowedFd<'_>, path: &Path) -> Vec<String> {
     let names = file_helper::run(Job::List, root, path).unwrap_or_default();
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
     names.filter_map(|name| Some(str::from_utf8(name).ok()?.to_owned())).collect()
 }
 
-/// Whether there is a file below `root`.
+/// Whether a file exists below `root`.
 pub(crate) fn has_below(root: BorrowedFd<'_>, path: &Path) -> bool {
     file_helper::run(Job::Has, root, path).is_ok()
 }
 
-/// A file below `/proc/PID` that tells what is in that process's memory, which may be that of a file that hangs.
+/// Reads a file below `/proc/PID` whose contents come from that process's memory, which may be mapped from a file
+/// that hangs.
 pub(crate) fn read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Result<Vec<u8>, FileError> {
     file_helper::run(Job::OfProcess, directory, name)
 }
@@ -129,13 +131,13 @@ pub(crate) fn open_and_read(root: BorrowedFd<'_>, path: &Path, owner: u32) -> Re
         return Err(FileError::TooLarge(size));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    // One byte more, in case it grows while it is read.
+    // One byte more than the limit, to notice a file that grows while it is read.
     std::fs::File::from(file).take(SIZE_MAX + 1).read_to_end(&mut bytes)?;
     let read = bytes.len() as u64;
     if read > SIZE_MAX { Err(FileError::TooLarge(read)) } else { Ok(bytes) }
 }
 
-/// [`list_below`], in this process: each name with a NUL behind it.
+/// [`list_below`], in this process: each name followed by a NUL.
 pub(crate) fn open_and_list(root: BorrowedFd<'_>, path: &Path) -> Vec<u8> {
     const NAMES_MAX: usize = 65_536;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -162,9 +164,9 @@ pub(crate) fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Vec<u8>, FileErr
 
 /// [`read_of_process`], in this process.
 pub(crate) fn open_and_read_of_process(directory: BorrowedFd<'_>, name: &Path) -> Result<Vec<u8>, FileError> {
-    /// A longer command line is not read again. Linux allows 2 MiB, and no engine needs 64 KiB.
+    /// A longer command line is truncated. Linux permits 2 MiB, and no engine needs 64 KiB.
     const OF_PROCESS_MAX: u64 = 1024 * 1024;
-    // A name, not a path to somewhere else: absolute, by `..`, or by a link.
+    // A name, not a path elsewhere: absolute, with `..`, or through a link.
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file =
@@ -174,9 +176,9 @@ pub(crate) fn open_and_read_of_process(directory: BorrowedFd<'_>, name: &Path) -
     Ok(bytes)
 }
 
-/// The name of the file system that a file is on, if that stores nothing.
+/// The name of the file system that a file is on, if that stores no files.
 fn pseudo_file_system(file: BorrowedFd<'_>) -> std::io::Result<Option<&'static str>> {
-    // A magic number has 32 bits, whatever the width and sign of the field.
+    // Magic numbers have 32 bits, whatever the width and sign of the field.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only those bits count")]
     let magic = fstatfs(file)?.f_type as u32;
     Ok(PSEUDO_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name))
@@ -200,10 +202,10 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is removed with all in it.
-    struct Scratch(std::path::PathBuf);
+    /// A temporary directory that is removed with its contents.
+    struct TempDir(std::path::PathBuf);
 
-    impl Scratch {
+    impl TempDir {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("tracer-files-{}-{name}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
@@ -216,15 +218,15 @@ mod tests {
         }
     }
 
-    impl Drop for Scratch {
+    impl Drop for TempDir {
         fn drop(&mut self) {
             drop(fs::remove_dir_all(&self.0));
         }
     }
 
     #[test]
-    fn absolute_links_on_the_way_stay_below_the_root() {
-        let scratch = Scratch::new("links");
+    fn absolute_links_are_resolved_below_the_root() {
+        let scratch = TempDir::new("links");
         fs::create_dir_all(scratch.0.join("run/bundle")).unwrap();
         fs::create_dir(scratch.0.join("var")).unwrap();
         symlink("/run", scratch.0.join("var/run")).unwrap();
@@ -234,11 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_is_root_or_the_one_that_is_expected() {
+    fn files_of_other_owners_are_refused() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let scratch = Scratch::new("owner");
+        let scratch = TempDir::new("owner");
         let path = scratch.0.join("file");
         fs::write(&path, "x").unwrap();
         std::os::unix::fs::chown(&path, Some(1234), None).unwrap();
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_makes_up_is_refused_whoever_owns_it() {
+    fn files_on_pseudo_file_systems_are_refused_even_if_owned_by_root() {
         let root = fs::File::open("/").unwrap();
         let read = |path: &str| read_below(root.as_fd(), Path::new(path), ROOT);
         for (path, name) in
@@ -261,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_below_proc_is_no_path_elsewhere() {
+    fn names_below_proc_cannot_lead_elsewhere() {
         let own = fs::File::open("/proc/self").unwrap();
         let read = |name: &str| open_and_read_of_process(own.as_fd(), Path::new(name));
         assert!(read("cmdline").is_ok());
-        // All of these can be read otherwise.
+        // All of these are readable otherwise.
         for path in
             ["/etc/passwd", "/proc/self/cmdline", "../version", "root/etc/passwd", "cwd/../etc/passwd", "exe"]
         {
@@ -274,8 +276,8 @@ mod tests {
     }
 
     #[test]
-    fn links_of_proc_to_what_is_open_elsewhere_are_not_followed() {
-        let scratch = Scratch::new("magic");
+    fn magic_links_in_proc_are_not_followed() {
+        let scratch = TempDir::new("magic");
         fs::write(scratch.0.join("file"), "x").unwrap();
         let file = fs::File::open(scratch.0.join("file")).unwrap();
         let root = fs::File::open("/").unwrap();
@@ -290,8 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_file_of_bounded_size_is_refused_by_name() {
-        let scratch = Scratch::new("special");
+    fn special_and_oversized_files_are_refused() {
+        let scratch = TempDir::new("special");
         fs::write(scratch.0.join("file"), "x").unwrap();
         symlink("file", scratch.0.join("link")).unwrap();
         fs::create_dir(scratch.0.join("directory")).unwrap();

@@ -1,6 +1,7 @@
-//! The node's files, wherever `tracer` runs: on the node itself, or in a container that shares no directory with it. There
-//! the root directory of process 1 is the node's, as long as the pid namespace is (`hostPID`), and looking into it takes
-//! what looking into runtimes takes anyway. So a container of `tracer`'s needs nothing of the node's mounted.
+//! The node's file system, whether `tracer` runs on the node itself or in a container that shares no directory with
+//! it. In such a container, the root directory of process 1 is the node's if the pid namespace is (`hostPID`).
+//! Opening it requires the same capabilities as inspecting runtimes, so the container needs no directory of the node
+//! mounted.
 
 use std::{
     fs::{self, File},
@@ -21,64 +22,64 @@ use tracing::warn;
 
 use crate::sys::{proc_table, process_handle::INITIAL_PID_NS};
 
-/// What is read of a file that says something of the node: no such file has more than a few lines.
+/// Bytes that are read of a file that describes the node; no such file has more than a few lines.
 const READ_MAX: u64 = 4096;
 
-/// The node's root directory. Where it may not be looked at it is our own: whoever may not do that on a node, for
-/// want of a capability, is on that node at least.
+/// The node's root directory. If it cannot be opened, `tracer`'s own: a process that lacks the capability for it is
+/// at least running on that node.
 pub(crate) fn root() -> io::Result<OwnedFd> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    look_at_init().or_else(|_| Ok(rustix::fs::openat(CWD, "/", directory, Mode::empty())?))
+    init_root().or_else(|_| Ok(rustix::fs::openat(CWD, "/", directory, Mode::empty())?))
 }
 
-/// The root directory of init. Where init is guarded, by a capability that only it has or by a security module, that of
-/// another process which has the same: see `stand_in`.
-pub(crate) fn look_at_init() -> io::Result<OwnedFd> {
-    match look_into(1) {
+/// The root directory of init. If access to init is denied, because it has more capabilities or by a security module,
+/// that of another process with the same root: see `substitute`.
+pub(crate) fn init_root() -> io::Result<OwnedFd> {
+    match process_root(1) {
         Ok(root) => Ok(root),
-        Err(error) => stand_in().map_or(Err(error), |stand_in| stand_in.root.try_clone()),
+        Err(error) => substitute().map_or(Err(error), |substitute| substitute.root.try_clone()),
     }
 }
 
-/// The process whose root directory is taken for the node's.
+/// The process that the node's root directory is taken from.
 pub(crate) fn root_process() -> io::Result<u32> {
-    look_into(1).map(|_| 1).or_else(|error| stand_in().map(|stand_in| stand_in.pid).ok_or(error))
+    process_root(1).map(|_| 1).or_else(|error| substitute().map(|substitute| substitute.pid).ok_or(error))
 }
 
 /// A process with its root directory.
 #[derive(Debug)]
-struct StandIn {
+struct ProcessRoot {
     pid: u32,
     root: OwnedFd,
 }
 
-/// A process that shows the node's root directory where init does not. Before Linux 7.3 that is the kernel's own first one
-/// (kthreadd); since then kernel threads have an empty root directory of their own. Then it is the one that most of what
-/// init has started has: the node's services. Looked for once.
-fn stand_in() -> Option<&'static StandIn> {
-    static STAND_IN: OnceLock<Option<StandIn>> = OnceLock::new();
+/// A process that has the node's root directory, for when init's cannot be opened. Before Linux 7.3 that is the first
+/// kernel thread (kthreadd); since then kernel threads have an empty root directory of their own, and the root
+/// directory that most children of init share is used: those are the node's services. Searched once.
+fn substitute() -> Option<&'static ProcessRoot> {
+    static SUBSTITUTE: OnceLock<Option<ProcessRoot>> = OnceLock::new();
     let find = || {
         if !is_initial_pid_namespace() {
             return None;
         }
-        let kernels = look_into(2).map(|root| StandIn { pid: 2, root });
-        kernels
+        let kthreadd = process_root(2).map(|root| ProcessRoot { pid: 2, root });
+        kthreadd
             .or_else(|error| {
-                let found = most_common_root(&started_by_init())?;
+                let found = most_common_root(&children_of_init())?;
                 warn!(
-                    "{error}: the node's root directory is taken from process {}, since init is guarded",
+                    "cannot access the root directory of init ({error}); using that of process {} for the node's",
                     found.pid
                 );
                 Ok(found)
             })
-            .inspect_err(|error: &io::Error| warn!("the node's root directory cannot be found: {error}"))
+            .inspect_err(|error: &io::Error| warn!("cannot find the node's root directory: {error}"))
             .ok()
     };
-    STAND_IN.get_or_init(find).as_ref()
+    SUBSTITUTE.get_or_init(find).as_ref()
 }
 
-/// The children of init, the first first.
-fn started_by_init() -> Vec<u32> {
+/// The children of init, in the order of their pids.
+fn children_of_init() -> Vec<u32> {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
     let pids = names.filter_map(|name| name.to_str()?.parse().ok());
     let mut children: Vec<u32> = pids.filter(|pid| proc_table::parent(*pid) == Some(1)).collect();
@@ -86,42 +87,42 @@ fn started_by_init() -> Vec<u32> {
     children
 }
 
-/// The root directory that most of these processes have, with the first of them. What has another is a container, or has
-/// been confined.
-fn most_common_root(pids: &[u32]) -> io::Result<StandIn> {
-    let mut roots: Vec<((u64, u64), usize, StandIn)> = Vec::new();
+/// The root directory that most of these processes have, with the first process that has it. Processes with another
+/// one are in containers or confined.
+fn most_common_root(pids: &[u32]) -> io::Result<ProcessRoot> {
+    let mut roots: Vec<((u64, u64), usize, ProcessRoot)> = Vec::new();
     for pid in pids {
         let Ok(root) = open_root(*pid) else { continue };
-        // As far as this kernel knows: a file system that hangs is not asked.
+        // Cached attributes only: a file system that hangs is not queried.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let Ok(stat) = rustix::fs::statx(&root, "", flags, StatxFlags::INO) else { continue };
         let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
         let which = (device, stat.stx_ino);
         match roots.iter_mut().find(|(root, ..)| *root == which) {
             Some((_, count, _)) => *count += 1,
-            None => roots.push((which, 1, StandIn { pid: *pid, root })),
+            None => roots.push((which, 1, ProcessRoot { pid: *pid, root })),
         }
     }
-    // Of several the first.
+    // The first one if several are equally common.
     let most = roots.into_iter().rev().max_by_key(|(_, count, _)| *count);
     let (.., found) = most.ok_or(io::ErrorKind::NotFound)?;
     refuse_empty(&found.root, found.pid)?;
     Ok(found)
 }
 
-/// The inode number of the node's mount namespace, likewise. None where neither may be looked at.
+/// Inode number of the node's mount namespace, found in the same way. None if neither process may be inspected.
 pub(crate) fn mount_namespace() -> Option<u64> {
     let namespace = |pid: u32| Some(fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino());
     namespace(1).or_else(|| is_initial_pid_namespace().then(|| namespace(2)).flatten())
 }
 
-/// Whether this process is in the pid namespace that the kernel has started with.
+/// Whether this process is in the initial pid namespace.
 pub(crate) fn is_initial_pid_namespace() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == INITIAL_PID_NS)
 }
 
-/// The root directory of a process, unless there is nothing in it.
-fn look_into(pid: u32) -> io::Result<OwnedFd> {
+/// The root directory of a process, unless that is empty.
+fn process_root(pid: u32) -> io::Result<OwnedFd> {
     let root = open_root(pid)?;
     refuse_empty(&root, pid)?;
     Ok(root)
@@ -132,7 +133,7 @@ fn open_root(pid: u32) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(format!("/proc/{pid}/root"), directory, Mode::empty())?)
 }
 
-/// An error where a directory has nothing in it: it shows nothing of the node.
+/// Fails if a directory is empty: then it is not the node's root.
 fn refuse_empty(root: &OwnedFd, pid: u32) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let entries = Dir::new(rustix::fs::openat(root, ".", flags, Mode::empty())?)?;
@@ -143,11 +144,11 @@ fn refuse_empty(root: &OwnedFd, pid: u32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("the root directory of process {pid} is empty")))
 }
 
-/// A file by its absolute path: ours, or else the node's.
+/// Opens a file by its absolute path: `tracer`'s own file, or else the node's.
 pub(crate) fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        // Absolute links there start at the node's root, not at ours.
+        // Absolute links in the node's file system start at the node's root, not at `tracer`'s.
         Err(Errno::NOENT | Errno::NOTDIR) => {
             Ok(rustix::fs::openat2(root()?, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
         }
@@ -155,19 +156,19 @@ pub(crate) fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     }
 }
 
-/// What is at this path, without opening it.
+/// Opens a path without opening the file itself (`O_PATH`).
 pub(crate) fn look_at(path: &Path) -> io::Result<OwnedFd> {
     open(path, OFlags::PATH)
 }
 
-/// The text of a short file.
+/// Reads a short text file.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::from(open(path, OFlags::RDONLY | OFlags::NONBLOCK)?).take(READ_MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Whether that is a socket.
+/// Whether the path names a socket.
 pub(crate) fn is_socket(path: &Path) -> bool {
     use rustix::fs::{FileType, fstat};
     let stat = look_at(path).and_then(|file| Ok(fstat(file.as_fd())?));
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_nowhere_is_an_error() {
+    fn missing_file_is_an_error() {
         assert_eq!(read(Path::new("/no/such/file")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_directory_of_most_processes_is_taken() {
+    fn most_common_root_directory_is_used() {
         let me = std::process::id();
         let found = most_common_root(&[0, me, me]).unwrap();
         assert_eq!(found.pid, me);
@@ -207,30 +208,30 @@ mod tests {
     }
 
     #[test]
-    fn what_init_has_started_shows_the_nodes_files() {
-        // Others may not look, and in a container init is what was started there.
+    fn children_of_init_have_the_nodes_root() {
+        // Other users may not inspect init, and in a container init is the container's.
         if !rustix::process::geteuid().is_root() || !is_initial_pid_namespace() {
             return;
         }
-        let children = started_by_init();
+        let children = children_of_init();
         assert!(children.iter().all(|pid| proc_table::parent(*pid) == Some(1)), "{children:?}");
         let which =
             |root: OwnedFd| File::from(root).metadata().map(|found| (found.dev(), found.ino())).unwrap();
-        // Where init has no children but what is in containers there is nothing to see.
+        // Nothing to compare if all children of init are in containers.
         if let Ok(found) = most_common_root(&children) {
-            assert_eq!(which(found.root), which(look_at_init().unwrap()));
+            assert_eq!(which(found.root), which(init_root().unwrap()));
         }
         assert!(root_process().is_ok());
     }
 
     #[test]
-    fn a_file_is_no_socket() {
+    fn regular_and_missing_files_are_not_sockets() {
         assert!(!is_socket(Path::new("/proc/self/exe")));
         assert!(!is_socket(Path::new("/nonexistent")));
     }
 
     #[test]
-    fn a_short_file_is_read() {
+    fn short_file_is_read() {
         assert!(read(Path::new("/proc/sys/kernel/ostype")).unwrap().starts_with("Linux"));
     }
 }

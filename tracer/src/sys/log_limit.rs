@@ -1,5 +1,5 @@
-//! How much is logged: containers and users can make `tracer` log something, as often as they like. So each place in the
-//! code that logs has a budget, and what it leaves out is counted.
+//! Limits the rate of log lines: containers and users can make `tracer` log as often as they like. Each call site
+//! that logs has a budget, and lines above it are counted.
 
 use std::{
     collections::HashMap,
@@ -23,21 +23,21 @@ use crate::{
     sys::{stderr, thread::lock},
 };
 
-/// The target of reports that the contract promises. They are as many as there are looks for what to report, so no budget
-/// is needed.
+/// Target of the reports that the documentation guarantees. Their number is bounded by the interval between them, so
+/// they need no budget.
 pub(crate) const REPORTS: &str = "tracer::reports";
 
-/// The budgets of this process.
+/// The budgets of this process, by call site.
 pub(crate) static LOG_LIMIT: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
 
-/// Whether the closing line has been written, behind which nothing is logged.
+/// Whether the closing line has been written, after which nothing is logged.
 static FINISHED: AtomicBool = AtomicBool::new(false);
 
-/// Leaves out what is over its budget.
+/// Suppresses log lines that exceed the budget of their call site.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit(Mutex<HashMap<Identifier, Budget>>);
 
-/// A layer for [`LOG_LIMIT`].
+/// The layer of `tracing_subscriber` that applies [`LOG_LIMIT`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limited;
 
@@ -59,44 +59,44 @@ impl<S: Subscriber> Layer<S> for Limited {
         match admission {
             Admission::LeftOut => false,
             Admission::Shown(before) => {
-                before.into_iter().for_each(Summary::say);
+                before.into_iter().for_each(Summary::log);
                 true
             }
         }
     }
 }
 
-/// Says what was left out so far. From now on everything is: the closing line is the last one.
+/// Logs how many lines were suppressed, and suppresses all further ones: the closing line is the last one.
 pub(crate) fn finish() {
     FINISHED.store(true, Ordering::Relaxed);
     let left_out: Vec<Summary> = lock(&LOG_LIMIT.0).values_mut().filter_map(Budget::summary).collect();
-    left_out.into_iter().for_each(Summary::say);
+    left_out.into_iter().for_each(Summary::log);
 }
 
-/// What may be logged by one place in the code.
+/// The budget of a call site.
 #[derive(Debug)]
 struct Budget {
-    /// Lines that may come at once.
+    /// Lines that may be logged at once.
     left: u32,
     burst: u32,
-    /// The time in which one line more may come.
+    /// Time after which one more line may be logged.
     interval: Duration,
-    /// Up to when those have been added.
+    /// Time up to which `left` has been replenished.
     counted: Instant,
     left_out: u64,
-    /// The first that was left out.
+    /// The first line that was suppressed.
     example: String,
 }
 
-/// What becomes of a line.
+/// Decision on a log line.
 #[derive(Debug, PartialEq, Eq)]
 enum Admission {
     LeftOut,
-    /// It is shown, behind this.
+    /// It is logged, after this summary of suppressed lines.
     Shown(Option<Summary>),
 }
 
-/// Lines that were left out.
+/// Suppressed lines of a call site.
 #[derive(Debug, PartialEq, Eq)]
 struct Summary {
     count: u64,
@@ -104,9 +104,9 @@ struct Summary {
 }
 
 impl Summary {
-    fn say(self) {
+    fn log(self) {
         let Self { count, example } = self;
-        stderr::say(
+        stderr::write_line(
             format!(" WARN {count} more log lines like this one were left out: {example}\n").into_bytes(),
         );
     }
@@ -114,7 +114,7 @@ impl Summary {
 
 impl Budget {
     fn new(level: Level, now: Instant) -> Self {
-        // Whoever asks for details gets more of them.
+        // Debug levels, which users ask for, have a larger budget.
         let (burst, interval) = if level <= Level::INFO {
             (20, Duration::from_millis(500))
         } else {
@@ -143,14 +143,14 @@ impl Budget {
         Admission::Shown(self.summary())
     }
 
-    /// What was left out since the last summary.
+    /// The lines that were suppressed since the last summary.
     fn summary(&mut self) -> Option<Summary> {
         let count = std::mem::take(&mut self.left_out);
         (count > 0).then(|| Summary { count, example: std::mem::take(&mut self.example) })
     }
 }
 
-/// An event's message, or its beginning.
+/// The first line of an event's message, shortened.
 fn message(event: &Event<'_>) -> String {
     const LEN_MAX: usize = 120;
     /// The field called `message`.
@@ -159,7 +159,7 @@ fn message(event: &Event<'_>) -> String {
     impl Visit for Message {
         fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
             if field.name() == "message" {
-                // Writing into a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(self.0, "{value:?}");
             }
         }
@@ -185,17 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_to_a_burst_and_a_rate() {
+    fn flood_is_limited_to_a_burst_and_a_rate() {
         let start = Instant::now();
         let mut budget = Budget::new(Level::WARN, start);
-        // Ten seconds with a thousand lines each.
+        // Ten seconds of a thousand lines each.
         let lines =
             (0..10_000).filter(|line| shown(&mut budget, start + Duration::from_millis(*line))).count();
         assert_eq!(lines, 20 + 19);
     }
 
     #[test]
-    fn what_is_left_out_is_summed_up_before_the_next_line() {
+    fn suppressed_lines_are_summarised_before_the_next_line() {
         let start = Instant::now();
         let mut budget = Budget::new(Level::WARN, start);
         assert_eq!((0..25).filter(|_| shown(&mut budget, start)).count(), 20);
@@ -207,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_now_and_then_are_all_shown() {
+    fn infrequent_lines_are_all_logged() {
         let start = Instant::now();
         let mut budget = Budget::new(Level::WARN, start);
         assert!((0..1000).all(|line| shown(&mut budget, start + line * Duration::from_millis(500))));
     }
 
     #[test]
-    fn details_have_a_larger_budget() {
+    fn debug_lines_have_a_larger_budget() {
         let start = Instant::now();
         let mut budget = Budget::new(Level::DEBUG, start);
         assert_eq!((0..3000).filter(|_| shown(&mut budget, start)).count(), 2000);

@@ -1,5 +1,4 @@
-//! The operating system as `tracer` uses it: processes and files of the node, standard streams, clocks, threads,
-//! capabilities.
+//! Access to the operating system: processes and files of the node, standard streams, clocks, threads, capabilities.
 
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
@@ -10,7 +9,7 @@ pub(crate) mod host_root;
 pub(crate) mod log_limit;
 pub(crate) mod proc_table;
 pub(crate) mod process_handle;
-mod reexecuted;
+mod runtime_copy;
 pub(crate) mod stderr;
 pub(crate) mod stdout;
 pub(crate) mod thread;

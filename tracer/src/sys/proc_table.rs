@@ -1,32 +1,32 @@
-//! The processes of the machine, as /proc shows them at one moment.
+//! A snapshot of the processes of the node, from /proc.
 
 use std::{collections::HashMap, fs, path::Path};
 
 use tracer_common::container::NANOSECONDS_PER_TICK;
 
-use crate::sys::{clock, reexecuted};
+use crate::sys::{clock, runtime_copy};
 
 /// One process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
-    /// In the pid namespace of `tracer`.
+    /// Process id in the pid namespace of `tracer`.
     pub(crate) pid: u32,
-    /// Its parent; 0 where that is not to be seen.
+    /// Process id of its parent; 0 if that is not visible.
     pub(crate) ppid: u32,
-    /// When it started, in clock ticks since boot.
+    /// When it started, in clock ticks since boot, as the programs count them.
     pub(crate) start_ticks: u64,
-    /// Its comm; of a runtime that has executed a copy of itself, the runtime's name.
+    /// Its comm; for a runtime that has executed a copy of itself, the runtime's name.
     pub(crate) comm: String,
-    /// Inode numbers of its mount and pid namespaces; unique among those that exist at one moment.
+    /// Inode number of its mount namespace, unique among the existing namespaces.
     pub(crate) mntns: u64,
-    /// See `mntns`.
+    /// Inode number of its pid namespace, likewise.
     pub(crate) pidns: u64,
-    /// Its cgroup in each hierarchy: `/proc/PID/cgroup`, `HIERARCHY:CONTROLLERS:PATH`.
+    /// Its cgroup in each hierarchy: the lines `HIERARCHY:CONTROLLERS:PATH` of `/proc/PID/cgroup`.
     pub(crate) cgroups: Vec<String>,
 }
 
 impl Process {
-    /// None if it is gone, or not to be seen.
+    /// None if it has exited or is not visible.
     pub(crate) fn read(pid: u32) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
         let namespace = |name: &str| namespace(&directory, name);
@@ -36,7 +36,7 @@ impl Process {
             pid,
             ppid: stat.ppid,
             start_ticks: stat.start_ticks,
-            comm: reexecuted::runtime(&directory, &stat.comm).unwrap_or(stat.comm),
+            comm: runtime_copy::runtime_name(&directory, &stat.comm).unwrap_or(stat.comm),
             mntns: namespace("mnt")?,
             pidns: namespace("pid")?,
             cgroups: cgroups.lines().map(str::to_owned).collect(),
@@ -48,12 +48,13 @@ impl Process {
         self.cgroups.iter().find_map(|line| line.strip_prefix("0::"))
     }
 
-    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`, to a tick.
+    /// When it started, in nanoseconds of `CLOCK_BOOTTIME`, rounded down to a tick.
     pub(crate) const fn start_time(&self) -> u64 {
         self.start_ticks * NANOSECONDS_PER_TICK
     }
 
-    /// The cgroups that it is in, each with those around it, the innermost first. A root cgroup is no container's.
+    /// Its cgroups, each followed by the cgroups that contain it, innermost first. Root cgroups are left out, since
+    /// no container has one.
     pub(crate) fn all_cgroups(&self) -> impl Iterator<Item = &str> {
         self.cgroups.iter().flat_map(|cgroup| {
             std::iter::successors(Some(cgroup.as_str()), |inner| Some(inner.rsplit_once('/')?.0))
@@ -62,8 +63,8 @@ impl Process {
     }
 }
 
-/// The inode number of a namespace of a process. A main thread that has exited has none any more, while the other threads
-/// go on.
+/// Inode number of a namespace of a process. A main thread that has exited while other threads go on has no
+/// namespaces; theirs are used.
 fn namespace(process: &Path, name: &str) -> Option<u64> {
     let of = |task: &Path| Some(rustix::fs::stat(task.join("ns").join(name)).ok()?.st_ino);
     of(process).or_else(|| {
@@ -77,21 +78,21 @@ fn is_root(cgroup: &str) -> bool {
     cgroup.splitn(3, ':').nth(2).is_none_or(|path| path.is_empty() || path == "/")
 }
 
-/// What `/proc/PID/stat` says (proc_pid_stat(5)).
+/// The fields of `/proc/PID/stat` that are used (proc_pid_stat(5)).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Field 2, which may hold anything.
+    /// Field 2, which may contain any byte.
     pub(crate) comm: String,
     /// Field 4.
     pub(crate) ppid: u32,
-    /// Field 22, as the programs tell it.
+    /// Field 22, converted to ticks as the programs count them.
     pub(crate) start_ticks: u64,
 }
 
 impl Stat {
-    /// None where the file has another form.
+    /// None if the format is invalid.
     pub(crate) fn parse(stat: &[u8]) -> Option<Self> {
-        // The comm stands in parentheses and may hold some itself, and blanks: the last one ends it.
+        // The comm is in parentheses and may contain parentheses and blanks itself: the last one ends it.
         let start = stat.iter().position(|byte| *byte == b'(')?;
         let end = stat.iter().rposition(|byte| *byte == b')')?;
         let comm = String::from_utf8_lossy(stat.get(start + 1..end)?).into_owned();
@@ -114,7 +115,7 @@ impl FromIterator<Process> for Processes {
 }
 
 impl Processes {
-    /// Those that can be seen now.
+    /// The processes that are visible now.
     pub(crate) fn read() -> std::io::Result<Self> {
         let entries: Vec<fs::DirEntry> = fs::read_dir("/proc")?.collect::<Result<_, _>>()?;
         let pids = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -131,9 +132,9 @@ impl Processes {
         self.0.get(&pid)
     }
 
-    /// A process and its ancestors, the nearest first.
+    /// A process and its ancestors, nearest first.
     pub(crate) fn lineage(&self, pid: u32) -> impl Iterator<Item = &Process> {
-        // A table of one moment may have a loop where a number was used again.
+        // A snapshot may contain a loop if a process id was reused while it was taken.
         std::iter::successors(self.get(pid), |process| self.get(process.ppid)).take(self.0.len())
     }
 
@@ -143,8 +144,8 @@ impl Processes {
     }
 }
 
-/// The numbers of a process in each pid namespace that it is in, from `tracer`'s to its own: `NSpid` of
-/// `/proc/PID/status` (proc_pid_status(5)). None if it is gone; never empty.
+/// The ids of a process in each pid namespace that it is in, from `tracer`'s to its own: `NSpid` of
+/// `/proc/PID/status` (proc_pid_status(5)). None if it has exited; never empty.
 pub(crate) fn namespace_pids(pid: u32) -> Option<Vec<u32>> {
     namespace_pids_in(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
@@ -155,25 +156,25 @@ fn namespace_pids_in(status: &str) -> Option<Vec<u32>> {
     (!pids.is_empty()).then_some(pids)
 }
 
-/// A process, its parent, that one's parent and so on, as far as they are to be seen.
+/// A process and its ancestors, nearest first, as far as they are visible.
 pub(crate) fn ancestors(pid: u32) -> Vec<u32> {
     /// No engine nests deeper.
     const DEPTH: usize = 32;
     std::iter::successors((pid != 0).then_some(pid), |pid| parent(*pid)).take(DEPTH).collect()
 }
 
-/// A process's parent; None if that is not to be seen.
+/// A process's parent; None if it is not visible.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
     let ppid = stat(pid)?.ppid;
     (ppid != 0).then_some(ppid)
 }
 
-/// What `/proc/PID/stat` says of a process; None if it is gone.
+/// Reads `/proc/PID/stat`; None if the process has exited.
 pub(crate) fn stat(pid: u32) -> Option<Stat> {
     Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// When a process started; None if it is gone.
+/// When a process started, in clock ticks; None if it has exited.
 pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
     Some(stat(pid)?.start_ticks)
 }
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comm_may_look_like_the_fields_behind_it() {
+    fn comm_that_looks_like_stat_fields_is_parsed() {
         let tail = "S 7 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         let stat = Stat::parse(format!("5 (a) R 1 (b)) {tail}").as_bytes()).unwrap();
         assert_eq!(stat, Stat { comm: "a) R 1 (b)".into(), ppid: 7, start_ticks: 4242 });
@@ -193,21 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn ancestors_begin_with_the_process_and_end_at_the_first() {
+    fn ancestors_begin_with_the_process_itself() {
         let mine = ancestors(std::process::id());
         assert_eq!(mine[..2], [std::process::id(), std::os::unix::process::parent_id()]);
         assert!(ancestors(0).is_empty());
     }
 
     #[test]
-    fn a_process_has_a_number_in_each_of_its_namespaces() {
+    fn namespace_pids_lists_one_id_per_namespace() {
         assert_eq!(namespace_pids_in("Name:\tx\nNSpid:\t70\t7\t1\n"), Some(vec![70, 7, 1]));
         assert_eq!(namespace_pids_in("Name:\tx\n"), None);
         assert_eq!(namespace_pids(std::process::id()), Some(vec![std::process::id()]));
     }
 
     #[test]
-    fn this_process_is_found_with_its_ancestors() {
+    fn snapshot_contains_this_process_and_its_parent() {
         let processes = Processes::read().unwrap();
         let me = processes.get(std::process::id()).unwrap();
         assert_eq!(Some(me.start_ticks), start_ticks(me.pid));
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_in_its_cgroups_and_in_those_around_them() {
+    fn all_cgroups_lists_cgroups_and_their_parents() {
         let process = Process {
             pid: 1,
             ppid: 0,

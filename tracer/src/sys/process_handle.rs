@@ -1,4 +1,4 @@
-//! A runtime's process, seen through /proc for as long as it lives.
+//! Access to a runtime's process through /proc, for as long as it exists.
 
 use std::{
     ffi::OsString,
@@ -22,34 +22,34 @@ pub(crate) const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
 /// Inode number of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 pub(crate) const INITIAL_PID_NS: u64 = 0xEFFF_FFFC;
 
-/// Why a process could not be looked at.
+/// Why a process could not be inspected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
-    /// It is gone, or not to be seen.
-    #[error("process {pid} cannot be looked at: {what}: {source}")]
+    /// It has exited or is not visible.
+    #[error("cannot inspect process {pid}: {what}: {source}")]
     Io {
         /// The process.
         pid: u32,
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
         /// Why it failed.
         source: std::io::Error,
     },
-    /// Its number is another process's by now.
-    #[error("process {0} has ended, and its number has been used again")]
+    /// Its process id belongs to another process by now.
+    #[error("process {0} has exited, and its pid has been reused")]
     Reused(u32),
 }
 
-/// A root directory, with all that is mounted below it for as long as this is held.
+/// A root directory, with everything that is mounted below it while this value exists.
 #[derive(Debug)]
 pub(crate) struct Root {
     directory: OwnedFd,
-    /// The mount namespace, without which the mounts below go when its last process does; none for the host's.
+    /// Its mount namespace, which keeps the mounts below when its last process exits; None for the host's.
     _mounts: Option<OwnedFd>,
 }
 
 impl Root {
-    /// The host's.
+    /// The host's root directory.
     pub(crate) fn of_host() -> std::io::Result<Self> {
         Ok(Self { directory: host_root::root()?, _mounts: None })
     }
@@ -61,10 +61,10 @@ impl AsFd for Root {
     }
 }
 
-/// The file system as a process sees it.
+/// A process whose view of the file system is used, such as a runtime.
 #[derive(Debug)]
 pub(crate) struct RuntimeProcess {
-    /// `/proc/PID`, which stays that process's even if its number is used again.
+    /// `/proc/PID`, which refers to this process even if its id is reused.
     proc_dir: OwnedFd,
     pid: u32,
     root: Root,
@@ -72,7 +72,7 @@ pub(crate) struct RuntimeProcess {
 }
 
 impl RuntimeProcess {
-    /// Takes hold of a process that started `start_ticks` clock ticks after boot.
+    /// Opens a process that started `start_ticks` clock ticks after boot.
     pub(crate) fn open(pid: u32, start_ticks: u64) -> Result<Self, ProcessError> {
         let error = |what| move |errno: Errno| ProcessError::Io { pid, what, source: errno.into() };
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -87,14 +87,14 @@ impl RuntimeProcess {
             .map_err(error("reading its working directory"))?;
         let cwd = PathBuf::from(OsString::from_vec(cwd.into_bytes()));
         let process = Self { proc_dir, pid, root, cwd };
-        // Checked last: had the number been used again before, all of the above would be another's.
+        // Checked last: if the id had been reused before, everything above would belong to another process.
         if process.stat()?.start_ticks != start_ticks {
             return Err(ProcessError::Reused(pid));
         }
         Ok(process)
     }
 
-    /// Its number.
+    /// Its process id in the pid namespace of `tracer`.
     pub(crate) const fn pid(&self) -> u32 {
         self.pid
     }
@@ -104,12 +104,12 @@ impl RuntimeProcess {
         self.root.as_fd()
     }
 
-    /// Its root directory, alone.
+    /// Its root directory alone.
     pub(crate) fn into_root(self) -> Root {
         self.root
     }
 
-    /// A path that it was given, from its root.
+    /// An absolute path for a path that the process was given: relative ones start at its working directory.
     pub(crate) fn absolute(&self, path: &Path) -> PathBuf {
         self.cwd.join(path)
     }
@@ -120,25 +120,26 @@ impl RuntimeProcess {
             .map_err(|source| self.unread("reading its command line", source))
     }
 
-    /// What speaks for trusting it, as the programs find it out for runtimes that they see starting: `TRUST_*`.
+    /// Its `TRUST_*` bits, determined as the programs do it for runtimes that they see starting.
     pub(crate) fn trust(&self) -> Result<u32, ProcessError> {
-        let error = |source| ProcessError::Io { pid: self.pid, what: "finding out whose it is", source };
+        let error =
+            |source| ProcessError::Io { pid: self.pid, what: "reading its user and namespaces", source };
         let stat = |name: &str| {
             rustix::fs::statat(&self.proc_dir, name, AtFlags::empty()).map_err(|e| error(e.into()))
         };
-        let host_root = host_root::root().and_then(|root| which(&root)).map_err(error)?;
+        let host_root = host_root::root().and_then(|root| identity(&root)).map_err(error)?;
         let own_pid_ns = rustix::fs::stat("/proc/self/ns/pid").map_err(|e| error(e.into()))?;
-        let marks = [
+        let bits = [
             (TRUST_ROOT, is_root(self.user_ids()?) && !self.is_set_id().map_err(error)?),
             (TRUST_USER_NS, stat("ns/user")?.st_ino == INITIAL_USER_NS),
             (TRUST_PID_NS, stat("ns/pid")?.st_ino == own_pid_ns.st_ino),
-            (TRUST_ROOT_DIR, which(&self.root.directory).map_err(error)? == host_root),
+            (TRUST_ROOT_DIR, identity(&self.root.directory).map_err(error)? == host_root),
         ];
-        Ok(marks.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
+        Ok(bits.iter().filter(|(_, holds)| *holds).map(|(bit, _)| bit).sum())
     }
 
-    /// Its effective user id, in `tracer`'s user namespace. Not the owner of its files in `/proc`, which is root
-    /// for any process that has forbidden to be dumped.
+    /// Its effective user id, in `tracer`'s user namespace. Not the owner of its files in `/proc`, which is root for
+    /// every process that is not dumpable.
     pub(crate) fn effective_uid(&self) -> Result<u32, ProcessError> {
         Ok(self.user_ids()?[1])
     }
@@ -154,19 +155,19 @@ impl RuntimeProcess {
         })
     }
 
-    /// Whether its program is a set-user-id or set-group-id one. Such a program may have become root altogether since a
+    /// Whether its executable is set-user-id or set-group-id. Such a program may have become root entirely after a
     /// user has executed it with arguments of the user's choice; no runtime is one.
     fn is_set_id(&self) -> std::io::Result<bool> {
         let stat = rustix::fs::statx(&self.proc_dir, "exe", AtFlags::STATX_DONT_SYNC, StatxFlags::MODE)?;
         Ok(Mode::from_raw_mode(stat.stx_mode.into()).intersects(Mode::SUID | Mode::SGID))
     }
 
-    /// Whether there is a file, as it sees it.
+    /// Whether a file exists in its view of the file system.
     pub(crate) fn has(&self, path: &Path) -> bool {
         files::has_below(self.root(), path)
     }
 
-    /// The value of a variable of its environment.
+    /// The value of an environment variable of the process.
     pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
         let environment = files::read_of_process(self.proc_dir.as_fd(), Path::new("environ")).ok()?;
         let mut words = environment.split(|byte| *byte == 0);
@@ -174,14 +175,14 @@ impl RuntimeProcess {
         Some(OsString::from_vec(value.to_owned()))
     }
 
-    /// The file name of what it executes.
+    /// The file name of its executable.
     pub(crate) fn program(&self) -> Option<String> {
         let path = rustix::fs::readlinkat(&self.proc_dir, "exe", Vec::new()).ok()?;
         let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
         Some(path.file_name()?.to_str()?.trim_end_matches(" (deleted)").to_owned())
     }
 
-    /// Its working directory, from its root.
+    /// Its working directory, relative to its root.
     pub(crate) fn cwd(&self) -> &Path {
         &self.cwd
     }
@@ -205,21 +206,21 @@ impl RuntimeProcess {
     }
 }
 
-/// From the line `Uid: REAL EFFECTIVE SAVED FILESYSTEM` (proc_pid_status(5)).
+/// Parses the line `Uid: REAL EFFECTIVE SAVED FILESYSTEM` (proc_pid_status(5)).
 fn user_ids_in(status: &str) -> Option<[u32; 4]> {
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     let ids: Vec<u32> = line.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
     ids.try_into().ok()
 }
 
-/// Whether all of a process's user ids are root's. A set-uid program that a user has executed has the user's real id.
+/// Whether all user ids of a process are root's. A set-uid program that a user has executed still has the user's real
+/// id.
 fn is_root(ids: [u32; 4]) -> bool {
     ids.iter().all(|id| *id == files::ROOT)
 }
 
-/// Which directory it is: device and inode number, as far as this kernel knows already. A file system that hangs is not
-/// asked.
-fn which(directory: &OwnedFd) -> std::io::Result<(u32, u32, u64)> {
+/// Device and inode number of a directory, from cached attributes: a file system that hangs is not queried.
+fn identity(directory: &OwnedFd) -> std::io::Result<(u32, u32, u64)> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(directory, "", flags, StatxFlags::INO)?;
     Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
@@ -230,13 +231,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_told_from_a_later_one_with_its_number() {
+    fn process_with_another_start_time_is_refused() {
         let pid = std::process::id();
         assert!(matches!(RuntimeProcess::open(pid, 0), Err(ProcessError::Reused(_))));
     }
 
     #[test]
-    fn this_process_is_trusted_if_it_is_the_hosts() {
+    fn root_process_has_the_root_trust_bit() {
         let pid = std::process::id();
         let me = RuntimeProcess::open(pid, crate::sys::proc_table::start_ticks(pid).unwrap()).unwrap();
         assert_eq!(me.trust().unwrap() & TRUST_ROOT != 0, rustix::process::geteuid().is_root());
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn status_names_all_four_user_ids() {
+    fn all_four_user_ids_are_parsed() {
         let status = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\n";
         assert_eq!(user_ids_in(status), Some([1, 2, 3, 4]));
         assert_eq!(user_ids_in("Name:\tUid:\n"), None);
@@ -252,8 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn a_set_uid_program_of_a_user_is_not_root() {
-        // The real id stays the user's.
+    fn set_uid_program_of_a_user_is_not_root() {
+        // The real user id remains the user's.
         for ids in ["1000\t0\t0\t0", "0\t1000\t0\t1000", "0\t0\t1000\t0", "0\t0\t0\t1000"] {
             let ids = user_ids_in(&format!("Uid:\t{ids}\n")).unwrap();
             assert!(!is_root(ids), "{ids:?}");
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_is_an_error_that_names_it() {
+    fn error_names_the_process_that_has_exited() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();

@@ -1,4 +1,4 @@
-//! Standard error, which nobody need read: whoever has something to say hands it to a thread that writes, and goes on.
+//! Writes standard error in a thread of its own, so that a reader that stalls does not block `tracer`.
 
 use std::{
     collections::VecDeque,
@@ -12,154 +12,156 @@ use rustix::thread::CapabilitySet;
 
 use crate::{sanitize, sys::capabilities};
 
-/// How many lines may wait to be written. More are left out.
-const LINES: usize = 4096;
-/// How long the end waits for a line to be written.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Lines that may be queued. Further ones are dropped and counted.
+const QUEUE_MAX: usize = 4096;
+/// How long [`finish`] waits for one line to be written.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-static OUTPUT: Output = Output { state: Mutex::new(State::new()), changed: Condvar::new() };
+static WRITER: Writer = Writer { queue: Mutex::new(Queue::new()), changed: Condvar::new() };
 
-struct Output {
-    state: Mutex<State>,
+struct Writer {
+    queue: Mutex<Queue>,
     changed: Condvar,
 }
 
-struct State {
-    /// Whether there is a thread that writes.
+struct Queue {
+    /// Whether the writing thread has been started.
     started: bool,
-    waiting: VecDeque<Vec<u8>>,
-    /// Lines that were left out since the last one that was not.
-    left_out: u64,
+    lines: VecDeque<Vec<u8>>,
+    /// Lines dropped since the last one that was queued.
+    dropped: u64,
     /// Whether a line is being written.
     writing: bool,
-    /// Lines that were written.
+    /// Lines written so far.
     written: u64,
 }
 
-impl State {
+impl Queue {
     const fn new() -> Self {
-        Self { started: false, waiting: VecDeque::new(), left_out: 0, writing: false, written: 0 }
+        Self { started: false, lines: VecDeque::new(), dropped: 0, writing: false, written: 0 }
     }
 
     fn push(&mut self, line: Vec<u8>) {
-        // Where there is room for a line, there is room to say that there was none.
-        if self.waiting.len() >= LINES {
-            self.left_out += 1;
+        // The capacity includes the line that reports dropped ones.
+        if self.lines.len() >= QUEUE_MAX {
+            self.dropped += 1;
             return;
         }
-        self.tell_left_out();
-        self.waiting.push_back(line);
+        self.report_dropped();
+        self.lines.push_back(line);
     }
 
-    fn tell_left_out(&mut self) {
-        let left_out = std::mem::take(&mut self.left_out);
-        if left_out > 0 {
-            let line = format!("tracer: {left_out} lines are left out here: standard error was not read\n");
-            self.waiting.push_back(line.into_bytes());
+    fn report_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            let line = format!("tracer: {dropped} lines are missing here: standard error was not read\n");
+            self.lines.push_back(line.into_bytes());
         }
     }
 }
 
-impl Output {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Writer {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'a>(&self, queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes line after line, as `write` does.
+    /// Writes queued lines with `write`, forever.
     fn run(&self, mut write: impl FnMut(&[u8])) -> ! {
-        let mut state = self.state();
+        let mut queue = self.queue();
         loop {
-            while let Some(line) = state.waiting.pop_front() {
-                state.writing = true;
-                drop(state);
+            while let Some(line) = queue.lines.pop_front() {
+                queue.writing = true;
+                drop(queue);
                 write(&line);
-                state = self.state();
-                state.writing = false;
-                state.written += 1;
+                queue = self.queue();
+                queue.writing = false;
+                queue.written += 1;
                 self.changed.notify_all();
             }
-            state = self.wait(state);
+            queue = self.wait(queue);
         }
     }
 
     fn push(&self, line: Vec<u8>) {
-        self.state().push(line);
+        self.queue().push(line);
         self.changed.notify_all();
     }
 
-    /// Waits until everything is written, as long as there is progress.
-    fn finish(&self, patience: Duration) {
-        let mut state = self.state();
-        state.tell_left_out();
+    /// Waits until all lines are written, or no line has been written for `timeout`.
+    fn finish(&self, timeout: Duration) {
+        let mut queue = self.queue();
+        queue.report_dropped();
         self.changed.notify_all();
-        while state.started && (state.writing || !state.waiting.is_empty()) {
-            let written = state.written;
-            let stuck = |state: &mut State| state.written == written;
-            let waited = self.changed.wait_timeout_while(state, patience, stuck);
-            let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() {
+        while queue.started && (queue.writing || !queue.lines.is_empty()) {
+            let written = queue.written;
+            let stuck = |queue: &mut Queue| queue.written == written;
+            let waited = self.changed.wait_timeout_while(queue, timeout, stuck);
+            let (after, result) = waited.unwrap_or_else(PoisonError::into_inner);
+            if result.timed_out() {
                 return;
             }
-            state = after;
+            queue = after;
         }
     }
 }
 
-/// Has a thread write from here on. Where none can be started, whoever has something to say writes it.
+/// Starts the writing thread. If that fails, callers write standard error themselves.
 pub(crate) fn start() {
     let run = || {
-        // It needs none. Should that be refused, so it is for the other threads, which tell.
+        // The thread needs no capabilities. If dropping them fails, it also fails for the other threads, which report
+        // it.
         let _ = capabilities::keep_only(CapabilitySet::empty());
-        // Where nobody can read it, nobody misses it.
-        OUTPUT.run(|line| drop(io::stderr().write_all(line)))
+        // An error is ignored: there is nobody to report it to.
+        WRITER.run(|line| drop(io::stderr().write_all(line)))
     };
-    OUTPUT.state().started = thread::Builder::new().name("stderr".into()).spawn(run).is_ok();
+    WRITER.queue().started = thread::Builder::new().name("stderr".into()).spawn(run).is_ok();
 }
 
-/// Says a line, which ends with a newline. Never waits for who reads.
-pub(crate) fn say(line: Vec<u8>) {
-    if OUTPUT.state().started {
-        OUTPUT.push(line);
+/// Queues a line, which must end with a newline. Does not block once the writing thread runs.
+pub(crate) fn write_line(line: Vec<u8>) {
+    if WRITER.queue().started {
+        WRITER.push(line);
     } else {
         let _ = io::stderr().write_all(&line);
     }
 }
 
-/// Writes a status line, `tracer: LINE`: part of the contract, not of the log. It may quote untrusted text.
+/// Writes a status line, `tracer: LINE`, which is part of the documented interface, unlike the log. It may quote
+/// untrusted text.
 pub(crate) fn status(line: &str) {
-    say(format!("tracer: {}\n", sanitize::message(line)).into_bytes());
+    write_line(format!("tracer: {}\n", sanitize::message(line)).into_bytes());
 }
 
-/// Waits until all that was said is written, or nobody takes it.
+/// Waits until all queued lines are written, or standard error accepts no more.
 pub(crate) fn finish() {
-    OUTPUT.finish(END_PATIENCE);
+    WRITER.finish(FINISH_TIMEOUT);
 }
 
-/// A line of the log, no longer than anybody reads: it may quote a command line. What is written over many lines, as the
-/// verifier's log is, nobody else has written.
+/// A log line, shortened if it is very long, since it may quote a command line. Texts of several lines, such as the
+/// verifier's log, are not shortened: nothing in them is untrusted.
 fn shortened(line: &[u8]) -> Vec<u8> {
     const LEN_MAX: usize = 2048;
     let text = line.strip_suffix(b"\n").unwrap_or(line);
     if text.len() <= LEN_MAX || text.contains(&b'\n') {
         return line.to_owned();
     }
-    // Not within a character.
+    // Do not cut within a character.
     let end = (0..=LEN_MAX).rev().find(|end| text[*end] & 0xc0 != 0x80).unwrap_or(0);
     let left_out = format!("… ({} bytes more)\n", text.len() - end);
     [&text[..end], left_out.as_bytes()].concat()
 }
 
-/// For the log, which writes a line at once.
+/// Writer for the log, which writes whole lines.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Log;
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        say(shortened(line));
+        write_line(shortened(line));
         Ok(line.len())
     }
 
@@ -174,27 +176,27 @@ mod tests {
 
     use super::*;
 
-    /// An output whose thread writes to a channel, a line each time that it is told to.
-    fn output() -> (Arc<Output>, mpsc::Sender<()>, mpsc::Receiver<String>) {
-        let output = Arc::new(Output {
-            state: Mutex::new(State { started: true, ..State::new() }),
+    /// A writer whose thread sends a line to a channel each time that it is allowed to.
+    fn writer() -> (Arc<Writer>, mpsc::Sender<()>, mpsc::Receiver<String>) {
+        let writer = Arc::new(Writer {
+            queue: Mutex::new(Queue { started: true, ..Queue::new() }),
             changed: Condvar::new(),
         });
         let (go, may_go) = mpsc::channel();
         let (sender, lines) = mpsc::channel();
-        let writes = Arc::clone(&output);
+        let running = Arc::clone(&writer);
         thread::spawn(move || {
-            writes.run(|line| {
+            running.run(|line| {
                 if may_go.recv().is_ok() {
                     sender.send(String::from_utf8_lossy(line).into_owned()).unwrap();
                 }
             });
         });
-        (output, go, lines)
+        (writer, go, lines)
     }
 
     #[test]
-    fn a_long_line_of_the_log_is_cut_between_characters() {
+    fn long_log_line_is_cut_between_characters() {
         let long = format!("{}ü{}\n", "x".repeat(2047), "y".repeat(5000));
         let cut = String::from_utf8(shortened(long.as_bytes())).unwrap();
         assert_eq!(cut, format!("{}… (5002 bytes more)\n", "x".repeat(2047)));
@@ -204,30 +206,30 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_written_in_order_before_the_end() {
-        let (output, go, lines) = output();
+    fn queued_lines_are_written_in_order_before_the_end() {
+        let (writer, go, lines) = writer();
         for number in 0..10 {
-            output.push(vec![b'0' + number]);
+            writer.push(vec![b'0' + number]);
             go.send(()).unwrap();
         }
-        output.finish(Duration::from_secs(60));
+        writer.finish(Duration::from_secs(60));
         assert_eq!(lines.try_iter().collect::<String>(), "0123456789");
     }
 
     #[test]
-    fn who_does_not_read_delays_nobody_and_is_told() {
-        let (output, go, lines) = output();
-        for _ in 0..LINES + 100 {
-            output.push(b"x".to_vec());
+    fn stalled_reader_blocks_no_caller_and_is_reported() {
+        let (writer, go, lines) = writer();
+        for _ in 0..QUEUE_MAX + 100 {
+            writer.push(b"x".to_vec());
         }
-        // The thread may have taken one by then.
-        let left_out = output.state().left_out;
-        assert!((99..=100).contains(&left_out), "{left_out}");
-        output.finish(Duration::from_millis(10));
-        for _ in 0..=LINES + 1 {
+        // The thread may have taken one line by then.
+        let dropped = writer.queue().dropped;
+        assert!((99..=100).contains(&dropped), "{dropped}");
+        writer.finish(Duration::from_millis(10));
+        for _ in 0..=QUEUE_MAX + 1 {
             go.send(()).unwrap();
         }
         let last = lines.iter().find(|line| line != "x").unwrap();
-        assert!(last.contains(&format!(" {left_out} lines are left out")), "{last}");
+        assert!(last.contains(&format!(" {dropped} lines are missing")), "{last}");
     }
 }

@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
-/// An asynchronous runtime for a thread that waits for several things.
+/// A tokio runtime for the current thread.
 pub(crate) fn local_runtime() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("starting the asynchronous runtime")
 }
 
-/// Starts a thread. If it fails, that is logged; that it ends is not, since the last line of all is the sum.
+/// Starts a thread. Its failure is logged, but not its end: the closing line has to be the last one.
 pub(crate) fn spawn(
     name: &'static str,
     run: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
@@ -23,15 +23,15 @@ pub(crate) fn spawn(
         .name(name.into())
         .spawn(move || {
             if let Err(error) = run() {
-                warn!("thread {name} has failed: {error:#}");
+                warn!("thread {name} failed: {error:#}");
             }
         })
         .with_context(|| format!("starting the thread {name}"))?;
     Ok(())
 }
 
-/// A panic while the lock was held would have ended the process (`panic = "abort"` in releases); what it guards
-/// is whole in any case.
+/// Locks a mutex, ignoring poison: in releases a panic while the lock was held would have ended the process (`panic =
+/// "abort"`), and the guarded data is consistent in any case.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

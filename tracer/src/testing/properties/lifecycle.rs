@@ -8,25 +8,25 @@ use crate::{
 use tracer_common::{
     comm_bytes, comm_of,
     container::ContainerKey,
-    lifecycle::{Bound, Kind, RUNTIME_ARGS_TRUNCATED, Record, Runtime, TRUSTED},
+    lifecycle::{Bound, LifecycleKind, RUNTIME_ARGS_TRUNCATED, Record, Runtime, TRUSTED},
 };
 
 use super::{Target, fixtures, script, shown};
 
 pub(super) const TARGET: Target = Target { name: "lifecycle", check, seeds };
 
-fn record(kind: Kind) -> Record {
+fn record(kind: LifecycleKind) -> Record {
     Record { timestamp: 1_000_000_000, container: ContainerKey::new(1, 1), kind: kind as u32, pid: 4711 }
 }
 
-fn runtime(args: &[u8], trust: u32, marks: u16, comm: &str) -> Vec<u8> {
+fn runtime(args: &[u8], trust: u32, flags: u16, comm: &str) -> Vec<u8> {
     let runtime = Runtime {
-        record: record(Kind::Runtime),
+        record: record(LifecycleKind::Runtime),
         start_time: 990_000_000,
         outer: ContainerKey::HOST,
         trust,
         args_len: args.len().try_into().unwrap(),
-        marks,
+        flags,
         comm: comm_of(comm),
         ppid: 4710,
         reserved: 0,
@@ -34,7 +34,7 @@ fn runtime(args: &[u8], trust: u32, marks: u16, comm: &str) -> Vec<u8> {
     [wire::bytes(&runtime), args].concat()
 }
 
-fn bound(kind: Kind, cgroup: &str) -> Vec<u8> {
+fn bound(kind: LifecycleKind, cgroup: &str) -> Vec<u8> {
     let cgroup_len = cgroup.len().try_into().unwrap();
     let bound = Bound { record: record(kind), cgroup_len, container_pid: 1, ppid: 4710, reserved: 0 };
     [wire::bytes(&bound), cgroup.as_bytes()].concat()
@@ -42,9 +42,9 @@ fn bound(kind: Kind, cgroup: &str) -> Vec<u8> {
 
 fn seeds() -> Vec<Vec<u8>> {
     let cgroups = ["cri-containerd-abc.scope", "crio-abc.scope", "abc", "", "session-3.scope", "\u{1b}[2J"];
-    let ended = wire::bytes(&record(Kind::Ended)).to_vec();
+    let ended = wire::bytes(&record(LifecycleKind::Ended)).to_vec();
     let script = b"/bin/sh\0/opt/runc\0run\0id\0";
-    let mut records: Vec<Vec<u8>> = [Kind::Bound, Kind::Unannounced]
+    let mut records: Vec<Vec<u8>> = [LifecycleKind::Bound, LifecycleKind::Unannounced]
         .iter()
         .flat_map(|kind| cgroups.map(|cgroup| bound(*kind, cgroup)))
         .collect();
@@ -85,7 +85,7 @@ fn check_record(record: &[u8], trust_rootless: bool) {
             assert_eq!(cgroup.len(), bound.cgroup_len as usize);
             check_cgroup(&String::from_utf8_lossy(cgroup));
         }
-        (Told::Ended(ended), Told::Ended(_)) => assert_eq!(ended.kind, Kind::Ended as u32),
+        (Told::Ended(ended), Told::Ended(_)) => assert_eq!(ended.kind, LifecycleKind::Ended as u32),
         other => panic!("{other:?}"),
     }
 }
@@ -93,12 +93,12 @@ fn check_record(record: &[u8], trust_rootless: bool) {
 /// The bytes that a record says it has, as its structures tell.
 fn announced(record: &[u8]) -> Option<usize> {
     let kind = wire::read::<Record>(record)?.kind;
-    Some(match Kind::try_from(kind).ok()? {
-        Kind::Runtime => size_of::<Runtime>() + usize::from(wire::read::<Runtime>(record)?.args_len),
-        Kind::Bound | Kind::Unannounced => {
+    Some(match LifecycleKind::try_from(kind).ok()? {
+        LifecycleKind::Runtime => size_of::<Runtime>() + usize::from(wire::read::<Runtime>(record)?.args_len),
+        LifecycleKind::Bound | LifecycleKind::Unannounced => {
             size_of::<Bound>() + wire::read::<Bound>(record)?.cgroup_len as usize
         }
-        Kind::Ended => size_of::<Record>(),
+        LifecycleKind::Ended => size_of::<Record>(),
     })
 }
 

@@ -47,9 +47,11 @@ fn check(input: &[u8]) {
     }
 }
 
-/// What is wrong with a value is told in one line that may be shown.
-fn check_problem<T>(result: Result<T, String>) -> Option<T> {
-    result.map_err(|problem| assert!(!problem.contains(char::is_control), "{problem:?}")).ok()
+/// An error message is a single line without control characters.
+fn check_problem<T, E: ToString>(result: Result<T, E>) -> Option<T> {
+    result
+        .map_err(|error| assert!(!error.to_string().contains(char::is_control), "{}", error.to_string()))
+        .ok()
 }
 
 fn check_labels(text: &str) {

@@ -1,5 +1,5 @@
-//! Runtimes that have executed a copy of themselves: crun from a memfd, youki through a descriptor. Before Linux 6.14 the
-//! comm is then what the kernel made of the descriptor, `memfd:crun_clon` or a number.
+//! Recognises runtimes that have executed a copy of themselves: crun from a memfd, youki through a file descriptor.
+//! Before Linux 6.14 their comm is derived from the descriptor: `memfd:crun_clon` or a number.
 
 use std::{
     fs::{self, File},
@@ -8,12 +8,12 @@ use std::{
     path::Path,
 };
 
-/// Bytes of a command line that are looked at: its first two words are.
+/// Bytes of a command line that are read; only its first two words are used.
 const LINE_MAX: u64 = 4096;
 
-/// The file name of a runtime that has executed itself anew; `directory` is the process's in /proc. What it is called
-/// alone would be anybody's choice: the executed file and the command line have to name the same runtime.
-pub(crate) fn runtime(directory: &Path, comm: &str) -> Option<String> {
+/// The file name of a runtime that has executed a copy of itself; `directory` is the process's directory in /proc.
+/// Any process can choose its command line, so the executable and the command line have to name the same runtime.
+pub(crate) fn runtime_name(directory: &Path, comm: &str) -> Option<String> {
     if !may_be_copy(comm) {
         return None;
     }
@@ -23,12 +23,13 @@ pub(crate) fn runtime(directory: &Path, comm: &str) -> Option<String> {
     named_by(file.as_os_str().as_bytes(), &line)
 }
 
-/// Whether the kernel gives this comm to what is executed by its descriptor.
+/// Whether the kernel sets such a comm for a program that is executed by a descriptor.
 fn may_be_copy(comm: &str) -> bool {
     comm.starts_with("memfd:") || comm == "exe" || comm.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The runtime that both name. What waits as a container's first process is none: it was started by one.
+/// The runtime that both name. None for the process that waits as a container's first one (`runtime init`): a runtime
+/// has started it.
 fn named_by(file: &[u8], line: &[u8]) -> Option<String> {
     let mut words = line.split(|byte| *byte == 0);
     let name = words.next()?.rsplit(|byte| *byte == b'/').next().filter(|name| !name.is_empty())?;
@@ -62,7 +63,7 @@ mod tests {
     use crate::sys::proc_table::Process;
 
     #[test]
-    fn file_and_command_line_name_the_same_runtime() {
+    fn runtime_is_recognised_if_executable_and_command_line_agree() {
         let named = |file: &str, line: &str| named_by(file.as_bytes(), line.replace(' ', "\0").as_bytes());
         let crun = Some("crun".to_owned());
         assert_eq!(named("/memfd:crun_cloned:/proc/self/exe (deleted)", "crun run x"), crun);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_executed_by_a_descriptor_is_looked_at() {
+    fn only_comms_of_programs_executed_by_descriptor_are_checked() {
         for comm in ["memfd:crun_clon", "4", "exe"] {
             assert!(may_be_copy(comm), "{comm}");
         }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn process_of_a_copy_has_the_runtimes_name() {
+    fn process_executing_a_copy_has_the_runtimes_name() {
         let copy = memfd_create("crun_cloned:/proc/self/exe", MemfdFlags::empty()).unwrap();
         File::from(copy.try_clone().unwrap()).write_all(&fs::read("/bin/sh").unwrap()).unwrap();
         let mut child = Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()))

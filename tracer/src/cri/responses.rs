@@ -1,4 +1,4 @@
-//! From the CRI's messages to what they say of a container.
+//! Converts CRI messages to pods and containers.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,13 @@ use crate::{
     model::{ContainerType, EngineContainer, Pod, json::is_object, without_added_labels},
 };
 
-/// A pod, as far as its sandbox tells.
+/// The metadata and labels of a pod, from its sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodLabels {
-    /// The id of its sandbox. A pod whose sandbox was replaced is listed once for each that is not yet removed.
+    /// Id of its sandbox. A pod whose sandbox was replaced is listed once for each sandbox that has not been removed
+    /// yet.
     pub(crate) sandbox_id: String,
-    /// The pod's uid, empty where the engine was told none.
+    /// The pod's uid; empty if the engine was not given one.
     pub(crate) uid: String,
     /// The pod's namespace.
     pub(crate) namespace: String,
@@ -24,7 +25,7 @@ pub(crate) struct PodLabels {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// A sandbox, of which list and status tell the same.
+/// A pod sandbox, from a list or a status, which contain the same data.
 pub(super) struct Sandbox {
     pub(super) pod: PodLabels,
     handler: Option<String>,
@@ -33,7 +34,7 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// `None` if it has no metadata, which every sandbox has.
+    /// From a list; `None` if the sandbox has no metadata, which every real one has.
     pub(super) fn listed(sandbox: proto::PodSandbox) -> Option<Self> {
         Self::status(proto::PodSandboxStatus {
             id: sandbox.id,
@@ -45,7 +46,7 @@ impl Sandbox {
         })
     }
 
-    /// `None` if it has no metadata, which every sandbox has.
+    /// From a status; `None` if the sandbox has no metadata, which every real one has.
     pub(super) fn status(status: proto::PodSandboxStatus) -> Option<Self> {
         let metadata = status.metadata?;
         Some(Self {
@@ -62,7 +63,7 @@ impl Sandbox {
         })
     }
 
-    /// The sandbox itself.
+    /// The sandbox as a container.
     pub(super) fn itself(&self, engine: &str) -> EngineContainer {
         EngineContainer {
             id: self.pod.sandbox_id.clone(),
@@ -78,7 +79,7 @@ impl Sandbox {
         }
     }
 
-    /// One of the pod's containers, as a list has it: without the time of its start.
+    /// A container of the pod, from a list, which lacks its start time.
     pub(super) fn container(&self, engine: &str, container: proto::Container) -> EngineContainer {
         self.member(
             engine,
@@ -92,7 +93,7 @@ impl Sandbox {
         )
     }
 
-    /// One of the pod's containers.
+    /// A container of the pod, from a status.
     pub(super) fn member(&self, engine: &str, status: proto::ContainerStatus) -> EngineContainer {
         let name = status.metadata.and_then(|metadata| filled(metadata.name));
         EngineContainer {
@@ -120,31 +121,31 @@ impl Sandbox {
     }
 }
 
-/// Completes what a list says with what a verbose status says.
+/// Completes a container from a list with the data of its verbose status.
 pub(super) fn complete(container: &mut EngineContainer, status: Option<proto::ContainerStatus>, info: &Info) {
     if let Some(status) = status {
         container.running = status.state == proto::CONTAINER_RUNNING;
         container.started_at = time(status.started_at);
-        // The engine has resolved what the list shows as it was requested.
+        // The status has the resolved image, the list the image as it was requested.
         container.image = status.image.and_then(image).or(container.image.take());
     }
     container.image = container.image.take().or_else(|| info.image.clone());
     container.pid = info.pid;
 }
 
-/// What is read of the JSON that containerd and CRI-O put into a verbose status under the key `info`.
+/// The part that is used of the JSON that containerd and CRI-O put into a verbose status, under the key `info`.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 pub(crate) struct Info {
-    /// The first process; 0, or absent, if there is none.
+    /// Process id of the first process; None if there is none (0 or absent).
     #[serde(default, deserialize_with = "pid")]
     pub(crate) pid: Option<u32>,
-    /// The image, only of sandboxes.
+    /// The image; only sandboxes have it here.
     #[serde(default)]
     pub(crate) image: Option<String>,
 }
 
 impl Info {
-    /// Of an engine that says nothing, or something else, nothing is known.
+    /// Parses the JSON. Everything is None if it is absent or has another form.
     #[must_use]
     pub(crate) fn parse(info: &BTreeMap<String, String>) -> Self {
         let objects = info.get("info").filter(|json| is_object(json.as_bytes()));
@@ -160,11 +161,12 @@ fn image(spec: proto::ImageSpec) -> Option<String> {
     filled(spec.user_specified_image).or_else(|| filled(spec.image))
 }
 
-/// Protobuf has no absent strings, only empty ones.
+/// None for an empty string: proto3 does not distinguish it from an absent one.
 fn filled(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// None for 0, which means that the time is absent.
 fn time(nanoseconds: i64) -> Option<i64> {
     (nanoseconds > 0).then_some(nanoseconds)
 }
@@ -173,9 +175,9 @@ fn time(nanoseconds: i64) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// As containerd 1.6.20 wrote it for a sandbox; what it says of the configuration is cut out of the end.
+    /// As containerd 1.6.20 wrote it for a sandbox, with the configuration removed from the end.
     const SANDBOX: &str = r#"{"pid":2574,"processStatus":"running","netNamespaceClosed":false,"image":"localhost/tracer-pause:1","snapshotKey":"e89881dc739c83da0e75cd3724bfbaa3fb3297c40266d2553821a83716407796","snapshotter":"native","runtimeHandler":"","runtimeType":"io.containerd.runc.v2","runtimeOptions":{"root":"/run/x"}}"#;
-    /// As it wrote it for a container that was created and not yet started.
+    /// As containerd wrote it for a container that had been created but not started.
     const CREATED: &str = r#"{"sandboxID":"e89881dc739c83da0e75cd3724bfbaa3fb3297c40266d2553821a83716407796","pid":0,"removing":false,"snapshotKey":"2165ec95f1d387ef1a53a8cb1789caa6b5acb803642a03cc7bce48289c5b96ae","snapshotter":"native","runtimeType":"io.containerd.runc.v2","runtimeOptions":{"root":"/run/x"},"config":{"metadata":{"name":"later"},"image":{"image":"localhost/tracer-test:1"}}}"#;
 
     fn info(key: &str, json: &str) -> Info {
@@ -212,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_tells_pid_and_image() {
+    fn pid_and_image_are_parsed_from_info() {
         let sandbox = Info { pid: Some(2574), image: Some("localhost/tracer-pause:1".to_owned()) };
         assert_eq!(info("info", SANDBOX), sandbox);
         assert_eq!(info("info", CREATED), Info::default());
     }
 
     #[test]
-    fn an_engine_that_tells_neither_is_believed_nothing() {
+    fn info_of_another_form_is_ignored() {
         for json in
             ["", "[]", r#"[1,"a"]"#, "null", "{", "{}", r#"{"pid":-1}"#, r#"{"pid":"1"}"#, r#"{"pid":null}"#]
         {
@@ -229,15 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_those_that_kubectl_shows() {
-        let witnessed = sandbox().itself("containerd");
-        let keys: Vec<&str> = witnessed.pod.labels.as_ref().unwrap().keys().map(String::as_str).collect();
+    fn only_labels_that_kubectl_shows_are_kept() {
+        let reported = sandbox().itself("containerd");
+        let keys: Vec<&str> = reported.pod.labels.as_ref().unwrap().keys().map(String::as_str).collect();
         assert_eq!(keys, ["app", "app.kubernetes.io/name", "io.kubernetes.mine"]);
-        assert_eq!(witnessed.runtime_handler.as_deref(), Some("runsc"));
+        assert_eq!(reported.runtime_handler.as_deref(), Some("runsc"));
     }
 
     #[test]
-    fn the_image_is_called_as_the_pod_calls_it() {
+    fn image_name_is_the_one_in_the_pod_spec() {
         let listed = |image| {
             let container = proto::Container { id: "c".to_owned(), image, ..Default::default() };
             sandbox().container("containerd", container)
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_without_metadata_is_none() {
+    fn sandbox_without_metadata_is_skipped() {
         assert!(Sandbox::status(proto::PodSandboxStatus::default()).is_none());
     }
 }

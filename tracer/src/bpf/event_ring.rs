@@ -1,4 +1,4 @@
-//! The ring buffer of traced events, and when its reader sleeps.
+//! The ring buffer of traced events (`EVENTS`), and when its reader sleeps.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
@@ -8,15 +8,16 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::bpf::ring::MappedRing;
 
-/// While events come, the ring is looked at this often: waking the reader for each would be most of the cost.
-const INTERVAL: Duration = Duration::from_millis(5);
-/// After so many looks in vain the reader sleeps until the programs wake it.
-const PATIENCE: u32 = 20;
+/// Interval at which the ring is polled while events arrive: waking the reader for each event would be most of the
+/// cost.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Number of empty polls after which the reader sleeps until a program wakes it.
+const EMPTY_POLLS_MAX: u32 = 20;
 
 /// The ring of traced events.
 pub(crate) struct EventRing {
     ring: MappedRing,
-    /// By index 0: whether the programs shall wake the reader with the next record.
+    /// Map `READER_SLEEPS`, index 0: 1 if the programs are to wake the reader with the next record.
     sleeps: Array<MapData, u32>,
 }
 
@@ -25,27 +26,28 @@ impl EventRing {
         Self { ring, sleeps }
     }
 
-    /// Hands every record that is there to `handle`, until it returns false. Returns how many there were.
+    /// Passes every available record to `handle`, until that returns false. Returns the number of records.
     pub(crate) fn drain(&mut self, handle: impl FnMut(&[u8]) -> bool) -> anyhow::Result<usize> {
         self.ring.drain(handle).context("reading the BPF map EVENTS")
     }
 
-    /// Something that can be awaited besides the ring. Needs a runtime with I/O and time.
+    /// A waiter, which can be awaited while the ring is borrowed elsewhere. Needs a tokio runtime with its I/O and
+    /// time drivers enabled.
     pub(crate) fn waiter(&self) -> anyhow::Result<Waiter> {
         let fd = self.ring.readiness().context("duplicating the event ring's descriptor")?;
-        // SAFETY: the descriptor is owned by the waiter and neither closed nor replaced before it is dropped.
+        // SAFETY: the waiter owns the descriptor, which is neither closed nor replaced before it is dropped.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
             .context("watching the event ring")?;
         Ok(Waiter { fd, idle: Idle::default() })
     }
 
-    /// Asks the programs to wake the reader with their next record.
+    /// Requests that the programs wake the reader with their next record.
     fn sleep(&mut self) -> anyhow::Result<()> {
         self.sleeps.set(0, &1, 0).context("writing the map READER_SLEEPS")
     }
 }
 
-/// Decides when the ring is looked at next.
+/// Decides when the ring is polled next.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     fd: AsyncFd<OwnedFd>,
@@ -53,23 +55,23 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Takes note of what the last look found, and returns whether to look once more at once: before the
-    /// reader sleeps, so that a record that came in between is not slept over. What that look finds is for
+    /// Records the result of a poll. Returns true if the reader is about to sleep and the ring must be polled once
+    /// more at once, so that a record that arrived in between is not missed. The result of that poll goes to
     /// [`Self::found_again`].
     pub(crate) fn found(&mut self, records: usize, ring: &mut EventRing) -> anyhow::Result<bool> {
-        let asks = self.idle.found(records);
-        if asks {
+        let requested = self.idle.found(records);
+        if requested {
             ring.sleep()?;
         }
-        Ok(asks)
+        Ok(requested)
     }
 
-    /// Takes note of what the look after [`Self::found`] has found.
+    /// Records the result of the additional poll that [`Self::found`] requires.
     pub(crate) const fn found_again(&mut self, records: usize) {
         self.idle.found_again(records);
     }
 
-    /// Waits until the ring is worth a look.
+    /// Waits until the ring is to be polled again.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
         let readable = self.fd.readable();
         if self.idle.sleeps() {
@@ -79,46 +81,46 @@ impl Waiter {
         }
         tokio::select! {
             guard = readable => guard.context("watching the event ring")?.clear_ready(),
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
         Ok(())
     }
 }
 
-/// How long nothing has come. The reader sleeps only if nothing has since it asked to be woken: the first record does
-/// that, and takes the request away.
+/// How long no record has arrived. The reader sleeps only if none has arrived since it requested to be woken: the
+/// next record fulfils the request and thereby removes it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Idle {
-    /// Looks in vain since the last record.
-    looks: u32,
+    /// Empty polls since the last record.
+    polls: u32,
 }
 
 impl Idle {
-    /// A look has found so many records. Returns whether it is time to ask to be woken, and to look once more then.
+    /// Records a poll. Returns true if the reader is to request to be woken and then to poll once more.
     const fn found(&mut self, records: usize) -> bool {
         if records > 0 {
-            self.looks = 0;
+            self.polls = 0;
             return false;
         }
-        self.looks = self.looks.saturating_add(1);
-        self.looks == PATIENCE
+        self.polls = self.polls.saturating_add(1);
+        self.polls == EMPTY_POLLS_MAX
     }
 
-    /// The look after the request has found so many. Even if it has found none, one more follows before the reader sleeps:
-    /// a program may have been about to submit when the request was made.
+    /// Records the poll after the request. If it is empty, one more follows before the reader sleeps: a program may
+    /// have been about to submit a record when the request was made.
     const fn found_again(&mut self, records: usize) {
         if records > 0 {
-            self.looks = 0;
+            self.polls = 0;
         }
     }
 
     /// Whether the reader sleeps until it is woken.
     const fn sleeps(self) -> bool {
-        self.looks > PATIENCE
+        self.polls > EMPTY_POLLS_MAX
     }
 
     const fn wake(&mut self) {
-        self.looks = 0;
+        self.polls = 0;
     }
 }
 
@@ -126,10 +128,10 @@ impl Idle {
 mod tests {
     use super::*;
 
-    /// After so many looks in vain that the next one asks to be woken.
-    fn tired() -> Idle {
+    /// A state in which the next empty poll requests to be woken.
+    fn before_request() -> Idle {
         let mut idle = Idle::default();
-        for _ in 1..PATIENCE {
+        for _ in 1..EMPTY_POLLS_MAX {
             assert!(!idle.found(0));
             assert!(!idle.sleeps());
         }
@@ -137,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn reader_sleeps_after_two_looks_in_vain_since_it_asked_to_be_woken() {
-        let mut idle = tired();
+    fn reader_sleeps_after_two_empty_polls_since_its_wake_request() {
+        let mut idle = before_request();
         assert!(idle.found(0));
         idle.found_again(0);
         assert!(!idle.sleeps());
@@ -148,16 +150,16 @@ mod tests {
         assert!(!idle.sleeps());
     }
 
-    /// The record has taken the request away: asleep, the reader would not be woken by the next one.
+    /// The record has removed the request: if the reader slept, the next record would not wake it.
     #[test]
-    fn record_that_came_after_the_request_keeps_the_reader_awake() {
-        let mut idle = tired();
+    fn record_after_the_wake_request_keeps_the_reader_awake() {
+        let mut idle = before_request();
         assert!(idle.found(0));
         idle.found_again(1);
-        for _ in 1..PATIENCE {
+        for _ in 1..EMPTY_POLLS_MAX {
             assert!(!idle.found(0));
             assert!(!idle.sleeps());
         }
-        assert!(idle.found(0), "it asks again");
+        assert!(idle.found(0), "the request is repeated");
     }
 }
