@@ -1,5 +1,5 @@
-//! What `kubectl tracer` has on each node: `tracer` in a container with exactly what `deploy/daemonset.yaml` grants, run
-//! from afar and ended with whoever ran it.
+//! The agent on each node: `tracer` in a container with exactly the permissions of `deploy/daemonset.yaml`, run remotely and
+//! stopped when the client exits.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -19,27 +19,27 @@ use serde_json::json;
 
 fn main() -> ExitCode {
     Suite::new()
-        .test("another_containers_events_have_their_pod", RUNC, another_container)
-        .test("a_container_that_runs_already", RUNC, running)
-        .test("an_engine_is_asked_through_the_nodes_root", CONTAINERD, engine)
-        .test("the_seccomp_profile_permits_what_tracing_takes", RUNC, seccomp)
-        .test("an_engine_is_asked_under_the_seccomp_profile", CONTAINERD, engine_under_seccomp)
-        .test("what_is_executed_beside_tracer_has_no_capability", RUNC, others_have_none)
-        .test("what_would_misuse_the_agents_rights_is_refused", RUNC, misuse)
-        .test("a_pod_of_containerd_has_the_same_rights", CONTAINERD, of_containerd)
-        .test("no_capability_but_the_documented_ones", RUNC, capabilities)
-        .test("each_capability_that_is_missing_is_named", RUNC, missing_capability)
-        .test("a_pid_namespace_of_its_own_is_named", RUNC, own_pid_namespace)
-        .test("tracefs_is_the_nodes_without_a_mount", RUNC, tracefs)
-        .test("the_agent_tells_what_the_node_allows_and_ends_by_signal", RUNC, idle)
-        .test("a_lease_that_is_renewed_lasts", RUNC, renewed)
-        .test("a_lease_ends_with_standard_input", RUNC, closed)
-        .test("a_lease_ends_when_its_holder_says_so", RUNC, said)
-        .test("a_lease_ends_when_its_holder_has_vanished", RUNC, silent)
+        .test("agent_attributes_events_of_other_containers", RUNC, another_container)
+        .test("agent_attributes_events_of_running_containers", RUNC, running)
+        .test("engine_is_queried_through_the_nodes_root", CONTAINERD, engine)
+        .test("seccomp_profile_permits_tracing", RUNC, seccomp)
+        .test("engine_is_queried_under_the_seccomp_profile", CONTAINERD, engine_under_seccomp)
+        .test("other_commands_in_the_agent_have_no_capability", RUNC, others_have_none)
+        .test("misuse_of_the_agents_capabilities_is_refused", RUNC, misuse)
+        .test("pod_of_containerd_has_the_same_capabilities", CONTAINERD, of_containerd)
+        .test("agent_has_only_the_documented_capabilities", RUNC, capabilities)
+        .test("missing_capabilities_are_named", RUNC, missing_capability)
+        .test("separate_pid_namespace_is_reported", RUNC, own_pid_namespace)
+        .test("tracefs_of_the_node_needs_no_mount", RUNC, tracefs)
+        .test("agent_reports_the_node_and_stops_on_a_signal", RUNC, idle)
+        .test("renewed_lease_does_not_expire", RUNC, renewed)
+        .test("closed_stdin_ends_the_lease", RUNC, closed)
+        .test("end_of_transmission_ends_the_lease", RUNC, said)
+        .test("silent_client_lets_the_lease_expire", RUNC, silent)
         .run()
 }
 
-/// A pod in a namespace of its own, with a container that opens `mark`.
+/// A pod in a separate namespace, with a container that opens `mark`.
 fn pod_that_opens(mark: &str) -> (Pod, Bundle) {
     let pod = Pod::new("web", "app");
     let bundle = Bundle::script(&pod, &format!("true < {mark}"));
@@ -133,7 +133,7 @@ fn asks_engine(manifest: &Manifest) {
     tracer.stop();
 }
 
-/// Nothing of the node's is mounted there: where it has no tracefs, its agent starts all the same.
+/// Nothing of the node is mounted in the agent: it also starts on a node without tracefs.
 fn tracefs() {
     let has_it = |doctor: &str| {
         let line = doctor.lines().find(|line| line.contains("tracefs")).unwrap().to_owned();
@@ -144,7 +144,7 @@ fn tracefs() {
     assert_eq!(has_it(&there), has_it(&here), "{there}\n{here}");
 }
 
-/// A set of capabilities of a process, as `/proc/PID/status` has it.
+/// A set of capabilities of a process, from `/proc/PID/status`.
 fn capability_set(pid: u32, set: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(&format!("{set}:"))).unwrap();
@@ -157,13 +157,13 @@ const SYS_PTRACE: u64 = 1 << 19;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
-/// A path below `/proc/PID` of a process of the node: of the tests' own, since process 1 may be guarded where they run.
+/// A path below `/proc/PID` of a process on the node: the test's own, since process 1 may be protected.
 fn of_node(path: &str) -> String {
     format!("/proc/{}{path}", std::process::id())
 }
 
-/// Whoever may execute commands in an agent's pod may run tracer, and has no rights besides. A runtime resolves the command's path
-/// with the container's capabilities, so that programs of the node can be named; they have none of them.
+/// A user who can execute commands in an agent's pod can run tracer, and has no further permissions. A runtime resolves the
+/// path of a command with the container's capabilities, so that programs of the node can be run; they have no capabilities.
 fn others_have_none() {
     let agent = Agent::start();
     agent.smuggle(&need::find("busybox").unwrap(), "/busybox");
@@ -189,7 +189,7 @@ fn others_have_none() {
             assert!(said.contains("denied") || said.contains("not permitted"), "{words:?}: {output:?}");
         }
     }
-    // What makes root of its user on the node, a set-uid program, does not here.
+    // A set-uid program of the node does not make its user root.
     let copy = scratch::Dir::new("setuid");
     let program = copy.path().join("busybox");
     fs::copy(need::find("busybox").unwrap(), &program).unwrap();
@@ -200,8 +200,8 @@ fn others_have_none() {
     assert!(!is_root, "{output:?}");
 }
 
-/// As an engine makes it of the image and of what a kubelet asks for: the capabilities of the file come by the image's layer,
-/// and a command that is executed by the engine has none.
+/// A pod as an engine creates it from the image and a kubelet's request: the file capabilities are in a layer of the image,
+/// and other commands that the engine executes have none.
 fn of_containerd() {
     const AGENT: &str = "localhost/tracer-agent:1";
     let manifest = Manifest::of_node();
@@ -213,8 +213,8 @@ fn of_containerd() {
     let id = pod.container_of(AGENT, manifest.container());
     let (_, report) = pod.exec(&id, &["/tracer", "doctor"]);
     assert!(report.lines().any(|line| line.starts_with("ok       capabilities")), "{report}");
-    let (code, told) = pod.exec(&id, &["/tracer", "trace", "open", "--timeout", "1ms", "-o", "json"]);
-    assert_eq!(code, 0, "{told}");
+    let (code, output) = pod.exec(&id, &["/tracer", "trace", "open", "--timeout", "1ms", "-o", "json"]);
+    assert_eq!(code, 0, "{output}");
     let (_, status) = pod.exec(&id, &["/busybox", "grep", "Cap", "/proc/self/status"]);
     for set in ["CapPrm", "CapEff", "CapAmb"] {
         assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{status}");
@@ -233,7 +233,7 @@ fn misuse() {
         (&["list-containers", "--runtime-endpoint=/run/docker.sock"], "refused"),
         (&["list-containers", "--runtime-events"], "refused"),
         (&["list-containers", "--trust-rootless"], "refused"),
-        // As tracer has files of others read. No directory comes by standard input.
+        // The internal command by which tracer reads untrusted files. Standard input is no directory.
         (&["read-for-tracer", "0", "etc/shadow"], ""),
         (&["read-for-tracer", "0", &shadow], ""),
         (&["read-for-tracer", "process", &shadow], ""),
@@ -244,7 +244,7 @@ fn misuse() {
         assert!(!output.status.success() && output.stdout.is_empty(), "{words:?}: {output:?}");
         assert!(output.stderr.contains(said), "{words:?}: {output:?}");
     }
-    // A program that somebody gets to run there has descriptors and an environment of its own to hand over.
+    // Another program in the agent can pass descriptors and an environment.
     agent.smuggle(&need::find("busybox").unwrap(), "/busybox");
     let shell = |script: &str| agent.run(&["/busybox", "sh", "-c", script]);
     for job in ["process environ", "0 environ", "list fd", "has root"] {
@@ -296,7 +296,7 @@ fn idle() {
     agent.wait_stopped();
 }
 
-/// A tracer on a lease, that selects a pod of its own.
+/// A tracer with a lease that selects a pod.
 fn leased(pod: &Pod, term: &str) -> Tracer {
     let arguments = ["trace", "open", "-n", &pod.namespace, "-o", "json", "--lease", term];
     Launch::new(&arguments).keep_stdin().start()
@@ -323,7 +323,7 @@ fn closed() {
     let mut tracer = leased(&pod, "1h");
     Runtime::runc().run(&bundle);
     tracer.close_stdin();
-    // What was there before is shown all the same.
+    // Events from before are still emitted.
     let done = tracer.wait_end().assert_clean();
     assert_eq!(done.events().len(), 1, "{}", done.log());
 }

@@ -1,5 +1,5 @@
-//! How `kubectl tracer` finds the cluster and connects to it: kubeconfigs, users, TLS, proxies, and what an API server, or
-//! what stands in front of one, may send.
+//! How `kubectl tracer` connects to a cluster: kubeconfigs, users, TLS, proxies, and limits for what an API server or a
+//! proxy sends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -21,7 +21,7 @@ use harness::{Launch, Suite};
 use rcgen::{PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519};
 use serde_json::{Value, json};
 
-/// What it takes: scripts are the nodes.
+/// Requirements: scripts are the nodes.
 const CLIENT: &[Need] = &[Need::KubectlTracer];
 const TRACE: &[&str] = &["trace", "open", "-A", "-o", "json"];
 /// More than a client needs in any of these tests, in bytes.
@@ -29,27 +29,27 @@ const MEMORY: u64 = 400 << 20;
 
 fn main() -> ExitCode {
     Suite::new()
-        .test("kubeconfigs_in_a_list_merge_and_missing_ones_are_skipped", CLIENT, listed_kubeconfigs)
-        .test("names_that_the_kubeconfig_lacks_are_refused", CLIENT, missing_names)
-        .test("the_options_of_kubectl_replace_the_kubeconfig", CLIENT, options)
+        .test("listed_kubeconfigs_merge_and_missing_ones_are_skipped", CLIENT, listed_kubeconfigs)
+        .test("names_missing_in_the_kubeconfig_are_rejected", CLIENT, missing_names)
+        .test("kubectls_options_override_the_kubeconfig", CLIENT, options)
         .test("the_kubeconfigs_impersonation_is_sent", CLIENT, impersonation_of_the_kubeconfig)
         .test("the_options_for_impersonation_are_sent", CLIENT, impersonation_by_options)
-        .test("tls_with_the_keys_that_go_takes", CLIENT, tls)
-        .test("a_client_certificate_with_the_keys_that_go_takes", CLIENT, client_certificate)
-        .test("an_unknown_authority_is_refused_unless_that_is_skipped", CLIENT, unknown_authority)
+        .test("tls_supports_gos_key_types", CLIENT, tls)
+        .test("client_certificates_support_gos_key_types", CLIENT, client_certificate)
+        .test("unknown_authority_is_rejected_unless_verification_is_skipped", CLIENT, unknown_authority)
         .test("credentials_are_not_sent_without_tls", CLIENT, credentials_without_tls)
         .test("a_credential_plugin_runs_once", CLIENT, plugin_runs_once)
-        .test("a_credential_plugin_runs_again_when_it_is_refused", CLIENT, plugin_runs_again)
+        .test("credential_plugin_runs_again_after_a_refusal", CLIENT, plugin_runs_again)
         .test("a_credential_plugins_certificate_is_presented", CLIENT, certificate_of_plugin)
-        .test("a_credential_plugins_failure_is_said", CLIENT, failing_plugin)
+        .test("credential_plugin_failure_is_reported", CLIENT, failing_plugin)
         .test("the_kuberc_file_forbids_credential_plugins", CLIENT, forbidden_plugin)
-        .test("proxies_lead_to_the_server", CLIENT, proxies)
-        .test("a_proxy_that_refuses_is_named", CLIENT, refusing_proxy)
-        .test("websockets_that_something_in_front_refuses", CLIENT, refused_websockets)
-        .test("a_server_without_end_or_answer_is_given_up", CLIENT, endless_server)
+        .test("requests_go_through_proxies", CLIENT, proxies)
+        .test("refusing_proxy_is_reported", CLIENT, refusing_proxy)
+        .test("websockets_refused_by_a_proxy_are_reported", CLIENT, refused_websockets)
+        .test("endless_and_missing_responses_are_limited", CLIENT, endless_server)
         .test("messages_of_the_server_are_harmless", CLIENT, hostile_messages)
-        .test("a_kubeconfig_that_makes_no_sense", CLIENT, wrong_kubeconfig)
-        .test("a_server_that_is_not_there", CLIENT, unreachable)
+        .test("invalid_kubeconfig_is_reported", CLIENT, wrong_kubeconfig)
+        .test("unreachable_server_is_reported", CLIENT, unreachable)
         .test("requests_are_logged", CLIENT, logged_requests)
         .run()
 }
@@ -180,7 +180,7 @@ fn impersonation_of_the_kubeconfig() {
     Config::new(&url, json!({}), user.clone()).assert_traces(&[]);
     assert_fails(&Config::new(&url, json!({}), user).output(&["--as=other"]), &["Unauthorized"]);
     let groups = Config::new(&url, json!({}), json!({"as-groups": ["ops"]}));
-    assert_fails(&groups.output(&[]), &["without a user", "--as"]);
+    assert_fails(&groups.output(&[]), &["require a user", "--as"]);
 }
 
 fn impersonation_by_options() {
@@ -221,7 +221,7 @@ fn client_certificate() {
     };
     Config::new(&tls.url(), trusted(&tls), who(&user)).assert_traces(&[]);
     let refused = Config::new(&tls.url(), trusted(&tls), who(&other)).output(&[]);
-    assert_fails(&refused, &[&tls.url(), "refuses the client certificate"]);
+    assert_fails(&refused, &[&tls.url(), "refused the client certificate"]);
     let mut mixed = who(&user);
     mixed["client-key-data"] = json!(base64(&other.key()));
     let mixed = Config::new(&tls.url(), trusted(&tls), mixed).output(&[]);
@@ -236,13 +236,13 @@ fn unknown_authority() {
     config.assert_traces(&["--insecure-skip-tls-verify"]);
     Config::new(&tls.url(), json!({"insecure-skip-tls-verify": true}), json!({})).assert_traces(&[]);
     let plain = Config::new(&format!("https://{}", server.address()), json!({}), json!({}));
-    assert_fails(&plain.output(&["--insecure-skip-tls-verify"]), &["does not speak TLS"]);
+    assert_fails(&plain.output(&["--insecure-skip-tls-verify"]), &["does not use TLS"]);
 }
 
 fn credentials_without_tls() {
     let server = small(Options { only: &[("authorization", "Bearer secret")], ..Options::default() });
     let config = Config::new(&format!("http://{}", server.address()), json!({}), json!({"token": "secret"}));
-    assert_fails(&config.output(&[]), &["Unauthorized", "none are sent"]);
+    assert_fails(&config.output(&[]), &["Unauthorized", "no credentials are sent"]);
 }
 
 /// A user whose plugin is a shell that runs this.
@@ -294,7 +294,7 @@ fn plugin_runs_again() {
     let file = dir.path().join("runs");
     Config::new(&tls.url(), trusted(&tls), plugin(&counting(&file, "number-$n"))).assert_traces(&[]);
     assert_eq!(runs(&file), 2);
-    // One that is never good is not asked for without end.
+    // A token that is always refused is requested only twice.
     let other = dir.path().join("other");
     let output = Config::new(&tls.url(), trusted(&tls), plugin(&counting(&other, "bad"))).output(&[]);
     assert_fails(&output, &[&tls.url(), "Unauthorized"]);
@@ -372,9 +372,9 @@ fn refusing_proxy() {
     let server = small(Options::default());
     let tls = Tls::before(server.address(), None);
     for (answer, said) in [
-        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "the proxy refuses to connect"),
+        ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "the proxy refused to connect"),
         ("HTTP/1.1 407 Auth\r\ncontent-length: 0\r\n\r\n", "the proxy requires a user name and a password"),
-        ("", "the proxy closes the connection"),
+        ("", "the proxy closed the connection"),
     ] {
         let proxy = Front::before(server.address(), "CONNECT", Does::Answers(answer.into()));
         let mut cluster = trusted(&tls);
@@ -385,7 +385,7 @@ fn refusing_proxy() {
     cluster["proxy-url"] = json!(format!("socks5://{}", unused_port()));
     assert_fails(
         &Config::new(&tls.url(), cluster, json!({})).output(&[]),
-        &["the SOCKS proxy cannot be reached"],
+        &["cannot connect to the SOCKS proxy"],
     );
     let mut cluster = trusted(&tls);
     cluster["proxy-url"] = json!("ftp://proxy");
@@ -427,7 +427,7 @@ fn endless_server() {
     let front = Front::before(server.address(), "/pods?", Does::Endless(head, "          "));
     let client = Config::new(&front.url(), json!({}), json!({}));
     let limited = client.launch(&[]).wrapper(&["prlimit", &format!("--as={}", 16 * MEMORY)]);
-    assert_fails(&limited.output(), &["the answer is longer than"]);
+    assert_fails(&limited.output(), &["the response is longer than"]);
     // A watch goes on, but none of its lines does.
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"type\":\"".to_owned();
     let front = Front::before(server.address(), "watch=true", Does::Endless(head, "          "));
@@ -439,7 +439,7 @@ fn endless_server() {
     client.stop().assert_adds_up();
     let front = Front::before(server.address(), "/pods?", Does::Nothing);
     let output = Config::new(&front.url(), json!({}), json!({})).output(&["--request-timeout=1"]);
-    assert_fails(&output, &["there is no answer within 1s"]);
+    assert_fails(&output, &["no response within 1s"]);
 }
 
 /// The most memory that a process has had, in bytes.
@@ -498,7 +498,7 @@ fn wrong_kubeconfig() {
     }
 }
 
-/// A port that nobody listens on, most likely.
+/// A port on which most likely nothing listens.
 fn unused_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()

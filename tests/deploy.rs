@@ -1,5 +1,5 @@
-//! `kubectl tracer deploy`, `undeploy` and `--ephemeral`: what they ask an API server of one's own to store, and what
-//! comes of it.
+//! `kubectl tracer deploy`, `undeploy` and `--ephemeral`: the objects that they create and delete, on a simulated and on a
+//! real API server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -19,9 +19,9 @@ use rustix::process::Signal;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-/// What it takes where nothing is traced.
+/// Requirements of tests in which nothing is traced.
 const CLIENT: &[Need] = &[Need::KubectlTracer];
-/// What it takes where agents run that trace nothing.
+/// Requirements of tests in which agents run but nothing is traced.
 const AGENTS: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::KubectlTracer];
 const KUSTOMIZE: &[Need] = &[Need::KubectlTracer, Need::Kubectl];
 const REAL: &[Need] = &[Need::KubectlTracer, Need::Kubectl, Need::RealApiServer];
@@ -33,46 +33,48 @@ const JOBS: &str = "/apis/batch/v1/namespaces/kube-system/jobs";
 /// As kubectl calls them.
 const NAMES: [&str; 3] = ["namespace/tracer", "serviceaccount/tracer", "daemonset.apps/tracer"];
 const IMAGE: &str = "registry.example/tracer:test";
-/// A short lease of agents, and the time by which it has run out and nothing is left.
+/// A short lease of agents, and by when it has expired and nothing is left.
 const LEASE: &str = "--agent-lease=6s";
 const EXPIRED: Duration = Duration::from_secs(15);
-/// Within which nothing may be left where it is taken away.
-const VANISHED: Duration = Duration::from_secs(5);
+/// By when nothing may be left after a deletion.
+const DELETED: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     Suite::new()
-        .test("three_objects_are_applied_and_no_more", CLIENT, applies)
-        .test("a_second_time_changes_nothing_and_a_new_image_that_alone", CLIENT, again)
-        .test("progress_is_told", CLIENT, progress)
-        .test("a_rollout_that_does_not_come_about_names_nodes_and_reasons", CLIENT, stuck)
-        .test("what_kubelet_and_scheduler_report_is_said_while_it_waits", CLIENT, reported)
-        .test("a_namespace_that_admits_no_agent_is_said_with_the_reason", CLIENT, restricted)
+        .test("exactly_three_objects_are_applied", CLIENT, applies)
+        .test("redeploy_changes_only_a_new_image", CLIENT, again)
+        .test("deploy_reports_progress", CLIENT, progress)
+        .test("failed_rollout_names_nodes_and_reasons", CLIENT, stuck)
+        .test("reports_of_kubelet_and_scheduler_are_shown_while_waiting", CLIENT, reported)
+        .test("refused_pods_are_reported_with_the_reason", CLIENT, restricted)
         .test("warnings_of_the_api_server_are_shown_once_each", CLIENT, warned)
-        .test("nodes_that_can_run_no_agent_are_not_waited_for", CLIENT, unable)
+        .test("unsupported_nodes_are_not_waited_for", CLIENT, unable)
         .test("deploy_waits_for_a_namespace_that_is_being_deleted", CLIENT, terminating)
         .test("deploy_waits_for_agents_that_are_being_deleted", CLIENT, terminating_agents)
-        .test("undeploy_says_what_it_waits_for", CLIENT, waits_for)
-        .test("a_namespace_of_others_stays_as_it_is", CLIENT, foreign_namespace)
-        .test("objects_of_others_stay", CLIENT, foreign_objects)
-        .test("what_was_deployed_is_taken_away", CLIENT, undeploy)
-        .test("what_stays_too_long_is_told", CLIENT, finalizer)
-        .test("a_dry_run_of_the_client_asks_nobody", CLIENT, dry_run)
-        .test("a_dry_run_of_the_server_stores_nothing", CLIENT, server_dry_run)
-        .test("what_is_forbidden_is_named", CLIENT, forbidden)
-        .test("an_image_that_nodes_cannot_pull_is_refused_before_anything_is_applied", CLIENT, image)
-        .test("seccomp_profile_and_selinux_type_are_those_that_are_given", CLIENT, confinement)
+        .test("undeploy_reports_what_it_waits_for", CLIENT, waits_for)
+        .test("undeploy_does_not_wait_for_a_missing_namespace_controller", CLIENT, no_controller)
+        .test("foreign_namespace_is_not_changed", CLIENT, foreign_namespace)
+        .test("foreign_objects_are_kept", CLIENT, foreign_objects)
+        .test("undeploy_deletes_what_deploy_created", CLIENT, undeploy)
+        .test("undeploy_reports_finalizers_after_the_timeout", CLIENT, finalizer)
+        .test("client_dry_run_sends_no_request", CLIENT, dry_run)
+        .test("server_dry_run_stores_nothing", CLIENT, server_dry_run)
+        .test("forbidden_requests_are_reported", CLIENT, forbidden)
+        .test("unpullable_image_is_rejected_before_anything_is_applied", CLIENT, image)
+        .test("seccomp_profile_and_selinux_type_can_be_set", CLIENT, confinement)
         .test("deployed_agents_trace", KUBECTL_RUNC, deploy_and_trace)
-        .test("agents_of_one_run_trace_and_vanish", KUBECTL_RUNC, ephemeral)
-        .test("agents_on_chosen_nodes_alone", AGENTS, chosen)
-        .test("agents_of_a_killed_client_vanish", AGENTS, killed)
-        .test("agents_that_live_longer_than_their_lease", AGENTS, renewed)
-        .test("an_agent_that_cannot_be_made_takes_the_others_with_it", AGENTS, cannot_be_made)
-        .test("ended_before_the_agents_run", AGENTS, ended_early)
-        .test("doctor_of_one_run_can_be_ended", AGENTS, doctor)
-        .test("kustomize_makes_the_same_objects", KUSTOMIZE, kustomize)
-        .test("a_real_api_server_takes_them", REAL, real)
-        .test("a_real_api_server_keeps_what_others_have_made", REAL, real_others)
-        .test("a_real_api_server_takes_agents_of_one_run", REAL, real_ephemeral)
+        .test("ephemeral_agents_trace_and_are_deleted", KUBECTL_RUNC, ephemeral)
+        .test("ephemeral_agents_are_created_on_selected_nodes", AGENTS, chosen)
+        .test("ephemeral_agents_of_a_killed_client_are_deleted", AGENTS, killed)
+        .test("ephemeral_agents_outlive_their_lease_term_while_renewed", AGENTS, renewed)
+        .test("other_agents_are_deleted_if_one_cannot_be_created", AGENTS, cannot_be_made)
+        .test("interrupted_ephemeral_run_leaves_no_agents", AGENTS, ended_early)
+        .test("interrupted_ephemeral_doctor_leaves_no_agents", AGENTS, doctor)
+        .test("kustomize_builds_the_same_objects", KUSTOMIZE, kustomize)
+        .test("real_api_server_accepts_the_objects", REAL, real)
+        .test("real_api_server_without_controllers_does_not_block_undeploy", REAL, real_undeploy)
+        .test("real_api_server_keeps_foreign_objects", REAL, real_others)
+        .test("real_api_server_accepts_ephemeral_agents", REAL, real_ephemeral)
         .run()
 }
 
@@ -118,7 +120,7 @@ fn assert_fails(output: &Output, said: &[&str]) {
     assert_says(output, said);
 }
 
-/// All of this is said.
+/// Fails unless all of these texts are reported.
 #[track_caller]
 fn assert_says(output: &Output, said: &[&str]) {
     for text in said {
@@ -185,14 +187,14 @@ fn stuck() {
     let output = deploy(&server, &["--timeout=1s"]).output();
     assert_fails(
         &output,
-        &["tracer: 1 of 2 agents run", "not all agents run after 1s; the reasons are above"],
+        &["tracer: 1 of 2 agents run", "not all agents run after 1s; see above for the reasons"],
     );
     let why: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("tracer: node ")).collect();
     assert!(
         matches!(why[..], [line] if line.starts_with("tracer: node n-2: ") && line.contains("ImagePullBackOff")),
         "{output:#?}"
     );
-    // Whoever does not wait is not told.
+    // --wait=false does not report it.
     deploy(&server, &["--wait=false"]).output().success();
 }
 
@@ -224,7 +226,7 @@ fn restricted() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.refuse_pods("violates PodSecurity \"restricted:latest\": host namespaces (hostPID=true)");
     let output = deploy(&server, &["--timeout=1s"]).output();
-    assert_fails(&output, &["not all agents run after 1s; the reasons are above"]);
+    assert_fails(&output, &["not all agents run after 1s; see above for the reasons"]);
     let reason = "tracer: the DaemonSet controller: FailedCreate: Error creating: pods is forbidden: violates PodSecurity";
     // It tries once for each node.
     assert_eq!(output.stderr.matches(reason).count(), 1, "{output:#?}");
@@ -317,18 +319,36 @@ fn waits_for() {
     assert_eq!(server.paths(), [""; 0]);
 }
 
+fn no_controller() {
+    let server = deployed(&["n-1"]);
+    let mut namespace = server.object(NAMESPACE).unwrap();
+    namespace["spec"] = json!({"finalizers": ["kubernetes"]});
+    // The server has no finalizers in the specification. This one keeps the namespace.
+    namespace["metadata"]["finalizers"] = json!(["example.com/keeps-it"]);
+    server.put(NAMESPACE, namespace);
+    let output = kubectl(&server, &["undeploy"]).output().success();
+    assert_says(
+        &output,
+        &[
+            "tracer: waiting for namespace/tracer, which has finalizers: example.com/keeps-it, kubernetes",
+            "tracer: namespace/tracer is empty but stays Terminating",
+        ],
+    );
+    assert_eq!(server.paths(), [NAMESPACE]);
+}
+
 fn foreign_namespace() {
     let server = ApiServer::with_nodes(&["n-1"]);
     server.put(NAMESPACE, json!({"metadata": {"labels": {"team": "others"}}}));
     let before = server.object(NAMESPACE);
     let output = deploy(&server, &[]).output().success();
     assert_eq!(output.stdout, lines(&NAMES[1..], "serverside-applied"));
-    assert_says(&output, &["namespace tracer is there already and stays as it is"]);
+    assert_says(&output, &["namespace tracer already exists and is not changed"]);
     assert_eq!(server.object(NAMESPACE), before);
     let output = kubectl(&server, &["undeploy"]).output().success();
     let deleted: BTreeSet<&str> = output.stdout.lines().collect();
     assert_eq!(deleted, ["daemonset.apps/tracer deleted", "serviceaccount/tracer deleted"].into());
-    assert_says(&output, &["namespace/tracer stays"]);
+    assert_says(&output, &["namespace/tracer is kept"]);
     assert_eq!(server.paths(), [NAMESPACE]);
     assert_eq!(server.object(NAMESPACE), before);
 }
@@ -342,7 +362,7 @@ fn foreign_objects() {
     // Waiting for what stays would have no end.
     let output = kubectl(&server, &["undeploy", "--timeout=20s"]).output().success();
     assert_eq!(output.stdout, "serviceaccount/tracer deleted\n");
-    assert_says(&output, &["daemonset.apps/tracer stays", "namespace/tracer stays"]);
+    assert_says(&output, &["daemonset.apps/tracer is kept", "namespace/tracer is kept"]);
     assert_eq!(server.paths(), [NAMESPACE, AGENT]);
 }
 
@@ -361,7 +381,7 @@ fn undeploy() {
     }
     let output = kubectl(&server, &["undeploy"]).output().success();
     assert_eq!(output.stdout, "");
-    assert_says(&output, &["nothing is deployed in the namespace tracer"]);
+    assert_says(&output, &["nothing is deployed in namespace tracer"]);
     assert_eq!(server.asked().len(), before + 3);
 }
 
@@ -376,7 +396,7 @@ fn finalizer() {
     server.put(NAMESPACE, namespace);
     let output = kubectl(&server, &["undeploy", "--timeout=1s"]).output();
     let why = "waiting for daemonset.apps/tracer, which has finalizers: example.com/keeps-it";
-    assert_fails(&output, &["not all of it is gone after 1s: ", why]);
+    assert_fails(&output, &["not everything was deleted after 1s: ", why]);
     assert_eq!(output.stdout.lines().count(), 3);
     kubectl(&server, &["undeploy", "--wait=false"]).output().success();
 }
@@ -416,10 +436,10 @@ fn server_dry_run() {
     let version = server.version();
     let run = || kubectl(&server, &["deploy", "--dry-run=server"]).output().success();
     let done = "serverside-applied (server dry run)";
-    // What is in a namespace cannot be asked for before that is there.
+    // The server rejects a dry run of objects in a missing namespace.
     let output = run();
     assert_eq!(output.stdout, lines(&NAMES[..1], done));
-    assert_says(&output, &["the namespace tracer is not there"]);
+    assert_says(&output, &["the namespace tracer does not exist"]);
     assert_eq!((server.version(), server.paths().len()), (version, 0));
     deploy(&server, &[]).output().success();
     let (version, before) = (server.version(), server.asked().len());
@@ -448,17 +468,17 @@ fn forbidden() {
 fn image() {
     let server = ApiServer::with_nodes(&["n-1"]);
     for (arguments, why) in [
-        (&["deploy"][..], "names no registry"),
-        (&["deploy", "--image=tracer:1"], "names no registry"),
-        (&["deploy", "--image=a/tracer:1"], "names no registry"),
-        (&["deploy", "--image=registry.example/tracer"], "names no tag and no digest"),
+        (&["deploy"][..], "it has no registry"),
+        (&["deploy", "--image=tracer:1"], "it has no registry"),
+        (&["deploy", "--image=a/tracer:1"], "it has no registry"),
+        (&["deploy", "--image=registry.example/tracer"], "it has neither a tag nor a digest"),
     ] {
         let output = kubectl(&server, arguments).output();
         assert_eq!(output.status.code(), Some(2), "{output:#?}");
         assert_says(&output, &[why, "--image REGISTRY/NAME:TAG"]);
     }
     assert_eq!((server.paths(), server.asked().len()), (vec![], 0));
-    // What changes nothing may be asked for.
+    // A dry run accepts any image.
     kubectl(&server, &["deploy", "--dry-run=server"]).output().success();
     kubectl(&server, &["deploy", "--image=registry.example/tracer@sha256:0123"]).output().success();
 }
@@ -508,7 +528,7 @@ fn deploy_and_trace() {
     let client = kubectl(&server, &["trace", "open", "-n", &pod.namespace, "-o", "json"]).start();
     assert_traces(client, &pod, &["n-1", "n-2"]);
     kubectl(&server, &["undeploy"]).output().success();
-    server.wait_nothing_runs(VANISHED);
+    server.wait_nothing_runs(DELETED);
 }
 
 /// `trace open --ephemeral`, ready.
@@ -524,7 +544,7 @@ fn assert_nothing_left(server: &ApiServer, within: Duration) {
     wait::until("nothing is stored", || server.paths().is_empty().then_some(()));
 }
 
-/// The nodes of the jobs that were asked for.
+/// The nodes of the requested jobs.
 fn jobs(server: &ApiServer) -> BTreeSet<String> {
     let asked = server.asked();
     let made = asked.iter().filter(|asked| asked.method == "POST" && asked.path == JOBS);
@@ -543,15 +563,15 @@ fn ephemeral() {
     let container = &asked[0].body["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&container["image"], &container["stdin"]), (&json!(IMAGE), &json!(true)));
     assert_traces(client, &pod, &["n-1", "n-2"]);
-    assert_nothing_left(&server, VANISHED);
-    // They were taken away, and did not wait for the end of their leases.
+    assert_nothing_left(&server, DELETED);
+    // They were deleted before their leases expired.
     let last = server.asked().pop().unwrap();
     assert_eq!((last.method.as_str(), last.path.as_str()), ("DELETE", JOBS));
 }
 
 fn chosen() {
     let server = ApiServer::with_nodes(&["n-1", "n-2", "n-3"]);
-    // Whoever names nodes need not be allowed to list them.
+    // Nodes can be selected by name without the right to list them.
     server.forbid("GET", "/nodes");
     let client = start_ephemeral(&server, "none", &["--node=n-1,n-3", "--tracer-namespace=default"]);
     let paths = server.paths();
@@ -562,9 +582,9 @@ fn chosen() {
         .collect();
     assert_eq!(nodes, ["n-1".to_owned(), "n-3".to_owned()].into());
     client.stop();
-    assert_nothing_left(&server, VANISHED);
+    assert_nothing_left(&server, DELETED);
     let output = kubectl(&server, &["trace", "open", "--ephemeral"]).output();
-    assert_fails(&output, &["the nodes cannot be listed", "forbidden", "--node names some"]);
+    assert_fails(&output, &["cannot list the nodes", "forbidden", "select some with --node"]);
 }
 
 fn killed() {
@@ -574,7 +594,7 @@ fn killed() {
     client.signal(Signal::KILL);
     assert_nothing_left(&server, EXPIRED);
     let deleted = server.asked().iter().filter(|asked| asked.method == "DELETE").count();
-    assert_eq!(deleted, 0, "nobody has asked for it");
+    assert_eq!(deleted, 0, "the leases expired");
     assert!(client.wait_end().summary.is_none());
 }
 
@@ -583,18 +603,18 @@ fn renewed() {
     let client = start_ephemeral(&server, "none", &["--agent-lease=3s", "--timeout=7s"]);
     let running = server.running();
     let done = client.wait_end().assert_clean();
-    assert!(!done.log().contains("has gone"), "{}", done.log());
+    assert!(!done.log().contains("was deleted"), "{}", done.log());
     assert_eq!((running.len(), server.executed().len()), (2, 1), "{}", done.log());
-    assert_nothing_left(&server, VANISHED);
+    assert_nothing_left(&server, DELETED);
 }
 
 fn cannot_be_made() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.refuse_jobs("n-2");
     let output = kubectl(&server, &["trace", "open", "--ephemeral"]).output();
-    assert_fails(&output, &["an agent for node n-2: ", "exceeded quota"]);
+    assert_fails(&output, &["cannot create an agent for node n-2: ", "exceeded quota"]);
     assert!(jobs(&server).contains("n-1"), "{:?}", server.asked());
-    assert_nothing_left(&server, VANISHED);
+    assert_nothing_left(&server, DELETED);
 }
 
 fn ended_early() {
@@ -606,15 +626,15 @@ fn ended_early() {
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_eq!(done.status.code(), Some(1), "{}", done.log());
-    assert!(done.log().contains("ended before "), "{}", done.log());
-    assert_nothing_left(&server, VANISHED);
+    assert!(done.log().contains("interrupted while "), "{}", done.log());
+    assert_nothing_left(&server, DELETED);
 }
 
 fn doctor() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     let output = kubectl(&server, &["doctor", "--ephemeral"]).output();
     assert_eq!(output.stdout.lines().filter(|line| line.starts_with("n-")).count(), 2, "{output:#?}");
-    assert_nothing_left(&server, VANISHED);
+    assert_nothing_left(&server, DELETED);
     server.run_instead("n-2", Program::Script("exec sleep 1000".into()));
     let before = server.executed().len();
     let client = kubectl(&server, &["doctor", "--ephemeral"]).begin();
@@ -622,8 +642,8 @@ fn doctor() {
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_eq!(done.status.code(), Some(1), "{}", done.log());
-    assert!(done.log().contains("ended before"), "{}", done.log());
-    assert_nothing_left(&server, VANISHED);
+    assert!(done.log().contains("interrupted before"), "{}", done.log());
+    assert_nothing_left(&server, DELETED);
 }
 
 /// The same object, read by Kubernetes' own type: no field may be missing in it.
@@ -707,11 +727,25 @@ fn real() {
     assert_eq!(output.stdout, lines(&[names[2], names[1], names[0]], "deleted"));
     let account = get(names[1]);
     assert!(account.is_none(), "{account:?}");
-    // Nobody is there to do what a namespace or a DaemonSet is kept for; that they are to go is all.
+    // Without controllers the namespace stays Terminating.
     for name in [names[0], names[2]] {
         let left = get(name);
         let leaves = left.as_ref().is_none_or(|left| left["metadata"]["deletionTimestamp"].is_string());
         assert!(leaves, "{left:?}");
+    }
+}
+
+/// An API server on its own deletes no namespace: nothing removes the finalizer.
+fn real_undeploy() {
+    let cluster = Cluster::start();
+    let namespace = envtest::namespace();
+    cluster.tracer(&namespace, &["deploy", "--wait=false", "--image", IMAGE]).success();
+    let output = cluster.tracer(&namespace, &["undeploy"]).success();
+    assert_eq!(output.stdout.lines().filter(|line| line.ends_with(" deleted")).count(), 3, "{output:#?}");
+    let arguments = ["get", "namespace", &namespace, "-o", "name", "--ignore-not-found"];
+    if !cluster.kubectl(&arguments).success().stdout.is_empty() {
+        let reason = "is empty but stays Terminating: nothing removes its finalizer \"kubernetes\"";
+        assert_says(&output, &[&format!("tracer: namespace/{namespace} {reason}")]);
     }
 }
 
@@ -723,7 +757,7 @@ fn real_others() {
         let found = cluster.kubectl(&["get", what, "-n", &namespace, "-o", "name", "--ignore-not-found"]);
         !found.success().stdout.is_empty()
     };
-    // Nobody else may do it.
+    // Another user is not authorized.
     let output = run(&["deploy", "--image", IMAGE, "--as=nobody"]);
     assert_fails(&output, &["namespaces \"", "is forbidden: User \"nobody\" cannot"]);
     assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
@@ -733,15 +767,15 @@ fn real_others() {
         .success();
     let output = run(&["undeploy", "--timeout=20s"]).success();
     assert_eq!(output.stdout, "");
-    assert_says(&output, &["serviceaccount/tracer stays", &format!("namespace/{namespace} stays")]);
+    assert_says(&output, &["serviceaccount/tracer is kept", &format!("namespace/{namespace} is kept")]);
     cluster.kubectl(&["delete", NAMES[1], "-n", &namespace]).success();
     let output = run(&["deploy", "--wait=false", "--image", IMAGE]).success();
     assert_eq!(output.stdout, lines(&NAMES[1..], "serverside-applied"));
     let output = run(&["undeploy"]).success();
     assert_eq!(output.stdout, lines(&[NAMES[2], NAMES[1]], "deleted"));
-    assert_says(&output, &[&format!("namespace/{namespace} stays")]);
+    assert_says(&output, &[&format!("namespace/{namespace} is kept")]);
     assert!(is_there(&format!("namespace/{namespace}")) && !is_there(NAMES[1]) && !is_there(NAMES[2]));
-    // A namespace of its own that is being deleted. Without controllers it stays so.
+    // tracer's own namespace that is being deleted. Without controllers it stays Terminating.
     cluster.kubectl(&["label", "namespace", &namespace, "app.kubernetes.io/part-of=tracer"]).success();
     let output = run(&["undeploy", "--timeout=1s"]);
     if output.status.success() {
@@ -749,7 +783,7 @@ fn real_others() {
     }
     assert_fails(
         &output,
-        &["not all of it is gone after 1s: waiting for ", &format!("namespace/{namespace}")],
+        &["not everything was deleted after 1s: waiting for ", &format!("namespace/{namespace}")],
     );
     let output = run(&["deploy", "--image", IMAGE, "--timeout=1s"]);
     let of_namespace = format!("tracer: namespace/{namespace} is ");

@@ -493,7 +493,7 @@ fn frozen_client() {
     assert!(resident(node).is_none(), "the node's tracer goes on after {FROZEN:?}");
     assert!(highest < 60 << 10, "{highest} KiB");
     client.resume();
-    client.wait_log("that it is tried again", |line| line.contains("n-1") && line.contains("tried again"));
+    client.wait_log("that it is retried", |line| line.contains("n-1") && line.contains("retrying"));
     wait::until("it runs again", || (server.executed().len() == 2).then_some(()));
     let own = resident(i32::try_from(client.pid()).unwrap()).unwrap();
     assert!(own < 80 << 10, "{own} KiB");

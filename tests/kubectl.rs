@@ -1,4 +1,4 @@
-//! `kubectl tracer`, over an API server of one's own that executes the real `tracer`, or what a node might print instead.
+//! `kubectl tracer` with a simulated API server that runs the real `tracer`, or scripts that print in its place.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -18,46 +18,46 @@ use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer, tracer};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// What it takes where scripts are the nodes.
+/// Requirements of tests in which scripts are the nodes.
 const CLIENT: &[Need] = &[Need::KubectlTracer];
-/// Within which nothing may be left on the nodes.
-const VANISHED: Duration = Duration::from_secs(5);
-/// A short lease, and the time by which it has run out and the node's tracer has ended.
+/// By when nothing may run on the nodes.
+const STOPPED: Duration = Duration::from_secs(5);
+/// A short lease, and by when it has expired and the node's tracer has exited.
 const LEASE: &str = "--lease=2s";
 const EXPIRED: Duration = Duration::from_secs(7);
 
 fn main() -> ExitCode {
     Suite::new()
-        .test("events_of_two_nodes_over_v5", KUBECTL_RUNC, || two_nodes(5))
-        .test("events_of_two_nodes_over_v4", KUBECTL_RUNC, || two_nodes(4))
-        .test("events_through_the_agents_containers", KUBECTL_RUNC, through_containers)
-        .test("executions_in_columns", KUBECTL_RUNC, columns)
-        .test("containers_of_two_nodes", KUBECTL_RUNC, containers)
-        .test("doctor_of_two_nodes", KUBECTL_RUNC, doctor)
+        .test("events_of_two_nodes_are_merged_over_v5", KUBECTL_RUNC, || two_nodes(5))
+        .test("events_of_two_nodes_are_merged_over_v4", KUBECTL_RUNC, || two_nodes(4))
+        .test("agents_in_containers_trace", KUBECTL_RUNC, through_containers)
+        .test("exec_events_are_shown_in_columns", KUBECTL_RUNC, columns)
+        .test("containers_of_two_nodes_are_listed", KUBECTL_RUNC, containers)
+        .test("doctor_reports_each_node", KUBECTL_RUNC, doctor)
         .test("killed_client_leaves_nothing", KUBECTL_RUNC, || killed(false))
-        .test("killed_client_leaves_nothing_by_lease_alone", KUBECTL_RUNC, || killed(true))
+        .test("killed_client_leaves_nothing_after_the_lease", KUBECTL_RUNC, || killed(true))
         .test("frozen_client_leaves_nothing", KUBECTL_RUNC, frozen)
-        .test("the_namespace_is_the_contexts_unless_told", CLIENT, namespace)
-        .test("each_nodes_order_is_kept", CLIENT, order)
-        .test("max_events", CLIENT, max_events)
-        .test("timeout", CLIENT, timeout)
-        .test("closed_pipe", CLIENT, closed_pipe)
-        .test("reader_that_stops", CLIENT, stalled_reader)
-        .test("agent_that_restarts", CLIENT, restart)
-        .test("node_that_joins_and_leaves", CLIENT, joins)
-        .test("chosen_nodes", CLIENT, chosen)
-        .test("nodes_that_fail_are_named_and_others_go_on", CLIENT, failing)
-        .test("all_nodes_fail", CLIENT, all_fail)
-        .test("connection_that_is_lost", CLIENT, lost_connection)
-        .test("beats_come_while_nothing_happens", CLIENT, beats)
-        .test("node_that_says_nothing", CLIENT, silent)
-        .test("second_signal_ends_at_once", CLIENT, second_signal)
-        .test("hostile_node", CLIENT, || hostile(&["-o", "json"]))
-        .test("hostile_node_in_columns", CLIENT, || hostile(&["-o", "wide"]))
-        .test("hostile_closing_line", CLIENT, hostile_closing)
-        .test("hostile_list", CLIENT, hostile_list)
-        .test("no_agent", CLIENT, no_agent)
-        .test("wrong_usage_asks_nobody", CLIENT, usage)
+        .test("the_default_namespace_is_the_contexts", CLIENT, namespace)
+        .test("events_of_a_node_stay_in_order", CLIENT, order)
+        .test("max_events_ends_the_run_and_filters_the_rest", CLIENT, max_events)
+        .test("timeout_ends_the_run", CLIENT, timeout)
+        .test("closed_pipe_ends_the_run", CLIENT, closed_pipe)
+        .test("blocked_stdout_loses_events_within_bounded_memory", CLIENT, stalled_reader)
+        .test("restarted_agent_is_traced_again", CLIENT, restart)
+        .test("joining_and_leaving_nodes_are_followed", CLIENT, joins)
+        .test("node_option_selects_nodes", CLIENT, chosen)
+        .test("failed_nodes_are_reported_and_others_are_traced", CLIENT, failing)
+        .test("exit_code_is_that_of_the_nodes_if_all_fail", CLIENT, all_fail)
+        .test("lost_connections_are_retried", CLIENT, lost_connection)
+        .test("heartbeats_are_sent_without_events", CLIENT, heartbeats)
+        .test("silent_node_is_retried", CLIENT, silent)
+        .test("second_signal_exits_immediately", CLIENT, second_signal)
+        .test("hostile_node_cannot_forge_events_or_messages", CLIENT, || hostile(&["-o", "json"]))
+        .test("hostile_node_cannot_forge_columns", CLIENT, || hostile(&["-o", "wide"]))
+        .test("hostile_summary_does_not_overflow", CLIENT, hostile_closing)
+        .test("hostile_list_is_bounded", CLIENT, hostile_list)
+        .test("missing_agents_are_reported", CLIENT, no_agent)
+        .test("usage_errors_are_reported_without_a_request", CLIENT, usage)
         .run()
 }
 
@@ -71,13 +71,13 @@ fn trace(server: &ApiServer, further: &[&str]) -> Launch {
     kubectl(server, &[&["trace", "open", "-A", "-o", "json"], further].concat())
 }
 
-/// Its numbers, if it ended well and they add up. What was told of losses need not be all.
+/// Its totals, after a check that it succeeded and that they add up. Not all losses need to be reported.
 #[track_caller]
-fn sum(done: &Finished) -> tracer::Summary {
+fn summary(done: &Finished) -> tracer::Summary {
     done.assert_adds_up()
 }
 
-/// The numbers of events, in their order, by node.
+/// The numbers of the events of each node, in order.
 fn numbers(events: &[Value]) -> BTreeMap<String, Vec<u32>> {
     let mut by_node: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for event in events {
@@ -93,7 +93,7 @@ fn two_nodes(version: u8) {
     let (pod, other) = (Pod::new("web-0", "app"), Pod::new("other", "app"));
     let client = kubectl(&server, &["trace", "open", "-n", &pod.namespace, "-o", "json"]).start();
     let bundle = Bundle::script(&pod, "for n in 1 2 3 4 5; do read x < /etc/hostname; done; cat /end-of-it");
-    Runtime::runc().run(&Bundle::script(&other, "cat /not-asked-for"));
+    Runtime::runc().run(&Bundle::script(&other, "cat /not-selected"));
     Runtime::runc().run(&bundle);
     for node in ["n-1", "n-2"] {
         client.wait_for("the last open", |event| {
@@ -101,20 +101,20 @@ fn two_nodes(version: u8) {
         });
     }
     let done = client.stop();
-    server.wait_nothing_runs(VANISHED);
+    server.wait_nothing_runs(STOPPED);
     let events = done.events();
     let mut paths: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for event in &events {
         bundle.assert_names(event);
         paths.entry(event["node"].as_str().unwrap()).or_default().push(&event["open"]["path"]);
     }
-    // Both see the same kernel, each in its order.
+    // Both nodes are the same kernel.
     assert_eq!(paths.keys().copied().collect::<Vec<_>>(), ["n-1", "n-2"]);
     assert_eq!(paths["n-1"], paths["n-2"]);
     assert!(paths["n-1"].len() >= 6, "{paths:?}");
 }
 
-/// All that there is of the way, but for kubelets: agents with what the manifest grants, and nothing else.
+/// Everything but kubelets is real: agents have exactly the permissions of the manifest.
 fn through_containers() {
     let agents = [Agent::start(), Agent::start()];
     let server = ApiServer::start(Options::default());
@@ -131,7 +131,7 @@ fn through_containers() {
     }
     assert!(agents.iter().all(|agent| agent.processes().len() > 1));
     client.signal(Signal::KILL);
-    server.wait_nothing_runs(VANISHED);
+    server.wait_nothing_runs(STOPPED);
     for agent in &agents {
         assert_eq!(agent.processes(), [agent.pid().cast_unsigned()], "only the agent is left");
     }
@@ -145,7 +145,7 @@ fn columns() {
     client.wait_line("the second execution", |line| line.ends_with("/bin/echo \"two words\""));
     client.signal(Signal::INT);
     let done = client.wait_end();
-    sum(&done);
+    summary(&done);
     assert!(done.stdout[0].starts_with("NODE                    NAMESPACE "), "{:?}", done.stdout);
     assert!(
         done.stdout[1].starts_with(&format!("worker-with-a-long-name {}", pod.namespace)),
@@ -173,7 +173,7 @@ fn containers() {
     let output = kubectl(&server, &list).output().success();
     let nodes: Vec<&str> = output.stdout.lines().filter_map(|row| row.split_whitespace().next()).collect();
     assert_eq!(nodes, ["NODE", "n-1", "n-2"], "{}", output.stdout);
-    // While watching, those that end are told, too.
+    // -w also shows containers that exit.
     let watching = kubectl(&server, &[&list[..], &["-w", "-o", "wide"]].concat()).start();
     for node in ["n-1", "n-2"] {
         watching.wait_line("that it is there", |line| line.starts_with("ADDED") && line.contains(node));
@@ -184,7 +184,7 @@ fn containers() {
     }
     watching.signal(Signal::INT);
     assert_eq!(watching.wait_end().status.code(), Some(0));
-    server.wait_nothing_runs(VANISHED);
+    server.wait_nothing_runs(STOPPED);
     drop(known);
 }
 
@@ -205,7 +205,7 @@ fn killed(keeps_stdin: bool) {
     let client = trace(&server, if keeps_stdin { &[LEASE] } else { &[] }).start();
     assert_eq!(server.running().len(), 2);
     client.signal(Signal::KILL);
-    server.wait_nothing_runs(if keeps_stdin { EXPIRED } else { VANISHED });
+    server.wait_nothing_runs(if keeps_stdin { EXPIRED } else { STOPPED });
     assert!(client.wait_end().summary.is_none());
 }
 
@@ -215,10 +215,10 @@ fn frozen() {
     client.pause();
     server.wait_nothing_runs(EXPIRED);
     client.resume();
-    client.wait_log("that it is tried again", |line| line.contains("n-1") && line.contains("tried again"));
+    client.wait_log("that it is retried", |line| line.contains("n-1") && line.contains("retrying"));
     wait::until("it runs again", || (server.executed().len() == 2).then_some(()));
     client.stop();
-    server.wait_nothing_runs(VANISHED);
+    server.wait_nothing_runs(STOPPED);
 }
 
 fn namespace() {
@@ -229,7 +229,7 @@ fn namespace() {
         let client =
             Launch::kubectl(&server.kubeconfig(context), &[&["trace", "open"], arguments].concat()).start();
         client.signal(Signal::TERM);
-        sum(&client.wait_end());
+        summary(&client.wait_end());
         let executed = server.executed()[before..].to_vec();
         assert_eq!(executed.len(), 1);
         assert!(executed[0].contains(&"--node=n".to_owned()), "{executed:?}");
@@ -261,8 +261,8 @@ fn order() {
     assert_eq!(numbers.keys().collect::<Vec<_>>(), nodes);
     assert!(numbers.values().all(|of_node| *of_node == expected), "{:?}\n{}", done.losses(), done.log());
     let all = u64::from(COUNT) * 3;
-    let summary = tracer::Summary { seen: all + 21, emitted: all, filtered: 15, lost: 6 };
-    assert_eq!(sum(&done), summary);
+    let expected = tracer::Summary { seen: all + 21, emitted: all, filtered: 15, lost: 6 };
+    assert_eq!(summary(&done), expected);
     assert_eq!(done.stderr.iter().filter(|line| line.contains("alive")).count(), 0);
 }
 
@@ -271,30 +271,30 @@ fn max_events() {
     for node in ["n-1", "n-2"] {
         server.add(node, Program::script(&prints(1000), "1000 1000 0 0"));
     }
-    // Before all nodes are ready, most likely.
+    // Most likely before all nodes are ready.
     let output = trace(&server, &["--max-events", "10"]).output().success();
     assert_eq!(output.stdout.lines().count(), 10);
     let sum = "tracer: seen 2000 emitted 10 filtered 1990 lost 0";
     assert_eq!(output.stderr.lines().last(), Some(sum), "{}", output.stderr);
-    server.wait_nothing_runs(VANISHED);
+    server.wait_nothing_runs(STOPPED);
 }
 
 fn timeout() {
     let server = ApiServer::start(Options::default());
     server.add("n", Program::script(&prints(3), "3 3 0 0"));
     let done = trace(&server, &["--timeout", "100ms"]).start().wait_end();
-    assert_eq!(sum(&done).seen, 3);
+    assert_eq!(summary(&done).seen, 3);
 }
 
 fn closed_pipe() {
     let server = ApiServer::start(Options::default());
     server.add("n", Program::script(&prints(20_000), "20000 20000 0 0"));
-    // It may end before all is ready.
+    // It may end before all nodes are ready.
     let done = trace(&server, &[]).close_stdout_after(5).begin().wait_end();
     assert_eq!(done.stdout.len(), 5);
-    let summary = sum(&done);
-    assert_eq!((summary.seen, summary.lost), (20_000, 0), "{}", done.log());
-    server.wait_nothing_runs(VANISHED);
+    let totals = summary(&done);
+    assert_eq!((totals.seen, totals.lost), (20_000, 0), "{}", done.log());
+    server.wait_nothing_runs(STOPPED);
 }
 
 /// Resident memory at its highest, in KiB.
@@ -305,7 +305,7 @@ fn peak(client: &Tracer) -> u64 {
 }
 
 fn stalled_reader() {
-    // 120 MB, of which 100 are paths: many times what there is room for.
+    // 120 MB, many times the capacity.
     const COUNT: u64 = 60_000;
     let server = ApiServer::start(Options::default());
     let dir = scratch::Dir::new("flood");
@@ -321,9 +321,9 @@ fn stalled_reader() {
     client.wait_for("what was lost", |event| event["event"] == "lost" && event["lost"]["reason"] == "output");
     client.signal(Signal::INT);
     let done = client.wait_end();
-    let summary = sum(&done);
-    assert_eq!((summary.seen, summary.emitted), (COUNT, done.events().len() as u64), "{}", done.log());
-    assert!(summary.lost >= done.told_lost() && done.told_lost() > 0, "{}", done.log());
+    let totals = summary(&done);
+    assert_eq!((totals.seen, totals.emitted), (COUNT, done.events().len() as u64), "{}", done.log());
+    assert!(totals.lost >= done.told_lost() && done.told_lost() > 0, "{}", done.log());
     assert!(highest < 80 << 10, "{highest} KiB");
 }
 
@@ -339,8 +339,13 @@ fn restart() {
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_eq!(numbers(&done.events())["n-1"], [1, 2]);
-    assert_eq!(sum(&done), tracer::Summary { seen: 6, emitted: 2, filtered: 4, lost: 0 }, "{}", done.log());
-    let open: Vec<&String> = done.stderr.iter().filter(|line| line.contains("closing line")).collect();
+    assert_eq!(
+        summary(&done),
+        tracer::Summary { seen: 6, emitted: 2, filtered: 4, lost: 0 },
+        "{}",
+        done.log()
+    );
+    let open: Vec<&String> = done.stderr.iter().filter(|line| line.contains("without a summary")).collect();
     assert!(matches!(open[..], [line] if line.contains("node n-1")), "{}", done.log());
 }
 
@@ -359,8 +364,8 @@ fn joins() {
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_eq!(numbers(&done.events())["n-2"], [1, 2, 1, 2, 3]);
-    let summary = sum(&done);
-    assert_eq!((summary.seen, summary.emitted, summary.lost), (6, 5, 0), "{}", done.log());
+    let totals = summary(&done);
+    assert_eq!((totals.seen, totals.emitted, totals.lost), (6, 5, 0), "{}", done.log());
 }
 
 fn chosen() {
@@ -378,7 +383,7 @@ fn chosen() {
         client.signal(Signal::INT);
         let done = client.wait_end();
         assert_eq!(numbers(&done.events()).keys().collect::<Vec<_>>(), expected);
-        let missed = done.stderr.iter().any(|line| line.starts_with("tracer: node none: it has no agent"));
+        let missed = done.stderr.iter().any(|line| line.starts_with("tracer: node none: no agent"));
         assert_eq!(missed, arguments.contains(&"--node=none"), "{}", done.log());
     }
     let output = trace(&server, &["--node=none"]).output();
@@ -401,10 +406,10 @@ fn failing() {
     client.wait_open("/3");
     client.signal(Signal::INT);
     let done = client.wait_end();
-    assert_eq!(sum(&done).seen, 3);
+    assert_eq!(summary(&done).seen, 3);
     for (node, problem) in [
         ("refused", "pods is forbidden: nobody may"),
-        ("broken", "container not found; it is tried again"),
+        ("broken", "container not found; retrying"),
         ("old", "'--lease' found"),
         ("bare", "BTF is missing: get it"),
         ("waiting", "CrashLoopBackOff"),
@@ -415,7 +420,7 @@ fn failing() {
         assert_eq!(told, 1, "{node}:\n{}", done.log());
     }
     assert!(done.stderr.iter().any(|line| line == "tracer: ready"));
-    // It is told once, not by the libraries as well.
+    // It is reported once, not by the libraries as well.
     assert!(done.stderr.iter().all(|line| line.starts_with("tracer: ")), "{}", done.log());
 }
 
@@ -437,19 +442,19 @@ fn all_fail() {
 
 fn lost_connection() {
     let server = ApiServer::start(Options::default());
-    // Each time it is executed it ends as if it had been killed, after one event.
+    // Each run exits after one event, as if killed.
     server.add("n", Program::Script(format!("ready\n{}\nexit 137", prints(1))));
     let client = trace(&server, &[]).start();
     wait::until("it is executed a third time", || (server.executed().len() > 2).then_some(()));
     client.signal(Signal::INT);
     let done = client.wait_end();
-    let summary = sum(&done);
-    assert_eq!(summary.emitted, done.events().len() as u64);
-    assert!(summary.emitted >= 2 && summary.lost == 0, "{}", done.log());
-    assert_eq!(done.stderr.iter().filter(|line| line.contains("closing line never came")).count(), 1);
+    let totals = summary(&done);
+    assert_eq!(totals.emitted, done.events().len() as u64);
+    assert!(totals.emitted >= 2 && totals.lost == 0, "{}", done.log());
+    assert_eq!(done.stderr.iter().filter(|line| line.contains("without a summary")).count(), 1);
 }
 
-fn beats() {
+fn heartbeats() {
     let server = ApiServer::start(Options::default());
     let script = format!("head -c 4 >/dev/null\n{}", prints(1));
     server.add("n", Program::script(&script, "1 1 0 0"));
@@ -463,15 +468,16 @@ fn silent() {
     server.add("silent", Program::Script(format!("ready\n{}\nexec sleep 1000", prints(2))));
     server.add("well", Program::script(&prints(3), "3 3 0 0"));
     let client = trace(&server, &[]).start();
-    client.wait_log("that it is tried again", |line| {
-        line.starts_with("tracer: node silent: nothing has been heard of it for 15s; it is tried again")
+    client.wait_log("that it is retried", |line| {
+        line.starts_with("tracer: node silent: no data received for 15s; retrying")
     });
     client.signal(Signal::INT);
-    // It does not end when it is told to, which delays the end and no more.
+    // A run that does not stop only delays the exit.
     let done = client.wait_end();
-    let summary = sum(&done);
-    assert_eq!((summary.emitted, summary.lost), (done.events().len() as u64, 0), "{}", done.log());
-    let open = |line: &&String| line.starts_with("tracer: node silent: of ") && line.contains("never came");
+    let totals = summary(&done);
+    assert_eq!((totals.emitted, totals.lost), (done.events().len() as u64, 0), "{}", done.log());
+    let open =
+        |line: &&String| line.starts_with("tracer: node silent: 1 of its runs ended without a summary");
     assert_eq!(done.stderr.iter().filter(open).count(), 1, "{}", done.log());
 }
 
@@ -490,7 +496,7 @@ fn second_signal() {
     );
 }
 
-/// Bytes that no terminal may see.
+/// Fails if there is a control character.
 fn assert_harmless(done: &Finished) {
     for line in done.stdout.iter().chain(&done.stderr) {
         assert!(!line.chars().any(char::is_control), "{line:?}");
@@ -529,13 +535,10 @@ fn hostile(output: &[&str]) {
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_harmless(&done);
-    let summary = sum(&done);
-    assert_eq!((summary.emitted, summary.lost), (4, 5), "{}", done.log());
-    assert_eq!(
-        done.stderr.iter().filter(|line| line.contains("lines that tracer does not write")).count(),
-        1
-    );
-    // All that it says is said in its name.
+    let totals = summary(&done);
+    assert_eq!((totals.emitted, totals.lost), (4, 5), "{}", done.log());
+    assert_eq!(done.stderr.iter().filter(|line| line.contains("skipped malformed output")).count(), 1);
+    // Its log lines have its name.
     for text in ["forged", "yyyy", "title"] {
         let told: Vec<&String> = done.stderr.iter().filter(|line| line.contains(text)).collect();
         assert!(
@@ -577,7 +580,7 @@ fn hostile_list() {
         })
         .to_string()
     };
-    // 30 MB of it, of which 16 may wait.
+    // 30 MB, of which 16 may wait.
     let many = row(&"x".repeat(1000));
     let script = format!("echo '{}'\nyes '{many}' | head -n 30000", row("\u{1b}[2J"));
     server.add("bad", Program::Script(script));
@@ -587,7 +590,7 @@ fn hostile_list() {
     assert!(rows.iter().all(|row| row["node"] == "bad"));
     assert!((10_000..20_000).contains(&rows.len()), "{}", rows.len());
     assert!(!output.stdout.contains('\u{1b}'));
-    assert!(output.stderr.contains("there are too many"), "{}", output.stderr);
+    assert!(output.stderr.contains("the list is too long"), "{}", output.stderr);
 }
 
 fn no_agent() {

@@ -1,4 +1,4 @@
-//! What `kubectl tracer` says of nodes, agents and namespaces, over an API server of one's own.
+//! The messages of `kubectl tracer` about nodes, agents and namespaces, and its completion, with a simulated API server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -17,47 +17,43 @@ use harness::{Bundle, Finished, Launch, NOBODY, Pod, Runtime, Suite, scratch, tr
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// What it takes where scripts are the nodes.
+/// Requirements of tests in which scripts are the nodes.
 const CLIENT: &[Need] = &[Need::KubectlTracer];
-/// What it takes where agents run that trace nothing.
+/// Requirements of tests in which agents run but nothing is traced.
 const AGENTS: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::KubectlTracer];
 
-/// What it takes where kubectl runs the plugin.
+/// Requirements of tests in which kubectl runs the plugin.
 const KUBECTL: &[Need] = &[Need::KubectlTracer, Need::Kubectl];
 
 const JOBS: &str = "/apis/batch/v1/namespaces/kube-system/jobs";
-/// What kubelets report of an image that is not there.
+/// A kubelet's message about a missing image.
 const PULL: &str = "failed to pull and unpack image \"registry.example/tracer:test\": not found";
 
 fn main() -> ExitCode {
     Suite::new()
-        .test("a_node_that_refuses_is_not_ready", CLIENT, refused)
-        .test("an_image_that_cannot_be_pulled_ends_the_run_with_the_kubelets_message", CLIENT, no_image)
-        .test("an_agent_pod_that_is_not_scheduled_is_named", CLIENT, unscheduled)
-        .test("ready_means_that_one_node_traces", CLIENT, one_of_three)
-        .test("ended_before_any_node_was_traced_is_a_failure", CLIENT, ended_early)
-        .test("an_ephemeral_agent_without_image_does_not_delay_the_others", AGENTS, ephemeral_no_image)
-        .test("an_ephemeral_agent_without_kubelet_does_not_delay_the_others", AGENTS, ephemeral_not_ready)
-        .test("ephemeral_agents_that_all_fail_end_the_run", CLIENT, ephemeral_all_fail)
-        .test("ephemeral_lists_wait_for_agents_that_start", AGENTS, ephemeral_list)
-        .test("agents_that_were_not_made_are_not_deleted", CLIENT, ephemeral_forbidden)
-        .test("a_watch_that_is_forbidden_is_one_plain_line", CLIENT, watch_forbidden)
-        .test("a_watch_that_begins_anew_is_not_news", CLIENT, watch_expired)
-        .test("a_node_that_is_back_is_said_once_with_the_gap", CLIENT, gap)
-        .test("a_connection_that_the_engine_closes_is_called_so", CLIENT, engine_stops)
-        .test("a_refusal_without_reason_names_the_verbs", CLIENT, refused_without_reason)
-        .test("an_empty_list_says_so_as_kubectl_does", CLIENT, empty_list)
-        .test("a_namespace_that_does_not_exist_is_named", CLIENT, no_namespace)
-        .test("nodes_that_can_run_no_agent_are_named_once", CLIENT, unable)
-        .test("no_ephemeral_agent_is_made_where_none_can_run", AGENTS, ephemeral_unable)
-        .test("a_missing_kubeconfig_is_said_once", CLIENT, no_kubeconfig)
-        .test(
-            "warnings_about_containers_that_are_not_selected_are_not_shown",
-            KUBECTL_RUNC,
-            warnings_of_others,
-        )
+        .test("refusing_node_is_not_ready", CLIENT, refused)
+        .test("unpullable_image_fails_with_the_kubelets_message", CLIENT, no_image)
+        .test("unscheduled_agent_is_reported", CLIENT, unscheduled)
+        .test("ready_requires_one_node_that_traces", CLIENT, one_of_three)
+        .test("interrupt_before_any_node_is_traced_fails", CLIENT, ended_early)
+        .test("ephemeral_agent_without_image_does_not_delay_others", AGENTS, ephemeral_no_image)
+        .test("ephemeral_agent_without_kubelet_does_not_delay_others", AGENTS, ephemeral_not_ready)
+        .test("failure_of_all_ephemeral_agents_ends_the_run", CLIENT, ephemeral_all_fail)
+        .test("ephemeral_list_waits_for_starting_agents", AGENTS, ephemeral_list)
+        .test("agents_that_were_not_created_are_not_deleted", CLIENT, ephemeral_forbidden)
+        .test("forbidden_watch_is_reported_once", CLIENT, watch_forbidden)
+        .test("restarted_watch_is_not_reported", CLIENT, watch_expired)
+        .test("gap_of_a_node_is_reported_once", CLIENT, gap)
+        .test("connection_closed_by_the_engine_is_reported", CLIENT, engine_stops)
+        .test("refusal_without_reason_names_the_verbs", CLIENT, refused_without_reason)
+        .test("empty_list_has_kubectls_message", CLIENT, empty_list)
+        .test("missing_namespace_is_reported", CLIENT, no_namespace)
+        .test("unsupported_nodes_are_reported_once", CLIENT, unable)
+        .test("no_ephemeral_agent_is_created_on_unsupported_nodes", AGENTS, ephemeral_unable)
+        .test("missing_kubeconfig_is_reported_once", CLIENT, no_kubeconfig)
+        .test("warnings_about_unselected_containers_are_not_shown", KUBECTL_RUNC, warnings_of_others)
         .test("names_from_the_server_are_completed", CLIENT, completion)
-        .test("completion_does_not_wait_for_a_server_that_is_silent", CLIENT, completion_of_silence)
+        .test("completion_does_not_wait_for_a_silent_server", CLIENT, completion_of_silence)
         .test("kubectl_completes_the_plugin", KUBECTL, completion_by_kubectl)
         .run()
 }
@@ -76,13 +72,13 @@ fn well() -> Program {
     Program::script("", "0 0 0 0")
 }
 
-/// The lines that `tracer` says of a node.
+/// The status lines about a node.
 fn of_node<'a>(log: &'a str, node: &str) -> Vec<&'a str> {
     let start = format!("tracer: node {node}: ");
     log.lines().filter_map(|line| line.strip_prefix(&start)).collect()
 }
 
-/// It ended with 1, was never ready, and said this of the node, once.
+/// Fails unless it exited with 1, was never ready, and reported this about the node once.
 #[track_caller]
 fn assert_not_traced(output: &Output, node: &str, said: &[&str]) {
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
@@ -91,7 +87,7 @@ fn assert_not_traced(output: &Output, node: &str, said: &[&str]) {
     assert!(matches!(lines[..], [line] if said.iter().all(|text| line.contains(text))), "{output:#?}");
 }
 
-/// Each line is one that `tracer` says.
+/// Fails unless all lines are status lines.
 #[track_caller]
 fn assert_plain(done: &Finished) {
     assert!(done.stderr.iter().all(|line| line.starts_with("tracer: ")), "{}", done.log());
@@ -107,7 +103,7 @@ fn refused() {
     server.add("n-1", Program::Refused(403, "pods \"x\" is forbidden: no"));
     let output = trace(&server, &[]).output();
     assert_not_traced(&output, "n-1", &["pods \"x\" is forbidden: no"]);
-    assert_once(&output.stderr, "tracer: the node cannot be traced; the reasons are above");
+    assert_once(&output.stderr, "tracer: the node cannot be traced; see above for the reasons");
 }
 
 fn no_image() {
@@ -117,7 +113,7 @@ fn no_image() {
     let output = trace(&server, &[]).output();
     assert_not_traced(&output, "n-1", &["ErrImagePull: no such host", "(image tracer)"]);
     assert_not_traced(&output, "n-2", &["CreateContainerConfigError: secret \"x\" not found"]);
-    assert_once(&output.stderr, "none of the 2 nodes can be traced; the reasons are above");
+    assert_once(&output.stderr, "none of the 2 nodes can be traced; see above for the reasons");
     let output = kubectl(&server, &["list-containers"]).output();
     assert_not_traced(&output, "n-1", &["ErrImagePull: no such host"]);
     assert!(!output.stderr.contains("No resources"), "{output:#?}");
@@ -157,7 +153,7 @@ fn ended_early() {
     client.signal(Signal::INT);
     let done = client.wait_end();
     assert_eq!(done.status.code(), Some(1), "{}", done.log());
-    assert_once(&done.log(), "ended before any node was traced");
+    assert_once(&done.log(), "interrupted before any node was traced");
 }
 
 /// `trace open --ephemeral`, not yet ready.
@@ -226,7 +222,7 @@ fn ephemeral_forbidden() {
     let output = ephemeral(&server).output();
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
     assert!(!output.stderr.contains("delete"), "{output:#?}");
-    assert_once(&output.stderr, "an agent for node n-1: jobs is forbidden");
+    assert_once(&output.stderr, "cannot create an agent for node n-1: jobs is forbidden");
 }
 
 fn watch_forbidden() {
@@ -324,7 +320,7 @@ fn no_namespace() {
     let done = client.stop();
     assert_once(&done.log(), "does not exist");
     assert_plain(&done);
-    // Whoever may not ask is not told.
+    // Without the right to get the namespace there is no message.
     server.forbid("GET", "/namespaces/nope");
     let output = kubectl(&server, &["list-containers", "-n", "nope", "--node=n-1"]).output().success();
     assert_eq!(output.stderr, "No resources found in nope namespace.\n");
@@ -353,7 +349,7 @@ fn unable() {
     assert_once(&done.log(), UNABLE);
     let done = trace(&server, &["--node=n-1,fargate-1"]).start().stop();
     assert_once(&done.log(), "tracer: 1 node runs no agent: fargate-1 (Fargate)");
-    assert!(!done.log().contains("it has no agent"), "{}", done.log());
+    assert!(!done.log().contains("no agent: the node"), "{}", done.log());
     // It takes no right to see nodes.
     server.forbid("GET", "/nodes");
     let done = trace(&server, &[]).start().stop();
@@ -373,7 +369,7 @@ fn ephemeral_unable() {
     assert_eq!(nodes, ["n-1"]);
     let output = trace(&server, &["--ephemeral", "--node=windows-1,nope"]).output();
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
-    assert_once(&output.stderr, "tracer: node nope: there is no such node");
+    assert_once(&output.stderr, "tracer: node nope: the node does not exist");
     assert_once(&output.stderr, "tracer: 1 node runs no agent: windows-1 (Windows)");
 }
 
@@ -389,7 +385,7 @@ fn no_kubeconfig() {
     assert_eq!(output.stderr.matches("os error 21").count(), 1, "{output:#?}");
 }
 
-/// Somebody who is no runtime claims to start a container, which no pod has.
+/// An untrusted process claims to start a container that belongs to no pod.
 fn warnings_of_others() {
     let server = ApiServer::with_tracers(Options::default(), &["n-1"]);
     let (selected, id) = (Pod::new("web-0", "app"), scratch::unique("claimed"));
@@ -401,7 +397,7 @@ fn warnings_of_others() {
     let mut claim = Command::new(&runc);
     wait::output(claim.args(["create", "--bundle", "/nowhere", &id]).uid(NOBODY).gid(NOBODY), wait::LIMIT);
     all.wait_log("the warning", |line| line.contains("is not believed") && line.contains(&id));
-    // What is told of later has come.
+    // Events are in order, so the warning would have been shown by now.
     Runtime::runc().run(&Bundle::script(&selected, "cat /end-of-it"));
     some.wait_open("/end-of-it");
     let log = some.stop().log();

@@ -28,17 +28,17 @@ const IMAGE: &str = "--image=registry.example/tracer:test";
 
 fn main() -> ExitCode {
     Suite::new()
-        .test("tracer_may_be_executed", CLIENT, admitted)
-        .test("nothing_else_may_be_executed", CLIENT, refused)
-        .test("options_that_reach_the_node_are_refused", CLIENT, options)
-        .test("nothing_else_may_be_done_in_the_pods", CLIENT, others)
-        .test("other_namespaces_are_not_concerned", CLIENT, elsewhere)
+        .test("exec_of_tracer_is_admitted", CLIENT, admitted)
+        .test("exec_of_anything_else_is_denied", CLIENT, refused)
+        .test("options_that_reach_the_node_are_denied", CLIENT, options)
+        .test("other_pod_subresources_are_denied", CLIENT, others)
+        .test("other_namespaces_are_not_affected", CLIENT, elsewhere)
         .test("everything_that_kubectl_tracer_executes_is_admitted", CLIENT, client)
-        .test("it_is_in_force_before_the_agents_and_undeploy_takes_it_away", CLIENT, deploy)
-        .test("a_namespace_of_others_is_not_restricted", CLIENT, foreign)
-        .test("a_cluster_without_such_policies_is_named", CLIENT, old)
-        .test("kustomize_makes_the_same_objects", KUSTOMIZE, kustomize)
-        .test("a_real_api_server_takes_the_policy_or_is_named_as_too_old", REAL, real)
+        .test("policy_is_created_before_the_agents_and_deleted_by_undeploy", CLIENT, deploy)
+        .test("foreign_namespace_is_not_restricted", CLIENT, foreign)
+        .test("cluster_without_policies_is_reported", CLIENT, old)
+        .test("kustomize_builds_the_same_objects", KUSTOMIZE, kustomize)
+        .test("real_api_server_accepts_the_policy_or_is_reported_as_too_old", REAL, real)
         .run()
 }
 
@@ -166,7 +166,7 @@ fn run(server: &ApiServer, arguments: &[&str]) -> Output {
     Launch::kubectl(&server.kubeconfig(None), arguments).output()
 }
 
-/// A server with an agent that closes at once, whatever it is told, and the policy.
+/// A server with the policy and an agent that exits immediately.
 fn restricted() -> ApiServer {
     let server = ApiServer::start(Options::default());
     server.add("n-1", Program::Script("ready; closing 0 0 0 0".into()));
@@ -234,7 +234,7 @@ fn deploy() {
     assert!(deleted.contains(&POLICY.to_owned()) && deleted.contains(&BINDING.to_owned()), "{deleted:?}");
     assert_eq!(server.paths(), [""; 0]);
 
-    // One that was not asked for is not there, and one of others stays.
+    // Without the option there is no policy, and a foreign one is kept.
     run(&server, &["deploy", IMAGE]).success();
     assert!(server.object(POLICY).is_none());
     server.put(POLICY, json!({"metadata": {"labels": {"app.kubernetes.io/part-of": "other"}}}));
@@ -249,7 +249,7 @@ fn foreign() {
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
     assert!(output.stderr.contains("all pods of the namespace \"kube-system\""), "{output:#?}");
     assert_eq!(server.asked().len(), 0);
-    // One of tracer's own has a policy of its own.
+    // tracer's own namespace has a separate policy.
     run(&server, &["deploy", IMAGE, "--restrict-exec", "--tracer-namespace=other"]).success();
     let policy = server.object(&POLICY.replace("tracer-restrict", "other-restrict")).unwrap();
     let selector = &policy["spec"]["matchConstraints"]["namespaceSelector"];
@@ -265,7 +265,7 @@ fn old() {
     assert!(server.object(AGENTS).is_none(), "no agent is there that anything may be executed in");
 }
 
-/// Nothing runs there: the policy is checked and stored, where there are such policies.
+/// The policy is validated and stored, if the server supports such policies.
 fn real() {
     let cluster = Cluster::start();
     let namespace = envtest::namespace();
@@ -279,14 +279,14 @@ fn real() {
         assert!(stored.success().stdout.contains("restrict-exec"));
     } else {
         assert_eq!(output.status.code(), Some(1), "{output:#?}");
-        assert!(output.stderr.contains("takes Kubernetes 1.30 or newer"), "{output:#?}");
+        assert!(output.stderr.contains("requires Kubernetes 1.30 or newer"), "{output:#?}");
         let agents = cluster.kubectl(&["get", "daemonsets", "-n", &namespace, "-o", "name"]).success();
         assert_eq!(agents.stdout, "", "no agent before the policy");
     }
     run(&["undeploy", "--wait=false"]).success();
 }
 
-/// What `kubectl kustomize` makes of the component.
+/// The output of `kubectl kustomize` for the component.
 fn kustomize() {
     let dir = harness::scratch::Dir::new("component");
     let place = |name: &str| {

@@ -1,26 +1,26 @@
-//! Whether an API server admits a request: by the `ValidatingAdmissionPolicy` objects that it has, whose expressions in CEL are
-//! evaluated by another interpreter than Kubernetes' own.
+//! Admission by `ValidatingAdmissionPolicy` objects, whose CEL expressions are evaluated by another interpreter than
+//! Kubernetes' own.
 
 use std::collections::HashMap;
 
 use cel::{Context, Program};
 use serde_json::{Value, json};
 
-/// What is asked of a pod.
+/// A request for a subresource of a pod.
 #[derive(Debug, Clone)]
 pub struct PodRequest<'a> {
     /// The pod's namespace.
     pub namespace: &'a str,
-    /// As `exec`.
+    /// Such as `exec`.
     pub subresource: &'a str,
     /// `CONNECT`, or `UPDATE` of ephemeral containers.
     pub operation: &'a str,
-    /// What comes with the request, as `PodExecOptions`.
+    /// The object of the request, such as `PodExecOptions`.
     pub object: Value,
 }
 
 impl<'a> PodRequest<'a> {
-    /// Asks to execute this, as `kubectl exec` does.
+    /// A request as by `kubectl exec`.
     pub fn exec(namespace: &'a str, command: &[impl AsRef<str>]) -> Self {
         let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
         let object = json!({
@@ -31,10 +31,10 @@ impl<'a> PodRequest<'a> {
     }
 }
 
-/// Why one of the policies, each put into force by one of the bindings, denies a request; None if none does.
+/// The reason why a policy with a binding denies a request; None if none does.
 ///
 /// # Panics
-/// If a policy or binding has something that this does not know.
+/// If a policy or binding has an unsupported field.
 pub fn denial(policies: &[Value], bindings: &[Value], request: &PodRequest<'_>) -> Option<String> {
     let in_force = bindings.iter().filter(|binding| selects(&binding["spec"]["matchResources"], request));
     in_force
@@ -46,7 +46,7 @@ pub fn denial(policies: &[Value], bindings: &[Value], request: &PodRequest<'_>) 
         .find_map(|policy| denied_by(policy, request))
 }
 
-/// By the namespace's name alone.
+/// Only a selector by the name of the namespace is supported.
 fn selects(constraints: &Value, request: &PodRequest<'_>) -> bool {
     let selector = constraints["namespaceSelector"].as_object().expect("a selector of namespaces");
     assert_eq!(selector.len(), 1, "{selector:?}");
@@ -66,7 +66,7 @@ fn concerns(constraints: &Value, request: &PodRequest<'_>) -> bool {
         && constraints["resourceRules"].as_array().expect("rules").iter().any(is_meant)
 }
 
-/// What the first validation says that does not hold, or cannot be evaluated.
+/// The message of the first validation that fails or cannot be evaluated.
 fn denied_by(policy: &Value, request: &PodRequest<'_>) -> Option<String> {
     assert_eq!(policy["spec"]["failurePolicy"], "Fail");
     let mut context = Context::default();
@@ -77,7 +77,7 @@ fn denied_by(policy: &Value, request: &PodRequest<'_>) -> Option<String> {
     for variable in policy["spec"]["variables"].as_array().into_iter().flatten() {
         context.add_variable_from_value("variables", variables.clone());
         let name = variable["name"].as_str().expect("a name").to_owned();
-        // The API server evaluates them when they are used; these can be at any time.
+        // The API server evaluates variables lazily, which makes no difference here.
         variables.insert(name, evaluate(&variable["expression"], &context).expect("a value"));
     }
     context.add_variable_from_value("variables", variables);

@@ -1,6 +1,6 @@
-//! An API server of one's own, on a port of the loopback interface: it stores `objects`, does with them
-//! what `controllers` do, and executes commands in pods, and attaches to them, by the WebSocket
-//! protocol of the real one. Each pod is the agent of a node; what is executed in it runs here.
+//! A simulated API server on the loopback interface: it stores objects (`objects`), acts on them like controllers and
+//! kubelets (`controllers`), and runs commands in pods and attaches to them by the WebSocket protocol of the real one
+//! (`remote_command`). Each pod is the agent of a node; its commands run on this machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -34,26 +34,26 @@ use crate::{remote_command, scratch, wait};
 
 /// The namespace of the agents.
 pub const NAMESPACE: &str = "tracer";
-/// Where they are stored.
+/// The collection of their pods.
 const PODS: &str = "/api/v1/namespaces/tracer/pods";
 
-/// What an agent has in the place of `/tracer`.
+/// What runs in an agent in place of `/tracer`.
 #[derive(Debug, Clone)]
 pub enum Program {
     /// The `tracer` under test, with the arguments that it is given.
     Tracer,
-    /// The same, executed by this command: in a container.
+    /// The same, in a container, by this command.
     Within(Vec<OsString>),
     /// A shell script, whose arguments these are. Its functions are [`FUNCTIONS`].
     Script(String),
-    /// Nothing: executing is refused with this status and message.
+    /// Nothing: the request is refused with this status and message.
     Refused(u16, &'static str),
 }
 
-/// What scripts may call: `ready`, `hold`, `closing SEEN EMITTED FILTERED LOST`.
+/// Functions for scripts: `ready`, `hold`, `closing SEEN EMITTED FILTERED LOST`.
 pub const FUNCTIONS: &str = r#"
 ready() { echo 'tracer: ready' >&2; }
-# Answers beats until the end is asked for.
+# Answers heartbeats until told to stop.
 hold() {
     while c=$(dd bs=1 count=1 2>/dev/null | od -An -tx1); do
         case "$c" in *04*|'') return;; esac
@@ -64,20 +64,20 @@ closing() { echo "tracer: seen $1 emitted $2 filtered $3 lost $4" >&2; }
 "#;
 
 impl Program {
-    /// A script that is ready, does this, holds its lease, and closes with `closing`'s numbers.
+    /// A script that is ready, runs `does`, holds its lease, and ends with the totals `closing`.
     pub fn script(does: &str, closing: &str) -> Self {
         Self::Script(format!("ready\n{does}\nhold\nclosing {closing}"))
     }
 }
 
-/// What the server does otherwise than by default.
+/// Options of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// The version of the protocol: 4 or 5.
     pub version: u8,
-    /// Whether a command's standard input stays open when its connection has ended.
+    /// Whether the standard input of a command stays open after its connection has ended.
     pub keeps_stdin: bool,
-    /// Headers that each request must have.
+    /// Headers that are required of each request.
     pub only: &'static [(&'static str, &'static str)],
 }
 
@@ -87,31 +87,31 @@ impl Default for Options {
     }
 }
 
-/// A running server. It ends when dropped, with all that it has executed.
+/// A running server. It stops when dropped, with all commands.
 pub struct ApiServer {
     port: Port,
     shared: Arc<Shared>,
     dir: scratch::Dir,
 }
 
-/// What was asked to change something.
+/// A request to change something.
 #[derive(Debug, Clone)]
 pub struct Asked {
     /// `PATCH`, `POST` or `DELETE`.
     pub method: String,
-    /// Of an object, or a collection.
+    /// Of an object or a collection.
     pub path: String,
-    /// As `fieldManager` and its value.
+    /// Such as `fieldManager` and its value.
     pub query: BTreeMap<String, String>,
-    /// Null without any.
+    /// Null if there is none.
     pub body: Value,
 }
 
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// The last version of what there is.
+    /// The latest version of the objects.
     version: watch::Sender<usize>,
-    /// How often all watches were ended, and the error that each of them was told last.
+    /// How often all watches were ended, and the error that they ended with.
     cut: watch::Sender<(usize, Option<Value>)>,
     pub(crate) options: Options,
 }
@@ -121,28 +121,28 @@ pub(crate) struct State {
     pub(crate) objects: Objects,
     /// By the pod's name.
     pub(crate) programs: BTreeMap<String, Program>,
-    /// Commands that run, by pid, with the pod's name.
+    /// Running commands, by pid, with the pod's name.
     pub(crate) running: BTreeMap<i32, String>,
-    /// The pods' own processes.
+    /// The main processes of pods.
     pub(crate) mains: BTreeMap<String, Main>,
-    /// Nodes on which nothing that is new runs, with the reason.
+    /// Nodes on which no new pod runs, with the reason.
     pub(crate) waiting: BTreeMap<String, Hold>,
-    /// Nodes whose kubelets stop nothing.
+    /// Nodes whose kubelets stop no pods.
     pub(crate) stopless: BTreeSet<String>,
-    /// Why no controller can make a pod.
+    /// Why no pod can be created.
     pub(crate) refused_pods: Option<String>,
-    /// Methods and ends of paths whose answers have a warning.
+    /// Methods and path suffixes whose responses have a warning.
     warnings: Vec<(&'static str, &'static str, &'static str)>,
-    /// Commands that were executed, each with its arguments.
+    /// All commands, each with its arguments.
     pub(crate) executed: Vec<Vec<String>>,
     asked: Vec<Asked>,
-    /// What is in agents that are made for a node, where that is not `tracer`.
+    /// The program of agents on a node, if it is not `tracer`.
     pub(crate) instead: BTreeMap<String, Program>,
-    /// Where no pod can be made.
+    /// The node for which no job can be created.
     full: Option<String>,
-    /// Methods and ends of paths that are refused.
+    /// Methods and path suffixes that are refused.
     forbidden: Vec<(&'static str, &'static str)>,
-    /// Standard inputs that stay open.
+    /// Standard inputs that are kept open.
     pub(crate) kept: Vec<ChildStdin>,
 }
 
@@ -151,7 +151,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what there is, and tells those who watch.
+    /// Changes the state and notifies watches.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let result = change(&mut state);
@@ -161,7 +161,7 @@ impl Shared {
 }
 
 impl ApiServer {
-    /// Without any agents.
+    /// Starts without agents.
     pub fn start(options: Options) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -178,7 +178,7 @@ impl ApiServer {
         server
     }
 
-    /// With nodes of these names, which run Linux and nothing yet.
+    /// Starts with Linux nodes of these names, without agents.
     pub fn with_nodes(nodes: &[&str]) -> Self {
         let server = Self::start(Options::default());
         for node in nodes {
@@ -188,7 +188,7 @@ impl ApiServer {
         server
     }
 
-    /// With agents that run `tracer` itself, on nodes of these names.
+    /// Starts with agents that run `tracer` itself, on nodes of these names.
     pub fn with_tracers(options: Options, nodes: &[&str]) -> Self {
         let server = Self::start(options);
         for node in nodes {
@@ -197,7 +197,7 @@ impl ApiServer {
         server
     }
 
-    /// An agent on a node.
+    /// Adds an agent on a node.
     pub fn add(&self, node: &str, program: Program) {
         self.shared.change(|state| {
             let made = state.objects.number();
@@ -208,19 +208,19 @@ impl ApiServer {
         });
     }
 
-    /// An agent that does not run.
+    /// Adds an agent that does not run.
     pub fn add_waiting(&self, node: &str, reason: &str) {
         self.add_waiting_with(node, reason, "");
     }
 
-    /// An agent that does not run, of which its kubelet reports more.
+    /// Adds an agent that does not run, with a message of its kubelet.
     pub fn add_waiting_with(&self, node: &str, reason: &str, message: &str) {
         let name = format!("tracer-waiting-{node}");
         let pod = pod(&name, node, &json!({"waiting": {"reason": reason, "message": message}}), 0);
         self.add_pod(&name, pod);
     }
 
-    /// An agent that no node has been found for.
+    /// Adds an agent that is not scheduled.
     pub fn add_unscheduled(&self, node: &str, message: &str) {
         let name = format!("tracer-unscheduled-{node}");
         let mut pod = pod(&name, node, &Value::Null, 0);
@@ -243,7 +243,7 @@ impl ApiServer {
         });
     }
 
-    /// Takes a node's agent away, as when the node leaves.
+    /// Removes the agent of a node, as when the node leaves.
     pub fn remove(&self, node: &str) {
         let (path, _) = self.agent(node);
         self.shared.change(|state| controllers::remove(state, &path));
@@ -262,7 +262,7 @@ impl ApiServer {
         });
     }
 
-    /// The path of a node's agent, and it.
+    /// The agent of a node, with its path.
     fn agent(&self, node: &str) -> (String, Value) {
         let state = self.shared.state();
         let mut pods = state.objects.iter().filter(|(path, _)| is_in(path, PODS));
@@ -270,23 +270,23 @@ impl ApiServer {
         found.map(|(path, pod)| (path.clone(), pod.clone())).expect("an agent on this node")
     }
 
-    /// Stores an object, as others do; its kind and name are those of its path.
+    /// Stores an object; its kind and name are those of its path.
     pub fn put(&self, path: &str, object: Value) {
         let place = Place::parse(path).expect("a path");
         self.shared.change(|state| state.objects.put(path, complete(&place, object)));
     }
 
-    /// Takes an object away, whatever it is kept for.
+    /// Deletes an object in spite of finalizers.
     pub fn delete(&self, path: &str) {
         self.shared.change(|state| controllers::remove(state, path));
     }
 
-    /// What is stored there.
+    /// The object at a path.
     pub fn object(&self, path: &str) -> Option<Value> {
         self.shared.state().objects.get(path).cloned()
     }
 
-    /// The paths of everything that is stored but the nodes and the namespaces that each cluster has.
+    /// The paths of all objects except nodes and default namespaces.
     pub fn paths(&self) -> Vec<String> {
         let always = ["/api/v1/namespaces/default", "/api/v1/namespaces/kube-system"];
         let state = self.shared.state();
@@ -294,47 +294,47 @@ impl ApiServer {
         paths.filter(|path| !always.contains(&path.as_str()) && !path.starts_with("/api/v1/nodes/")).collect()
     }
 
-    /// How many changes there were so far.
+    /// The number of changes so far.
     pub fn version(&self) -> usize {
         self.shared.state().objects.version()
     }
 
-    /// What was asked to change something so far.
+    /// The requests to change something so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.state().asked.clone()
     }
 
-    /// Refuses a method from now on where the path ends so.
+    /// Refuses requests from now on by method and path suffix.
     pub fn forbid(&self, method: &'static str, end: &'static str) {
         self.shared.state().forbidden.push((method, end));
     }
 
-    /// Agents that are made for this node from now on have this.
+    /// Sets the program of future agents on a node.
     pub fn run_instead(&self, node: &str, program: Program) {
         self.shared.state().instead.insert(node.to_owned(), program);
     }
 
-    /// Refuses jobs for this node from now on.
+    /// Refuses future jobs for a node.
     pub fn refuse_jobs(&self, node: &str) {
         self.shared.state().full = Some(node.to_owned());
     }
 
-    /// Pods that are made for this node from now on do not run, for this reason.
+    /// Future pods on a node do not run, for this reason.
     pub fn hold(&self, node: &str, reason: &str) {
         self.hold_with(node, reason, "");
     }
 
-    /// Likewise, and the kubelet has more to say.
+    /// The same, with a message of the kubelet.
     pub fn hold_with(&self, node: &str, reason: &str, message: &str) {
         self.hold_by(node, Hold::Waiting(reason.to_owned(), message.to_owned()));
     }
 
-    /// Pods that are made for this node from now on find no place there, for this reason.
+    /// Future pods on a node are not scheduled, for this reason.
     pub fn hold_unscheduled(&self, node: &str, message: &str) {
         self.hold_by(node, Hold::Unscheduled(message.to_owned()));
     }
 
-    /// The kubelet of this node does nothing, and says nothing.
+    /// The kubelet of a node neither runs pods nor reports anything.
     pub fn hold_silent(&self, node: &str) {
         self.hold_by(node, Hold::Silent);
     }
@@ -343,12 +343,12 @@ impl ApiServer {
         self.shared.state().waiting.insert(node.to_owned(), hold);
     }
 
-    /// The kubelet of this node stops nothing from now on: pods stay.
+    /// The kubelet of a node stops no pods from now on.
     pub fn hold_stops(&self, node: &str) {
         self.shared.state().stopless.insert(node.to_owned());
     }
 
-    /// It stops now what was to be stopped.
+    /// The kubelet of a node stops its deleted pods.
     pub fn let_stop(&self, node: &str) {
         self.shared.change(|state| {
             state.stopless.remove(node);
@@ -362,17 +362,17 @@ impl ApiServer {
         });
     }
 
-    /// No controller can make a pod from now on, for this reason.
+    /// No pod can be created from now on, for this reason.
     pub fn refuse_pods(&self, reason: &str) {
         self.shared.state().refused_pods = Some(reason.to_owned());
     }
 
-    /// Answers warn of this from now on where the method is this and the path ends so.
+    /// Adds a warning to future responses by method and path suffix.
     pub fn warn(&self, method: &'static str, end: &'static str, text: &'static str) {
         self.shared.state().warnings.push((method, end, text));
     }
 
-    /// Ends all watches, each with this error if there is one.
+    /// Ends all watches, with an error if one is given.
     pub fn cut_watches(&self, error: Option<(u16, &str)>) {
         let status = error.map(|(code, message)| {
             json!({"type": "ERROR", "object": status(StatusCode::from_u16(code).expect("a status"), message)})
@@ -383,7 +383,7 @@ impl ApiServer {
         });
     }
 
-    /// Those that wait on this node run now.
+    /// Runs the waiting pods of a node.
     pub fn let_run(&self, node: &str) {
         self.shared.change(|state| {
             state.waiting.remove(node);
@@ -403,20 +403,20 @@ impl ApiServer {
         });
     }
 
-    /// The pids of what was executed and has not ended.
+    /// The pids of the running commands.
     pub fn running(&self) -> Vec<i32> {
         self.shared.state().running.keys().copied().collect()
     }
 
-    /// The commands that were executed so far.
+    /// The commands so far.
     pub fn executed(&self) -> Vec<Vec<String>> {
         self.shared.state().executed.clone()
     }
 
-    /// Waits until nothing that was executed runs any more.
+    /// Waits until no command runs.
     ///
     /// # Panics
-    /// If something does after this time.
+    /// If a command still runs after this time.
     #[track_caller]
     pub fn wait_nothing_runs(&self, limit: Duration) {
         let end = std::time::Instant::now() + wait::stretched(limit);
@@ -426,12 +426,12 @@ impl ApiServer {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub const fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// A kubeconfig for it, whose context names this namespace.
+    /// A kubeconfig for it, whose context has this namespace.
     pub fn kubeconfig(&self, namespace: Option<&str>) -> PathBuf {
         let path = self.dir.path().join(scratch::unique("kubeconfig"));
         fs::write(&path, kubeconfig(&format!("http://{}", self.address()), namespace))
@@ -491,7 +491,7 @@ pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        // As Go's servers do: what has been written is on its way, whatever comes that nobody reads any more.
+        // As Go's servers: data that was written is sent even if the client no longer reads.
         stream.set_nodelay(true).expect("a socket");
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -510,13 +510,13 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = connection.await;
         });
     }
 }
 
-/// What is to be warned of in the answer.
+/// The warnings for a response.
 fn warnings(shared: &Shared, request: &Request<Incoming>) -> Vec<&'static str> {
     let (method, path) = (request.method().as_str(), request.uri().path());
     let state = shared.state();
@@ -602,7 +602,7 @@ fn forbidden(shared: &Shared, request: &Request<Incoming>, place: &Place) -> Opt
     Some(failure(StatusCode::FORBIDDEN, &message))
 }
 
-/// By a policy, as the real one says it.
+/// The denial of a request by a policy, in the words of the real server.
 fn denied(shared: &Shared, place: &Place, pairs: &[(String, String)]) -> Option<Answer> {
     const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
     let subresource = place.subresource.as_deref()?;
@@ -639,7 +639,7 @@ fn not_found(place: &Place) -> Answer {
     failure(StatusCode::NOT_FOUND, &format!("{} \"{name}\" not found", place.resource))
 }
 
-/// What to say if the namespace is not there in which something is to be made.
+/// The response if the namespace of a new object does not exist or is being deleted.
 fn lacks_namespace(state: &State, place: &Place) -> Option<Answer> {
     let namespace = place.namespace.as_ref()?;
     let Some(found) = state.objects.get(&format!("/api/v1/namespaces/{namespace}")) else {
@@ -654,7 +654,7 @@ fn lacks_namespace(state: &State, place: &Place) -> Option<Answer> {
     leaves.then(|| failure(StatusCode::FORBIDDEN, &message))
 }
 
-/// An object with what the server sees to.
+/// An object with the fields that the server sets.
 fn complete(place: &Place, mut object: Value) -> Value {
     object["apiVersion"] = json!(place.version);
     object["kind"] = json!(place.kind());
@@ -719,7 +719,7 @@ fn delete(state: &mut State, place: &Place, asked: &Asked) -> Answer {
         return failure(StatusCode::CONFLICT, "the UID in the precondition does not match");
     }
     if object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty()) {
-        // Somebody has something to do first.
+        // It is kept until the finalizers are removed.
         object["metadata"]["deletionTimestamp"] = json!("2026-11-20T22:15:02Z");
         return json_answer(StatusCode::OK, &state.objects.put(&asked.path, object));
     }
@@ -772,7 +772,7 @@ fn status(code: StatusCode, message: &str) -> Value {
     })
 }
 
-/// What becomes of objects after a version, one JSON object a line, until all watches are ended.
+/// A watch: changes of objects after a version, one JSON object per line.
 fn watch_objects(shared: Arc<Shared>, from: usize, collection: String, selection: Selection) -> Answer {
     let (versions, mut cuts) = (shared.version.subscribe(), shared.cut.subscribe());
     cuts.mark_unchanged();
@@ -820,7 +820,7 @@ fn exec(request: Request<Incoming>, shared: &Arc<Shared>, name: &str, command: V
     })
 }
 
-/// Attaches to the pod's own process.
+/// Attaches to the main process of a pod.
 fn attach(request: Request<Incoming>, shared: &Arc<Shared>, name: &str) -> Answer {
     let output = shared.state().mains.get(name).map(|main| main.output.subscribe());
     let Some(output) = output else {
@@ -832,7 +832,7 @@ fn attach(request: Request<Incoming>, shared: &Arc<Shared>, name: &str) -> Answe
     })
 }
 
-/// The pairs of a query.
+/// The parameters of a query.
 fn pairs(query: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }

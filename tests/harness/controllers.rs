@@ -1,6 +1,5 @@
-//! What controllers and kubelets do with the objects of the [API server](super::apiserver), as far as agents need it:
-//! a `DaemonSet` has a pod on each node, a `Job` one that ends with its process, and what belongs to an object goes
-//! with it.
+//! Simulated controllers and kubelets for the [API server](super::apiserver), as far as agents need them: a `DaemonSet` has
+//! a pod on each node, a `Job` has a pod that ends with its process, and dependents are deleted with their owner.
 
 use std::io::{self, Read, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
@@ -15,37 +14,37 @@ use crate::apiserver::{Program, Shared, State};
 use crate::objects::{Place, Selection};
 use crate::tracer;
 
-/// The generation of the `DaemonSet` that a pod was made for.
+/// The label with the generation of a pod's `DaemonSet`.
 const GENERATION: &str = "pod-template-generation";
 const NODES: &str = "/api/v1/nodes";
 
-/// Why nothing that is new runs on a node.
+/// Why no new pod runs on a node.
 #[derive(Debug, Clone)]
 pub(crate) enum Hold {
     /// The kubelet reports this reason and message.
     Waiting(String, String),
-    /// The scheduler finds no place there, and says so.
+    /// The scheduler reports this message.
     Unscheduled(String),
     /// The kubelet reports nothing.
     Silent,
 }
 
-/// The own process of a pod's container.
+/// The main process of a pod.
 pub(crate) struct Main {
     stdin: ChildStdin,
-    /// What it prints, each behind the number of its channel.
+    /// Its output, each piece after the number of its channel.
     pub(crate) output: broadcast::Sender<Vec<u8>>,
 }
 
 impl Main {
-    /// Writes to its standard input, which ends with it and with nobody else.
+    /// Writes to its standard input, which stays open.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        // It may have ended.
+        // It may have exited.
         let _ = self.stdin.write_all(bytes);
     }
 }
 
-/// Brings what depends on an object to what it asks for.
+/// Reconciles an object.
 pub(crate) fn settle(shared: &Arc<Shared>, state: &mut State, path: &str) {
     match Place::parse(path).expect("a path").resource.as_str() {
         "daemonsets" => daemon_set(shared, state, path),
@@ -54,7 +53,7 @@ pub(crate) fn settle(shared: &Arc<Shared>, state: &mut State, path: &str) {
     }
 }
 
-/// The pods that a `DaemonSet` asks for, and its status.
+/// Reconciles the pods and the status of a `DaemonSet`.
 fn daemon_set(shared: &Arc<Shared>, state: &mut State, path: &str) {
     let Some(mut set) = state.objects.get(path).cloned() else { return };
     if !set["metadata"]["deletionTimestamp"].is_null() {
@@ -85,7 +84,7 @@ fn daemon_set(shared: &Arc<Shared>, state: &mut State, path: &str) {
         template["spec"]["affinity"] = json!({"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [
             {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]},
         ]}}});
-        // The scheduler's part.
+        // As the scheduler does.
         if !matches!(state.waiting.get(node), Some(Hold::Unscheduled(_))) {
             template["spec"]["nodeName"] = json!(node);
         }
@@ -104,7 +103,7 @@ fn daemon_set(shared: &Arc<Shared>, state: &mut State, path: &str) {
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
-/// Whether a node's labels are those that a pod's affinity requires, of terms with `NotIn` alone.
+/// Whether a node matches the affinity of a pod; only `NotIn` is supported.
 fn matches(pod: &Value, node: &Value) -> bool {
     let terms = pod["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"].as_array();
     let expressions = terms.into_iter().flatten().filter_map(|term| term["matchExpressions"].as_array());
@@ -115,14 +114,14 @@ fn matches(pod: &Value, node: &Value) -> bool {
     })
 }
 
-/// The node that a pod is bound to, or made for.
+/// The node that a pod is bound to or was created for.
 pub(crate) fn node_of(pod: &Value) -> &str {
     let terms = &pod["spec"]["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"];
     let bound = pod["spec"]["nodeName"].as_str();
     bound.or(terms[0]["matchFields"][0]["values"][0].as_str()).unwrap_or_default()
 }
 
-/// What a controller says that could not make a pod, in an event.
+/// Stores the event of a controller that could not create a pod.
 fn report(state: &mut State, set: &Value, refusal: &str) {
     let number = state.objects.number();
     let metadata = &set["metadata"];
@@ -148,7 +147,7 @@ fn job(shared: &Arc<Shared>, state: &mut State, path: &str) {
     }
 }
 
-/// A pod of a `DaemonSet` or `Job`, on the node that its template names.
+/// Creates the pod of a `DaemonSet` or `Job` on the node of its template.
 fn make_pod(shared: &Arc<Shared>, state: &mut State, owner: &Value, template: Value) {
     let metadata = &owner["metadata"];
     let (namespace, number) = (metadata["namespace"].as_str().expect("a namespace"), state.objects.number());
@@ -170,7 +169,7 @@ fn make_pod(shared: &Arc<Shared>, state: &mut State, owner: &Value, template: Va
     run_pod(shared, state, &path);
 }
 
-/// What the kubelet of a pod's node does with it: its container runs, or waits for what the test says.
+/// Acts as the kubelet of a pod's node: runs its container, unless the test holds it.
 pub(crate) fn run_pod(shared: &Arc<Shared>, state: &mut State, path: &str) {
     let Some(mut pod) = state.objects.get(path).cloned() else { return };
     let node = node_of(&pod).to_owned();
@@ -214,7 +213,7 @@ pub(crate) fn is_running(pod: &Value) -> bool {
     !pod["status"]["containerStatuses"][0]["state"]["running"].is_null()
 }
 
-/// Starts the container's own process. When that ends, its `Job` is done.
+/// Starts the main process of a container. When it exits, its `Job` is done.
 fn start_main(shared: &Arc<Shared>, state: &mut State, path: &str, pod: &Value) {
     let container = &pod["spec"]["containers"][0];
     assert_eq!((&container["stdin"], &container["stdinOnce"]), (&json!(true), &Value::Null), "{container}");
@@ -241,7 +240,7 @@ fn start_main(shared: &Arc<Shared>, state: &mut State, path: &str, pod: &Value) 
     let (shared, path) = (Arc::clone(shared), path.to_owned());
     thread::spawn(move || {
         let pid = Pid::from_raw(pid).expect("not zero");
-        // Not reaped before it is not listed any more: its pid is nobody else's until then.
+        // It is reaped after it was removed from the list: until then its pid is not reused.
         while let Err(rustix::io::Errno::INTR) =
             waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
         {}
@@ -259,7 +258,7 @@ fn publish(channel: u8, mut pipe: impl Read, output: &broadcast::Sender<Vec<u8>>
     loop {
         match pipe.read(&mut piece) {
             Ok(count @ 1..) => {
-                // Nobody may be attached.
+                // There may be no receiver.
                 let _ = output.send([&[channel], &piece[..count]].concat());
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -268,7 +267,7 @@ fn publish(channel: u8, mut pipe: impl Read, output: &broadcast::Sender<Vec<u8>>
     }
 }
 
-/// A `Job`'s pod has ended. `ttlSecondsAfterFinished` says how long both stay, of which only no time is known here.
+/// Deletes a `Job` whose pod has exited. Only `ttlSecondsAfterFinished: 0` is supported.
 fn done(state: &mut State, pod: &str) {
     let Some(ended) = state.objects.get(pod).cloned() else { return };
     let owner = &ended["metadata"]["ownerReferences"][0]["uid"];
@@ -278,8 +277,8 @@ fn done(state: &mut State, pod: &str) {
     remove(state, &path);
 }
 
-/// Takes away an object, and then what belongs to it: as nothing is seen between, in whatever order. A namespace has
-/// all that is in it, and stays, terminating, until that is gone. A pod stays until its kubelet has stopped it.
+/// Deletes an object with its dependents. A namespace is Terminating until it is empty, a pod until its kubelet has stopped
+/// it.
 pub(crate) fn remove(state: &mut State, path: &str) {
     let Some(mut object) = state.objects.get(path).cloned() else { return };
     let mut with = state.objects.dependents(&object["metadata"]["uid"]);
@@ -316,16 +315,16 @@ pub(crate) fn remove(state: &mut State, path: &str) {
     }
 }
 
-/// The paths of what is in a namespace.
+/// The paths of the objects in a namespace.
 fn contents(state: &State, namespace: &Value) -> Vec<String> {
     let within = format!("/namespaces/{}/", namespace["metadata"]["name"].as_str().expect("a name"));
     state.objects.iter().map(|(path, _)| path).filter(|path| path.contains(&within)).cloned().collect()
 }
 
-/// Kills what runs in a pod.
+/// Kills the processes of a pod.
 pub(crate) fn kill(state: &State, pod: &str) {
     for (pid, _) in state.running.iter().filter(|(_, of)| *of == pod) {
-        // Ours and not reaped, or it would not be listed.
+        // A listed process is ours and not reaped.
         let _ = kill_process(Pid::from_raw(*pid).expect("not zero"), Signal::KILL);
     }
 }

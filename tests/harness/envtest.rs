@@ -1,9 +1,9 @@
-//! A real API server: the cluster that `TRACER_TEST_KUBECONFIG` names, or an `etcd` and a `kube-apiserver` of one's own,
-//! of the folder that `KUBEBUILDER_ASSETS` names. That variable, and the flags, are those of envtest
-//! (sigs.k8s.io/controller-runtime, pkg/internal/testing/controlplane), but for users and certificates: a static token
-//! (`--token-auth-file`) instead of client certificates, and the certificate that kube-apiserver makes itself in
-//! `--cert-dir` when there is none. No controller runs and no node is there: objects are checked, completed and stored,
-//! and nothing comes of them.
+//! A real API server: the cluster of the kubeconfig `TRACER_TEST_KUBECONFIG`, or an `etcd` and a `kube-apiserver` from the
+//! folder `KUBEBUILDER_ASSETS`. That variable, and the flags, are those of envtest
+//! (sigs.k8s.io/controller-runtime, pkg/internal/testing/controlplane), except for users and certificates: a static token
+//! (`--token-auth-file`) instead of client certificates, and the certificate that kube-apiserver creates in
+//! `--cert-dir`. There are no controllers and no nodes: objects are validated, defaulted and stored, and nothing acts on
+//! them.
 
 use std::env;
 use std::fs::{self, File};
@@ -16,19 +16,19 @@ use serde_json::json;
 use crate::wait::{self, Output};
 use crate::{Launch, need, scratch};
 
-/// The administrator's.
-const TOKEN: &str = "of-a-server-that-lives-for-a-test";
+/// The administrator's token.
+const TOKEN: &str = "test-token";
 
-/// Why there is none.
+/// The reason if there is none.
 pub(crate) fn missing() -> Option<String> {
     if let Some(kubeconfig) = env::var_os("TRACER_TEST_KUBECONFIG").map(PathBuf::from) {
         return (!kubeconfig.is_file())
-            .then(|| format!("TRACER_TEST_KUBECONFIG: {} is no file", kubeconfig.display()));
+            .then(|| format!("TRACER_TEST_KUBECONFIG: {} is not a file", kubeconfig.display()));
     }
     let Some(assets) = assets() else {
         return Some(
-            "no API server: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver (setup-envtest gets \
-             one), and TRACER_TEST_KUBECONFIG no cluster"
+            "no API server: set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver (see setup-envtest), or \
+             TRACER_TEST_KUBECONFIG to the kubeconfig of a cluster"
                 .into(),
         );
     };
@@ -42,27 +42,27 @@ fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
 }
 
-/// A cluster, or what there is of one. What was started for it ends when it is dropped.
+/// A cluster, or an API server on its own. Processes that were started are killed when it is dropped.
 pub struct Cluster {
     kubeconfig: PathBuf,
-    // In this order: the API server ends before what it stores in.
+    // In this order: the API server is killed before etcd.
     _apiserver: Option<Process>,
     _etcd: Option<Process>,
     _dir: Option<scratch::Dir>,
 }
 
 impl Cluster {
-    /// Starts it, and waits until it answers.
+    /// Starts it and waits until it is ready.
     ///
     /// # Panics
-    /// With what was printed, if it does not.
+    /// With its output, if it exits.
     #[track_caller]
     pub fn start() -> Self {
         if let Some(kubeconfig) = env::var_os("TRACER_TEST_KUBECONFIG") {
             let kubeconfig = PathBuf::from(kubeconfig);
             return Self { kubeconfig, _apiserver: None, _etcd: None, _dir: None };
         }
-        let assets = assets().expect("it was looked for");
+        let assets = assets().expect("checked before");
         let dir = scratch::Dir::new("envtest");
         let at = |name: &str| dir.path().join(name);
         let etcd_url = format!("http://127.0.0.1:{}", free_port());
@@ -97,10 +97,10 @@ impl Cluster {
                 ("authorization-mode", "RBAC".into()),
                 ("service-cluster-ip-range", "10.0.0.0/24".into()),
                 ("allow-privileged", "true".into()),
-                // Pods' accounts are made by a controller, which is not there.
+                // There is no controller to create the ServiceAccounts of pods.
                 ("disable-admission-plugins", "ServiceAccount".into()),
                 ("service-account-issuer", url.clone()),
-                // A private key has the public one in it.
+                // A private key includes the public one.
                 ("service-account-key-file", key.display().to_string()),
                 ("service-account-signing-key-file", key.display().to_string()),
             ],
@@ -131,19 +131,19 @@ impl Cluster {
         &self.kubeconfig
     }
 
-    /// What `kubectl tracer` makes of this, with its agents in that namespace.
+    /// Runs `kubectl tracer`, with its agents in this namespace.
     pub fn tracer(&self, namespace: &str, arguments: &[&str]) -> Output {
         let place = format!("--tracer-namespace={namespace}");
         Launch::kubectl(&self.kubeconfig, &[arguments, &[&place]].concat()).output()
     }
 
-    /// What kubectl makes of this.
+    /// Runs kubectl.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         query(&self.kubeconfig, arguments)
     }
 }
 
-/// The name of a namespace of one's own.
+/// A unique name for a namespace.
 pub fn namespace() -> String {
     scratch::unique("tracer").to_lowercase()
 }
@@ -152,13 +152,13 @@ fn query(kubeconfig: &Path, arguments: &[&str]) -> Output {
     wait::output(Command::new("kubectl").arg("--kubeconfig").arg(kubeconfig).args(arguments), wait::LIMIT)
 }
 
-/// A port that nobody has for now.
+/// A port that is free now.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the loopback interface");
     listener.local_addr().expect("an address").port()
 }
 
-/// A server, its output in a file.
+/// A server process with its output in a file.
 struct Process {
     child: Child,
     log: PathBuf,
@@ -183,7 +183,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Ours and not reaped, unless it has ended.
+        // It is ours and not reaped, unless it has exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! A server in front of another one, as load balancers and reverse proxies are: it passes requests on, each over a
-//! connection of its own, and answers some of them itself.
+//! A reverse proxy in front of another server: it forwards requests, each over a new connection, and handles some of them
+//! differently.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::loopback::Port;
 
-/// What becomes of a request.
+/// How a request is handled.
 #[derive(Debug, Clone)]
 pub enum Does {
-    /// It is passed on without the headers that ask for another protocol.
+    /// It is forwarded without the headers that request an upgrade.
     WithoutUpgrade,
-    /// It gets this answer, byte for byte.
+    /// It gets this response.
     Answers(String),
-    /// It gets this beginning of an answer, and this again and again.
+    /// It gets this start of a response, and then this text repeatedly.
     Endless(String, &'static str),
-    /// It gets no answer.
+    /// It gets no response.
     Nothing,
 }
 
-/// A port of the loopback interface. It ends when dropped.
+/// A server on the loopback interface. It stops when dropped.
 pub struct Front {
     port: Port,
     met: Arc<AtomicUsize>,
 }
 
 impl Front {
-    /// Before the server at `behind`: with requests whose first line contains `part` it does otherwise.
+    /// In front of the server at `behind`. Requests whose first line contains `part` are handled as `does`.
     pub fn before(behind: SocketAddr, part: &'static str, does: Does) -> Self {
         let met = Arc::new(AtomicUsize::new(0));
         let counts = Arc::clone(&met);
@@ -38,12 +38,12 @@ impl Front {
         Self { port, met }
     }
 
-    /// Its address, as a kubeconfig has it.
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.port.address())
     }
 
-    /// How many requests it has done otherwise with.
+    /// How many requests it has handled differently.
     pub fn met(&self) -> usize {
         self.met.load(Ordering::SeqCst)
     }
@@ -60,7 +60,7 @@ async fn serve(
         let (client, _) = listener.accept().await.expect("a connection");
         let (does, met) = (does.clone(), Arc::clone(&met));
         tokio::spawn(async move {
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = handle(client, behind, part, does, &met).await;
         });
     }
@@ -93,7 +93,7 @@ async fn handle(
             }
         }
         (true, Does::Nothing) => {
-            // Until whoever asked has gone.
+            // Until the client disconnects.
             client.read_u8().await?;
             return Ok(());
         }

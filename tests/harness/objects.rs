@@ -1,26 +1,26 @@
-//! What an API server stores: objects by their paths, what has become of them, and which of them a request selects.
+//! The storage of the API server: objects by path, their changes, and the selection of a request.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Where a path of the API leads.
+/// A parsed path of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The collection, as `/api/v1/namespaces/NAMESPACE/pods`.
+    /// The collection, such as `/api/v1/namespaces/NAMESPACE/pods`.
     pub(crate) collection: String,
-    /// Its last word, as `pods`.
+    /// Its last segment, such as `pods`.
     pub(crate) resource: String,
-    /// As objects in it have it: `v1` or `GROUP/VERSION`.
+    /// The `apiVersion` of its objects: `v1` or `GROUP/VERSION`.
     pub(crate) version: String,
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
-    /// As `exec`.
+    /// Such as `exec`.
     pub(crate) subresource: Option<String>,
 }
 
 impl Place {
-    /// By <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris>.
+    /// Parses a path by <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris>.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let words: Vec<&str> = path.trim_matches('/').split('/').collect();
         let (prefix, rest) = words.split_at_checked(if words[0] == "api" { 2 } else { 3 })?;
@@ -40,7 +40,7 @@ impl Place {
         })
     }
 
-    /// The kind of what is there.
+    /// The kind of its objects.
     pub(crate) fn kind(&self) -> &'static str {
         match self.resource.as_str() {
             "daemonsets" => "DaemonSet",
@@ -52,7 +52,7 @@ impl Place {
             "serviceaccounts" => "ServiceAccount",
             "validatingadmissionpolicies" => "ValidatingAdmissionPolicy",
             "validatingadmissionpolicybindings" => "ValidatingAdmissionPolicyBinding",
-            other => panic!("nobody is to ask for {other}"),
+            other => panic!("unexpected resource {other}"),
         }
     }
 
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-/// Which objects of a collection.
+/// A selection of objects of a collection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {
     labels: Vec<(String, String)>,
@@ -69,7 +69,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// `labelSelector` and `fieldSelector`, of equalities alone.
+    /// Parses `labelSelector` and `fieldSelector`; only equalities are supported.
     pub(crate) fn new(labels: Option<&str>, fields: Option<&str>) -> Self {
         let pairs = |text: Option<&str>| {
             let pairs = text.unwrap_or_default().split(',').filter(|pair| !pair.is_empty());
@@ -86,28 +86,28 @@ impl Selection {
     }
 }
 
-/// All objects. Each change is a version.
+/// All objects. Each change increments the version.
 #[derive(Default)]
 pub(crate) struct Objects {
     by_path: BTreeMap<String, Value>,
     log: Vec<(&'static str, String, Value)>,
-    /// What was applied last, by manager and path.
+    /// The last applied objects, by manager and path.
     applied: BTreeMap<(String, String), Value>,
     made: u32,
 }
 
 impl Objects {
-    /// The last version.
+    /// The latest version.
     pub(crate) fn version(&self) -> usize {
         self.log.len()
     }
 
-    /// What became of an object after this version: the change, its path, and it.
+    /// The change after a version: its type, the path and the object.
     pub(crate) fn after(&self, version: usize) -> &(&'static str, String, Value) {
         &self.log[version]
     }
 
-    /// A number that was not given before.
+    /// A unique number.
     pub(crate) fn number(&mut self) -> u32 {
         self.made += 1;
         self.made
@@ -121,14 +121,14 @@ impl Objects {
         self.by_path.iter()
     }
 
-    /// The objects of a collection that are selected.
+    /// The selected objects of a collection.
     pub(crate) fn list(&self, collection: &str, selection: &Selection) -> Vec<&Value> {
         let members =
             self.by_path.iter().filter(|(path, _)| is_in(path, collection) || is_across(path, collection));
         members.map(|(_, object)| object).filter(|object| selection.has(object)).collect()
     }
 
-    /// Stores an object. What is the same makes no version.
+    /// Stores an object. Without a difference there is no new version.
     pub(crate) fn put(&mut self, path: &str, mut object: Value) -> Value {
         let before = self.by_path.get(path).cloned();
         let generation = match &before {
@@ -156,7 +156,7 @@ impl Objects {
         object
     }
 
-    /// Takes an object away.
+    /// Removes an object.
     pub(crate) fn remove(&mut self, path: &str) -> Option<Value> {
         let mut object = self.by_path.remove(path)?;
         self.applied.retain(|(_, of), _| of != path);
@@ -165,7 +165,7 @@ impl Objects {
         Some(object)
     }
 
-    /// The paths of what belongs to the object with this uid.
+    /// The paths of the dependents of the object with this uid.
     pub(crate) fn dependents(&self, uid: &Value) -> Vec<String> {
         let is_owner = |object: &Value| {
             let owners = object["metadata"]["ownerReferences"].as_array();
@@ -174,12 +174,12 @@ impl Objects {
         self.by_path.iter().filter(|(_, object)| is_owner(object)).map(|(path, _)| path.clone()).collect()
     }
 
-    /// What comes of an object when a manager applies this: its fields are what it asks for, those that it asked for
-    /// before and not any more are gone, those of others stay. Lists are taken whole.
+    /// The result of server-side apply: fields that the manager applies are set, those that it no longer applies are
+    /// removed, those of other managers are kept. Lists are atomic.
     pub(crate) fn merged(&self, path: &str, manager: &str, asked: &Value) -> Value {
         let mut object = self.by_path.get(path).cloned().unwrap_or_else(|| json!({}));
         if let Some(before) = self.applied.get(&(manager.to_owned(), path.to_owned())) {
-            take_away(&mut object, before, asked);
+            remove_fields(&mut object, before, asked);
         }
         merge(&mut object, asked);
         let managers = &mut object["metadata"]["managedFields"];
@@ -192,20 +192,20 @@ impl Objects {
         object
     }
 
-    /// Remembers what a manager has applied.
+    /// Records what a manager has applied.
     pub(crate) fn note(&mut self, path: &str, manager: &str, asked: Value) {
         self.applied.insert((manager.to_owned(), path.to_owned()), asked);
     }
 }
 
-/// Whether this is the path of an object of the collection.
+/// Whether a path is that of an object in the collection.
 pub(crate) fn is_in(path: &str, collection: &str) -> bool {
     path.strip_prefix(collection)
         .and_then(|rest| rest.strip_prefix('/'))
         .is_some_and(|name| !name.contains('/'))
 }
 
-/// Whether this is the path of an object of a collection of all namespaces, as `/api/v1/pods`.
+/// Whether a path is that of an object in a collection over all namespaces, such as `/api/v1/pods`.
 fn is_across(path: &str, collection: &str) -> bool {
     let Some((prefix, resource)) = collection.rsplit_once('/') else { return false };
     let within = path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("/namespaces/"));
@@ -229,12 +229,12 @@ fn merge(object: &mut Value, asked: &Value) {
 }
 
 /// Removes the fields that are in `before` and not in `asked`.
-fn take_away(object: &mut Value, before: &Value, asked: &Value) {
+fn remove_fields(object: &mut Value, before: &Value, asked: &Value) {
     let (Value::Object(object), Value::Object(before)) = (object, before) else { return };
     for (key, before) in before {
         match (asked.get(key), object.get_mut(key)) {
             (None, _) => drop(object.remove(key)),
-            (Some(asked), Some(field)) => take_away(field, before, asked),
+            (Some(asked), Some(field)) => remove_fields(field, before, asked),
             (Some(_), None) => {}
         }
     }

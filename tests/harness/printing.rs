@@ -1,11 +1,11 @@
-//! Scripts that print what a node might print, for tests of the client, and what the client says of them.
+//! Scripts that print the output of a node, for tests of the client.
 
 use serde_json::json;
 
 use crate::apiserver::{ApiServer, Options, Program};
 use crate::wait::Output;
 
-/// A line of a node that calls itself `n`.
+/// An event of a node with the name `n`, as a line.
 pub fn event(path: &str) -> String {
     json!({
         "timestamp": "2026-11-20T22:15:01.123456789Z",
@@ -21,27 +21,27 @@ pub fn event(path: &str) -> String {
     .to_string()
 }
 
-/// A script that prints this many events, numbered from 1.
+/// A script that prints events with the numbers from 1 to `count`.
 pub fn prints(count: u32) -> String {
     let (before, after) = halves();
     format!("seq {count} | sed \"s|.*|{before}&{after}|\"")
 }
 
-/// An event's line before and behind its number, quoted for a `sed` in double quotes.
+/// The parts of an event's line before and after its number, quoted for `sed` in double quotes.
 pub fn halves() -> (String, String) {
     let line = event("/NUMBER").replace('\\', "\\\\").replace('"', "\\\"");
     let (before, after) = line.split_once("NUMBER").expect("the number");
     (before.to_owned(), after.to_owned())
 }
 
-/// A server with one node, which prints one event.
+/// A server with one node that prints one event.
 pub fn small(options: Options) -> ApiServer {
     let server = ApiServer::start(options);
     server.add("n-1", Program::script(&prints(1), "1 1 0 0"));
     server
 }
 
-/// Fails unless a client failed, said this, and printed no event.
+/// Fails unless a client exited with 1, reported these texts, and printed no event.
 #[track_caller]
 pub fn assert_fails(output: &Output, said: &[&str]) {
     assert_eq!(output.status.code(), Some(1), "{output:#?}");

@@ -16,16 +16,16 @@ pub struct Proxy {
     asked: Asked,
 }
 
-/// What it was asked to connect to.
+/// The requested destinations.
 type Asked = Arc<Mutex<Vec<String>>>;
 
 impl Proxy {
-    /// One that takes CONNECT.
+    /// Starts a proxy for CONNECT.
     pub fn start() -> Self {
         Self::speaking("http", Protocol::Connect)
     }
 
-    /// One that speaks SOCKS 5.
+    /// Starts a SOCKS 5 proxy.
     pub fn socks() -> Self {
         Self::speaking("socks5", Protocol::Socks)
     }
@@ -36,12 +36,12 @@ impl Proxy {
         Self { scheme, port: Port::serve(async move |listener| serve(listener, protocol, kept).await), asked }
     }
 
-    /// Its address, as a kubeconfig has it.
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.port.address())
     }
 
-    /// The servers that it was asked to connect to.
+    /// The requested destinations.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -61,7 +61,7 @@ async fn serve(listener: TcpListener, protocol: Protocol, asked: Asked) {
         let asked = Arc::clone(&asked);
         tokio::spawn(async move {
             let mut client = BufStream::new(client);
-            // Whoever goes in between has nothing to ask.
+            // The client may have disconnected.
             let target = match protocol {
                 Protocol::Connect => connect(&mut client).await,
                 Protocol::Socks => socks(&mut client).await,
@@ -82,7 +82,7 @@ async fn serve(listener: TcpListener, protocol: Protocol, asked: Asked) {
     }
 }
 
-/// Where a request for a tunnel is to lead.
+/// The destination of a CONNECT request.
 async fn connect(client: &mut BufStream<TcpStream>) -> io::Result<SocketAddr> {
     let mut lines = Vec::new();
     while lines.last().is_none_or(|line: &String| line != "\r\n") {
@@ -96,7 +96,7 @@ async fn connect(client: &mut BufStream<TcpStream>) -> io::Result<SocketAddr> {
     Ok(target.parse().expect("a server of ours"))
 }
 
-/// Likewise, for a client without a name that asks for an IPv4 address.
+/// The destination of a SOCKS request, without authentication, for an IPv4 address.
 async fn socks(client: &mut BufStream<TcpStream>) -> io::Result<SocketAddr> {
     let [version, methods] = [client.read_u8().await?, client.read_u8().await?];
     assert_eq!(version, 5);

@@ -1,5 +1,4 @@
-//! Executing commands in pods, and attaching to them, by the WebSocket protocol of Kubernetes' API server, as far as a
-//! kubelet's side of it.
+//! Runs commands in pods and attaches to them: the server side of the WebSocket protocol of Kubernetes' API server.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ const PIECE: usize = 32 << 10;
 /// A connection.
 pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Goes over to WebSocket.
+/// Upgrades a request to a WebSocket.
 pub(crate) fn upgrade<F>(
     mut request: Request<Incoming>,
     version: u8,
@@ -39,7 +38,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     if request.headers().get(UPGRADE).is_none() {
-        // As the real one (apiserver, `util/wsstream` and `pkg/util/proxy/upgradeaware.go`).
+        // As the real server (apiserver, `util/wsstream` and `pkg/util/proxy/upgradeaware.go`).
         return failure(StatusCode::BAD_REQUEST, "Upgrade request required");
     }
     let protocol = format!("v{version}.channel.k8s.io");
@@ -67,8 +66,8 @@ where
     response
 }
 
-/// Hands on what a pod's own process prints, and what comes for it. Its standard input stays open when the connection
-/// ends (`stdinOnce` is not set).
+/// Attaches a connection to the main process of a pod, whose standard input stays open when the connection ends (`stdinOnce`
+/// is not set).
 pub(crate) async fn follow(
     mut stream: Socket,
     shared: &Shared,
@@ -102,7 +101,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Runs a command, as a kubelet does: what it prints goes to the connection, and what comes to its standard input.
+/// Runs a command as a kubelet does, with its standard streams attached to the connection.
 pub(crate) async fn run(
     stream: Socket,
     shared: &Arc<Shared>,
@@ -141,7 +140,7 @@ pub(crate) async fn run(
     let writes = tokio::spawn(async move {
         let mut connected = true;
         while let Some(message) = messages.recv().await {
-            // What nobody takes is thrown away: that alone must not end the program.
+            // Output that cannot be sent is discarded: this must not stop the program.
             connected = connected && sink.send(Message::binary(message)).await.is_ok();
         }
         let _ = sink.close().await;
@@ -189,14 +188,14 @@ async fn copy(channel: u8, mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Ve
     }
 }
 
-/// Hands on what comes until the connection ends, or says that standard input does. Returns that, still open, in the
+/// Forwards data to standard input until the connection ends, or closes it. Returns standard input, still open, in the
 /// first case.
 async fn read(mut incoming: SplitStream<Socket>, mut stdin: ChildStdin) -> Option<ChildStdin> {
     while let Some(Ok(message)) = incoming.next().await {
         let Message::Binary(bytes) = message else { continue };
         match bytes.split_first() {
             Some((0, bytes)) => {
-                // It may have ended.
+                // It may have exited.
                 let _ = stdin.write_all(bytes).await;
                 let _ = stdin.flush().await;
             }

@@ -1,4 +1,4 @@
-//! TLS before a server that has none, with certificates of one's own.
+//! A TLS server in front of a server without TLS, with self-signed certificates.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::loopback::Port;
 
-/// A certificate that nobody else has signed, with its key.
+/// A self-signed certificate with its key.
 pub struct Identity(CertifiedKey<KeyPair>);
 
 impl Identity {
-    /// Of this name, with a P-256 key.
+    /// For a name, with a P-256 key.
     pub fn new(name: &str) -> Self {
         Self::with_key(name, &PKCS_ECDSA_P256_SHA256)
     }
 
-    /// Of this name, with a key of this kind.
+    /// For a name, with a key of this type.
     pub fn with_key(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let signing_key = KeyPair::generate_for(algorithm).expect("a key");
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
@@ -42,19 +42,19 @@ impl Identity {
     }
 }
 
-/// A port of the loopback interface whose connections are those of another one, over TLS. It ends when dropped.
+/// A TLS server on the loopback interface that forwards to another server. It stops when dropped.
 pub struct Tls {
     port: Port,
     certificate: String,
 }
 
 impl Tls {
-    /// Before the server at `behind`. With `client`, only for whoever has that certificate.
+    /// In front of the server at `behind`. With `client`, that client certificate is required.
     pub fn before(behind: SocketAddr, client: Option<&Identity>) -> Self {
         Self::with_identity(behind, Identity::new("127.0.0.1"), client)
     }
 
-    /// Likewise, with a certificate of its own.
+    /// The same, with this certificate.
     pub fn with_identity(behind: SocketAddr, identity: Identity, client: Option<&Identity>) -> Self {
         let certificate = identity.certificate();
         let CertifiedKey { cert, signing_key } = identity.0;
@@ -78,12 +78,12 @@ impl Tls {
         Self { port, certificate }
     }
 
-    /// Where it is.
+    /// Its address.
     pub const fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// Its address, as a kubeconfig has it.
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("https://{}", self.address())
     }
@@ -99,7 +99,7 @@ async fn serve(listener: &TcpListener, acceptor: &TlsAcceptor, behind: SocketAdd
         let (stream, _) = listener.accept().await.expect("a connection");
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
-            // Whoever does not trust the certificate goes.
+            // A client that does not trust the certificate disconnects.
             let Ok(mut stream) = acceptor.accept(stream).await else { return };
             let mut server = TcpStream::connect(behind).await.expect("the server listens");
             let _ = copy_bidirectional(&mut stream, &mut server).await;

@@ -1,4 +1,4 @@
-//! Arguments of `kubectl tracer`: kubectl's spelling, and all that `tracer` takes on a node.
+//! Command line of `kubectl tracer`: kubectl's options, and those of `tracer` on a node.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     run::lease,
 };
 
-/// Says which pod of the cluster opened which file and executed which program, from a container's first instruction on.
+/// Show which pod of the cluster opens which file and runs which program, from a container's first instruction on
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-tracer", bin_name = "kubectl tracer", version, propagate_version = true)]
 pub(super) struct Args {
@@ -26,25 +26,25 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show events of all nodes as they happen, each with its pod
+    /// Trace events on all nodes, each with its pod
     ///
-    /// Without -n and -A those of the namespace that the kubeconfig's context names.
+    /// Without -n and -A, trace the namespace of the kubeconfig's context.
     Trace(Box<OnNodes<TraceArgs>>),
     /// List the containers of all nodes, each with its pod
     ///
-    /// Without -n and -A those of the namespace that the kubeconfig's context names.
+    /// Without -n and -A, list the namespace of the kubeconfig's context.
     ListContainers(Box<OnNodes<ListArgs>>),
-    /// Tell what each node's kernel allows, what is missing, and how to get it
+    /// Check whether each node supports tracing, and how to fix what is missing
     Doctor(NodesArgs),
-    /// Put an agent on each node: a namespace, a ServiceAccount without rights, a DaemonSet
+    /// Deploy an agent on each node: a namespace, a ServiceAccount without permissions, a DaemonSet
     Deploy(DeployArgs),
-    /// Take away what deploy has put there
+    /// Delete what deploy has created
     Undeploy(UndeployArgs),
     #[command(flatten)]
     Generate(Generate),
 }
 
-/// What all commands take.
+/// Options of all commands.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Common {
     #[command(flatten)]
@@ -53,10 +53,10 @@ pub(super) struct Common {
     pub(super) log: VerbosityArgs,
 }
 
-/// How much is logged, as kubectl has it.
+/// kubectl's verbosity.
 #[derive(Clone, Debug, ClapArgs)]
 pub(super) struct VerbosityArgs {
-    /// Log more to standard error, requests to the API server included; twice, or from level 8 on, everything
+    /// Log more to stderr, including requests to the API server; given twice, or from level 8 on, log everything
     #[arg(short, long = "v", alias = "verbose", value_name = "LEVEL", num_args = 0..=1, require_equals = true,
         default_missing_value = "1", action = clap::ArgAction::Append, global = true)]
     verbose: Vec<u8>,
@@ -66,9 +66,9 @@ pub(super) struct VerbosityArgs {
 }
 
 impl VerbosityArgs {
-    /// As the nodes' tracers have it.
+    /// The verbosity of `tracer` on the nodes.
     pub(super) fn log(&self) -> LogArgs {
-        /// From here on kubectl prints what it sends and receives.
+        /// From this level on, kubectl logs the content of requests and responses.
         const EVERYTHING: u8 = 8;
         let level = self.verbose.iter().max().copied().unwrap_or_default();
         let verbose = match level {
@@ -81,44 +81,44 @@ impl VerbosityArgs {
     }
 }
 
-/// Which cluster, and as whom: the options that kubectl has.
+/// kubectl's options for the cluster and the user.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ClusterArgs {
-    /// Kubeconfig file, instead of $KUBECONFIG or ~/.kube/config; without any, in a pod, its ServiceAccount
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or in a pod its ServiceAccount]
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig, instead of the current one
+    /// Context of the kubeconfig [default: the current one]
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) context: Option<String>,
-    /// Cluster of the kubeconfig, instead of the context's
+    /// Cluster of the kubeconfig [default: the context's]
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) cluster: Option<String>,
-    /// User of the kubeconfig, instead of the context's
+    /// User of the kubeconfig [default: the context's]
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) user: Option<String>,
     #[command(flatten)]
     pub(super) as_user: UserArgs,
     #[command(flatten)]
     pub(super) server: ServerArgs,
-    /// Namespace of tracer's own pods: tracer, or kube-system with --ephemeral
+    /// Namespace of the agents [default: tracer; with --ephemeral: kube-system]
     #[arg(long, value_name = "NS", global = true)]
     pub(super) tracer_namespace: Option<String>,
 }
 
-/// What replaces the kubeconfig's description of the user.
+/// Options that override the kubeconfig's user.
 #[derive(Debug, ClapArgs)]
 pub(super) struct UserArgs {
     /// User to impersonate
     #[arg(long = "as", value_name = "USER", global = true)]
     pub(super) impersonate: Option<String>,
-    /// Group to impersonate; repeats
+    /// Group to impersonate; repeatable
     #[arg(long = "as-group", value_name = "GROUP", global = true)]
     pub(super) impersonate_group: Vec<String>,
     /// UID to impersonate
     #[arg(long = "as-uid", value_name = "UID", global = true)]
     pub(super) impersonate_uid: Option<String>,
-    /// Extra value to impersonate; repeats
+    /// Extra value to impersonate; repeatable
     #[arg(long = "as-user-extra", value_name = "KEY=VALUE", value_parser = key_and_value, global = true)]
     pub(super) impersonate_user_extra: Vec<(String, String)>,
     /// Bearer token
@@ -132,31 +132,31 @@ pub(super) struct UserArgs {
     pub(super) client_key: Option<String>,
 }
 
-/// What replaces the kubeconfig's description of the server.
+/// Options that override the kubeconfig's cluster.
 #[derive(Debug, ClapArgs)]
 pub(super) struct ServerArgs {
     /// Address of the API server
     #[arg(short, long, value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new(), global = true)]
     pub(super) server: Option<String>,
-    /// Certificate file of the authority that signed the API server's certificate, in PEM
+    /// Certificate file of the API server's certificate authority, in PEM
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) certificate_authority: Option<String>,
-    /// Name that the API server's certificate must have, instead of the one in its address
+    /// Name to verify the API server's certificate against [default: the host of its address]
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) tls_server_name: Option<String>,
-    /// Do not verify the API server's certificate: whoever is on the way can read and change everything
+    /// Do not verify the API server's certificate (insecure: the connection can be intercepted)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
         default_missing_value = "true", action = clap::ArgAction::Set, global = true)]
     pub(super) insecure_skip_tls_verify: bool,
-    /// Time limit for an answer of the API server, instead of 1m; streams may go on
+    /// Time limit for a request to the API server, not for streams; 0 means none [default: 1m]
     #[arg(long, value_name = "TIME", value_parser = request_timeout, global = true)]
     pub(super) request_timeout: Option<Duration>,
-    /// Accepted for kubectl's sake: tracer caches nothing
+    /// Ignored, for compatibility with kubectl: tracer has no cache
     #[arg(long, value_name = "DIR", hide = true, global = true)]
     pub(super) cache_dir: Option<PathBuf>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "what clap calls returns a result")]
+#[expect(clippy::unnecessary_wraps, reason = "clap requires a result")]
 fn secret(text: &str) -> Result<SecretString, String> {
     Ok(SecretString::from(text))
 }
@@ -166,9 +166,9 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// As kubectl takes it: a number of seconds, or one with a unit. 0 is no limit.
+/// Parses kubectl's format: a number of seconds, or one with a unit. 0 means no limit.
 fn request_timeout(text: &str) -> Result<Duration, String> {
-    /// Longer than anybody waits.
+    /// Practically no limit.
     const UNLIMITED: Duration = Duration::from_hours(24 * 365);
     let time = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -177,55 +177,55 @@ fn request_timeout(text: &str) -> Result<Duration, String> {
     Ok(if time.is_zero() { UNLIMITED } else { time })
 }
 
-/// Where agents are deployed unless told otherwise.
+/// The default namespace of deployed agents.
 pub(super) const NAMESPACE: &str = "tracer";
-/// Where those of one run are: it is there, and permits privileged pods.
+/// The default namespace of agents for one run: it exists and permits privileged pods.
 pub(super) const EPHEMERAL_NAMESPACE: &str = "kube-system";
 
 impl ClusterArgs {
-    /// Where agents are deployed.
+    /// The namespace of deployed agents.
     pub(super) fn tracer_namespace(&self) -> &str {
         self.tracer_namespace.as_deref().unwrap_or(NAMESPACE)
     }
 }
 
-/// What to deploy.
+/// Options of `deploy`.
 #[derive(Debug, ClapArgs)]
 pub(super) struct DeployArgs {
-    /// The agents' image, from a registry that the nodes can pull from, instead of the one that this build is named after
+    /// Image of the agents, from a registry that the nodes can pull from
     #[arg(long, value_name = "IMAGE")]
     pub(super) image: Option<String>,
-    /// Let nothing be executed in the agents' pods but tracer, whoever asks: a ValidatingAdmissionPolicy (Kubernetes 1.30)
+    /// Allow only tracer to be executed in the agents' pods (ValidatingAdmissionPolicy, Kubernetes 1.30)
     #[arg(long)]
     pub(super) restrict_exec: bool,
-    /// The agents' seccomp profile: unconfined, runtime/default, or localhost/FILE, which must be on each node
+    /// Seccomp profile of the agents: unconfined, runtime/default, or localhost/FILE with a file on each node
     #[arg(long, value_name = "PROFILE", value_parser = Seccomp::parse)]
     pub(super) seccomp_profile: Option<Seccomp>,
-    /// The agents' SELinux type, instead of spc_t; super_t on Bottlerocket
+    /// SELinux type of the agents [default: spc_t]; super_t on Bottlerocket
     #[arg(long, value_name = "TYPE", value_parser = parse_selinux_type)]
     pub(super) selinux_type: Option<String>,
-    /// Change nothing: client prints what would be applied, server asks the API server what would come of it
+    /// Change nothing; client prints the objects, server validates them on the API server
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none",
         default_missing_value = "client")]
     pub(super) dry_run: DryRun,
-    /// Print the objects
+    /// Output format for the objects
     #[arg(short, long, value_name = "FORMAT")]
-    pub(super) output: Option<Printed>,
+    pub(super) output: Option<ObjectFormat>,
     #[command(flatten)]
     pub(super) wait: WaitArgs,
 }
 
-/// What to take away.
+/// Options of `undeploy`.
 #[derive(Debug, ClapArgs)]
 pub(super) struct UndeployArgs {
     #[command(flatten)]
     pub(super) wait: WaitArgs,
 }
 
-/// Whether to wait.
+/// Options for waiting.
 #[derive(Debug, ClapArgs)]
 pub(super) struct WaitArgs {
-    /// Wait until it has come about on all nodes
+    /// Wait until all nodes are done
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
         default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(super) wait: bool,
@@ -234,7 +234,7 @@ pub(super) struct WaitArgs {
     pub(super) timeout: Duration,
 }
 
-/// Where nothing is changed.
+/// Values of `--dry-run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum DryRun {
     None,
@@ -242,16 +242,16 @@ pub(super) enum DryRun {
     Server,
 }
 
-/// How objects are printed.
+/// Formats of objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Printed {
+pub(super) enum ObjectFormat {
     Yaml,
     Kyaml,
     Json,
     Name,
 }
 
-/// A command of `tracer`, and where to run it.
+/// A command of `tracer`, and the nodes to run it on.
 #[derive(Debug, ClapArgs)]
 pub(super) struct OnNodes<A: ClapArgs> {
     #[command(flatten)]
@@ -260,29 +260,29 @@ pub(super) struct OnNodes<A: ClapArgs> {
     pub(super) nodes: NodesArgs,
 }
 
-/// Which nodes.
+/// Options that select nodes and agents.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Nodes")]
 pub(super) struct NodesArgs {
-    /// Only these nodes; repeats or takes commas
+    /// Select nodes by name; repeatable or comma-separated
     #[arg(long, value_name = "NODE", value_delimiter = ',')]
     pub(super) node: Vec<String>,
-    /// Make agents for this run, which vanish afterwards, instead of those that are deployed
+    /// Create agents for this run and delete them afterwards
     #[arg(long)]
     pub(super) ephemeral: bool,
-    /// The image of --ephemeral's agents, instead of the one that this build is named after
+    /// Image of the agents of --ephemeral
     #[arg(long, value_name = "IMAGE", requires = "ephemeral")]
     pub(super) image: Option<String>,
-    /// How long a node's tracer goes on by itself when nothing is heard from here
+    /// Time after which tracer on a node exits without a heartbeat from this client
     #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]
     pub(super) lease: Duration,
-    /// Likewise an agent of --ephemeral
+    /// The same for agents of --ephemeral
     #[arg(long, value_name = "TIME", hide = true, default_value = "30s", value_parser = lease::parse_term)]
     pub(super) agent_lease: Duration,
 }
 
 impl NodesArgs {
-    /// Each node, and nothing else.
+    /// Selects all nodes.
     pub(super) const fn all() -> Self {
         Self {
             node: Vec::new(),
@@ -293,8 +293,8 @@ impl NodesArgs {
         }
     }
 
-    /// Whether this node is asked for.
-    pub(super) fn select(&self, node: &str) -> bool {
+    /// Whether a node is selected.
+    pub(super) fn selects(&self, node: &str) -> bool {
         self.node.is_empty() || self.node.iter().any(|wanted| wanted == node)
     }
 }
@@ -307,12 +307,12 @@ mod tests {
     use crate::cli::generate::tests::check;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_line_is_consistent() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn everything_is_completed_and_has_a_page() {
+    fn commands_have_completion_and_manual_pages() {
         check(
             &Args::command(),
             &["trace", "list-containers", "doctor", "deploy", "undeploy", "all-namespaces", "kubeconfig"],
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_limit_is_read_as_kubectl_reads_it() {
+    fn request_timeout_has_kubectls_format() {
         assert_eq!(request_timeout("5"), Ok(Duration::from_secs(5)));
         assert_eq!(request_timeout("2m"), Ok(Duration::from_mins(2)));
         assert!(request_timeout("0").unwrap() > Duration::from_hours(24));
@@ -362,9 +362,9 @@ mod tests {
     }
 
     #[test]
-    fn nodes_repeat_or_take_commas() {
+    fn nodes_are_repeatable_or_comma_separated() {
         let args = Args::try_parse_from(["kubectl-tracer", "doctor", "--node", "a,b", "--node=c"]).unwrap();
         let Command::Doctor(nodes) = args.command else { panic!() };
-        assert!(["a", "b", "c"].iter().all(|node| nodes.select(node)) && !nodes.select("d"));
+        assert!(["a", "b", "c"].iter().all(|node| nodes.selects(node)) && !nodes.selects("d"));
     }
 }

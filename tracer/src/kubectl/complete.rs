@@ -1,5 +1,5 @@
-//! Completion for `kubectl tracer <TAB>`: kubectl runs `kubectl_complete-tracer` with the words behind `kubectl tracer`,
-//! the last of them being the one to complete, and expects candidates and a directive as cobra's `__complete` prints them
+//! Completion for `kubectl tracer <TAB>`: kubectl runs `kubectl_complete-tracer` with the words after `kubectl tracer`, the
+//! last of which is to be completed, and expects candidates and a directive in the format of cobra's `__complete`
 //! (<https://github.com/kubernetes/kubectl/blob/master/pkg/cmd/plugin/plugin_completion.go>).
 
 use std::{
@@ -23,31 +23,32 @@ use crate::{
     kubectl::{
         args::{Args, ClusterArgs},
         cluster::Cluster,
-        plain,
+        text,
     },
     model::Pattern,
+    sanitize,
     sys::thread::local_runtime,
 };
 
-/// The word by which `kubectl_complete-tracer` asks.
+/// The first argument of a request for completion.
 const REQUEST: &str = "__complete";
-/// How long the API server may take: somebody waits for the shell.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The most objects that are looked at.
+/// How long the API server may take: the user waits.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The most objects that are listed.
 const OBJECTS_MAX: u32 = 500;
-/// Directives of cobra: complete file names where there is no candidate, or do not.
+/// Directives of cobra: whether to complete file names if there is no candidate.
 const FILES: u8 = 0;
 const NO_FILES: u8 = 4;
 
-/// The words to complete, if that is what this process is run for.
+/// The words to complete, if completion is requested.
 pub(super) fn requested(mut arguments: impl Iterator<Item = OsString>) -> Option<Vec<OsString>> {
     arguments.next()?;
     (arguments.next()? == REQUEST).then(|| arguments.collect())
 }
 
-/// Prints the candidates. Where there are none, or they cannot be found in time, that is no error.
+/// Prints the candidates. That there are none, or that the server does not respond in time, is no error.
 pub(super) fn run(words: &[OsString]) -> ExitCode {
-    // What is said there would be in the middle of a command line.
+    // Messages would appear within the command line.
     if let Ok(nowhere) = File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stderr(nowhere);
     }
@@ -56,7 +57,7 @@ pub(super) fn run(words: &[OsString]) -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The candidates, one a line with its help behind a tab, and the directive.
+/// The candidates, one per line, each with a tab and its help, and the directive.
 fn complete(words: &[OsString]) -> (String, u8) {
     let (last, before) =
         words.split_last().map_or((OsString::new(), &[][..]), |(last, rest)| (last.clone(), rest));
@@ -70,7 +71,7 @@ fn complete(words: &[OsString]) -> (String, u8) {
     all.push(last.clone());
     let index = all.len() - 1;
     let candidates = engine::complete(&mut command, all, index, None).unwrap_or_default();
-    // Options are many, and shown once they are begun.
+    // There are many options: show them only for a word that begins like one.
     let wants_options = last.to_string_lossy().starts_with('-');
     let mut text = String::new();
     for candidate in candidates.iter().filter(|candidate| !candidate.is_hide_set()) {
@@ -78,7 +79,7 @@ fn complete(words: &[OsString]) -> (String, u8) {
         if value.starts_with('-') && !wants_options {
             continue;
         }
-        text.push_str(&plain::line(value));
+        text.push_str(&sanitize::line(&text::line(value)));
         if let Some(help) = candidate.get_help() {
             text.push('\t');
             text.push_str(help.to_string().lines().next().unwrap_or_default());
@@ -88,14 +89,14 @@ fn complete(words: &[OsString]) -> (String, u8) {
     (text, NO_FILES)
 }
 
-/// Whether what follows this word, or its `=`, is a file's name.
+/// Whether this word is an option, or begins with one, whose value is a file name.
 fn takes_file(word: &OsStr) -> bool {
     let word = word.to_string_lossy();
     let option = word.split_once('=').map_or(&*word, |(option, _)| option);
     matches!(option, "--kubeconfig" | "--client-certificate" | "--client-key" | "--certificate-authority")
 }
 
-/// What an option's values are.
+/// The kind of an option's values.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Namespace,
@@ -124,7 +125,7 @@ impl Kind {
     }
 }
 
-/// Has the options' values completed by what the cluster has.
+/// Adds completion of values from the cluster to the options.
 fn with_values(command: Command, values: &Arc<Values>) -> Command {
     let command = command.mut_args(|option| match Kind::of(option.get_id().as_str()) {
         None => option,
@@ -136,7 +137,7 @@ fn with_values(command: Command, values: &Arc<Values>) -> Command {
     command.mut_subcommands(|command| with_values(command, values))
 }
 
-/// Where values come from: what is on the command line already.
+/// The options that are already on the command line.
 #[derive(Default)]
 struct Values {
     cluster: Option<ClusterArgs>,
@@ -146,7 +147,7 @@ struct Values {
 }
 
 impl Values {
-    /// Whatever makes sense of these words.
+    /// Reads as much as is valid of these words.
     fn given(words: &[OsString]) -> Self {
         let command = Args::command().ignore_errors(true);
         let name = OsString::from("kubectl-tracer");
@@ -165,7 +166,7 @@ impl Values {
         }
     }
 
-    /// Those that begin as `current` does. Of a list its last item is completed.
+    /// The values that begin with `current`. The last item of a list is completed.
     fn complete(&self, kind: Kind, current: &OsStr) -> Vec<CompletionCandidate> {
         let Some(current) = current.to_str() else { return Vec::new() };
         let begun = current.rfind([',', '!']).map_or(0, |separator| separator + 1);
@@ -187,7 +188,7 @@ impl Values {
             Kind::User => of_file(|file| file.auth_infos.into_iter().map(|named| named.name).collect()),
             _ => {
                 let runtime = local_runtime().ok()?;
-                let asked = runtime.block_on(async { timeout(PATIENCE, self.ask(kind, args)).await });
+                let asked = runtime.block_on(async { timeout(TIMEOUT, self.ask(kind, args)).await });
                 // What still waits for an answer must not keep the process.
                 runtime.shutdown_background();
                 asked.ok()?
@@ -238,7 +239,7 @@ impl Values {
     }
 }
 
-/// The names that an option asks for.
+/// The names that an option selects.
 fn wanted(matches: &ArgMatches, option: &str) -> Vec<String> {
     let values = matches.try_get_many::<String>(option).ok().flatten();
     let values: Vec<String> = values.into_iter().flatten().cloned().collect();
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_own_word_asks_for_it() {
+    fn completion_is_requested_by_the_first_argument() {
         let of = |words: &[&str]| requested(words.iter().map(Into::into));
         assert_eq!(of(&["kubectl-tracer", "__complete", "trace", ""]), Some(vec!["trace".into(), "".into()]));
         assert_eq!(of(&["kubectl-tracer", "trace", "__complete"]), None);

@@ -25,23 +25,23 @@ use crate::{
     error::Usage,
     kubectl::{
         agents,
-        args::{Common, DeployArgs, DryRun, NodesArgs, Printed, UndeployArgs},
+        args::{Common, DeployArgs, DryRun, NodesArgs, ObjectFormat, UndeployArgs},
         cluster::{Cluster, problem},
         confinement::image_problem,
         manifests::Manifests,
-        nodes::Unable,
-        plain, restriction,
-        restriction::Restriction,
+        nodes::UnsupportedNodes,
+        restriction::{self, Restriction},
+        text,
     },
-    output,
+    output, sanitize,
     sys::stderr::status,
 };
 
-/// Whose fields they are: what is applied again with less in it is taken away.
+/// The field manager: fields that are no longer applied are removed.
 const MANAGER: &str = "kubectl-tracer";
-/// The name of the account, and of the `DaemonSet`.
+/// The name of the `ServiceAccount` and of the `DaemonSet`.
 const AGENTS: &str = "tracer";
-/// By which what was deployed is told from what others have made.
+/// The label of what `deploy` has created.
 const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "tracer");
 
 /// `kubectl tracer deploy`.
@@ -57,10 +57,10 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
     }
     let image = manifests.image()?;
     if let Some(problem) = image_problem(image).filter(|_| args.dry_run == DryRun::None) {
-        let image = plain::line(image);
+        let image = text::line(image);
         return Err(Usage(format!(
-            "the nodes cannot pull {image}: {problem}; push the image to a registry and name it by --image \
-             REGISTRY/NAME:TAG or --image REGISTRY/NAME@DIGEST"
+            "the nodes cannot pull {image}: {problem}; push the image to a registry and pass --image REGISTRY/NAME:TAG \
+             or --image REGISTRY/NAME@DIGEST"
         ))
         .into());
     }
@@ -73,56 +73,56 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         "serverside-applied"
     };
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let mut there = namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))?;
-    if args.dry_run == DryRun::None && there.as_ref().is_some_and(is_leaving) {
-        let [of_namespace, ..] = names(namespace);
-        outlast(&namespaces, namespace, &of_namespace, args.wait.timeout).await?;
-        there = None;
+    let mut existing = namespaces.get_opt(namespace).await.map_err(|error| refused("namespace", &error))?;
+    if args.dry_run == DryRun::None && existing.as_ref().is_some_and(is_terminating) {
+        let [of_namespace, ..] = kubectl_names(namespace);
+        wait_terminated(&namespaces, namespace, &of_namespace, args.wait.timeout).await?;
+        existing = None;
     }
-    let applied = match &there {
-        Some(there) if !is_ours(there) => 1..3,
-        // Where nothing is made there is no namespace for the others.
+    let applied = match &existing {
+        Some(existing) if !is_ours(existing) => 1..3,
+        // A dry run creates no namespace for the others.
         None if args.dry_run == DryRun::Server => 0..1,
         _ => 0..3,
     };
     if manifests.restriction.is_some() && applied == (1..3) {
         bail!(
-            "--restrict-exec would hold for all pods of the namespace {namespace:?}, which others have made: name one of \
-               tracer's own by --tracer-namespace"
+            "--restrict-exec would restrict all pods of the namespace {namespace:?}, which tracer has not created: select \
+             another one with --tracer-namespace"
         );
     }
     if applied.contains(&0) {
         apply(&namespaces, &manifests.namespace, &params).await?;
     } else {
         status(&format!(
-            "the namespace {} is there already and stays as it is: it must permit privileged pods",
-            plain::line(namespace)
+            "the namespace {} already exists and is not changed: it must permit privileged pods",
+            text::line(namespace)
         ));
     }
     if applied.contains(&1) {
         apply(&Api::namespaced(client.clone(), namespace), &manifests.account, &params).await?;
-        // Before the agents, so that there is no time in which anything else may be executed in them.
+        // Before the agents, so that they are never without it.
         if let Some(Restriction { policy, binding }) = &manifests.restriction {
-            let old = "--restrict-exec takes Kubernetes 1.30 or newer with ValidatingAdmissionPolicy";
+            let old = "--restrict-exec requires Kubernetes 1.30 or newer with ValidatingAdmissionPolicy";
             apply(&Api::all(client.clone()), policy, &params).await.context(old)?;
             apply(&Api::all(client.clone()), binding, &params).await?;
         }
         let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
         let before = api.get_opt(AGENTS).await.map_err(|error| refused("daemonset", &error))?;
-        if args.dry_run == DryRun::None && before.as_ref().is_some_and(is_leaving) {
-            let [.., of_agents] = names(namespace);
-            outlast(&api, AGENTS, &of_agents, args.wait.timeout).await?;
+        if args.dry_run == DryRun::None && before.as_ref().is_some_and(is_terminating) {
+            let [.., of_agents] = kubectl_names(namespace);
+            wait_terminated(&api, AGENTS, &of_agents, args.wait.timeout).await?;
         }
         apply(&api, &manifests.agents, &params).await?;
     } else {
         status(&format!(
-            "the API server cannot be asked what would come of the others: the namespace {} is not there",
-            plain::line(namespace)
+            "no dry run of the other objects: the namespace {} does not exist",
+            text::line(namespace)
         ));
     }
     print(&manifests, applied, args.output, done)?;
     if args.dry_run == DryRun::None && args.wait.wait {
-        Unable::find(&client, &NodesArgs::all()).await.say();
+        UnsupportedNodes::find(&client, &NodesArgs::all()).await.report();
         rollout::wait(&client, namespace, args.wait.timeout).await?;
     }
     Ok(ExitCode::SUCCESS)
@@ -137,26 +137,33 @@ where
     applied.map(drop).map_err(|error| refused(&K::kind(&()), &error))
 }
 
-/// What the API server did not do, with its reason.
+/// The error of a request that was refused.
 fn refused(what: &str, error: &kube::Error) -> anyhow::Error {
-    anyhow!("{}: {}", what.to_lowercase(), plain::line(&problem(error)))
+    anyhow!("{}: {}", what.to_lowercase(), problem(error))
 }
 
 /// Whether an object is being deleted.
-fn is_leaving<K: Resource>(object: &K) -> bool {
+fn is_terminating<K: Resource>(object: &K) -> bool {
     object.meta().deletion_timestamp.is_some()
 }
 
-/// Waits until an object is gone that is being deleted: what is applied to it would go with it.
-async fn outlast<K>(api: &Api<K>, name: &str, called: &str, patience: Duration) -> anyhow::Result<()>
+/// Waits until an object that is being deleted is gone: what is applied to it would be deleted with it.
+async fn wait_terminated<K>(
+    api: &Api<K>,
+    name: &str,
+    kubectl_name: &str,
+    timeout: Duration,
+) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    status(&format!("{called} is being deleted: waiting until it is gone"));
-    let late = |_| anyhow!("{called} is still being deleted after {}", humantime::format_duration(patience));
-    tokio::time::timeout(patience, gone(api, name)).await.map_err(late)?
+    status(&format!("{kubectl_name} is being deleted: waiting until it is gone"));
+    let late =
+        |_| anyhow!("{kubectl_name} is still being deleted after {}", humantime::format_duration(timeout));
+    tokio::time::timeout(timeout, wait_gone(api, name)).await.map_err(late)?
 }
 
+/// Whether `deploy` has created an object.
 fn is_ours<K: Resource>(object: &K) -> bool {
     let (key, value) = PART_OF;
     object.meta().labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|label| label == value)
@@ -166,19 +173,20 @@ fn is_ours<K: Resource>(object: &K) -> bool {
 fn print(
     manifests: &Manifests,
     which: Range<usize>,
-    output: Option<Printed>,
+    output: Option<ObjectFormat>,
     done: &str,
 ) -> anyhow::Result<()> {
     let namespace = manifests.namespace.metadata.name.as_deref().unwrap_or_default();
     let mut documents = manifests.documents()?[which.clone()].to_vec();
-    let mut names = names(namespace)[which.clone()].to_vec();
+    let mut names = kubectl_names(namespace)[which.clone()].to_vec();
     if let Some(restriction) = manifests.restriction.as_ref().filter(|_| which.end == 3) {
         documents.extend(restriction.documents()?);
         names.extend(restriction::names(namespace));
     }
+    let names = names.iter().map(|name| sanitize::line(name));
     let mut text = Vec::new();
     match output {
-        Some(Printed::Yaml) => {
+        Some(ObjectFormat::Yaml) => {
             for (index, document) in documents.iter().enumerate() {
                 if index > 0 {
                     text.extend_from_slice(b"---\n");
@@ -186,68 +194,64 @@ fn print(
                 serde_yaml_ng::to_writer(&mut text, document)?;
             }
         }
-        Some(Printed::Kyaml) => {
+        Some(ObjectFormat::Kyaml) => {
             for document in &documents {
                 output::kyaml::write(document, &mut text)?;
                 text.push(b'\n');
             }
         }
-        Some(Printed::Json) => {
+        Some(ObjectFormat::Json) => {
             serde_json::to_writer_pretty(
                 &mut text,
                 &json!({"apiVersion": "v1", "kind": "List", "items": documents}),
             )?;
             text.push(b'\n');
         }
-        Some(Printed::Name) => names.iter().try_for_each(|name| writeln!(text, "{name}"))?,
-        None => names.iter().try_for_each(|name| writeln!(text, "{name} {done}"))?,
+        Some(ObjectFormat::Name) => names.into_iter().try_for_each(|name| writeln!(text, "{name}"))?,
+        None => names.into_iter().try_for_each(|name| writeln!(text, "{name} {done}"))?,
     }
     std::io::stdout().lock().write_all(&text).context("writing to standard output")
 }
 
-/// As kubectl calls them.
-fn names(namespace: &str) -> [String; 3] {
-    [
-        format!("namespace/{}", plain::line(namespace)),
-        "serviceaccount/tracer".into(),
-        "daemonset.apps/tracer".into(),
-    ]
+/// The names of the objects, as kubectl prints them.
+fn kubectl_names(namespace: &str) -> [String; 3] {
+    [format!("namespace/{namespace}"), "serviceaccount/tracer".into(), "daemonset.apps/tracer".into()]
 }
 
 /// `kubectl tracer undeploy`.
 pub(super) async fn undeploy(args: &UndeployArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let namespace = common.cluster.tracer_namespace();
     let client = Cluster::find(&common.cluster)?.client;
-    let [of_namespace, of_account, of_agents] = names(namespace);
-    // The agents first: they are what runs.
+    let [of_namespace, of_account, of_agents] = kubectl_names(namespace);
+    // The agents first: nothing else runs.
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let within = [delete(&agents, AGENTS, &of_agents).await?, delete(&accounts, AGENTS, &of_account).await?];
-    let around = if within.contains(&Was::Others) {
-        // They would go with it.
-        status(&format!("{of_namespace} stays, with what others have made in it"));
-        Was::Others
+    let of_itself = if within.contains(&Deleted::NotOurs) {
+        // They would be deleted with it.
+        status(&format!("{of_namespace} is kept: it has objects that tracer has not created"));
+        Deleted::NotOurs
     } else {
         delete(&namespaces, namespace, &of_namespace).await?
     };
     unrestrict(&client, namespace).await?;
-    if within == [Was::Absent; 2] && around == Was::Absent {
-        status(&format!("nothing is deployed in the namespace {}", plain::line(namespace)));
+    if within == [Deleted::Absent; 2] && of_itself == Deleted::Absent {
+        status(&format!("nothing is deployed in namespace {}", text::line(namespace)));
     }
     if args.wait.wait {
-        let leaving = removal::Leaving {
+        let removal = removal::Removal {
             client: &client,
             namespace,
-            agents: (within[0] == Was::Deleted).then_some(&agents),
-            around: (around == Was::Deleted).then_some(&namespaces),
+            agents: (within[0] == Deleted::Yes).then_some(&agents),
+            namespaces: (of_itself == Deleted::Yes).then_some(&namespaces),
         };
-        leaving.wait(args.wait.timeout).await?;
+        removal.wait(args.wait.timeout).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes away what restricts the agents, if that is there. Whoever may not look for it need not.
+/// Deletes the policy of `--restrict-exec`, if it exists and the user is authorized to get it.
 async fn unrestrict(client: &Client, namespace: &str) -> anyhow::Result<()> {
     let name = restriction::name(namespace);
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
@@ -255,7 +259,7 @@ async fn unrestrict(client: &Client, namespace: &str) -> anyhow::Result<()> {
         Ok(None) => return Ok(()),
         Ok(Some(_)) => {}
         Err(error) => {
-            debug!("whether exec is restricted is not known: {}", plain::line(&problem(&error)));
+            debug!("looking for the policy of --restrict-exec: {}", problem(&error));
             return Ok(());
         }
     }
@@ -266,48 +270,49 @@ async fn unrestrict(client: &Client, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was found where an object was to be deleted.
+/// Whether an object was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Was {
+enum Deleted {
+    Yes,
     Absent,
-    Deleted,
-    /// Others have made it, and it stays.
-    Others,
+    /// `deploy` has not created it.
+    NotOurs,
 }
 
-/// Deletes an object, if it is there and ours, and says so. What depends on it is deleted by the cluster's garbage
-/// collector.
-async fn delete<K>(api: &Api<K>, name: &str, called: &str) -> anyhow::Result<Was>
+/// Deletes an object that `deploy` has created. The garbage collector deletes its dependents in the background: a deletion
+/// in the foreground would leave a finalizer on an API server without controllers.
+async fn delete<K>(api: &Api<K>, name: &str, kubectl_name: &str) -> anyhow::Result<Deleted>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let failed = |error| anyhow!("{called}: {}", plain::line(&problem(&error)));
-    let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(Was::Absent) };
+    let failed = |error| anyhow!("{kubectl_name}: {}", problem(&error));
+    let Some(object) = api.get_opt(name).await.map_err(failed)? else { return Ok(Deleted::Absent) };
     if !is_ours(&object) {
         status(&format!(
-            "{called} stays: it has no label {}={}, so others have made it",
+            "{kubectl_name} is kept: tracer has not created it (no label {}={})",
             PART_OF.0, PART_OF.1
         ));
-        return Ok(Was::Others);
+        return Ok(Deleted::NotOurs);
     }
     let params = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Background),
-        // What was looked at is what is deleted.
+        // Another object of this name may have been created since.
         preconditions: Some(Preconditions { uid: object.meta().uid.clone(), resource_version: None }),
         ..DeleteParams::default()
     };
     match api.delete(name, &params).await {
         Ok(_) => {
-            writeln!(std::io::stdout().lock(), "{called} deleted").context("writing to standard output")?;
-            Ok(Was::Deleted)
+            let name = sanitize::line(kubectl_name);
+            writeln!(std::io::stdout().lock(), "{name} deleted").context("writing to standard output")?;
+            Ok(Deleted::Yes)
         }
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Was::Absent),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Deleted::Absent),
         Err(error) => Err(failed(error)),
     }
 }
 
-/// Returns when there is no such object any more.
-pub(super) async fn gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
+/// Returns when an object no longer exists.
+async fn wait_gone<K>(api: &Api<K>, name: &str) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -316,10 +321,10 @@ where
         match change {
             Ok(None) => return Ok(()),
             Ok(Some(_)) => {}
-            Err(error) => debug!("{name} is not seen for now: {}", plain::line(&agents::problem(&error))),
+            Err(error) => debug!("watching {name}: {}", text::line(&agents::problem(&error))),
         }
     }
-    bail!("{name} is not seen any more")
+    bail!("the watch on {name} ended")
 }
 
 #[cfg(test)]
@@ -327,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_has_the_label_is_ours() {
+    fn only_objects_with_the_label_are_ours() {
         let namespace =
             |labels| serde_json::from_value::<Namespace>(json!({"metadata": {"labels": labels}})).unwrap();
         assert!(is_ours(&namespace(json!({"app.kubernetes.io/part-of": "tracer"}))));

@@ -1,4 +1,4 @@
-//! `kubectl tracer doctor`: each node's report under the node's name.
+//! `kubectl tracer doctor`: the report of each node below the node's name.
 
 use std::{collections::BTreeMap, io::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
@@ -8,90 +8,88 @@ use tokio::{select, sync::Semaphore, task::JoinSet, time::timeout};
 use crate::{
     error::{FAILURE, UNSUPPORTED},
     kubectl::{
-        agents::{Agent, Waiting},
+        agents::{
+            Agent, Outlook, Waiting,
+            list::{list, no_agent},
+        },
         args::{Common, NodesArgs},
         cluster::Cluster,
-        ephemeral::{Fleet, over_agents},
-        exec::{Exec, Exit, Heard},
+        ephemeral::{Fleet, with_agents},
+        exec::{ConnectionError, Exec, Exit, Received, Refused},
         lines::{Line, Lines},
-        plain, remote, session,
+        node::node_status,
+        node_command,
     },
     sanitize,
-    sys::stderr::status,
 };
 
 /// How long a report may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a report may be, in lines and bytes a line.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest report, in lines, and its longest line, in bytes.
 const LINES_MAX: usize = 200;
 const LINE_MAX: usize = 4096;
-/// How many nodes are asked at a time.
-const AT_ONCE: usize = 64;
+/// How many reports are requested at a time.
+const CONCURRENCY: usize = 64;
 
-/// Asks each node's `tracer`. The exit code is 3 if tracing does not work on one of them, 1 if one cannot be asked.
+/// Runs `tracer doctor` on each node. The exit code is 3 if tracing is not supported on one of them, 1 if one has no report.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::find(&common.cluster)?;
-    over_agents(&cluster, nodes, common, async |fleet, mut end| {
+    with_agents(&cluster, nodes, common, async |fleet, mut end| {
         select! {
-            result = ask_all(&cluster, nodes, &fleet) => result,
-            () = end.requested() => bail!("ended before all reports were there"),
+            result = report_all(&cluster, nodes, &fleet) => result,
+            () = end.requested() => bail!("interrupted before all reports were received"),
         }
     })
     .await
 }
 
-async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, fleet: &Fleet) -> anyhow::Result<ExitCode> {
-    let place = &fleet.place;
-    let agents = session::list_agents(cluster, nodes, fleet).await?;
+async fn report_all(cluster: &Cluster, nodes: &NodesArgs, fleet: &Fleet) -> anyhow::Result<ExitCode> {
+    let agents = list(cluster, nodes, fleet).await?;
     let missing: BTreeMap<&str, Agent> =
         fleet.expected.iter().map(|(node, problem)| (node.as_str(), missing(problem.as_deref()))).collect();
     let found = missing.iter().map(|(node, agent)| (*node, agent)).chain(agents.by_node());
-    // The last of a node counts.
+    // An agent that exists replaces the missing one.
     let found: BTreeMap<&str, &Agent> = found.collect();
-    let chosen: Vec<_> = found.into_iter().filter(|(node, _)| nodes.select(node)).collect();
-    if chosen.is_empty() {
-        bail!(session::none(place, nodes));
+    let selected: Vec<_> = found.into_iter().filter(|(node, _)| nodes.selects(node)).collect();
+    if selected.is_empty() {
+        return Err(no_agent(&fleet.agents, nodes));
     }
-    fleet.unable.say();
-    let limit = Arc::new(Semaphore::new(AT_ONCE));
+    fleet.unsupported.report();
+    let limit = Arc::new(Semaphore::new(CONCURRENCY));
     let mut reports = JoinSet::new();
-    for (index, (_, agent)) in chosen.iter().enumerate() {
+    for (index, (_, agent)) in selected.iter().enumerate() {
         let (agent, client, limit) = ((*agent).clone(), cluster.client.clone(), Arc::clone(&limit));
-        let namespace = place.namespace.clone();
+        let namespace = fleet.agents.namespace.clone();
         reports.spawn(async move {
             // It is never closed.
             let _permit = limit.acquire().await;
-            let report = match timeout(PATIENCE, ask(&client, &namespace, &agent)).await {
-                Ok(report) => report,
-                Err(_) => Err(format!("it does not answer within {PATIENCE:?}")),
-            };
-            (index, report)
+            let report = timeout(TIMEOUT, report(&client, &namespace, &agent)).await;
+            (index, report.unwrap_or(Err(Failure::Timeout)))
         });
     }
     let mut reports = reports.join_all().await;
     reports.sort_by_key(|(index, _)| *index);
     let (mut out, mut code) = (Vec::new(), 0);
-    for ((node, _), (_, report)) in chosen.iter().zip(reports) {
-        let node = sanitize::line(node);
+    for ((node, _), (_, report)) in selected.iter().zip(reports) {
         match report {
             Ok((lines, exit)) => {
-                writeln!(out, "{node}")?;
+                writeln!(out, "{}", sanitize::line(node))?;
                 lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
                 match exit {
                     Exit::Code(0) => {}
                     Exit::Code(3) => code = UNSUPPORTED,
                     Exit::Code(other) => {
-                        status(&format!("node {node}: its doctor has ended with exit code {other}"));
+                        node_status(node, &format!("tracer doctor exited with code {other}"));
                         code = code.max(FAILURE);
                     }
                     Exit::Failed(problem) => {
-                        status(&format!("node {node}: {}", plain::line(&problem)));
+                        node_status(node, &problem);
                         code = code.max(FAILURE);
                     }
                 }
             }
-            Err(problem) => {
-                status(&format!("node {node}: {}", plain::line(&problem)));
+            Err(failure) => {
+                node_status(node, &failure.to_string());
                 code = code.max(FAILURE);
             }
         }
@@ -100,35 +98,54 @@ async fn ask_all(cluster: &Cluster, nodes: &NodesArgs, fleet: &Fleet) -> anyhow:
     Ok(ExitCode::from(code))
 }
 
-/// The agent of a node that has none.
+/// The agent of a node that was expected to have one.
 fn missing(problem: Option<&str>) -> Agent {
-    let why = problem.unwrap_or("its agent pod has not been seen").to_owned();
-    Agent::Waiting(Waiting { why, failed: true })
+    let reason = problem.unwrap_or("no agent pod found").to_owned();
+    Agent::Waiting(Waiting { reason, outlook: Outlook::Failed })
 }
 
-/// A node's report, safe to show, and how it ended.
-async fn ask(client: &kube::Client, namespace: &str, agent: &Agent) -> Result<(Vec<String>, Exit), String> {
+/// Why a node has no report.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    NoAgent(String),
+    #[error("cannot run tracer: {0}")]
+    Refused(#[from] Refused),
+    #[error("the connection was lost: {0}")]
+    Connection(#[from] ConnectionError),
+    #[error("no report within {TIMEOUT:?}")]
+    Timeout,
+}
+
+/// The sanitized report of a node, and the exit of its `tracer doctor`.
+async fn report(
+    client: &kube::Client,
+    namespace: &str,
+    agent: &Agent,
+) -> Result<(Vec<String>, Exit), Failure> {
     let target = match agent {
         Agent::Running(target) => target,
-        Agent::Waiting(waiting) => return Err(waiting.why.clone()),
+        Agent::Waiting(waiting) => return Err(Failure::NoAgent(waiting.reason.clone())),
     };
-    let started = Exec::start(client, namespace, &target.pod, &remote::doctor()).await;
-    let mut exec = started.map_err(|refused| format!("tracer cannot be run there: {refused}"))?;
-    let (mut lines, mut said, mut exit) = (Lines::new(LINE_MAX), Vec::new(), None);
+    // The input is kept open: a command whose input ends may stop.
+    let Exec { input: _input, mut output } =
+        Exec::start(client, namespace, &target.pod, &node_command::doctor()).await?;
+    let (mut lines, mut report, mut exit) = (Lines::new(LINE_MAX), Vec::new(), None);
     let mut keep = |line: Line<'_>| {
         let (Line::Whole(line) | Line::Cut(line)) = line;
-        if said.len() < LINES_MAX {
-            said.push(sanitize::line(&String::from_utf8_lossy(line)));
+        if report.len() < LINES_MAX {
+            report.push(sanitize::line(&String::from_utf8_lossy(line)));
         }
     };
-    while let Some(heard) = exec.next().await? {
-        match heard {
-            Heard::Stdout(bytes) | Heard::Stderr(bytes) => lines.feed(&bytes, &mut keep),
-            Heard::Exit(ended) => exit = Some(ended),
-            Heard::Nothing => {}
+    while let Some(received) = output.next().await? {
+        match received {
+            Received::Stdout(bytes) | Received::Stderr(bytes) => lines.feed(&bytes, &mut keep),
+            Received::Exit(ended) => exit = Some(ended),
+            Received::Nothing => {}
         }
     }
     lines.finish(&mut keep);
-    let exit = exit.unwrap_or(Exit::Failed("the connection has ended before the report".into()));
-    Ok((said, exit))
+    let exit =
+        exit.unwrap_or(Exit::Failed("the connection was closed before the report was complete".into()));
+    Ok((report, exit))
 }

@@ -1,6 +1,5 @@
-//! Agents for one run (`--ephemeral`): jobs, one a node, that vanish with whoever has made them. Deleted at the end; where
-//! that does not come about, because the client was killed or has lost its connection, their leases run out, the agents
-//! end, and the cluster deletes the jobs that are done.
+//! Agents for one run (`--ephemeral`): one job per node, deleted at the end. If the client is killed or loses its
+//! connection, the leases of the agents expire, the agents exit, and the cluster deletes the finished jobs.
 
 use std::{
     cell::Cell,
@@ -27,48 +26,52 @@ use tracing::debug;
 
 use crate::{
     kubectl::{
-        agents::{Agent, Agents, Place, Selector, Target, problem as watch_problem},
+        agents::{self, Agent, AgentSet, Agents, Selector, Target},
         args::{Common, EPHEMERAL_NAMESPACE, NodesArgs},
         cluster::{Cluster, problem},
         exec::Exec,
         manifests::Manifests,
-        nodes,
-        nodes::Unable,
-        plain,
+        node::node_status,
+        nodes::{self, UnsupportedNodes},
+        text,
     },
     run::limits::{End, Limits},
     sys::stderr::status,
 };
 
-/// How many jobs are made at a time.
-const AT_ONCE: usize = 16;
-/// How long deleting them may take.
-const DELETE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a lease is renewed while it lasts.
-const BEATS: u32 = 6;
-/// When that is tried again where it fails.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How many jobs are created at a time.
+const CONCURRENCY: usize = 16;
+/// How long the agents may take to start: nodes may have to pull their image.
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long deleting the jobs may take.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a lease is renewed in its term.
+const RENEWALS_PER_TERM: u32 = 6;
+/// The delay before a failed renewal is retried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The agents of a run.
+/// The agents of a session.
 pub(super) struct Fleet {
-    pub(super) place: Place,
-    /// The nodes that agents have been made on for this run, which may not run yet. Each with what is wrong with the
-    /// node, if something is.
-    pub(super) expected: BTreeMap<String, Option<String>>,
+    pub(super) agents: AgentSet,
+    /// The nodes that agents were created on for this run, each with its problem, if it has one. The agents may not run
+    /// yet.
+    pub(super) expected: Expected,
     /// The nodes on which no agent can run.
-    pub(super) unable: Unable,
+    pub(super) unsupported: UnsupportedNodes,
 }
 
+type Expected = BTreeMap<String, Option<String>>;
+
 impl Fleet {
-    /// Whether they are for this run alone.
+    /// Whether they were created for this run.
     pub(super) const fn is_ephemeral(&self) -> bool {
-        matches!(self.place.selector, Selector::Instance(_))
+        matches!(self.agents.selector, Selector::Instance(_))
     }
 }
 
-/// Runs something over the agents that are asked for: those that are deployed, or some for this run. `run` is told as well
-/// when it is to end: a signal must not come between two who listen.
-pub(super) async fn over_agents(
+/// Calls `run` with the selected agents: deployed ones, or new ones for this run. Signals are handled by one [`End`]
+/// throughout, so that none is missed.
+pub(super) async fn with_agents(
     cluster: &Cluster,
     nodes: &NodesArgs,
     common: &Common,
@@ -76,71 +79,73 @@ pub(super) async fn over_agents(
 ) -> anyhow::Result<ExitCode> {
     let mut end = End::new(Limits::default())?;
     if !nodes.ephemeral {
-        let place = Place::deployed(common.cluster.tracer_namespace());
-        return run(Fleet { place, expected: BTreeMap::new(), unable: Unable::default() }, end).await;
+        let agents = AgentSet::deployed(common.cluster.tracer_namespace());
+        let (expected, unsupported) = (Expected::new(), UnsupportedNodes::default());
+        return run(Fleet { agents, expected, unsupported }, end).await;
     }
     let namespace = common.cluster.tracer_namespace.as_deref().unwrap_or(EPHEMERAL_NAMESPACE);
-    let (ephemeral, expected, unable) = Ephemeral::start(cluster, namespace, nodes, &mut end).await?;
-    let result = run(Fleet { place: ephemeral.place.clone(), expected, unable }, end).await;
-    ephemeral.end().await;
+    let (ephemeral, expected, unsupported) = Ephemeral::start(cluster, namespace, nodes, &mut end).await?;
+    let result = run(Fleet { agents: ephemeral.agents.clone(), expected, unsupported }, end).await;
+    ephemeral.delete().await;
     result
 }
 
-/// The agents of this run.
+/// The agents that were created for this run.
 struct Ephemeral {
     jobs: Api<Job>,
-    place: Place,
-    /// How many may have been made: those that were asked for, and not refused.
-    made: Cell<usize>,
-    /// How long they run once nobody renews it.
+    agents: AgentSet,
+    /// How many may exist: those that were requested and not refused.
+    created: Cell<usize>,
+    /// How long they run without renewal.
     lease: Duration,
-    /// Renews the leases until it is dropped.
+    /// Renews the leases until dropped.
     _keeper: AbortOnDrop,
 }
 
-type Expected = BTreeMap<String, Option<String>>;
-
 impl Ephemeral {
-    /// Makes an agent on each node that is asked for, and waits for none of them.
+    /// Creates an agent on each selected node, without waiting for them to start.
     async fn start(
         cluster: &Cluster,
         namespace: &str,
         nodes: &NodesArgs,
         end: &mut End,
-    ) -> anyhow::Result<(Self, Expected, Unable)> {
-        let (expected, unable) = select! {
-            chosen = choose(cluster, nodes) => chosen?,
-            () = end.requested() => bail!("ended before the nodes were found"),
+    ) -> anyhow::Result<(Self, Expected, UnsupportedNodes)> {
+        let (expected, unsupported) = select! {
+            selected = select_nodes(cluster, nodes) => selected?,
+            () = end.requested() => bail!("interrupted while looking for the nodes"),
         };
-        // Told apart from others' by chance: whatever seeds the standard library's maps.
+        // Random: the seed of the standard library's maps.
         let instance = format!("{:x}", RandomState::new().build_hasher().finish());
         let manifests = Manifests::new(namespace, nodes.image.as_deref())?;
-        let place = Place { namespace: namespace.to_owned(), selector: Selector::Instance(instance.clone()) };
+        let agents =
+            AgentSet { namespace: namespace.to_owned(), selector: Selector::Instance(instance.clone()) };
         let jobs: Api<Job> = Api::namespaced(cluster.client.clone(), namespace);
-        let keeper = AbortOnDrop(tokio::spawn(keep(cluster.client.clone(), place.clone(), nodes.clone())));
-        let ephemeral = Self { jobs, place, made: Cell::new(0), lease: nodes.agent_lease, _keeper: keeper };
+        let keeper =
+            AbortOnDrop(tokio::spawn(renew_leases(cluster.client.clone(), agents.clone(), nodes.clone())));
+        let ephemeral =
+            Self { jobs, agents, created: Cell::new(0), lease: nodes.agent_lease, _keeper: keeper };
         let result = {
             let stop = Cell::new(false);
-            let make = ephemeral.make(expected.keys(), &manifests, &instance, nodes.agent_lease, &stop);
-            let mut make = pin!(make);
+            let create = ephemeral.create(expected.keys(), &manifests, &instance, nodes.agent_lease, &stop);
+            let mut create = pin!(create);
             select! {
-                result = &mut make => result,
+                result = &mut create => result,
                 () = end.requested() => {
                     stop.set(true);
-                    // What was sent may be done after what deletes it: so its answer is waited for.
-                    let _ = timeout(DELETE_PATIENCE, make).await;
-                    Err(anyhow!("ended before the agents were made"))
+                    // Wait for the answers: the server may create a job after it has deleted the others.
+                    let _ = timeout(DELETE_TIMEOUT, create).await;
+                    Err(anyhow!("interrupted while creating the agents"))
                 }
             }
         };
         if let Err(error) = result {
-            ephemeral.end().await;
+            ephemeral.delete().await;
             return Err(error);
         }
-        Ok((ephemeral, expected, unable))
+        Ok((ephemeral, expected, unsupported))
     }
 
-    async fn make(
+    async fn create(
         &self,
         nodes: impl Iterator<Item = &String>,
         manifests: &Manifests,
@@ -148,105 +153,103 @@ impl Ephemeral {
         lease: Duration,
         stop: &Cell<bool>,
     ) -> anyhow::Result<()> {
-        let made = nodes.map(|node| async move {
+        let requests = nodes.map(|node| async move {
             if stop.get() {
                 return Ok(());
             }
             let job = manifests.clone().job(node, instance, lease)?;
-            // Until there is an answer, and if none comes, nobody knows.
-            self.made.set(self.made.get() + 1);
-            let made = self.jobs.create(&PostParams::default(), &job).await;
-            stop.set(stop.get() || made.is_err());
-            if matches!(made, Err(kube::Error::Api(_))) {
-                self.made.set(self.made.get() - 1);
+            // It may exist unless the server refuses it.
+            self.created.set(self.created.get() + 1);
+            let created = self.jobs.create(&PostParams::default(), &job).await;
+            stop.set(stop.get() || created.is_err());
+            if matches!(created, Err(kube::Error::Api(_))) {
+                self.created.set(self.created.get() - 1);
             }
-            made.map(drop).map_err(|error| {
-                anyhow!("an agent for node {}: {}", plain::line(node), plain::line(&problem(&error)))
+            created.map(drop).map_err(|error| {
+                anyhow!("cannot create an agent for node {}: {}", text::line(node), problem(&error))
             })
         });
-        // Those that are on their way are waited for in any case, to be taken away.
-        let results: Vec<_> = stream::iter(made).buffer_unordered(AT_ONCE).collect().await;
+        // Requests that were sent are waited for in any case, so that their jobs can be deleted.
+        let results: Vec<_> = stream::iter(requests).buffer_unordered(CONCURRENCY).collect().await;
         results.into_iter().collect()
     }
 
-    /// Takes them away. Their leases are renewed until then, so that they do not end by themselves meanwhile.
-    async fn end(self) {
-        if self.made.get() == 0 {
+    /// Deletes them. Until then their leases are renewed, so that they do not exit earlier.
+    async fn delete(self) {
+        if self.created.get() == 0 {
             return;
         }
-        let these = ListParams::default().labels(&self.place.selector.query());
-        let how = DeleteParams::background();
-        let delete = self.jobs.delete_collection(&how, &these);
-        let failed = match timeout(DELETE_PATIENCE, delete).await {
+        let selected = ListParams::default().labels(&self.agents.selector.query());
+        let delete = DeleteParams::background();
+        let delete = self.jobs.delete_collection(&delete, &selected);
+        let failure = match timeout(DELETE_TIMEOUT, delete).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(problem(&error)),
-            Err(_) => Some(format!("no answer within {DELETE_PATIENCE:?}")),
+            Err(_) => Some(format!("no answer within {DELETE_TIMEOUT:?}")),
         };
-        if let Some(problem) = failed {
+        if let Some(problem) = failure {
             status(&format!(
-                "cannot delete the agents of this run: {}; they stop by themselves within {}, or: kubectl delete jobs -n {} -l {}",
-                plain::line(&problem),
+                "cannot delete the agents of this run: {problem}; they exit within {}, or run: kubectl delete jobs -n {} -l {}",
                 humantime::format_duration(self.lease),
-                plain::line(&self.place.namespace),
-                self.place.selector.query()
+                text::line(&self.agents.namespace),
+                self.agents.selector.query()
             ));
         }
     }
 }
 
-/// The nodes that are asked for, all unless some are named, each with what is wrong with it; and those of them on which
-/// no agent can run.
-async fn choose(cluster: &Cluster, nodes: &NodesArgs) -> anyhow::Result<(Expected, Unable)> {
-    let (mut expected, mut unable) = (Expected::new(), Unable::default());
+/// The selected nodes, each with its problem, if it has one; and those of them on which no agent can run.
+async fn select_nodes(cluster: &Cluster, nodes: &NodesArgs) -> anyhow::Result<(Expected, UnsupportedNodes)> {
+    let (mut expected, mut unsupported) = (Expected::new(), UnsupportedNodes::default());
     let mut sort = |node: Node| {
         let name = node.metadata.name.clone().unwrap_or_default();
-        match nodes::unable(&node) {
-            Some(kind) => unable.insert(name, kind),
+        match nodes::unsupported(&node) {
+            Some(kind) => unsupported.insert(name, kind),
             None => drop(expected.insert(name, nodes::not_ready(&node))),
         }
     };
     if nodes.node.is_empty() {
         all(cluster).await?.into_iter().for_each(sort);
         if expected.is_empty() {
-            unable.say();
+            unsupported.report();
             bail!("the cluster has no node on which an agent can run");
         }
-        return Ok((expected, unable));
+        return Ok((expected, unsupported));
     }
     let named: BTreeSet<&String> = nodes.node.iter().collect();
     let api: &Api<Node> = &Api::all(cluster.client.clone());
-    let looked_at = named.iter().map(|name| async move { (*name, api.get_opt(name).await) });
-    let looked_at: Vec<_> = stream::iter(looked_at).buffer_unordered(AT_ONCE).collect().await;
-    let mut unseen = Vec::new();
-    for (name, node) in looked_at {
+    let requests = named.iter().map(|name| async move { (*name, api.get_opt(name).await) });
+    let found: Vec<_> = stream::iter(requests).buffer_unordered(CONCURRENCY).collect().await;
+    let mut unknown = Vec::new();
+    for (name, node) in found {
         match node {
             Ok(Some(node)) => sort(node),
-            Ok(None) => status(&format!("node {}: there is no such node", plain::line(name))),
+            Ok(None) => node_status(name, "the node does not exist"),
             Err(error) => {
-                // It takes no right to see nodes to name one.
-                debug!("node {} cannot be looked at: {}", plain::line(name), plain::line(&problem(&error)));
-                unseen.push(name.clone());
+                // A node can be named without the right to get it.
+                debug!("cannot get node {}: {}", text::line(name), problem(&error));
+                unknown.push(name.clone());
             }
         }
     }
-    expected.extend(unseen.into_iter().map(|name| (name, None)));
+    expected.extend(unknown.into_iter().map(|name| (name, None)));
     if expected.is_empty() {
-        unable.say();
-        bail!("no agent can run on {}", plain::names(named.into_iter().map(String::as_str)));
+        unsupported.report();
+        bail!("no agent can run on {}", text::names(named.into_iter().map(String::as_str)));
     }
-    Ok((expected, unable))
+    Ok((expected, unsupported))
 }
 
-/// All nodes.
+/// Lists all nodes.
 async fn all(cluster: &Cluster) -> anyhow::Result<Vec<Node>> {
-    /// How many are asked for at a time.
+    /// How many are listed at a time.
     const PAGE: u32 = 500;
     let api: Api<Node> = Api::all(cluster.client.clone());
     let (mut nodes, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
         let listed = api.list(&page).await;
         let listed = listed.map_err(|error| {
-            anyhow!("the nodes cannot be listed: {}; --node names some", plain::line(&problem(&error)))
+            anyhow!("cannot list the nodes: {}; select some with --node", problem(&error))
         })?;
         nodes.extend(listed.items);
         match listed.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -257,33 +260,33 @@ async fn all(cluster: &Cluster) -> anyhow::Result<Vec<Node>> {
 }
 
 /// Renews the lease of each agent that runs.
-async fn keep(client: Client, place: Place, nodes: NodesArgs) {
+async fn renew_leases(client: Client, set: AgentSet, nodes: NodesArgs) {
     let mut agents = Agents::default();
-    let mut pods = place.watch(client.clone(), &nodes);
-    let mut kept: HashMap<Target, AbortOnDrop> = HashMap::new();
+    let mut pods = set.watch(client.clone(), &nodes);
+    let mut tasks: HashMap<Target, AbortOnDrop> = HashMap::new();
     while let Some(event) = pods.next().await {
         match event {
-            Ok(event) => drop(agents.learn(event)),
-            Err(error) => debug!("the agents are not seen for now: {}", plain::line(&watch_problem(&error))),
+            Ok(event) => _ = agents.apply(event),
+            Err(error) => debug!("watching the agents: {}", text::line(&agents::problem(&error))),
         }
         let now: HashSet<Target> =
             agents.by_node().into_values().filter_map(Agent::target).cloned().collect();
-        kept.retain(|target, _| now.contains(target));
+        tasks.retain(|target, _| now.contains(target));
         for target in &now {
-            let (client, namespace) = (client.clone(), place.namespace.clone());
-            kept.entry(target.clone()).or_insert_with_key(|target| {
+            let (client, namespace) = (client.clone(), set.namespace.clone());
+            tasks.entry(target.clone()).or_insert_with_key(|target| {
                 AbortOnDrop(tokio::spawn(renew(
                     client,
                     namespace,
                     target.pod.clone(),
-                    nodes.agent_lease / BEATS,
+                    nodes.agent_lease / RENEWALS_PER_TERM,
                 )))
             });
         }
     }
 }
 
-/// A task that ends with who has started it.
+/// A task that is aborted when this is dropped.
 struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
@@ -292,34 +295,34 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Renews an agent's lease without end.
+/// Renews an agent's lease forever.
 async fn renew(client: Client, namespace: String, pod: String, each: Duration) {
     loop {
         let attached = Exec::attach(&client, &namespace, &pod).await;
         let problem = match attached {
-            Ok(mut attached) => beat(&mut attached, each).await,
+            Ok(attached) => heartbeat(attached, each).await,
             Err(refused) => refused.to_string(),
         };
-        debug!("the lease of {} is not renewed for now: {}", plain::line(&pod), plain::line(&problem));
-        sleep(AGAIN).await;
+        debug!("renewing the lease of {}: {}", text::line(&pod), text::line(&problem));
+        sleep(RETRY_DELAY).await;
     }
 }
 
-/// Writes until that fails, and returns why.
-async fn beat(attached: &mut Exec, each: Duration) -> String {
-    let mut beats = interval(each);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Sends heartbeats until that fails, and returns why.
+async fn heartbeat(Exec { mut input, mut output }: Exec, each: Duration) -> String {
+    let mut ticks = interval(each);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         select! {
-            _ = beats.tick() => {
-                if let Err(error) = attached.send(b"\n").await {
-                    return error;
+            _ = ticks.tick() => {
+                if let Err(error) = input.send(b"\n").await {
+                    return error.to_string();
                 }
             }
-            heard = attached.next() => match heard {
+            received = output.next() => match received {
                 Ok(Some(_)) => {}
-                Ok(None) => return "the connection has ended".to_owned(),
-                Err(error) => return error,
+                Ok(None) => return "the connection was closed".to_owned(),
+                Err(error) => return error.to_string(),
             },
         }
     }

@@ -1,12 +1,15 @@
-//! Executing a command in a pod: the WebSocket protocol of the API server's `exec`, v4 and v5 of it.
+//! Runs commands in pods by the WebSocket protocol of the API server's `exec`, versions 4 and 5.
 //!
-//! kube has this as well, with pipes between, and sends nothing while nobody reads what came. Here reading may pause,
-//! and beats go on.
+//! kube implements it as well, but through pipes, and sends nothing while the output is not read. Here heartbeats are sent
+//! although reading is paused.
 
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{
@@ -27,22 +30,22 @@ use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
+        self, Message,
         handshake::{client::generate_key, derive_accept_key},
         protocol::{Role, WebSocketConfig},
     },
 };
 
-use crate::kubectl::{agents, cluster, plain};
+use crate::kubectl::{agents, cluster, text};
 
 /// How long starting a command, or sending a few bytes to it, may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// The most that is taken at once, in bytes. Kubelets and API servers copy 32 KiB at a time.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest message that is accepted, in bytes. Kubelets and API servers copy 32 KiB at a time.
 const MESSAGE_MAX: usize = 1 << 20;
-/// What is read at once, in bytes.
-const READ: usize = 32 << 10;
+/// The size of the read buffer, in bytes.
+const READ_BUFFER: usize = 32 << 10;
 
-/// Versions of the protocol, the best first.
+/// Versions of the protocol, the preferred one first.
 const PROTOCOLS: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
 
 /// Channels: the first byte of each message
@@ -52,30 +55,36 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const STATUS: u8 = 3;
 
-/// A command that has been started.
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// A command that was started. Its two directions are independent of each other.
 pub(super) struct Exec {
-    stream: WebSocketStream<TokioIo<Upgraded>>,
+    pub(super) input: ExecInput,
+    pub(super) output: ExecOutput,
 }
 
-/// What came of it.
+/// The standard input of a command.
+pub(super) struct ExecInput(SplitSink<Socket, Message>);
+
+/// What a command sends.
+pub(super) struct ExecOutput(SplitStream<Socket>);
+
+/// A message from a command.
 #[derive(Debug)]
-pub(super) enum Heard {
-    /// Bytes of its standard output.
+pub(super) enum Received {
     Stdout(Bytes),
-    /// Bytes of its standard error.
     Stderr(Bytes),
-    /// It has ended. What is still on its way may come behind.
+    /// The command has exited. Output may still follow.
     Exit(Exit),
-    /// Nothing to do with it.
+    /// A message without meaning for the command.
     Nothing,
 }
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
-    /// With this exit code.
     Code(i32),
-    /// It could not be run, or nobody knows.
+    /// It could not be run, or its exit code is unknown.
     Failed(String),
 }
 
@@ -87,14 +96,29 @@ pub(super) struct Refused {
     pub(super) retry: Retry,
 }
 
-/// Whether it makes sense to try once more.
+/// Whether to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// It may come right by itself.
+    /// The problem may be temporary.
     Yes,
-    /// What is in front of the API server may only be about to start.
+    /// A proxy in front of the API server may be starting.
     AFewTimes,
     No,
+}
+
+/// Why the connection to a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error("{0}")]
+    WebSocket(String),
+    #[error("writing timed out after {TIMEOUT:?}")]
+    Timeout,
+}
+
+impl From<tungstenite::Error> for ConnectionError {
+    fn from(error: tungstenite::Error) -> Self {
+        Self::WebSocket(error.to_string())
+    }
 }
 
 impl Refused {
@@ -124,9 +148,9 @@ impl Exec {
         request: Result<http::Request<Vec<u8>>, E>,
     ) -> Result<Self, Refused> {
         let request = request.map_err(|error| Refused::for_now(error.to_string()))?;
-        let socket = match timeout(PATIENCE, upgrade(client, request)).await {
+        let socket = match timeout(TIMEOUT, upgrade(client, request)).await {
             Err(_) => {
-                let problem = format!("the API server does not answer within {PATIENCE:?}");
+                let problem = format!("no answer from the API server within {TIMEOUT:?}");
                 return Err(Refused::for_now(problem));
             }
             Ok(upgraded) => upgraded?,
@@ -134,33 +158,37 @@ impl Exec {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_MAX))
             .max_frame_size(Some(MESSAGE_MAX))
-            .read_buffer_size(READ);
+            .read_buffer_size(READ_BUFFER);
         let socket = TokioIo::new(socket);
-        Ok(Self { stream: WebSocketStream::from_raw_socket(socket, Role::Client, Some(config)).await })
+        let stream = WebSocketStream::from_raw_socket(socket, Role::Client, Some(config)).await;
+        let (sink, stream) = stream.split();
+        Ok(Self { input: ExecInput(sink), output: ExecOutput(stream) })
     }
+}
 
-    /// What comes next; None at the end. Whoever does not wait for it loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Option<Heard>, String> {
-        match self.stream.next().await {
+impl ExecOutput {
+    /// Returns the next message, None at the end. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Received>, ConnectionError> {
+        match self.0.next().await {
             None | Some(Ok(Message::Close(_))) => Ok(None),
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(Message::Binary(bytes))) => Ok(Some(heard(bytes))),
-            Some(Ok(_)) => Ok(Some(Heard::Nothing)),
-        }
-    }
-
-    /// Sends bytes to its standard input.
-    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let message = Message::binary([&[STDIN], bytes].concat());
-        match timeout(PATIENCE, self.stream.send(message)).await {
-            Ok(sent) => sent.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("nothing is taken of it within {PATIENCE:?}")),
+            Some(Err(error)) => Err(error.into()),
+            Some(Ok(Message::Binary(bytes))) => Ok(Some(received(bytes))),
+            Some(Ok(_)) => Ok(Some(Received::Nothing)),
         }
     }
 }
 
-/// Turns a request into a WebSocket (RFC 6455, section 4.1). What refuses it may be the API server, or something in front
-/// of it that does not pass WebSockets on: it is said which.
+impl ExecInput {
+    /// Sends bytes to the command's standard input.
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        let message = Message::binary([&[STDIN], bytes].concat());
+        let sent = timeout(TIMEOUT, self.0.send(message)).await;
+        Ok(sent.map_err(|_| ConnectionError::Timeout)??)
+    }
+}
+
+/// Upgrades a request to a WebSocket (RFC 6455, section 4.1). The error distinguishes a refusal by the API server from one
+/// by a proxy in front of it that does not support WebSockets.
 async fn upgrade(client: &Client, request: http::Request<Vec<u8>>) -> Result<Upgraded, Refused> {
     let key = generate_key();
     let mut request = request.map(Body::from);
@@ -174,21 +202,20 @@ async fn upgrade(client: &Client, request: http::Request<Vec<u8>>) -> Result<Upg
     let response = client.send(request).await.map_err(|error| Refused::for_now(cluster::problem(&error)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (status, server) = (response.status(), server(response.headers()));
-        // Its length and its time are bounded.
+        // Its length and the time to read it are bounded by the client.
         let body = response.into_body().collect().await;
         let body = body.map_err(|error| Refused::for_now(cluster::problem(&error)))?.to_bytes();
         return Err(refused(status, server, &body));
     }
     if !is_websocket(response.headers(), &key) {
         let server = server(response.headers()).unwrap_or_default();
-        let problem =
-            format!("the WebSocket was refused: {server}another protocol than {PROTOCOLS} is spoken");
+        let problem = format!("the WebSocket was refused: {server}the protocol is none of {PROTOCOLS}");
         return Err(Refused { problem, retry: Retry::No });
     }
     hyper::upgrade::on(response).await.map_err(|error| Refused::for_now(cluster::cause(&error)))
 }
 
-/// Whether an answer makes a connection a WebSocket in one of our protocols.
+/// Whether a response accepts a WebSocket with one of [`PROTOCOLS`].
 fn is_websocket(headers: &HeaderMap, key: &str) -> bool {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let protocol = header(SEC_WEBSOCKET_PROTOCOL);
@@ -197,23 +224,23 @@ fn is_websocket(headers: &HeaderMap, key: &str) -> bool {
         && PROTOCOLS.split(", ").any(|known| known == protocol)
 }
 
-/// What calls itself the server.
+/// The name of the server, as a prefix of messages.
 fn server(headers: &HeaderMap) -> Option<String> {
     let name = headers.get(SERVER)?.to_str().ok()?;
     Some(format!("{name:.60}: "))
 }
 
-/// What an answer means that is no WebSocket.
+/// The reason and the kind of a response that refuses a WebSocket.
 fn refused(status: StatusCode, server: Option<String>, body: &[u8]) -> Refused {
-    /// What API servers say to a request without the header `Upgrade`.
+    /// The answer of API servers to a request without the header `Upgrade`.
     const NO_UPGRADE: &str = "pgrade request required";
     let of_api_server = serde_json::from_slice::<Status>(body).ok();
     if let Some(status) = of_api_server.filter(|status| status.code != 0) {
-        let problem = plain::line(&cluster::refusal(&status));
+        let problem = text::line(&cluster::refusal(&status));
         return if problem.contains(NO_UPGRADE) {
             let problem = format!(
-                "the WebSocket was refused: something between here and the API server removes the header Upgrade (the API \
-                 server says: {problem})"
+                "the WebSocket was refused: a proxy in front of the API server removes the header Upgrade (the API server \
+                 reports: {problem})"
             );
             Refused { problem, retry: Retry::No }
         } else if matches!(status.code, 401 | 403) {
@@ -228,8 +255,8 @@ fn refused(status: StatusCode, server: Option<String>, body: &[u8]) -> Refused {
     Refused { problem: format!("the WebSocket was refused: {answer}"), retry }
 }
 
-/// A refusal with its reason. API servers leave it out where it is the verb `create` that is missing, which they ask for
-/// since Kubernetes 1.35 (registry/core/pod/rest/subresources.go).
+/// Adds the reason to a refusal. API servers omit it if the verb `create` is missing, which they require since Kubernetes
+/// 1.35 (registry/core/pod/rest/subresources.go).
 fn explained(problem: String) -> String {
     match problem.strip_suffix("is forbidden") {
         Some(what) => format!(
@@ -247,24 +274,24 @@ fn parameters() -> AttachParams {
     AttachParams::default().container(agents::CONTAINER).stdin(true).stdout(true).stderr(true).tty(false)
 }
 
-fn heard(mut bytes: Bytes) -> Heard {
-    // Each channel is opened by a message without any bytes.
+fn received(mut bytes: Bytes) -> Received {
+    // Each channel is opened by an empty message.
     if bytes.len() < 2 {
-        return Heard::Nothing;
+        return Received::Nothing;
     }
     let channel = bytes.split_to(1)[0];
     match channel {
-        STDOUT => Heard::Stdout(bytes),
-        STDERR => Heard::Stderr(bytes),
-        STATUS => Heard::Exit(exit(&bytes)),
-        _ => Heard::Nothing,
+        STDOUT => Received::Stdout(bytes),
+        STDERR => Received::Stderr(bytes),
+        STATUS => Received::Exit(exit(&bytes)),
+        _ => Received::Nothing,
     }
 }
 
 fn exit(status: &[u8]) -> Exit {
     let status = match serde_json::from_slice::<Status>(status) {
         Ok(status) => status,
-        Err(error) => return Exit::Failed(format!("how it ended makes no sense: {error}")),
+        Err(error) => return Exit::Failed(format!("invalid exit status: {error}")),
     };
     if status.is_success() {
         return Exit::Code(0);
@@ -279,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_refuses_a_websocket_is_named_and_whether_to_try_again() {
+    fn a_refused_websocket_reports_by_whom_and_whether_to_retry() {
         let refused = |code: u16, body: &str| {
             let Refused { problem, retry } =
                 refused(StatusCode::from_u16(code).unwrap(), None, body.as_bytes());
@@ -303,19 +330,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_a_reason_gets_one() {
+    fn a_refusal_without_reason_names_the_required_verbs() {
         let status = |message: &str| {
             serde_json::json!({"kind": "Status", "code": 403, "message": message}).to_string()
         };
-        let said = |message: &str| refused(StatusCode::FORBIDDEN, None, status(message).as_bytes()).problem;
-        let cut = said("pods \"x\" is forbidden: ");
+        let problem =
+            |message: &str| refused(StatusCode::FORBIDDEN, None, status(message).as_bytes()).problem;
+        let cut = problem("pods \"x\" is forbidden: ");
         assert!(cut.starts_with("pods \"x\" is forbidden: the verbs get and create"), "{cut}");
         let whole = "pods \"x\" is forbidden: User \"u\" cannot";
-        assert_eq!(said(whole), whole);
+        assert_eq!(problem(whole), whole);
     }
 
     #[test]
-    fn a_status_tells_the_exit_code() {
+    fn the_exit_code_is_read_from_the_status() {
         assert_eq!(exit(br#"{"metadata":{},"status":"Success"}"#), Exit::Code(0));
         let failure = br#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
         assert_eq!(exit(failure), Exit::Code(3));

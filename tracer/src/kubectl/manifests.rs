@@ -1,4 +1,4 @@
-//! The objects of `deploy/`, which `kubectl tracer deploy` applies: what they are stands there and nowhere else.
+//! The objects that `kubectl tracer deploy` applies, read from `deploy/`.
 
 use std::time::Duration;
 
@@ -23,30 +23,27 @@ use crate::{
     run::lease::format_term,
 };
 
-/// The objects as they are written.
 const NAMESPACE: &str = include_str!("../../../deploy/namespace.yaml");
 const ACCOUNT: &str = include_str!("../../../deploy/serviceaccount.yaml");
 const AGENTS: &str = include_str!("../../../deploy/daemonset.yaml");
 
-/// How long an agent of one run lasts at the most, in seconds: a day. One that never starts, for want of its image, has
-/// no lease that could run out.
-const LAST: i64 = 24 * 60 * 60;
+/// The longest time that an agent for one run exists, in seconds: a day. An agent that never starts, because its image is
+/// missing, has no lease that could expire.
+const DEADLINE: i64 = 24 * 60 * 60;
 
-/// What is deployed.
+/// The deployed objects.
 #[derive(Clone, Debug)]
 pub(super) struct Manifests {
-    /// The namespace of all of it.
     pub(super) namespace: Namespace,
-    /// The agents', which has no rights.
+    /// The `ServiceAccount` of the agents, without permissions.
     pub(super) account: ServiceAccount,
-    /// An agent on each node.
     pub(super) agents: DaemonSet,
-    /// What may be executed in them, where that is restricted.
+    /// The objects of `--restrict-exec`.
     pub(super) restriction: Option<Restriction>,
 }
 
 impl Manifests {
-    /// Those of `deploy/`, with this image, if one is given, in this namespace.
+    /// The objects of `deploy/` in a namespace, with another image if one is given.
     pub(super) fn new(namespace: &str, image: Option<&str>) -> anyhow::Result<Self> {
         let mut manifests = Self {
             namespace: parse("namespace.yaml", NAMESPACE)?,
@@ -59,7 +56,7 @@ impl Manifests {
             metadata.namespace = Some(namespace.to_owned());
         }
         if let Some(image) = image {
-            ensure!(!image.is_empty() && !image.contains(char::is_whitespace), "{image:?} names no image");
+            ensure!(!image.is_empty() && !image.contains(char::is_whitespace), "{image:?} is not an image");
             container(manifests.pod()?)?.image = Some(image.to_owned());
         }
         Ok(manifests)
@@ -68,10 +65,10 @@ impl Manifests {
     /// The image of the agents.
     pub(super) fn image(&mut self) -> anyhow::Result<&str> {
         let image = container(self.pod()?)?.image.as_deref();
-        image.context("daemonset.yaml names no image")
+        image.context("daemonset.yaml has no image")
     }
 
-    /// Confines the agents by these instead of nothing.
+    /// Sets the seccomp profile and the SELinux type of the agents.
     pub(super) fn confine(
         &mut self,
         seccomp: Option<&Seccomp>,
@@ -87,7 +84,7 @@ impl Manifests {
         Ok(())
     }
 
-    /// All of them, in the order in which they are applied.
+    /// All objects without the restriction, in the order in which they are applied.
     pub(super) fn documents(&self) -> anyhow::Result<[Value; 3]> {
         Ok([
             serde_json::to_value(&self.namespace)?,
@@ -96,8 +93,8 @@ impl Manifests {
         ])
     }
 
-    /// A job that runs an agent on a node for one run, told apart from others by `instance`. It goes away by itself
-    /// when that is over: the agent's lease ends, and the job with it.
+    /// A job with an agent on one node for one run, which `instance` identifies. If nothing deletes it, the cluster does
+    /// once the agent's lease has expired.
     pub(super) fn job(mut self, node: &str, instance: &str, lease: Duration) -> anyhow::Result<Job> {
         let namespace = self.agents.metadata.namespace.take();
         let mut labels = self.agents.metadata.labels.take().unwrap_or_default();
@@ -106,7 +103,7 @@ impl Manifests {
         let mut pod = std::mem::take(self.pod()?);
         pod.node_name = Some(node.to_owned());
         pod.restart_policy = Some("Never".to_owned());
-        // The account of the deployment is not there.
+        // The `ServiceAccount` of the deployment may not exist.
         pod.service_account_name = None;
         let container = container(&mut pod)?;
         container.stdin = Some(true);
@@ -119,7 +116,7 @@ impl Manifests {
                 ..metadata.clone()
             },
             spec: Some(JobSpec {
-                active_deadline_seconds: Some(LAST),
+                active_deadline_seconds: Some(DEADLINE),
                 backoff_limit: Some(0),
                 ttl_seconds_after_finished: Some(0),
                 template: PodTemplateSpec {
@@ -133,7 +130,7 @@ impl Manifests {
     }
 
     fn template(&mut self) -> anyhow::Result<&mut PodTemplateSpec> {
-        Ok(&mut self.agents.spec.as_mut().context("daemonset.yaml specifies nothing")?.template)
+        Ok(&mut self.agents.spec.as_mut().context("daemonset.yaml has no spec")?.template)
     }
 
     fn pod(&mut self) -> anyhow::Result<&mut PodSpec> {
@@ -154,20 +151,20 @@ pub(super) fn parse<T: DeserializeOwned>(name: &str, text: &str) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubectl::{agents::INSTANCE, nodes::UNABLE};
+    use crate::kubectl::{agents::INSTANCE, nodes::UNSUPPORTED};
 
     fn yaml(text: &str) -> Value {
         serde_yaml_ng::from_str(text).unwrap()
     }
 
     #[test]
-    fn the_types_of_kubernetes_have_a_place_for_every_field() {
+    fn objects_survive_a_round_trip_through_the_types_of_kubernetes() {
         let manifests = Manifests::new("tracer", None).unwrap();
         assert_eq!(manifests.documents().unwrap(), [NAMESPACE, ACCOUNT, AGENTS].map(yaml));
     }
 
     #[test]
-    fn namespace_and_image_are_those_that_are_asked_for() {
+    fn namespace_and_image_can_be_set() {
         let documents =
             Manifests::new("other", Some("registry.example/tracer:2")).unwrap().documents().unwrap();
         assert_eq!(documents[0]["metadata"]["name"], "other");
@@ -184,9 +181,8 @@ mod tests {
         assert_eq!(image, concat!("tracer:", env!("CARGO_PKG_VERSION")));
     }
 
-    /// What a cluster's policy, and a reader at three in the morning, would look for.
     #[test]
-    fn the_agent_has_what_it_needs_and_no_more() {
+    fn the_agent_has_only_the_permissions_that_it_needs() {
         let [_, account, agents] = Manifests::new("tracer", None).unwrap().documents().unwrap();
         let pod = &agents["spec"]["template"]["spec"];
         assert_eq!(
@@ -201,14 +197,14 @@ mod tests {
         assert_eq!(containers.len(), 1);
         let context = &containers[0]["securityContext"];
         assert_eq!(context["privileged"], false);
-        // The container's own processes have what their file gives them, and that is /tracer's alone.
+        // Only the file /tracer has capabilities.
         assert_eq!((&context["runAsNonRoot"], &context["runAsGroup"]), (&true.into(), &0.into()));
         assert_eq!(context["allowPrivilegeEscalation"], true);
         assert_eq!(context["readOnlyRootFilesystem"], true);
         let needed: Vec<&str> =
             crate::sys::capabilities::REQUIRED.iter().map(|needed| &needed.name["CAP_".len()..]).collect();
         assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"], "add": needed}));
-        // What is seen of the node's files is below /proc/1/root: a path that a node lacks would keep its agent away.
+        // The node's files are read below /proc/1/root: a volume with a path that a node lacks would block its agent.
         assert_eq!((&containers[0]["volumeMounts"], &pod["volumes"]), (&Value::Null, &Value::Null));
         for bound in ["requests", "limits"] {
             assert!(containers[0]["resources"][bound]["memory"].is_string(), "{bound}");
@@ -216,16 +212,16 @@ mod tests {
         assert_eq!(
             pod["tolerations"],
             serde_json::json!([{"operator": "Exists"}]),
-            "each node is to be seen"
+            "agents run on every node"
         );
     }
 
     #[test]
-    fn nodes_that_can_run_no_agent_are_left_out() {
+    fn unsupported_nodes_are_excluded() {
         let agents = yaml(AGENTS);
         let affinity = &agents["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
         let terms = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
-        let expected: Vec<Value> = UNABLE
+        let expected: Vec<Value> = UNSUPPORTED
             .iter()
             .map(|(key, value, _)| serde_json::json!({"key": key, "operator": "NotIn", "values": [value]}))
             .collect();
@@ -233,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_the_same_pod_bound_to_a_node_and_goes_away() {
+    fn a_job_has_the_same_pod_bound_to_a_node_and_a_limited_lifetime() {
         let manifests = Manifests::new("kube-system", None).unwrap();
         let template = serde_json::to_value(&manifests.agents).unwrap()["spec"]["template"].clone();
         let job = manifests.job("worker-1", "x7", Duration::from_secs(90)).unwrap();
         let job = serde_json::to_value(job).unwrap();
         assert_eq!(job["metadata"]["namespace"], "kube-system");
         assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 0);
-        assert_eq!(job["spec"]["activeDeadlineSeconds"], LAST);
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], DEADLINE);
         let pod = &job["spec"]["template"];
         assert_eq!(pod["spec"]["nodeName"], "worker-1");
         assert_eq!(
@@ -250,7 +246,7 @@ mod tests {
         assert_eq!(pod["metadata"]["labels"][INSTANCE], "x7");
         assert_ne!(
             pod["metadata"]["labels"], template["metadata"]["labels"],
-            "no DaemonSet takes it for its own"
+            "it does not belong to the DaemonSet"
         );
         assert_eq!(pod["metadata"]["annotations"], template["metadata"]["annotations"]);
         for same in ["hostPID", "affinity", "tolerations", "automountServiceAccountToken"] {

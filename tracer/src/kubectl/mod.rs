@@ -1,13 +1,14 @@
-//! `kubectl tracer`: `tracer` on every node of a cluster, what they print merged.
+//! `kubectl tracer`: runs `tracer` on every node of a cluster and merges the output.
 //!
-//! Agents (`agents`) are pods, one a node, in which `tracer` can be executed. A task for each node (`node`) executes
-//! it there through the API server (`exec`), keeps its lease, and reads what it prints (`reading`); one thread
-//! (`writer`) shows what comes of all of them, by the code that shows it on a node. `session` is one run, from the
-//! first list of agents to the closing line.
+//! Agents (`agents`) are pods, one per node, in which `tracer` can be run. A task for each node (`node`) runs it there
+//! through the API server (`exec`), keeps its lease, and decodes its output into batches (`batch`). One thread (`writer`)
+//! renders the batches of all nodes with the code that `tracer` uses on a node. `session` is one run of the command, from
+//! the first list of agents to the summary.
 
 mod account;
 mod agents;
 mod args;
+mod batch;
 mod cluster;
 mod complete;
 mod confinement;
@@ -18,12 +19,11 @@ mod exec;
 mod lines;
 mod manifests;
 mod node;
+mod node_command;
 mod nodes;
-mod plain;
-mod reading;
-mod remote;
 mod restriction;
 mod session;
+mod text;
 mod warnings;
 mod writer;
 
@@ -62,7 +62,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Generate(generate) => generate.run(Args::command()),
         }
     });
-    // What still waits for an answer must not keep the process.
+    // Pending requests must not delay the exit.
     runtime.shutdown_background();
     result
 }

@@ -1,4 +1,4 @@
-//! The nodes of the cluster: those on which no agent can run, and those that are not ready.
+//! Nodes on which no agent can run, and nodes that are not ready.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,25 +12,25 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::{
-    kubectl::{args::NodesArgs, cluster::problem, plain},
+    kubectl::{args::NodesArgs, cluster::problem, text},
     sys::stderr::status,
 };
 
-/// Labels of nodes on which no agent can run, with what such nodes are. The affinity in `deploy/daemonset.yaml` leaves
-/// them out.
-pub(super) const UNABLE: [(&str, &str, &str); 3] = [
+/// Labels of nodes on which no agent can run, with the kind of node. The affinity in `deploy/daemonset.yaml` excludes
+/// them.
+pub(super) const UNSUPPORTED: [(&str, &str, &str); 3] = [
     ("kubernetes.io/os", "windows", "Windows"),
     ("eks.amazonaws.com/compute-type", "fargate", "Fargate"),
     ("type", "virtual-kubelet", "virtual kubelet"),
 ];
-/// How long looking for them may delay a run that does not depend on it.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the search for them may delay a session, which does not depend on it.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What kind of node that is, if no agent can run on it.
-pub(super) fn unable(node: &Node) -> Option<&'static str> {
+/// The kind of a node on which no agent can run.
+pub(super) fn unsupported(node: &Node) -> Option<&'static str> {
     let labels = node.metadata.labels.as_ref()?;
     let is = |(key, value, _): &&(&str, &str, &str)| labels.get(*key).is_some_and(|has| has == value);
-    UNABLE.iter().find(is).map(|(_, _, kind)| *kind)
+    UNSUPPORTED.iter().find(is).map(|(_, _, kind)| *kind)
 }
 
 /// Why a node is not ready, if its kubelet or the control plane says so.
@@ -45,21 +45,21 @@ pub(super) fn not_ready(node: &Node) -> Option<String> {
     Some(format!("the node is not ready ({reason}{message})"))
 }
 
-/// Nodes on which no agent can run, by name, with their kind. None of them where that may not be asked.
+/// Nodes on which no agent can run, by name, with their kind. Empty if the user is not authorized to list nodes.
 #[derive(Debug, Default)]
-pub(super) struct Unable(BTreeMap<String, &'static str>);
+pub(super) struct UnsupportedNodes(BTreeMap<String, &'static str>);
 
-impl Unable {
-    /// Asks the API server, within bounds.
+impl UnsupportedNodes {
+    /// Asks the API server, for a limited time.
     pub(super) async fn find(client: &Client, nodes: &NodesArgs) -> Self {
         let api: &Api<Node> = &Api::all(client.clone());
-        let lists = UNABLE.iter().map(|(key, value, kind)| async move {
-            let these = ListParams::default().labels(&format!("{key}={value}"));
-            let listed = timeout(PATIENCE, api.list_metadata(&these)).await;
+        let lists = UNSUPPORTED.iter().map(|(key, value, kind)| async move {
+            let params = ListParams::default().labels(&format!("{key}={value}"));
+            let listed = timeout(TIMEOUT, api.list_metadata(&params)).await;
             let items = match listed {
                 Ok(Ok(listed)) => listed.items,
                 Ok(Err(error)) => {
-                    debug!("nodes without agent are not known: {}", plain::line(&problem(&error)));
+                    debug!("listing nodes without an agent: {}", problem(&error));
                     Vec::new()
                 }
                 Err(_) => Vec::new(),
@@ -71,32 +71,32 @@ impl Unable {
                 .collect::<Vec<_>>()
         });
         let found = join_all(lists).await.into_iter().flatten();
-        Self(found.filter(|(name, _)| nodes.select(name)).collect())
+        Self(found.filter(|(name, _)| nodes.selects(name)).collect())
     }
 
     pub(super) fn insert(&mut self, name: String, kind: &'static str) {
         self.0.insert(name, kind);
     }
 
-    /// What kind of node that is, if it is one of them.
+    /// The kind of a node, if no agent can run on it.
     pub(super) fn kind(&self, node: &str) -> Option<&'static str> {
         self.0.get(node).copied()
     }
 
-    /// Names them.
-    pub(super) fn say(&self) {
+    /// Reports them.
+    pub(super) fn report(&self) {
         if self.0.is_empty() {
             return;
         }
         let kinds: BTreeSet<&str> = self.0.values().copied().collect();
         let of_kind = |kind: &&str| {
             let names = self.0.iter().filter(|(_, of)| *of == kind).map(|(name, _)| name.as_str());
-            format!("{} ({kind})", plain::names(names))
+            format!("{} ({kind})", text::names(names))
         };
         let named: Vec<String> = kinds.iter().map(of_kind).collect();
         let verb = if self.0.len() == 1 { "runs" } else { "run" };
         let count = i64::try_from(self.0.len()).unwrap_or(i64::MAX);
-        status(&format!("{} {verb} no agent: {}", plain::count(count, "node"), named.join("; ")));
+        status(&format!("{} {verb} no agent: {}", text::count(count, "node"), named.join("; ")));
     }
 }
 
@@ -112,8 +112,8 @@ mod tests {
     }
 
     #[test]
-    fn a_label_says_that_no_agent_can_run() {
-        let kind = |labels| unable(&node(&labels, &json!([])));
+    fn labels_mark_nodes_on_which_no_agent_can_run() {
+        let kind = |labels| unsupported(&node(&labels, &json!([])));
         assert_eq!(kind(json!({"kubernetes.io/os": "linux", "type": "worker"})), None);
         assert_eq!(kind(json!({"kubernetes.io/os": "windows"})), Some("Windows"));
         assert_eq!(kind(json!({"eks.amazonaws.com/compute-type": "fargate"})), Some("Fargate"));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_not_ready_says_why() {
+    fn a_node_that_is_not_ready_reports_the_reason() {
         let conditions = |status: &str| {
             json!([{"type": "MemoryPressure", "status": "Unknown"}, {
                 "type": "Ready", "status": status, "reason": "NodeStatusUnknown",

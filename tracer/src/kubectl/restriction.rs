@@ -1,6 +1,6 @@
-//! What may be executed in the agents' pods, where the API server enforces it: the policy of `deploy/restrict-exec/`.
+//! The policy of `deploy/restrict-exec/`, by which the API server restricts what can be executed in the agents' pods.
 //!
-//! It holds for everybody, and for a whole namespace, which must be the agents' own therefore.
+//! It applies to all users and to a whole namespace, which must therefore be the agents' own.
 
 use anyhow::Context as _;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -8,24 +8,22 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use serde_json::Value;
 
-use crate::{kubectl::manifests::parse, sanitize};
+use crate::kubectl::manifests::parse;
 
 const POLICY: &str = include_str!("../../../deploy/restrict-exec/policy.yaml");
 const BINDING: &str = include_str!("../../../deploy/restrict-exec/binding.yaml");
-/// By which a namespace is selected: the API server gives it to each.
+/// A label that the API server gives to each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// The policy, and what puts it into force.
+/// The policy and its binding.
 #[derive(Clone, Debug)]
 pub(super) struct Restriction {
-    /// What is allowed.
     pub(super) policy: ValidatingAdmissionPolicy,
-    /// Where.
     pub(super) binding: ValidatingAdmissionPolicyBinding,
 }
 
 impl Restriction {
-    /// That of `deploy/restrict-exec/`, for this namespace.
+    /// The objects of `deploy/restrict-exec/`, for this namespace.
     pub(super) fn new(namespace: &str) -> anyhow::Result<Self> {
         let mut policy: ValidatingAdmissionPolicy = parse("restrict-exec/policy.yaml", POLICY)?;
         let mut binding: ValidatingAdmissionPolicyBinding = parse("restrict-exec/binding.yaml", BINDING)?;
@@ -47,14 +45,14 @@ impl Restriction {
     }
 }
 
-/// What both objects are called. They belong to no namespace, so that of the agents is in their name.
+/// The name of both objects. They are cluster-scoped, so the name includes the namespace of the agents.
 pub(super) fn name(namespace: &str) -> String {
     format!("{namespace}-restrict-exec")
 }
 
-/// As kubectl calls them, in the order of [`Restriction::documents`].
+/// Their names as kubectl prints them, in the order of [`Restriction::documents`].
 pub(super) fn names(namespace: &str) -> [String; 2] {
-    let name = sanitize::line(&name(namespace));
+    let name = name(namespace);
     ["policy", "policybinding"]
         .map(|kind| format!("validatingadmission{kind}.admissionregistration.k8s.io/{name}"))
 }
@@ -71,13 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_types_of_kubernetes_have_a_place_for_every_field() {
+    fn objects_survive_a_round_trip_through_the_types_of_kubernetes() {
         let documents = Restriction::new("tracer").unwrap().documents().unwrap();
         assert_eq!(documents, [POLICY, BINDING].map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap()));
     }
 
     #[test]
-    fn another_namespace_has_a_policy_of_its_own() {
+    fn each_namespace_has_its_own_policy() {
         let [policy, binding] = Restriction::new("other").unwrap().documents().unwrap();
         for document in [&policy, &binding] {
             assert_eq!(document["metadata"]["name"], "other-restrict-exec");

@@ -1,4 +1,4 @@
-//! What API servers warn of, in the header `Warning` of their answers: shown once each, as kubectl does
+//! Warnings of API servers, in the header `Warning` of their responses: shown once each, as kubectl does
 //! (<https://github.com/kubernetes/client-go/blob/master/rest/warnings.go>,
 //! <https://github.com/kubernetes/apimachinery/blob/master/pkg/util/net/http.go>, `ParseWarningHeaders`).
 
@@ -14,16 +14,17 @@ use http::{HeaderMap, Request, Response, header::WARNING};
 use tower::{Layer, Service};
 
 use crate::{
-    kubectl::plain,
+    kubectl::text,
+    sanitize,
     sys::{stderr, thread::lock},
 };
 
-/// The code of warnings that are for whoever asked.
+/// The code of warnings for the user.
 const MISCELLANEOUS: &str = "299";
-/// How many different ones are shown: a server may send as many as it likes.
+/// How many different warnings are shown: a server may send any number.
 const SHOWN_MAX: usize = 50;
 
-/// Shows the warnings of all answers.
+/// Shows the warnings of all responses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Warnings {
     shown: Arc<Mutex<HashSet<String>>>,
@@ -35,7 +36,8 @@ impl Warnings {
             for text in parse(&String::from_utf8_lossy(header.as_bytes())) {
                 let mut shown = lock(&self.shown);
                 if shown.len() < SHOWN_MAX && shown.insert(text.clone()) {
-                    stderr::write_line(format!("Warning: {}\n", plain::line(&text)).into_bytes());
+                    let text = sanitize::message(&text::line(&text));
+                    stderr::say(format!("Warning: {text}\n").into_bytes());
                 }
             }
         }
@@ -43,21 +45,21 @@ impl Warnings {
 }
 
 impl<S> Layer<S> for Warnings {
-    type Service = Warned<S>;
+    type Service = WithWarnings<S>;
 
-    fn layer(&self, service: S) -> Warned<S> {
-        Warned { service, warnings: self.clone() }
+    fn layer(&self, service: S) -> WithWarnings<S> {
+        WithWarnings { service, warnings: self.clone() }
     }
 }
 
 /// A service whose warnings are shown.
 #[derive(Clone, Debug)]
-pub(super) struct Warned<S> {
+pub(super) struct WithWarnings<S> {
     service: S,
     warnings: Warnings,
 }
 
-impl<S, B, R> Service<Request<B>> for Warned<S>
+impl<S, B, R> Service<Request<B>> for WithWarnings<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
@@ -76,8 +78,8 @@ where
     }
 }
 
-/// The texts of a header with the code 299: `299 AGENT "TEXT" "DATE", …` (RFC 7234, 5.5). What does not look so, and
-/// what is behind it, is left out.
+/// The texts of a header with the code 299: `299 AGENT "TEXT" "DATE", …` (RFC 7234, 5.5). An invalid part and everything
+/// after it are ignored.
 fn parse(header: &str) -> Vec<String> {
     let mut texts = Vec::new();
     let mut rest = header.trim_start();
@@ -94,7 +96,7 @@ fn parse(header: &str) -> Vec<String> {
     texts
 }
 
-/// A quoted string at the start, and what is behind it.
+/// A quoted string at the start, and the rest.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut characters = text.strip_prefix('"')?.char_indices();
     let mut quoted = String::new();
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_texts_of_a_header_are_found() {
+    fn texts_with_the_code_299_are_read() {
         assert_eq!(parse("299 - \"would violate PodSecurity\""), ["would violate PodSecurity"]);
         let several =
             r#"299 - "one, \"two\" \\", 299 kube "three" "Wed, 21 Oct 2015 07:28:00 GMT", 199 - "four""#;

@@ -1,5 +1,5 @@
-//! Showing what comes of all nodes, on a thread of its own: whoever reads may take nothing for as long as it likes, and
-//! the nodes' leases are kept all the same.
+//! Renders and writes what all nodes send, on its own thread: a reader that blocks standard output does not stop the
+//! renewal of leases.
 
 use std::{
     io,
@@ -11,37 +11,41 @@ use tracing::warn;
 
 use crate::{
     kinds::{Event, Tracer},
-    kubectl::reading::{Batch, Item},
+    kubectl::{
+        batch::{Batch, Item},
+        text,
+    },
     output::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row},
     pipeline::{Outlet, Stop, Written},
     read::Listed,
-    sanitize::line,
+    sanitize,
     sys::{clock::WallClock, log_limit::REPORTS, stderr, stdout},
 };
 
-/// What the writer is told.
+/// A message to the writer.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// What a node's lines tell.
     Batch(Batch),
-    /// All nodes that there are at first have listed their containers.
+    /// The nodes that were there at the start have sent their lists.
     Listed,
 }
 
-/// How it is shown.
+/// What is shown.
 pub(super) enum View {
-    /// Events.
-    Events { tracer: &'static dyn Tracer, renderer: EventRenderer },
-    /// Containers. Those that come before all are listed wait: columns are as wide as these need.
-    /// Where there are none, and there will be none, `nothing` is said.
+    Events {
+        tracer: &'static dyn Tracer,
+        renderer: EventRenderer,
+    },
     Containers {
         renderer: ContainerRenderer,
-        waiting: Option<Vec<(Arc<str>, Listed)>>,
-        nothing: Option<String>,
+        /// Containers that wait for the lists of the other nodes, so that columns are wide enough. None afterwards.
+        pending: Option<Vec<(Arc<str>, Listed)>>,
+        /// The message if there are none.
+        if_empty: Option<String>,
     },
 }
 
-/// Shows and writes, many lines at a time.
+/// Writes many lines at a time.
 pub(super) struct Writer {
     view: View,
     written: Arc<Written>,
@@ -50,7 +54,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Counts in `written`; shows `max_events` at the most. `stop` is told when that comes to an end by itself.
+    /// Writes at most `max_events` and counts in `written`. Uses `stop` to report that nothing more is to be written.
     pub(super) fn new(
         view: View,
         max_events: Option<u64>,
@@ -60,7 +64,7 @@ impl Writer {
         Self { view, written, clock: WallClock::new(), outlet: Outlet::new(max_events, stdout::write, stop) }
     }
 
-    /// Shows what comes, until nobody is left who tells.
+    /// Writes what arrives until the last sender is dropped.
     pub(super) fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
         if let View::Events { renderer, .. } = &self.view {
             renderer.begin(self.outlet.text());
@@ -73,8 +77,8 @@ impl Writer {
             }
             self.flush();
         }
-        // Nobody has said that all are listed: what there is, is all.
-        if matches!(&self.view, View::Containers { waiting: Some(waiting), .. } if !waiting.is_empty()) {
+        // The session ended before all lists were there.
+        if matches!(&self.view, View::Containers { pending: Some(pending), .. } if !pending.is_empty()) {
             self.list();
             self.flush();
         }
@@ -87,13 +91,13 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, Batch { node, records, items, bytes: _, room: _room }: Batch) {
+    fn batch(&mut self, Batch { node, records, items, bytes: _, permit: _permit }: Batch) {
         for item in items {
             match item {
                 Item::Lost { timestamp, lost } => self.lost(timestamp, &node, &lost),
                 Item::Container(listed) => self.container(&node, *listed),
                 Item::Event { timestamp, about, record } => {
-                    if !self.is_asked_for() {
+                    if !self.accepts_more() {
                         continue;
                     }
                     let View::Events { tracer, renderer } = &mut self.view else { continue };
@@ -106,28 +110,28 @@ impl Writer {
                     // A panic while the lock was held would have ended the process.
                     let mut kept = about.kept.lock().unwrap_or_else(PoisonError::into_inner);
                     let shown = self.outlet.show(|out| renderer.row(&row, &mut kept, out));
-                    self.shown(shown);
+                    self.rendered(shown);
                 }
             }
         }
     }
 
-    /// Whether one more is to be shown; otherwise it is counted.
-    fn is_asked_for(&self) -> bool {
-        // What cannot be written is lost, as what is left of the sum.
+    /// Whether one more is to be written. If not, it is counted: as filtered behind `max_events`, and as lost, which is
+    /// the rest of the sum, if writing has failed.
+    fn accepts_more(&self) -> bool {
         if self.outlet.is_over() {
             self.written.filtered.fetch_add(1, Ordering::Relaxed);
         }
         !self.outlet.is_over() && !self.outlet.has_failed()
     }
 
-    /// One more has been rendered, or could not be.
-    fn shown(&mut self, result: io::Result<bool>) {
+    /// Handles the result of rendering.
+    fn rendered(&mut self, result: io::Result<bool>) {
         match result {
             Ok(false) => {}
             Ok(true) => self.flush(),
-            // Lost, as what is left of the sum.
-            Err(error) => warn!("an event cannot be shown: {error}"),
+            // It counts as lost: the rest of the sum.
+            Err(error) => warn!("cannot render an event: {error}"),
         }
     }
 
@@ -138,40 +142,41 @@ impl Writer {
             View::Containers { .. } => Ok(false),
         };
         if !matches!(result, Ok(true)) {
-            let (hook, reason) = (line(&lost.hook), line(&lost.reason));
-            warn!(target: REPORTS, "node {}: lost {} of {hook}: {reason}", line(node), lost.count);
+            let (node, hook, reason) = (text::line(node), text::line(&lost.hook), text::line(&lost.reason));
+            warn!(target: REPORTS, "node {node}: lost {} of {hook}: {reason}", lost.count);
         }
     }
 
     fn container(&mut self, node: &Arc<str>, listed: Listed) {
-        if !self.is_asked_for() {
+        if !self.accepts_more() {
             return;
         }
-        let View::Containers { renderer, waiting, .. } = &mut self.view else { return };
-        if let Some(waiting) = waiting {
-            waiting.push((Arc::clone(node), listed));
+        let View::Containers { renderer, pending, .. } = &mut self.view else { return };
+        if let Some(pending) = pending {
+            pending.push((Arc::clone(node), listed));
             return;
         }
         self.clock.adjust();
         let now = self.clock.now();
         let shown = self.outlet.show(|out| renderer.row(&row(node, &listed, now), out));
-        self.shown(shown);
+        self.rendered(shown);
     }
 
-    /// Shows the containers that have waited for each other.
+    /// Writes the pending containers.
     fn list(&mut self) {
-        let View::Containers { renderer, waiting, nothing } = &mut self.view else { return };
-        let Some(mut listed) = waiting.take() else { return };
-        if let Some(nothing) = nothing
+        let View::Containers { renderer, pending, if_empty } = &mut self.view else { return };
+        let Some(mut listed) = pending.take() else { return };
+        if let Some(message) = if_empty
             && listed.is_empty()
         {
-            // As kubectl does: no heading, and nothing for programs to read.
+            // As kubectl: no header, and no message for output that programs read.
             if renderer.is_table() {
-                stderr::write_line(format!("{nothing}\n").into_bytes());
+                let message = sanitize::message(message);
+                stderr::say(format!("{message}\n").into_bytes());
             }
             return;
         }
-        // Pods first, as on each node.
+        // Pods first, as `tracer list-containers` does.
         listed.sort_by_cached_key(|(node, Listed { container, started, .. })| {
             let pod = container.pod.as_ref();
             let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
@@ -181,11 +186,11 @@ impl Writer {
         let rows: Vec<ContainerRow<'_>> =
             listed.iter().map(|(node, listed)| row(node, listed, now)).collect();
         if let Err(error) = renderer.begin(&rows, self.outlet.text()) {
-            warn!("the containers cannot be shown: {error}");
+            warn!("cannot render the containers: {error}");
         }
     }
 
-    /// Writes what there is.
+    /// Writes what was rendered.
     fn flush(&mut self) {
         self.clock.adjust();
         self.outlet.flush(&self.written);

@@ -1,4 +1,4 @@
-//! Verifies the API server's certificate. Trusts what Go's `crypto/x509` trusts for kubectl, as far as rustls can
+//! Verifies the API server's certificate. Trusts what Go's `crypto/x509` trusts for kubectl, as far as rustls supports it
 //! (<https://github.com/golang/go/blob/go1.26.0/src/crypto/x509/verify.go>, `Verify`).
 
 use std::{
@@ -23,19 +23,19 @@ use rustls::{
 use tracing::{debug, warn};
 use x509_parser::{prelude::FromDer as _, time::ASN1Time};
 
-/// How long a file of certificates is used before it is read again: a pod's is replaced while it runs.
+/// After how long a certificate file is read again: that of a pod is replaced while it runs.
 const FRESH: Duration = Duration::from_mins(1);
 
 /// Where the trusted certificates come from.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// The system's: what Go takes if no authority is given.
+    /// The system's root certificates: Go's default.
     System,
-    /// A file in PEM.
+    /// A PEM file.
     File(PathBuf),
-    /// Text in PEM.
+    /// PEM text.
     Pem(Vec<u8>),
-    /// Nobody is verified (`insecure-skip-tls-verify`).
+    /// No verification (`insecure-skip-tls-verify`).
     Skip,
 }
 
@@ -44,16 +44,16 @@ pub(super) enum Source {
 pub(super) struct Authority {
     source: Source,
     provider: Arc<CryptoProvider>,
-    /// None if nobody is verified.
+    /// None without verification.
     trusted: Mutex<Option<(Arc<Trusted>, Instant)>>,
 }
 
-/// The certificates that are trusted.
+/// Trusted certificates.
 #[derive(Debug)]
 struct Trusted {
-    /// As authorities.
+    /// Verifies against them as authorities.
     authorities: Arc<WebPkiServerVerifier>,
-    /// As they are: a server that presents one of them is trusted whoever signed it, as Go does.
+    /// A server that presents one of them is trusted, whoever signed it, as in Go.
     certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -78,7 +78,7 @@ impl Authority {
             Source::System => {
                 let found = rustls_native_certs::load_native_certs();
                 for error in found.errors {
-                    debug!("root certificates of the system: {error}");
+                    debug!("reading the system's root certificates: {error}");
                 }
                 ("the system's root certificates".to_owned(), found.certs)
             }
@@ -95,19 +95,20 @@ impl Authority {
             }
             Source::Skip => (String::new(), Vec::new()),
         };
-        ensure!(!certificates.is_empty(), "there is no certificate in {place}");
+        ensure!(!certificates.is_empty(), "no certificate in {place}");
         let mut roots = RootCertStore::empty();
         let (added, ignored) = roots.add_parsable_certificates(certificates.iter().cloned());
         if ignored > 0 {
-            debug!("{ignored} certificates cannot be read in {place}");
+            debug!("cannot read {ignored} certificates in {place}");
         }
-        ensure!(added > 0, "none of the certificates can be read in {place}");
+        ensure!(added > 0, "cannot read any certificate in {place}");
         let authorities =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider)).build();
         Ok(Trusted { authorities: authorities.context("preparing to verify the server")?, certificates })
     }
 
-    /// What is trusted now. A file is read again after a while; as long as it cannot be read, what was read before counts.
+    /// The certificates that are trusted now. A file is read again from time to time; if that fails, the previous
+    /// certificates stay trusted.
     fn trusted(&self) -> Option<Arc<Trusted>> {
         let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, read) = trusted.as_mut()?;
@@ -161,7 +162,7 @@ impl ServerCertVerifier for Authority {
     }
 }
 
-/// Verifies a certificate that is trusted itself: all but its signature, which would say nothing more.
+/// Verifies everything but the signature of a certificate that is trusted itself.
 fn verify_pinned(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_and_servers_with_the_keys_that_go_takes_are_trusted() {
+    fn key_types_that_go_accepts_are_trusted() {
         for algorithm in
             [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ECDSA_P521_SHA512, &PKCS_ED25519]
         {
@@ -238,7 +239,7 @@ mod tests {
         }
     }
 
-    /// Made with OpenSSL, since nothing here signs so: a CA with a P-256 key that signs with SHA-512, and a server.
+    /// Created with OpenSSL, since rcgen cannot: a CA with a P-256 key that signs with SHA-512, and a server.
     #[test]
     fn an_authority_with_a_p256_key_that_signs_with_sha512_is_trusted() {
         const ROOT: &str = include_str!("testdata/p256-sha512-ca.pem");
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_own_certificate_is_trusted_whoever_signed_it() {
+    fn a_pinned_server_certificate_is_trusted_whoever_signed_it() {
         let issuer = Issuer::new(authority_params(), key(&PKCS_ECDSA_P256_SHA256));
         let params = |usage: &[ExtendedKeyUsagePurpose]| {
             let mut params = CertificateParams::new(["api".to_owned()]).unwrap();
@@ -268,7 +269,7 @@ mod tests {
         assert!(matches!(refused("other", 1_800_000_001), Error::InvalidCertificate(_)));
         assert_eq!(refused("api", 1_700_000_000), CertificateError::NotValidYet.into());
         assert_eq!(refused("api", 1_900_000_000), CertificateError::Expired.into());
-        // Another one of the same issuer is not.
+        // Another certificate of the same issuer is not.
         let other = params(&[]).signed_by(&key(&PKCS_ECDSA_P256_SHA256), &issuer).unwrap();
         assert!(verify(&pinned, other.der(), "api", NOW).is_err());
         let client = params(&[ExtendedKeyUsagePurpose::ClientAuth]);
@@ -278,7 +279,7 @@ mod tests {
             verify(&pinned, client.der(), "api", NOW).unwrap_err(),
             CertificateError::InvalidPurpose.into()
         );
-        // One that is an authority itself.
+        // A certificate that is an authority itself.
         let own_key = key(&PKCS_ECDSA_P256_SHA256);
         let mut own = params(&[]);
         own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -287,22 +288,19 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_certificate_is_refused() {
+    fn input_without_a_certificate_is_rejected() {
         assert!(
-            authority("")
-                .unwrap_err()
-                .to_string()
-                .contains("there is no certificate in certificate-authority-data")
+            authority("").unwrap_err().to_string().contains("no certificate in certificate-authority-data")
         );
         let rubbish = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(authority(rubbish).unwrap_err().to_string().contains("none of the certificates can be read"));
+        assert!(authority(rubbish).unwrap_err().to_string().contains("cannot read any certificate"));
         let provider = Arc::new(aws_lc_rs::default_provider());
         let missing = Authority::new(Source::File("/missing".into()), provider).unwrap_err();
         assert!(missing.to_string().contains("/missing"));
     }
 
     #[test]
-    fn nobody_is_verified_if_that_is_skipped() {
+    fn any_certificate_is_accepted_without_verification() {
         let authority = Authority::new(Source::Skip, Arc::new(aws_lc_rs::default_provider())).unwrap();
         let own =
             CertificateParams::new(["api".to_owned()]).unwrap().self_signed(&key(&PKCS_ED25519)).unwrap();

@@ -1,5 +1,5 @@
-//! Puts what a credential plugin printed into requests and connections, and runs the plugin again when that expires or
-//! the server refuses it, as client-go does (`plugin/pkg/client/auth/exec/exec.go`).
+//! Adds the credentials of a plugin to requests and connections, and runs the plugin again when they expire or the server
+//! refuses them, as client-go does (`plugin/pkg/client/auth/exec/exec.go`).
 
 use std::{
     future::Future,
@@ -24,12 +24,12 @@ use crate::kubectl::cluster::{identity, identity::Identity, plugin::Plugin};
 pub(super) struct Source {
     plugin: Arc<Plugin>,
     provider: Arc<CryptoProvider>,
-    /// What new connections authenticate with.
+    /// The certificate for new connections.
     identity: Arc<Identity>,
     current: Mutex<Option<Current>>,
 }
 
-/// What the plugin printed last.
+/// The latest credentials.
 #[derive(Clone)]
 struct Current {
     /// How often the plugin has run.
@@ -44,24 +44,24 @@ impl Source {
         Self { plugin: Arc::new(plugin), provider, identity, current: Mutex::default() }
     }
 
-    /// The credentials for a request, of a later run than `refused`.
+    /// The credentials for a request, from a later run than `refused`.
     async fn credentials(self: &Arc<Self>, refused: Option<u64>) -> Result<Current> {
         if let Ok(current) = self.current.try_lock()
-            && let Some(known) = current.as_ref().filter(|known| known.serves(refused))
+            && let Some(known) = current.as_ref().filter(|known| known.is_usable(refused))
         {
             return Ok(known.clone());
         }
-        // A task of its own: a request that is given up must not make the plugin run, and ask, once more.
+        // A separate task: if the request is canceled, the plugin must not run (and prompt) a second time.
         let source = Arc::clone(self);
         tokio::spawn(async move { source.renew(refused).await })
             .await
             .context("running the credential plugin")?
     }
 
-    /// Of requests that ask at the same time one runs the plugin, and the others wait for it.
+    /// Runs the plugin. Concurrent requests wait for one run.
     async fn renew(&self, refused: Option<u64>) -> Result<Current> {
         let mut current = self.current.lock().await;
-        if let Some(known) = current.as_ref().filter(|known| known.serves(refused)) {
+        if let Some(known) = current.as_ref().filter(|known| known.is_usable(refused)) {
             return Ok(known.clone());
         }
         debug!("running the credential plugin");
@@ -70,7 +70,8 @@ impl Source {
             spawn_blocking(move || plugin.run()).await.context("running the credential plugin")??;
         let header =
             printed.token.map(|token| HeaderValue::try_from(format!("Bearer {}", token.expose_secret())));
-        let mut header = header.transpose().context("the credential plugin's token cannot be sent")?;
+        let mut header =
+            header.transpose().context("the credential plugin's token is not valid in a header")?;
         if let Some(header) = &mut header {
             header.set_sensitive(true);
         }
@@ -84,8 +85,8 @@ impl Source {
 }
 
 impl Current {
-    /// Whether it has not expired, and is not the run that was refused, or one before.
-    fn serves(&self, refused: Option<u64>) -> bool {
+    /// Whether the credentials have not expired, and are from a later run than `refused`.
+    fn is_usable(&self, refused: Option<u64>) -> bool {
         refused.is_none_or(|run| self.run > run)
             && self.expires.is_none_or(|expires| Timestamp::now() < expires)
     }
@@ -126,20 +127,20 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The one that is ready, not its clone.
+        // Only the original is ready, not its clone.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let source = Arc::clone(&self.source);
         Box::pin(async move {
             let credentials = source.credentials(None).await?;
-            let again = again(&request);
+            let retry = copy_for_retry(&request);
             authorize(&mut request, &credentials);
             let response = inner.call(request).await.map_err(Into::into)?;
-            match again {
-                Some(mut again) if response.status() == StatusCode::UNAUTHORIZED => {
-                    authorize(&mut again, &source.credentials(Some(credentials.run)).await?);
+            match retry {
+                Some(mut retry) if response.status() == StatusCode::UNAUTHORIZED => {
+                    authorize(&mut retry, &source.credentials(Some(credentials.run)).await?);
                     std::future::poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
-                    inner.call(again).await.map_err(Into::into)
+                    inner.call(retry).await.map_err(Into::into)
                 }
                 _ => Ok(response),
             }
@@ -153,14 +154,14 @@ fn authorize(request: &mut Request<Body>, credentials: &Current) {
     }
 }
 
-/// The same request, to be sent once more: one that changes nothing.
-fn again(request: &Request<Body>) -> Option<Request<Body>> {
+/// A copy of a request that changes nothing, for a retry.
+fn copy_for_retry(request: &Request<Body>) -> Option<Request<Body>> {
     if request.method() != Method::GET {
         return None;
     }
-    let mut again = Request::new(Body::empty());
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.headers_mut() = request.headers().clone();
-    Some(again)
+    let mut retry = Request::new(Body::empty());
+    *retry.method_mut() = request.method().clone();
+    *retry.uri_mut() = request.uri().clone();
+    *retry.headers_mut() = request.headers().clone();
+    Some(retry)
 }

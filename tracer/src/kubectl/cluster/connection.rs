@@ -1,4 +1,4 @@
-//! The HTTP client: proxies, TLS, and the layers that each request passes.
+//! The HTTP client: proxies, TLS, and the layers of each request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,9 +44,9 @@ use crate::kubectl::{
     warnings::Warnings,
 };
 
-/// How long a connection may take, as kubectl's.
-const CONNECT: Duration = Duration::from_secs(30);
-/// After how long without traffic a connection is looked after, as kubectl's.
+/// How long connecting may take, as for kubectl.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// After how long without traffic a connection is probed, as for kubectl.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Prepares a client; nothing is sent yet.
@@ -58,8 +58,7 @@ pub(super) fn client(
 ) -> Result<Client> {
     let Access { cluster, mut user, user_name, namespace } = access;
     if server.scheme_str() == Some("http") {
-        // Everybody on the way would have them.
-        warn_of_credentials(&user);
+        warn_of_unsent_credentials(&user);
         user = AuthInfo {
             impersonate: user.impersonate,
             impersonate_uid: user.impersonate_uid,
@@ -78,7 +77,7 @@ pub(super) fn client(
     let tls = tls(&cluster, identity, provider)?;
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
-    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_keepalive(Some(KEEP_ALIVE));
     connector.set_nodelay(true);
     let settings = Settings { server, cluster: &cluster, user, namespace, timeout, plugin };
@@ -92,7 +91,7 @@ pub(super) fn client(
             settings.over(tunnel, tls)
         }
         Some(Proxy::Http { url, authorization }) => {
-            // One that is reached by TLS is verified as the server is, as with kubectl.
+            // The certificate of a proxy is verified as that of the server, as kubectl does.
             let https =
                 HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
             let mut tunnel = Tunnel::new(url, https.wrap_connector(connector));
@@ -104,7 +103,7 @@ pub(super) fn client(
     }
 }
 
-/// What a client is made of, whatever it connects by.
+/// The settings of a client that do not depend on the connector.
 struct Settings<'a> {
     server: &'a Uri,
     cluster: &'a Cluster,
@@ -127,7 +126,7 @@ impl Settings<'_> {
             let parsed = name
                 .to_owned()
                 .try_into()
-                .with_context(|| format!("tls-server-name {name:?} is not a name"))?;
+                .with_context(|| format!("tls-server-name {name:?} is not a valid name"))?;
             https = https.with_server_name_resolver(FixedServerNameResolver::new(parsed));
         }
         let https = https.enable_http1().wrap_connector(connector);
@@ -141,7 +140,7 @@ impl Settings<'_> {
             .option_layer(config.auth_layer()?)
             .layer(config.extra_headers_layer()?)
             .layer(Warnings::default())
-            // Within what authorizes: a plugin may wait for a person.
+            // Inside of the authorization: a plugin may wait for the user.
             .layer(Limits { timeout: self.timeout })
             .map_err(BoxError::from)
             .service(http);
@@ -149,8 +148,8 @@ impl Settings<'_> {
     }
 }
 
-/// As Go has it: credentials are sent over TLS only.
-fn warn_of_credentials(user: &AuthInfo) {
+/// Credentials are sent over TLS only, as in Go.
+fn warn_of_unsent_credentials(user: &AuthInfo) {
     let has_any = user.token.is_some()
         || user.token_file.is_some()
         || user.exec.is_some()
@@ -159,12 +158,12 @@ fn warn_of_credentials(user: &AuthInfo) {
         || user.client_certificate_data.is_some();
     if has_any {
         warn!(
-            "the server's address begins with http:// so that credentials would be readable: none are sent"
+            "the server's address begins with http://: no credentials are sent, since they would be readable"
         );
     }
 }
 
-/// What TLS is spoken with.
+/// The TLS configuration.
 fn tls(cluster: &Cluster, identity: Arc<Identity>, provider: Arc<CryptoProvider>) -> Result<ClientConfig> {
     let certificates = if cluster.insecure_skip_tls_verify == Some(true) {
         Certificates::Skip
@@ -183,7 +182,7 @@ fn tls(cluster: &Cluster, identity: Arc<Identity>, provider: Arc<CryptoProvider>
         .with_client_cert_resolver(identity))
 }
 
-/// The user's certificate, with its key.
+/// The user's client certificate, with its key.
 fn client_identity(
     user: &AuthInfo,
     provider: &CryptoProvider,
@@ -203,7 +202,7 @@ fn client_identity(
     }
 }
 
-/// What the kubeconfig has itself, or in a file.
+/// A value that the kubeconfig has inline or in a file.
 fn read(name: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec<u8>>> {
     if let Some(data) = filled(data) {
         return decode(data, &format!("{name}-data")).map(Some);
@@ -213,12 +212,12 @@ fn read(name: &str, data: Option<&str>, file: Option<&str>) -> Result<Option<Vec
 }
 
 fn decode(data: &str, name: &str) -> Result<Vec<u8>> {
-    // Go takes newlines between.
+    // Go accepts newlines within.
     let data: String = data.split_ascii_whitespace().collect();
     BASE64_STANDARD.decode(data).with_context(|| format!("{name} of the kubeconfig is not base64"))
 }
 
-/// The server's address, with the scheme that kubectl adds (client-go, `rest/url_utils.go`: `DefaultServerURL`).
+/// The server's address, with kubectl's default scheme (client-go, `rest/url_utils.go`: `DefaultServerURL`).
 pub(super) fn server_url(access: &Access) -> Result<Uri> {
     let Access { cluster, user, .. } = access;
     let given = cluster.server.as_deref().unwrap_or_default().trim_end_matches('/');

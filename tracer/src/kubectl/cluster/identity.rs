@@ -11,12 +11,12 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// What new connections authenticate with.
+/// The certificate that new connections authenticate with.
 #[derive(Debug, Default)]
 pub(super) struct Identity(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl Identity {
-    /// Replaces it, for connections that are made from now on.
+    /// Replaces it, for future connections.
     pub(super) fn set(&self, identity: Option<Arc<CertifiedKey>>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }
@@ -36,29 +36,28 @@ impl ResolvesClientCert for Identity {
     }
 }
 
-/// A certificate with its chain, and its key, both in PEM.
+/// Parses a certificate with its chain, and its key, both in PEM.
 pub(super) fn parse(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Arc<CertifiedKey>> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
     let chain = chain.context("the client certificate is not valid PEM")?;
     if chain.is_empty() {
-        bail!("there is no certificate in the client certificate");
+        bail!("no certificate in the client certificate");
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
         let is_encrypted = String::from_utf8_lossy(key).contains("ENCRYPTED");
         let text = if is_encrypted {
             "the client key is encrypted: neither kubectl nor tracer decrypts it".to_owned()
         } else {
-            format!("there is no private key in the client key: {error}")
+            format!("no private key in the client key: {error}")
         };
         anyhow::Error::msg(text)
     })?;
     let key = provider.key_provider.load_private_key(key);
-    let key = key.context(
-        "the client key is of a kind that is not supported: use RSA, ECDSA (P-256, P-384, P-521) or Ed25519",
-    )?;
+    let key =
+        key.context("unsupported type of client key: use RSA, ECDSA (P-256, P-384, P-521) or Ed25519")?;
     let identity = CertifiedKey::new(chain, key);
     match identity.keys_match() {
-        // What cannot be compared the server will refuse.
+        // If they cannot be compared, the server decides.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(identity)),
         Err(_) => bail!("the client key does not belong to the client certificate"),
     }
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_go_takes_are_taken() {
+    fn key_types_that_go_accepts_are_accepted() {
         for algorithm in
             [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ECDSA_P521_SHA512, &PKCS_ED25519]
         {
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_key_is_said() {
+    fn problems_of_keys_are_reported() {
         let (certificate, key) = pair(&PKCS_ECDSA_P256_SHA256);
         let (_, other) = pair(&PKCS_ECDSA_P256_SHA256);
         let refused = |certificate: &str, key: &str| format!("{:#}", parsed(certificate, key).unwrap_err());

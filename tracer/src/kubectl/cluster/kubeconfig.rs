@@ -1,4 +1,4 @@
-//! Finds the kubeconfig files, merges them, and chooses a cluster, a user and a namespace, by the rules of kubectl
+//! Finds and merges the kubeconfig files, and selects the cluster, user and namespace by the rules of kubectl
 //! (client-go 0.36, `tools/clientcmd/loader.go`, `client_config.go` and `validation.go`).
 
 use std::{
@@ -11,16 +11,13 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use kube::config::{AuthInfo, Cluster, Context, Kubeconfig};
 use tracing::{debug, warn};
 
-use crate::{
-    kubectl::args::{ClusterArgs, ServerArgs, UserArgs},
-    sanitize,
-};
+use crate::kubectl::args::{ClusterArgs, ServerArgs, UserArgs};
 
-/// Where a pod finds its ServiceAccount
+/// The path of a pod's ServiceAccount
 /// (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api>).
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// A cluster, the user that asks it, and the namespace that is meant if none is named.
+/// A cluster, a user, and the default namespace.
 #[derive(Debug)]
 pub(super) struct Access {
     pub(super) cluster: Cluster,
@@ -30,7 +27,7 @@ pub(super) struct Access {
     pub(super) namespace: String,
 }
 
-/// Finds the access that the options name. Nothing is sent yet.
+/// Finds the access that the options select. Nothing is sent yet.
 pub(super) fn find(args: &ClusterArgs) -> Result<Access> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     let files = match (&args.kubeconfig, variable("KUBECONFIG")) {
@@ -52,7 +49,7 @@ pub(super) fn find(args: &ClusterArgs) -> Result<Access> {
         in_pod(Path::new(SERVICE_ACCOUNT), |name| env::var(name).ok())?
             .ok_or_else(|| anyhow!("{none}, and this is not a pod with a ServiceAccount"))?
     } else {
-        choose(&config, args)?
+        select(&config, args)?
     };
     override_cluster(&mut access.cluster, &args.server);
     override_user(&mut access.user, &args.as_user);
@@ -61,9 +58,9 @@ pub(super) fn find(args: &ClusterArgs) -> Result<Access> {
 }
 
 enum Files {
-    /// By `--kubeconfig`: it must exist.
+    /// Of `--kubeconfig`: it must exist.
     Named(PathBuf),
-    /// Those that do not exist are skipped.
+    /// Of `$KUBECONFIG`, or the default: missing files are skipped.
     Listed(Vec<PathBuf>),
 }
 
@@ -71,7 +68,7 @@ fn read(files: &Files) -> Result<Kubeconfig> {
     let read = |file: &Path| {
         let mut config = Kubeconfig::read_from(file)
             .with_context(|| format!("cannot read the kubeconfig {}", file.display()))?;
-        // An empty name is none: the next file may set one.
+        // An empty name counts as none: the next file may set one.
         config.current_context.take_if(|context| context.is_empty());
         Ok::<_, anyhow::Error>(config)
     };
@@ -81,7 +78,7 @@ fn read(files: &Files) -> Result<Kubeconfig> {
             Kubeconfig::default(),
             |merged, file| {
                 if !file.try_exists().unwrap_or(true) {
-                    debug!("the kubeconfig {} does not exist and is skipped", file.display());
+                    debug!("skipped the kubeconfig {}: it does not exist", file.display());
                     return Ok(merged);
                 }
                 let merged = merged.merge(read(file)?);
@@ -91,8 +88,8 @@ fn read(files: &Files) -> Result<Kubeconfig> {
     }
 }
 
-/// Chooses by `--context`, `--cluster` and `--user`, or by the current context.
-fn choose(config: &Kubeconfig, args: &ClusterArgs) -> Result<Access> {
+/// Selects by `--context`, `--cluster` and `--user`, or by the current context.
+fn select(config: &Kubeconfig, args: &ClusterArgs) -> Result<Access> {
     let context_name = args.context.as_ref().or(config.current_context.as_ref());
     let context = match context_name {
         Some(name) => find_context(config, name)?,
@@ -102,10 +99,9 @@ fn choose(config: &Kubeconfig, args: &ClusterArgs) -> Result<Access> {
     let user = config.auth_infos.iter().find(|named| named.name == user_name);
     if user.is_none() && !user_name.is_empty() {
         ensure!(args.user.is_none(), "user {user_name:?} does not exist in the kubeconfig");
-        // kubectl goes on silently.
+        // kubectl continues without a warning.
         warn!(
-            "the context names user {:?}, which does not exist in the kubeconfig: no credentials are sent",
-            sanitize::line(&user_name)
+            "the context names user {user_name:?}, which does not exist in the kubeconfig: no credentials are sent"
         );
     }
     Ok(Access {
@@ -140,11 +136,11 @@ fn find_cluster(
         Some(context) => {
             bail!("context {context:?} names cluster {name:?}, which does not exist in the kubeconfig")
         }
-        None => bail!("the kubeconfig sets no current context: name one by --context"),
+        None => bail!("the kubeconfig has no current context: select one with --context"),
     }
 }
 
-/// The access that a pod has by its ServiceAccount, if this is a pod.
+/// The access of a pod by its ServiceAccount, if this process runs in one.
 fn in_pod(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Access>> {
     let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT"))
     else {
@@ -170,7 +166,7 @@ fn in_pod(account: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<O
     }))
 }
 
-/// `--server`, `--certificate-authority` and their like, as kubectl's `getCluster` merges them.
+/// Applies `--server`, `--certificate-authority` and so on, as kubectl's `getCluster`.
 fn override_cluster(cluster: &mut Cluster, args: &ServerArgs) {
     let ServerArgs {
         server,
@@ -181,7 +177,7 @@ fn override_cluster(cluster: &mut Cluster, args: &ServerArgs) {
         cache_dir: _,
     } = args;
     if server.is_some() || tls_server_name.is_some() {
-        // The file's name is that of the file's server.
+        // The name in the file belongs to the server in the file.
         cluster.tls_server_name.clone_from(tls_server_name);
     }
     if let Some(server) = server {
@@ -194,7 +190,7 @@ fn override_cluster(cluster: &mut Cluster, args: &ServerArgs) {
     }
 }
 
-/// `--token`, `--as` and their like, as kubectl's `getAuthInfo` merges them.
+/// Applies `--token`, `--as` and so on, as kubectl's `getAuthInfo`.
 fn override_user(user: &mut AuthInfo, args: &UserArgs) {
     let UserArgs {
         token,
@@ -208,7 +204,7 @@ fn override_user(user: &mut AuthInfo, args: &UserArgs) {
     if let Some(token) = token {
         user.token = Some(token.clone());
         user.token_file = None;
-        // A request that has a token already is left as it is by credential plugins.
+        // Credential plugins do not change requests that have a token.
         user.exec = None;
     }
     if let Some(certificate) = client_certificate {
@@ -237,26 +233,26 @@ fn override_user(user: &mut AuthInfo, args: &UserArgs) {
     }
 }
 
-/// A value that is set: an empty one is none, as in Go.
+/// A value that is set: an empty one counts as none, as in Go.
 pub(super) fn filled(value: Option<&str>) -> Option<&str> {
     value.filter(|value| !value.is_empty())
 }
 
-/// Refuses what kubectl refuses, before anything is sent.
+/// Rejects what kubectl rejects, before anything is sent.
 fn check(access: &Access) -> Result<()> {
     let Access { cluster, user, user_name, .. } = access;
     let is_set = |value: &Option<String>| filled(value.as_deref()).is_some();
     let has_authority = is_set(&cluster.certificate_authority) || is_set(&cluster.certificate_authority_data);
     ensure!(
         !(cluster.insecure_skip_tls_verify == Some(true) && has_authority),
-        "a certificate authority and insecure-skip-tls-verify exclude each other: drop one of them"
+        "a certificate authority and insecure-skip-tls-verify exclude each other: remove one of them"
     );
     let extends = user.impersonate_groups.as_ref().is_some_and(|groups| !groups.is_empty())
         || is_set(&user.impersonate_uid)
         || user.impersonate_user_extra.as_ref().is_some_and(|extra| !extra.is_empty());
     ensure!(
         is_set(&user.impersonate) || !extends,
-        "groups, a uid or extra values are to be impersonated without a user: name one by --as"
+        "groups, a uid or extra values to impersonate require a user: pass --as"
     );
     let methods: Vec<&str> = [
         ("token", user.token.is_some() || is_set(&user.token_file)),
@@ -272,8 +268,8 @@ fn check(access: &Access) -> Result<()> {
     );
     if let Some(provider) = &user.auth_provider {
         bail!(
-            "user {user_name:?} authenticates by the auth-provider {:?}: Kubernetes 1.26 removed these; use the provider's \
-             credential plugin (exec)",
+            "user {user_name:?} uses the auth-provider {:?}, which Kubernetes 1.26 removed; use the provider's credential \
+             plugin (exec)",
             provider.name
         );
     }
@@ -333,7 +329,7 @@ users:
     }
 
     #[test]
-    fn current_context_chooses_cluster_user_and_namespace() {
+    fn current_context_selects_cluster_user_and_namespace() {
         let access = chosen(&[]).unwrap();
         assert_eq!(access.cluster.server.as_deref(), Some("https://one"));
         assert_eq!((&*access.user_name, &*access.namespace), ("alice", "shop"));
@@ -364,13 +360,13 @@ users:
     }
 
     #[test]
-    fn groups_without_a_user_are_refused() {
+    fn groups_without_a_user_are_rejected() {
         assert!(refused(&["--user", "group"]).contains("--as"));
         assert!(refused(&["--user", "bob", "--as-uid=1"]).contains("--as"));
     }
 
     #[test]
-    fn names_that_do_not_exist_are_refused() {
+    fn names_that_do_not_exist_are_rejected() {
         assert_eq!(refused(&["--context", "nope"]), "context \"nope\" does not exist in the kubeconfig");
         assert_eq!(refused(&["--cluster", "nope"]), "cluster \"nope\" does not exist in the kubeconfig");
         assert_eq!(refused(&["--user", "nope"]), "user \"nope\" does not exist in the kubeconfig");
@@ -380,7 +376,7 @@ users:
     }
 
     #[test]
-    fn the_option_for_the_server_takes_the_files_server_name_away() {
+    fn server_option_removes_the_files_tls_server_name() {
         let cluster = chosen(&["--server", "https://other"]).unwrap().cluster;
         assert_eq!((cluster.server.as_deref(), cluster.tls_server_name), (Some("https://other"), None));
         let cluster = chosen(&["-s=https://other", "--tls-server-name=x"]).unwrap().cluster;
@@ -388,7 +384,7 @@ users:
     }
 
     #[test]
-    fn skipping_verification_takes_the_files_authority_away_and_excludes_another() {
+    fn skipping_verification_removes_the_files_authority_and_excludes_the_option() {
         let cluster = chosen(&["--insecure-skip-tls-verify"]).unwrap().cluster;
         assert_eq!((cluster.certificate_authority, cluster.insecure_skip_tls_verify), (None, Some(true)));
         assert!(
@@ -398,13 +394,13 @@ users:
     }
 
     #[test]
-    fn the_option_for_the_token_takes_other_tokens_and_plugins_away() {
+    fn token_option_removes_other_tokens_and_plugins() {
         let user = chosen(&["--user=bob", "--token=t"]).unwrap().user;
         assert_eq!((user.token.unwrap().expose_secret(), user.token_file), ("t", None));
     }
 
     #[test]
-    fn a_server_suffices_without_a_kubeconfig() {
+    fn a_server_option_works_without_a_kubeconfig() {
         let dir = tempfile::tempdir().unwrap();
         let empty = dir.path().join("config");
         fs::write(&empty, "").unwrap();
@@ -417,7 +413,7 @@ users:
     }
 
     #[test]
-    fn listed_files_merge_and_the_first_to_name_something_wins() {
+    fn listed_files_merge_and_the_first_definition_wins() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -433,7 +429,7 @@ users:
         let files = Files::Listed(vec![dir.path().join("missing"), PathBuf::new(), first, second]);
         let merged = read(&files).unwrap();
         assert_eq!(merged.current_context.as_deref(), Some("first"));
-        let access = choose(&merged, &args(&[])).unwrap();
+        let access = select(&merged, &args(&[])).unwrap();
         assert_eq!(access.cluster.server.as_deref(), Some("https://first"));
         assert_eq!(
             access.cluster.certificate_authority, None,
@@ -466,7 +462,7 @@ users:
     }
 
     #[test]
-    fn two_ways_to_authenticate_are_refused() {
+    fn two_ways_to_authenticate_are_rejected() {
         let access = |user: serde_json::Value| Access {
             cluster: Cluster::default(),
             user: serde_json::from_value(user).unwrap(),

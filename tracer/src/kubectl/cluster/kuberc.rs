@@ -1,5 +1,5 @@
-//! The user's preferences of kubectl, of which one matters here: which credential plugins may run
-//! (<https://kubernetes.io/docs/reference/kubectl/kuberc/>, seen with kubectl 1.36.4).
+//! The user's preferences for kubectl, of which one is used: which credential plugins may run
+//! (<https://kubernetes.io/docs/reference/kubectl/kuberc/>, observed with kubectl 1.36.4).
 
 use std::{
     env, fs,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-/// The versions that have the policy. Others are ignored, as kubectl does.
+/// The version with the policy. Other versions are ignored, as kubectl does.
 const VERSION: &str = "kubectl.config.k8s.io/v1beta1";
 
 /// Which credential plugins may run.
@@ -18,7 +18,7 @@ pub(super) enum PluginPolicy {
     #[default]
     All,
     None,
-    /// These, by path or by a name that is looked up in `$PATH`.
+    /// These commands: paths, or names to look up in `$PATH`.
     Only(Vec<String>),
 }
 
@@ -72,7 +72,7 @@ impl PluginPolicy {
         Ok(Self::All)
     }
 
-    /// Whether `command` may run. `resolve` finds programs as they are executed.
+    /// Returns an error if `command` must not run. `resolve` finds the program of a command.
     pub(super) fn allows(&self, command: &str, resolve: impl Fn(&str) -> Option<PathBuf>) -> Result<()> {
         match self {
             Self::All => Ok(()),
@@ -83,7 +83,7 @@ impl PluginPolicy {
                 };
                 ensure!(
                     commands.iter().any(is_same),
-                    "credentialPluginAllowlist of the kuberc file does not have it"
+                    "it is not in credentialPluginAllowlist of the kuberc file"
                 );
                 Ok(())
             }
@@ -116,14 +116,14 @@ impl Preference {
     }
 }
 
-/// The program that `command` executes: a path, or the first of that name in `$PATH`.
+/// The program of a command: a path, or the first one of that name in `$PATH`.
 pub(super) fn resolve(command: &str) -> Option<PathBuf> {
     if command.contains('/') {
         let path = Path::new(command);
         return path.exists().then(|| path.to_owned());
     }
     let directories = env::var_os("PATH")?;
-    // Not one of the working directory, which anybody may have put there.
+    // Not from the working directory, whose content is not trusted.
     let absolute = env::split_paths(&directories).filter(|directory| directory.is_absolute());
     absolute.map(|directory| directory.join(command)).find(|path| path.is_file())
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_read_as_kubectl_reads_them() {
+    fn policies_have_kubectls_meaning() {
         assert_eq!(policy("").unwrap(), PluginPolicy::All);
         assert_eq!(policy("credentialPluginPolicy: AllowAll").unwrap(), PluginPolicy::All);
         assert_eq!(policy("credentialPluginPolicy: DenyAll").unwrap(), PluginPolicy::None);
@@ -155,7 +155,7 @@ mod tests {
         ] {
             assert!(policy(wrong).is_err(), "{wrong}");
         }
-        // Of another version, or no kuberc file at all.
+        // Another version, or no kuberc file at all.
         let other =
             "apiVersion: kubectl.config.k8s.io/v1alpha1\nkind: Preference\ncredentialPluginPolicy: DenyAll\n";
         assert_eq!(PluginPolicy::parse(other).unwrap(), PluginPolicy::All);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_allows_a_plugin_by_its_name_or_its_path() {
+    fn the_allowlist_has_names_and_paths() {
         let policy = PluginPolicy::Only(vec!["sh".into(), "/opt/login".into()]);
         policy.allows("sh", resolve).unwrap();
         policy.allows(resolve("sh").unwrap().to_str().unwrap(), resolve).unwrap();

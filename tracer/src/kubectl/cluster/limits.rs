@@ -1,4 +1,4 @@
-//! Bounds for what an API server, or what stands in for it, may send: how long an answer takes, and how long it is.
+//! Limits for responses of an API server, or of a proxy in its place: their time and their length.
 
 use std::{
     future::Future,
@@ -14,25 +14,25 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 use tracing::debug;
 
-/// How long an answer may take, or the beginning of one that does not end, unless the user says otherwise.
+/// The default time limit for a response, or for the start of a stream.
 pub(super) const TIMEOUT: Duration = Duration::from_mins(1);
-/// The longest answer, in bytes: a page of 500 pods has some 5 MB.
-const ANSWER_MAX: usize = 64 << 20;
+/// The longest response, in bytes: a page of 500 pods has about 5 MB.
+const RESPONSE_MAX: usize = 64 << 20;
 /// The longest line of a watch, in bytes. etcd stores no object that is longer than 1.5 MB.
 const LINE_MAX: usize = 8 << 20;
 
-/// Why an answer was cut off.
+/// The limit that a response exceeded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Exceeded {
-    #[error("there is no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     Time(Duration),
-    #[error("the answer is longer than {ANSWER_MAX} bytes")]
+    #[error("the response is longer than {RESPONSE_MAX} bytes")]
     Length,
     #[error("a line of the watch is longer than {LINE_MAX} bytes")]
     Line,
 }
 
-/// Puts bounds on the answers of a service.
+/// Limits the responses of a service.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) timeout: Duration,
@@ -46,19 +46,19 @@ impl<S> Layer<S> for Limits {
     }
 }
 
-/// A service with bounds on its answers.
+/// A service with limited responses.
 #[derive(Clone)]
 pub(super) struct Limited<S> {
     inner: S,
     timeout: Duration,
 }
 
-/// What is expected of an answer.
+/// The kind of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It ends.
+    /// It ends, after a limited time.
     Whole,
-    /// It goes on, line by line.
+    /// It does not end, and has lines.
     Watch,
     /// It becomes another protocol.
     Upgrade,
@@ -95,19 +95,20 @@ where
         let kind = Kind::of(request.uri(), request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let (timeout, begun) = (self.timeout, Instant::now());
-        let answer = self.inner.call(request);
+        let response = self.inner.call(request);
         Box::pin(async move {
             let deadline = begun + timeout;
-            let answer = timeout_at(deadline, answer).await.map_err(|_| Exceeded::Time(timeout))?;
-            let answer = answer.map_err(Into::into);
+            let response = timeout_at(deadline, response).await.map_err(|_| Exceeded::Time(timeout))?;
+            let response = response.map_err(Into::into);
             let millis = begun.elapsed().as_millis();
-            let outcome =
-                answer.as_ref().map_or_else(|_| "failed".to_owned(), |answer| answer.status().to_string());
+            let outcome = response
+                .as_ref()
+                .map_or_else(|_| "failed".to_owned(), |response| response.status().to_string());
             debug!("{method} {uri} {outcome} in {millis} milliseconds");
-            let answer = answer?;
-            let is_refused = kind == Kind::Upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            let response = response?;
+            let is_refused = kind == Kind::Upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS;
             let kind = if is_refused { Kind::Whole } else { kind };
-            Ok(answer.map(|inner| LimitedBody {
+            Ok(response.map(|inner| LimitedBody {
                 inner: Box::pin(inner),
                 kind,
                 length: 0,
@@ -118,11 +119,11 @@ where
     }
 }
 
-/// A body with bounds.
+/// A body with limits.
 pub(super) struct LimitedBody<B> {
     inner: Pin<Box<B>>,
     kind: Kind,
-    /// Bytes so far, of a watch those of the line.
+    /// The number of bytes so far; for a watch, in the current line.
     length: usize,
     timeout: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -131,7 +132,7 @@ pub(super) struct LimitedBody<B> {
 impl<B> LimitedBody<B> {
     fn count(&mut self, data: &Bytes) -> Result<(), Exceeded> {
         let (begun, exceeded, max) = match self.kind {
-            Kind::Whole => (None, Exceeded::Length, ANSWER_MAX),
+            Kind::Whole => (None, Exceeded::Length, RESPONSE_MAX),
             Kind::Watch => (data.iter().rposition(|byte| *byte == b'\n'), Exceeded::Line, LINE_MAX),
             Kind::Upgrade => return Ok(()),
         };
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_apart_by_what_is_asked() {
+    fn the_request_determines_the_kind_of_response() {
         let kind = |uri: &str, headers: &HeaderMap| Kind::of(&uri.parse().unwrap(), headers);
         let mut upgrade = HeaderMap::new();
         assert_eq!(kind("/api/v1/pods?limit=500", &upgrade), Kind::Whole);
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_be_so_long_and_a_watch_may_have_lines_so_long() {
+    fn responses_and_lines_of_watches_have_a_maximum_length() {
         let megabyte = Bytes::from(vec![b'x'; 1 << 20]);
         let mut whole = body(Kind::Whole);
         assert!((0..64).all(|_| whole.count(&megabyte).is_ok()));

@@ -1,6 +1,6 @@
-//! The connection to the cluster, made as kubectl makes it: from the kubeconfig's files and the options (`kubeconfig`) to
-//! a client whose requests are authorized (`authorize`, `plugin`, `identity`), bounded (`limits`) and sent over a
-//! verified connection (`authority`, `proxy`, `connection`).
+//! The connection to the cluster, configured as for kubectl: from the kubeconfig files and the options (`kubeconfig`) to a
+//! client whose requests are authorized (`authorize`, `plugin`, `identity`), limited (`limits`) and sent over a verified
+//! connection (`authority`, `proxy`, `connection`).
 
 mod authority;
 mod authorize;
@@ -21,17 +21,17 @@ use kube::Client;
 use crate::kubectl::args::ClusterArgs;
 pub(super) use crate::kubectl::cluster::problem::{cause, not_the_api_server, problem, refusal};
 
-/// A cluster that can be asked.
+/// A client for a cluster.
 pub(super) struct Cluster {
     pub(super) client: Client,
-    /// Where the API server is, for messages.
+    /// The address of the API server, for messages.
     pub(super) server: String,
-    /// The namespace that the kubeconfig's context names.
+    /// The namespace of the kubeconfig's context.
     pub(super) namespace: String,
 }
 
 impl Cluster {
-    /// Finds it; nothing is sent yet.
+    /// Prepares the client; nothing is sent yet.
     pub(super) fn find(args: &ClusterArgs) -> anyhow::Result<Self> {
         Self::prepare(args).context("finding the cluster")
     }
@@ -39,7 +39,7 @@ impl Cluster {
     fn prepare(args: &ClusterArgs) -> anyhow::Result<Self> {
         let access = kubeconfig::find(args)?;
         let url = connection::server_url(&access)?;
-        let proxy = proxy::choose(&url, access.cluster.proxy_url.as_deref(), |name| env::var(name).ok())?;
+        let proxy = proxy::select(&url, access.cluster.proxy_url.as_deref(), |name| env::var(name).ok())?;
         let (server, namespace) = (url.to_string(), access.namespace.clone());
         let timeout = args.server.request_timeout.unwrap_or(limits::TIMEOUT);
         let client = connection::client(access, &url, proxy, timeout)?;

@@ -1,6 +1,6 @@
-//! Credential plugins: a program of the kubeconfig's user that prints a token or a client certificate
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins>). It runs once,
-//! and again when what it printed expires or is refused.
+//! Credential plugins: programs of the kubeconfig that print a token or a client certificate
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins>). One runs
+//! once, and again when its credentials expire or are refused.
 
 use std::{
     io::{IsTerminal as _, Read as _},
@@ -13,15 +13,12 @@ use kube::config::{Cluster, ExecAuthCluster, ExecConfig, ExecInteractiveMode};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    kubectl::cluster::kuberc::{PluginPolicy, resolve},
-    sanitize,
-};
+use crate::kubectl::cluster::kuberc::{PluginPolicy, resolve};
 
 /// Versions of the protocol.
 const V1: &str = "client.authentication.k8s.io/v1";
 const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
-/// The most that a plugin may print, in bytes.
+/// The longest output of a plugin, in bytes.
 const OUTPUT_MAX: u64 = 1 << 20;
 
 /// A plugin that can be run.
@@ -30,11 +27,11 @@ pub(super) struct Plugin {
     config: ExecConfig,
     command: String,
     version: String,
-    /// What it is told of the cluster, if it is to be told.
+    /// The description of the cluster, if the plugin gets one.
     cluster: Option<ExecAuthCluster>,
 }
 
-/// What a plugin printed.
+/// The credentials that a plugin printed.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     pub(super) token: Option<SecretString>,
@@ -43,7 +40,7 @@ pub(super) struct Credentials {
     pub(super) expires: Option<Timestamp>,
 }
 
-/// What a plugin reads from `$KUBERNETES_EXEC_INFO` and prints.
+/// The format of `$KUBERNETES_EXEC_INFO` and of the output.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ExecCredential {
@@ -74,12 +71,12 @@ struct Status {
 }
 
 impl Plugin {
-    /// Checks what the kubeconfig says of it; it is not run yet.
+    /// Checks its configuration; it is not run yet.
     pub(super) fn new(config: ExecConfig, cluster: &Cluster, user: &str) -> Result<Self> {
         let command = config.command.clone().filter(|command| !command.is_empty());
         let command =
             command.with_context(|| format!("the credential plugin of user {user:?} has no command"))?;
-        let plugin = || format!("the credential plugin {:?} of user {user:?}", sanitize::line(&command));
+        let plugin = || format!("the credential plugin {command:?} of user {user:?}");
         let version = config.api_version.clone().unwrap_or_default();
         ensure!(
             version == V1 || version == V1BETA1,
@@ -96,9 +93,9 @@ impl Plugin {
         Ok(Self { cluster: cluster.with_context(plugin)?, config, command, version })
     }
 
-    /// Runs it. Its standard error is ours, and its standard input if it may ask.
+    /// Runs it. It inherits standard error, and standard input if it may be interactive.
     pub(super) fn run(&self) -> Result<Credentials> {
-        let context = || format!("the kubeconfig's credential plugin {:?}", sanitize::line(&self.command));
+        let context = || format!("the kubeconfig's credential plugin {:?}", self.command);
         self.run_once().with_context(context)
     }
 
@@ -110,7 +107,7 @@ impl Plugin {
             Some(ExecInteractiveMode::Always) => {
                 ensure!(
                     is_terminal,
-                    "it must ask (interactiveMode: Always), but standard input is not a terminal"
+                    "it is interactive (interactiveMode: Always), but standard input is not a terminal"
                 );
                 true
             }
@@ -134,19 +131,19 @@ impl Plugin {
         command.env("KUBERNETES_EXEC_INFO", serde_json::to_string(&info)?);
         command.stdin(if interactive { Stdio::inherit() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().context("it cannot be run")?;
+        let mut child = command.spawn().context("cannot run it")?;
         let mut printed = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            stdout.take(OUTPUT_MAX + 1).read_to_end(&mut printed).context("reading what it prints")?;
+            stdout.take(OUTPUT_MAX + 1).read_to_end(&mut printed).context("reading its output")?;
         }
-        // If it still prints, it fails, as its output is closed.
+        // A plugin that still writes fails, since its output is closed.
         let status = child.wait().context("waiting for it")?;
         ensure!(printed.len() as u64 <= OUTPUT_MAX, "it prints more than {OUTPUT_MAX} bytes");
-        ensure!(status.success(), "it failed ({status}); its own messages are above");
+        ensure!(status.success(), "it failed ({status}); see above for its messages");
         self.parse(&printed)
     }
 
-    /// What to say of a plugin that does not exist, with the hint that the kubeconfig has for that.
+    /// The error if the plugin does not exist, with the hint of the kubeconfig.
     fn not_installed(&self) -> String {
         let hint = self.config.install_hint.as_deref().unwrap_or_default().trim();
         let text = "it is not installed (No such file or directory)";
@@ -154,7 +151,7 @@ impl Plugin {
     }
 
     fn parse(&self, printed: &[u8]) -> Result<Credentials> {
-        // JSON mostly; client-go reads YAML as well.
+        // Usually JSON; client-go accepts YAML as well.
         let credential: ExecCredential =
             serde_yaml_ng::from_slice(printed).context("it does not print an ExecCredential")?;
         ensure!(
@@ -164,7 +161,7 @@ impl Plugin {
         );
         ensure!(
             credential.api_version == self.version,
-            "the kubeconfig expects {} of it, but it prints {:?}",
+            "the kubeconfig expects {}, but it prints {:?}",
             self.version,
             credential.api_version
         );
@@ -225,17 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_gets_its_environment_and_the_clusters_description() {
+    fn the_plugin_gets_environment_and_cluster() {
         let script = print(&json!({"token": "TOKEN"})).replace("TOKEN", "'\"$X\"'");
         assert_eq!(run(config(&script)).unwrap().token.unwrap().expose_secret(), "of-env");
-        let told = "case \"$KUBERNETES_EXEC_INFO\" in *'\"server\":\"https://s\"'*'\"interactive\":false'*) exit 7;; esac";
-        let mut with_cluster = config(told);
+        let script = "case \"$KUBERNETES_EXEC_INFO\" in *'\"server\":\"https://s\"'*'\"interactive\":false'*) exit 7;; esac";
+        let mut with_cluster = config(script);
         with_cluster.provide_cluster_info = true;
         assert!(format!("{:#}", run(with_cluster).unwrap_err()).contains("exit status: 7"));
     }
 
     #[test]
-    fn what_a_plugin_does_wrong_is_said() {
+    fn errors_of_a_plugin_are_reported() {
         assert!(refused("exit 3").contains("\"/bin/sh\": it failed (exit status: 3)"));
         assert!(refused("echo x").contains("ExecCredential"));
         assert!(refused("echo '{}'").contains("not an ExecCredential"));
@@ -254,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kubeconfig_says_wrong_of_it_is_said() {
+    fn errors_of_a_plugins_configuration_are_reported() {
         let wrong = |change: &dyn Fn(&mut ExecConfig)| {
             let mut config = config("true");
             change(&mut config);

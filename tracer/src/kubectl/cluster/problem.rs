@@ -1,4 +1,4 @@
-//! What to say of a request that failed: one line, in the words of who refused it.
+//! Describes why a request failed, in one line, in the words of the server or proxy that refused it.
 
 use std::{error::Error, io};
 
@@ -12,22 +12,22 @@ use x509_parser::{
 
 use crate::{
     error::chain,
-    kubectl::{cluster::limits::Exceeded, plain},
+    kubectl::{cluster::limits::Exceeded, text},
 };
 
-/// What a call to the API server ended with.
+/// The reason of a failed request, as one line.
 pub(in crate::kubectl) fn problem(error: &kube::Error) -> String {
     let text = match error {
         kube::Error::Api(status) => refusal(status),
         kube::Error::Service(error) => cause(&**error),
         error => cause(error),
     };
-    plain::line(&text)
+    text::line(&text)
 }
 
-/// The words of a status: of the API server, or, if it is not one of its own, of what answered in its place.
+/// The message of a status: of the API server, or of a proxy that responded in its place.
 pub(in crate::kubectl) fn refusal(status: &Status) -> String {
-    /// What kube puts there if the answer is not a status.
+    /// The reason that kube sets if the response is not a status.
     const NOT_A_STATUS: &str = "Failed to parse error data";
     let code =
         StatusCode::from_u16(status.code).map_or_else(|_| status.code.to_string(), |code| code.to_string());
@@ -36,20 +36,20 @@ pub(in crate::kubectl) fn refusal(status: &Status) -> String {
     }
     let message = status.message.trim();
     if message.is_empty() {
-        format!("the API server answers {code} {}", status.reason)
+        format!("the API server responded with {code} {}", status.reason)
     } else {
         message.to_owned()
     }
 }
 
-/// What to say of an answer that no API server gives: a page of a proxy, for instance.
+/// Describes a response that is not of an API server, such as the page of a proxy.
 pub(in crate::kubectl) fn not_the_api_server(code: &str, text: &str) -> String {
     let text = without_tags(text);
-    let said = if text.is_empty() { String::new() } else { format!(": {text:.200}") };
-    format!("{code}, from a proxy or another server in front of the API server{said}")
+    let detail = if text.is_empty() { String::new() } else { format!(": {text:.200}") };
+    format!("{code}, from a proxy or another server in front of the API server{detail}")
 }
 
-/// The text of a page, on one line.
+/// The text of an HTML page, as one line.
 fn without_tags(page: &str) -> String {
     let mut text = String::new();
     let mut within = false;
@@ -67,11 +67,11 @@ fn without_tags(page: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The cause of an error that did not come from the server: the one of its causes that says it, or all of them.
+/// The cause of an error that is not a response: a cause that is sufficient, or the whole chain.
 pub(in crate::kubectl) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(text) = telling(error) {
+        if let Some(text) = sufficient(error) {
             return text;
         }
         next = error.source();
@@ -79,8 +79,8 @@ pub(in crate::kubectl) fn cause(error: &(dyn Error + 'static)) -> String {
     chain(error)
 }
 
-/// What says all that there is to say.
-fn telling(error: &(dyn Error + 'static)) -> Option<String> {
+/// The text of an error that needs no further context.
+fn sufficient(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<Exceeded>() {
         return Some(error.to_string());
     }
@@ -88,44 +88,44 @@ fn telling(error: &(dyn Error + 'static)) -> Option<String> {
         return Some(tls(error));
     }
     if let Some(error) = error.downcast_ref::<io::Error>() {
-        // It is no cause of itself by `source`.
+        // `source` skips the inner error.
         if let Some(inner) = error.get_ref() {
-            return telling(inner);
+            return sufficient(inner);
         }
         return error.raw_os_error().map(|_| without_number(&error.to_string()));
     }
     match error.to_string().as_str() {
-        // Of hyper-util, which does not show the type.
-        "tunnel error: unsuccessful" => Some("the proxy refuses to connect to the API server".into()),
+        // Errors of hyper-util, whose type is private.
+        "tunnel error: unsuccessful" => Some("the proxy refused to connect to the API server".into()),
         "tunnel error: proxy authorization required" => {
             Some("the proxy requires a user name and a password: http://USER:PASSWORD@PROXY".into())
         }
         "tunnel error: unexpected end of file" => {
-            Some("the proxy closes the connection without an answer".into())
+            Some("the proxy closed the connection without a response".into())
         }
         "SOCKS error: failed to create underlying connection" => {
-            Some("the SOCKS proxy cannot be reached".into())
+            Some("cannot connect to the SOCKS proxy".into())
         }
-        text => text.strip_prefix("SOCKS error: ").map(|text| format!("the SOCKS proxy refuses: {text}")),
+        text => text.strip_prefix("SOCKS error: ").map(|text| format!("the SOCKS proxy refused: {text}")),
     }
 }
 
-/// Without the number that the standard library puts behind the text of an error of the system.
+/// Removes the error number that the standard library appends.
 fn without_number(text: &str) -> String {
     text.split_once(" (os error").map_or(text, |(text, _)| text).to_owned()
 }
 
-/// What is wrong with a TLS connection, and which algorithm it is about.
+/// Describes a TLS error.
 fn tls(error: &TlsError) -> String {
     match error {
         TlsError::InvalidCertificate(error) => certificate(error),
         TlsError::AlertReceived(AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity) => {
-            "the server accepts none of the cipher suites that tracer has: those of TLS 1.3 and, of TLS 1.2, ECDHE with \
+            "the server accepts none of the supported cipher suites: those of TLS 1.3 and, of TLS 1.2, ECDHE with \
              AES-GCM or ChaCha20-Poly1305. Suites with CBC or with RSA key exchange are not supported"
                 .into()
         }
         TlsError::AlertReceived(AlertDescription::ProtocolVersion) => {
-            "the server speaks neither TLS 1.2 nor TLS 1.3".into()
+            "the server supports neither TLS 1.2 nor TLS 1.3".into()
         }
         TlsError::AlertReceived(
             alert @ (AlertDescription::CertificateRequired
@@ -137,8 +137,8 @@ fn tls(error: &TlsError) -> String {
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied
             | AlertDescription::DecryptError),
-        ) => format!("the server refuses the client certificate, or requires one ({alert:?})"),
-        TlsError::InvalidMessage(_) => "the server does not speak TLS: is its address http://?".into(),
+        ) => format!("the server refused the client certificate, or requires one ({alert:?})"),
+        TlsError::InvalidMessage(_) => "the server does not use TLS: is its address http://?".into(),
         error => format!("TLS: {error}"),
     }
 }
@@ -178,7 +178,7 @@ fn certificate(error: &CertificateError) -> String {
             signature_algorithm_id,
             public_key_algorithm_id,
         } => format!(
-            "a certificate of the server is signed with {} by a key of the kind {}, which is not supported",
+            "a certificate of the server is signed with {} by a key of type {}, which is not supported",
             algorithm(signature_algorithm_id),
             algorithm(public_key_algorithm_id)
         ),
@@ -186,13 +186,13 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
-/// A name of a certificate, which webpki describes as `DnsName("x")` or `IpAddress(x)`.
+/// The name within webpki's `DnsName("x")` or `IpAddress(x)`.
 fn presented_name(described: &str) -> &str {
     let within = described.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     within.unwrap_or(described).trim_matches('"')
 }
 
-/// The name of an algorithm: of the contents of an `AlgorithmIdentifier` (RFC 5280, section 4.1.1.2).
+/// The name of an algorithm, from the contents of an `AlgorithmIdentifier` (RFC 5280, section 4.1.1.2).
 fn algorithm(identifier: &[u8]) -> String {
     let Ok((_, oid)) = Oid::from_der(identifier) else { return "an unknown algorithm".into() };
     oid2sn(&oid, oid_registry()).map_or_else(|_| format!("algorithm {oid}"), str::to_owned)
@@ -211,27 +211,27 @@ mod tests {
 
     #[test]
     fn messages_of_the_server_are_one_line_of_bounded_length() {
-        let said = api(json!({"message": "no\n\ttracer: ready\r\n", "code": 403, "reason": "Forbidden"}));
-        assert_eq!(said, "no tracer: ready");
+        let text = api(json!({"message": "no\n\ttracer: ready\r\n", "code": 403, "reason": "Forbidden"}));
+        assert_eq!(text, "no tracer: ready");
         assert!(api(json!({"message": "x".repeat(1 << 20), "code": 400})).len() < 4096);
         assert_eq!(
             api(json!({"code": 503, "reason": "Unavailable"})),
-            "the API server answers 503 Service Unavailable Unavailable"
+            "the API server responded with 503 Service Unavailable Unavailable"
         );
     }
 
     #[test]
-    fn pages_of_proxies_are_not_taken_for_the_api_server() {
+    fn pages_of_proxies_are_recognized() {
         let page = "<html>\n<head><title>502 Bad Gateway</title></head>\n<body>nginx</body></html>";
-        let said = api(json!({"message": page, "code": 502, "reason": "Failed to parse error data"}));
+        let text = api(json!({"message": page, "code": 502, "reason": "Failed to parse error data"}));
         assert_eq!(
-            said,
+            text,
             "502 Bad Gateway, from a proxy or another server in front of the API server: 502 Bad Gateway nginx"
         );
     }
 
     #[test]
-    fn causes_are_said_once_and_without_numbers() {
+    fn causes_are_listed_once_and_without_numbers() {
         let refused = io::Error::from_raw_os_error(111);
         assert_eq!(cause(&refused), "Connection refused");
         let wrapped = anyhow::Error::new(refused).context("connecting");

@@ -1,4 +1,4 @@
-//! Which proxy leads to the API server: the one that kubectl takes
+//! Selects the proxy for the API server, as kubectl does
 //! (<https://github.com/kubernetes/client-go/blob/master/tools/clientcmd/client_config.go>, `proxy-url`;
 //! <https://pkg.go.dev/golang.org/x/net/http/httpproxy>, the environment).
 
@@ -8,23 +8,23 @@ use anyhow::{Context as _, Result, bail};
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 
-/// A proxy, with the user's name and password, if it has them.
+/// A proxy, with its user name and password if it requires them.
 #[derive(Debug)]
 pub(super) enum Proxy {
-    /// That takes CONNECT (RFC 9110, section 9.3.6), perhaps over TLS.
+    /// HTTP CONNECT (RFC 9110, section 9.3.6), possibly over TLS.
     Http { url: Uri, authorization: Option<HeaderValue> },
-    /// That speaks SOCKS 5 (RFC 1928), and looks up names itself.
+    /// SOCKS 5 (RFC 1928), with name resolution by the proxy.
     Socks { url: Uri, user: Option<(String, String)> },
 }
 
 impl Proxy {
-    /// `place` is where it is written, for messages.
+    /// `place` is where the value is configured, for messages.
     fn parse(given: &str, place: &str) -> Result<Self> {
         let url = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
         let parsed: Uri =
             url.parse().with_context(|| format!("the proxy {given:?} ({place}) is not a URL"))?;
         let matched = Matcher::builder().all(url).build();
-        // It takes the user's name and password apart; what it is asked for does not matter.
+        // It parses the user name and password; the destination does not matter.
         let Some(proxy) = matched.intercept(&Uri::from_static("https://server")) else {
             bail!("the proxy {given:?} ({place}) has an unknown scheme; expected http, https or socks5");
         };
@@ -40,7 +40,7 @@ impl Proxy {
     }
 }
 
-/// The port of its scheme, where a URL has none.
+/// Adds a port to a URL without one.
 fn with_port(url: &Uri, port: u16) -> Result<Uri> {
     let (Some(authority), None) = (url.authority(), url.port()) else { return Ok(url.clone()) };
     let mut parts = url.clone().into_parts();
@@ -49,7 +49,7 @@ fn with_port(url: &Uri, port: u16) -> Result<Uri> {
 }
 
 /// The proxy for `server`, if any: of the cluster in the kubeconfig, or of the environment.
-pub(super) fn choose(
+pub(super) fn select(
     server: &Uri,
     of_cluster: Option<&str>,
     environment: impl Fn(&str) -> Option<String>,
@@ -62,22 +62,22 @@ pub(super) fn choose(
     };
     let name = if server.scheme_str() == Some("http") { "HTTP_PROXY" } else { "HTTPS_PROXY" };
     match variable(name) {
-        Some(proxy) if !is_here(server) && !is_excepted(server, variable("NO_PROXY")) => {
+        Some(proxy) if !is_local(server) && !is_excepted(server, variable("NO_PROXY")) => {
             Proxy::parse(&proxy, &format!("${name}")).map(Some)
         }
         _ => Ok(None),
     }
 }
 
-/// Whether the server is on this machine: no variable leads there by a proxy.
-fn is_here(server: &Uri) -> bool {
+/// Whether the server is on this machine: the environment's proxies are not used for it.
+fn is_local(server: &Uri) -> bool {
     let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 /// Whether `$NO_PROXY` names the server.
 fn is_excepted(server: &Uri, no_proxy: Option<String>) -> bool {
-    // What is matched is the server alone.
+    // Only the server is matched.
     let any_other = Matcher::builder().all("http://proxy").no(no_proxy.unwrap_or_default()).build();
     any_other.intercept(server).is_none()
 }
@@ -92,7 +92,7 @@ mod tests {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let chosen = choose(&server.parse().unwrap(), of_file, value).unwrap();
+        let chosen = select(&server.parse().unwrap(), of_file, value).unwrap();
         chosen.map(|proxy| match proxy {
             Proxy::Http { url, authorization: None } | Proxy::Socks { url, user: None } => url.to_string(),
             Proxy::Http { url, authorization: Some(value) } => format!("{url} {}", value.to_str().unwrap()),
@@ -104,7 +104,7 @@ mod tests {
     const PROXY: (&str, &str) = ("HTTPS_PROXY", "http://proxy:3128");
 
     #[test]
-    fn the_files_comes_first_whatever_the_environment_excepts() {
+    fn the_kubeconfigs_proxy_takes_precedence() {
         let environment = [PROXY, ("NO_PROXY", "*")];
         assert_eq!(proxy(SERVER, Some("http://own:1"), &environment).as_deref(), Some("http://own:1/"));
         assert_eq!(proxy("https://127.0.0.1", Some("http://own:1"), &[]).as_deref(), Some("http://own:1/"));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environments_is_that_of_the_scheme() {
+    fn the_environment_has_a_proxy_for_each_scheme() {
         assert_eq!(proxy(SERVER, None, &[PROXY]).as_deref(), Some("http://proxy:3128/"));
         assert_eq!(proxy(SERVER, None, &[("https_proxy", "http://p:1")]).as_deref(), Some("http://p:1/"));
         assert_eq!(
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_excepted_is_the_server_not_the_proxy() {
+    fn no_proxy_excludes_servers() {
         for excepted in ["api.example.com", ".example.com", "x, example.com", "*"] {
             assert_eq!(proxy(SERVER, None, &[PROXY, ("NO_PROXY", excepted)]), None, "{excepted}");
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn no_variable_leads_to_this_machine() {
+    fn the_environments_proxies_are_not_used_for_this_machine() {
         for server in
             ["https://127.0.0.1:6443", "https://localhost", "https://[::1]:6443", "https://127.8.8.8"]
         {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn each_scheme_that_kubectl_takes_is_taken() {
+    fn schemes_of_kubectl_are_accepted() {
         let of = |given: &str| proxy(SERVER, Some(given), &[]);
         assert_eq!(of("https://p:1").as_deref(), Some("https://p:1/"));
         assert_eq!(of("socks5://p").as_deref(), Some("socks5://p:1080/"));
@@ -159,10 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_proxy_is_named_with_its_place() {
+    fn errors_name_the_proxy_and_where_it_is_configured() {
         let error = |of_file: Option<&str>| {
             let value = |name: &str| (name == "HTTPS_PROXY").then(|| "http://a b".to_owned());
-            choose(&SERVER.parse().unwrap(), of_file, value).unwrap_err().to_string()
+            select(&SERVER.parse().unwrap(), of_file, value).unwrap_err().to_string()
         };
         assert_eq!(error(None), "the proxy \"http://a b\" ($HTTPS_PROXY) is not a URL");
         assert_eq!(error(Some("%")), "the proxy \"%\" (proxy-url in the kubeconfig) is not a URL");

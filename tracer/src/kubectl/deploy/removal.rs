@@ -1,4 +1,4 @@
-//! Waiting until what was deleted is gone, and what that takes.
+//! Waits until what was deleted is gone, and reports what it waits for.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,80 +9,109 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod},
 };
 use kube::{Api, Client, Resource, api::ListParams, runtime::watcher::Event};
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
 use tracing::debug;
 
 use crate::{
     kubectl::{
-        agents,
-        agents::Place,
+        agents::{self, AgentSet},
         args::NodesArgs,
         cluster,
-        deploy::{AGENTS, gone, names},
-        nodes, plain,
+        deploy::{AGENTS, kubectl_names, wait_gone},
+        nodes, text,
     },
     sys::stderr::status,
 };
 
-/// After how long it is said what is waited for, and how often it is looked at again.
-const SAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+/// When to report what is waited for: first after, then every.
+const REPORT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+/// How long a deleted namespace may be untouched by its controller, which begins after 5 seconds.
+const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The finalizer of each namespace, which the namespace controller removes.
+const NAMESPACE_FINALIZER: &str = "kubernetes";
 
 /// What is being deleted.
-pub(super) struct Leaving<'a> {
+pub(super) struct Removal<'a> {
     pub(super) client: &'a Client,
     pub(super) namespace: &'a str,
     pub(super) agents: Option<&'a Api<DaemonSet>>,
-    pub(super) around: Option<&'a Api<Namespace>>,
+    pub(super) namespaces: Option<&'a Api<Namespace>>,
 }
 
-impl Leaving<'_> {
+impl Removal<'_> {
     /// Returns when all of it is gone.
-    pub(super) async fn wait(&self, patience: Duration) -> anyhow::Result<()> {
-        let mut said = String::new();
-        let tell = async {
-            sleep(SAY.0).await;
+    pub(super) async fn wait(&self, timeout: Duration) -> anyhow::Result<()> {
+        let mut reported = String::new();
+        let report = async {
+            sleep(REPORT.0).await;
             loop {
-                if let Some(what) = self.remains().await
-                    && what != said
+                if let Some(remaining) = self.remaining().await
+                    && remaining != reported
                 {
-                    status(&format!("waiting for {what}"));
-                    said = what;
+                    status(&format!("waiting for {remaining}"));
+                    reported = remaining;
                 }
-                sleep(SAY.1).await;
+                sleep(REPORT.1).await;
             }
         };
         select! {
             result = self.gone() => return result,
-            () = tell => {}
-            () = sleep(patience) => {}
+            () = report => {}
+            () = sleep(timeout) => {}
         }
-        let what = self.remains().await.map(|what| format!(": waiting for {what}")).unwrap_or_default();
-        Err(anyhow!("not all of it is gone after {}{what}", humantime::format_duration(patience)))
+        let remaining = self.remaining().await;
+        let remaining = remaining.map(|remaining| format!(": waiting for {remaining}")).unwrap_or_default();
+        Err(anyhow!("not everything was deleted after {}{remaining}", humantime::format_duration(timeout)))
     }
 
     async fn gone(&self) -> anyhow::Result<()> {
         if let Some(agents) = self.agents {
-            gone(agents, AGENTS).await?;
+            wait_gone(agents, AGENTS).await?;
             self.pods_gone().await;
         }
-        match self.around {
-            Some(around) => gone(around, self.namespace).await,
-            None => Ok(()),
+        let Some(namespaces) = self.namespaces else { return Ok(()) };
+        select! {
+            result = wait_gone(namespaces, self.namespace) => result,
+            () = self.no_controller(namespaces) => {
+                let [of_namespace, ..] = kubectl_names(self.namespace);
+                status(&format!(
+                    "{of_namespace} is empty but stays Terminating: nothing removes its finalizer \
+                     {NAMESPACE_FINALIZER:?}; is kube-controller-manager running?"
+                ));
+                Ok(())
+            }
         }
     }
 
-    /// Returns when no agent's pod is there any more, or whoever asks may not see them.
+    /// Returns when the cluster seems to have no namespace controller, as an API server on its own. `kubectl delete` waits
+    /// forever there.
+    async fn no_controller(&self, namespaces: &Api<Namespace>) {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        let mut untouched_since = Instant::now();
+        while untouched_since.elapsed() < CONTROLLER_TIMEOUT {
+            sleep(INTERVAL).await;
+            match namespaces.get_opt(self.namespace).await {
+                Ok(Some(namespace)) if is_untouched(&namespace) => {}
+                _ => untouched_since = Instant::now(),
+            }
+        }
+    }
+
+    /// Returns when no pod of an agent exists, or the user is not authorized to list them.
     async fn pods_gone(&self) {
-        let (mut left, mut listed) = (BTreeSet::new(), false);
-        let mut pods = Place::deployed(self.namespace).watch(self.client.clone(), &NodesArgs::all());
-        while !(listed && left.is_empty()) {
+        let (mut pods_left, mut is_listed) = (BTreeSet::new(), false);
+        let mut pods = AgentSet::deployed(self.namespace).watch(self.client.clone(), &NodesArgs::all());
+        while !(is_listed && pods_left.is_empty()) {
             match pods.next().await {
-                Some(Ok(Event::Init)) => left.clear(),
-                Some(Ok(Event::InitApply(pod) | Event::Apply(pod))) => drop(left.insert(pod.metadata.uid)),
-                Some(Ok(Event::Delete(pod))) => drop(left.remove(&pod.metadata.uid)),
-                Some(Ok(Event::InitDone)) => listed = true,
+                Some(Ok(Event::Init)) => pods_left.clear(),
+                Some(Ok(Event::InitApply(pod) | Event::Apply(pod))) => _ = pods_left.insert(pod.metadata.uid),
+                Some(Ok(Event::Delete(pod))) => _ = pods_left.remove(&pod.metadata.uid),
+                Some(Ok(Event::InitDone)) => is_listed = true,
                 Some(Err(error)) => {
-                    debug!("the agents' pods are not seen: {}", plain::line(&agents::problem(&error)));
+                    debug!("watching the agents: {}", text::line(&agents::problem(&error)));
                     if agents::is_forbidden(&error) {
                         return;
                     }
@@ -92,65 +121,66 @@ impl Leaving<'_> {
         }
     }
 
-    /// What is still there, in words.
-    async fn remains(&self) -> Option<String> {
-        let [of_namespace, _, of_agents] = names(self.namespace);
+    /// Describes what still exists.
+    async fn remaining(&self) -> Option<String> {
+        let [of_namespace, _, of_agents] = kubectl_names(self.namespace);
         if let Some(agents) = self.agents
             && let Ok(Some(agents)) = agents.get_opt(AGENTS).await
         {
-            return Some(kept(&of_agents, &agents));
+            return Some(with_finalizers(&of_agents, &agents, &[]));
         }
         let pods = Api::<Pod>::namespaced(self.client.clone(), self.namespace);
-        let these = ListParams::default().labels(&Place::deployed(self.namespace).selector.query());
-        match pods.list(&these).await {
+        let params = ListParams::default().labels(&AgentSet::deployed(self.namespace).selector.query());
+        match pods.list(&params).await {
             Ok(pods) if !pods.items.is_empty() => return Some(self.describe(&pods.items).await),
             Ok(_) => {}
-            Err(error) => debug!("the agents' pods: {}", plain::line(&cluster::problem(&error))),
+            Err(error) => debug!("listing the agents: {}", cluster::problem(&error)),
         }
-        let namespace = self.around?.get_opt(self.namespace).await.ok()??;
+        let namespace = self.namespaces?.get_opt(self.namespace).await.ok()??;
         let conditions = namespace.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let remaining = conditions
             .filter(|condition| condition.status == "True" && condition.type_.starts_with("Namespace"));
         let messages: Vec<String> =
-            remaining.filter_map(|condition| condition.message.as_deref().map(plain::line)).collect();
+            remaining.filter_map(|condition| condition.message.as_deref().map(text::line)).collect();
         Some(if messages.is_empty() {
-            kept(&of_namespace, &namespace)
+            let spec = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_deref());
+            with_finalizers(&of_namespace, &namespace, spec.unwrap_or_default())
         } else {
             format!("{of_namespace}: {}", messages.join(" "))
         })
     }
 
-    /// The pods that are left, those first whose node does not stop them.
+    /// Describes pods that still exist, with the reasons of nodes that do not stop them.
     async fn describe(&self, pods: &[Pod]) -> String {
-        /// How many are looked at: requests to the server.
-        const LOOKED_AT: usize = 10;
-        let looked_at = join_all(pods.iter().take(LOOKED_AT).map(|pod| self.stuck(pod))).await;
-        let stuck: Vec<String> = looked_at.into_iter().flatten().collect();
+        /// How many nodes are requested from the server.
+        const NODES_MAX: usize = 10;
+        let reasons = join_all(pods.iter().take(NODES_MAX).map(|pod| self.stuck(pod))).await;
+        let stuck: Vec<String> = reasons.into_iter().flatten().collect();
         let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
         let nodes: BTreeSet<&str> = pods.iter().filter_map(node).collect();
-        let nodes = plain::names(nodes);
-        let all = format!("{} to stop (on {nodes})", plain::count(count, "agent pod"));
+        let nodes = text::names(nodes);
+        let all = format!("{} to stop (on {nodes})", text::count(count, "agent pod"));
         if stuck.is_empty() { all } else { format!("{all}: {}", stuck.join("; ")) }
     }
 
-    /// Why a pod is there for longer than it takes to stop it, if its node says so.
+    /// Why a node does not stop its pod, if it is known.
     async fn stuck(&self, pod: &Pod) -> Option<String> {
         let node = node(pod)?;
         let found = Api::<Node>::all(self.client.clone()).get_opt(node).await;
-        let why = match found {
-            Ok(None) => "the node does not exist any more".to_owned(),
+        let reason = match found {
+            Ok(None) => "the node no longer exists".to_owned(),
             Ok(Some(found)) => nodes::not_ready(&found)?,
             Err(error) => {
-                debug!("node {}: {}", plain::line(node), plain::line(&cluster::problem(&error)));
+                debug!("node {}: {}", text::line(node), cluster::problem(&error));
                 return None;
             }
         };
-        let (pod, namespace) = (pod.metadata.name.as_deref()?, plain::line(self.namespace));
+        let (pod, namespace) = (pod.metadata.name.as_deref()?, text::line(self.namespace));
         Some(format!(
             "{}: {}; if it does not come back: kubectl delete pod {} -n {namespace} --force",
-            plain::line(node),
-            plain::line(&why),
-            plain::line(pod)
+            text::line(node),
+            text::line(&reason),
+            text::line(pod)
         ))
     }
 }
@@ -159,11 +189,25 @@ fn node(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// An object with what keeps it.
-fn kept<K: Resource>(called: &str, object: &K) -> String {
-    let finalizers = object.meta().finalizers.as_deref().unwrap_or_default();
+/// The name of an object, with its finalizers.
+fn with_finalizers<K: Resource>(name: &str, object: &K, further: &[String]) -> String {
+    let finalizers = object.meta().finalizers.as_deref().unwrap_or_default().iter().chain(further);
+    let finalizers = text::names(finalizers.map(String::as_str));
     if finalizers.is_empty() {
-        return called.to_owned();
+        name.to_owned()
+    } else {
+        format!("{name}, which has finalizers: {finalizers}")
     }
-    format!("{called}, which has finalizers: {}", plain::names(finalizers.iter().map(String::as_str)))
+}
+
+/// Whether a namespace is deleted, and its controller has neither removed its finalizer nor reported what remains.
+fn is_untouched(namespace: &Namespace) -> bool {
+    let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
+    let has_conditions = |namespace: &Namespace| {
+        let conditions = namespace.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|conditions| !conditions.is_empty())
+    };
+    namespace.metadata.deletion_timestamp.is_some()
+        && finalizers.is_some_and(|finalizers| finalizers.iter().any(|name| name == NAMESPACE_FINALIZER))
+        && !has_conditions(namespace)
 }

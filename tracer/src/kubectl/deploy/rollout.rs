@@ -1,4 +1,4 @@
-//! Waiting until each node has its agent: how far that is, and why it does not go on.
+//! Waits until each node has its agent, and reports progress and problems.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,31 +18,31 @@ use tracing::debug;
 use crate::{
     kubectl::{
         agents,
-        agents::{Agent, AgentEvents, Agents, Place},
+        agents::{Agent, AgentEvents, AgentSet, Agents, Outlook},
         args::NodesArgs,
         deploy::AGENTS,
-        plain,
+        text,
     },
     sys::stderr::status,
 };
 
-/// Waits until each node has its agent. Says how far that is, and what the cluster reports meanwhile.
-pub(super) async fn wait(client: &Client, namespace: &str, patience: Duration) -> anyhow::Result<()> {
+/// Waits until each node has its agent. Reports progress, and the problems that the cluster reports.
+pub(super) async fn wait(client: &Client, namespace: &str, timeout: Duration) -> anyhow::Result<()> {
     let mut rollout = Rollout::new(client, namespace);
-    let late = Instant::now() + patience;
-    if let Ok(result) = timeout_at(late, rollout.follow()).await {
-        status(&format!("agents run on {}", plain::count(result?, "node")));
+    let deadline = Instant::now() + timeout;
+    if let Ok(result) = timeout_at(deadline, rollout.follow()).await {
+        status(&format!("agents run on {}", text::count(result?, "node")));
         return Ok(());
     }
-    let patience = humantime::format_duration(patience);
-    rollout.say_all();
-    if rollout.said.is_empty() {
+    let timeout = humantime::format_duration(timeout);
+    rollout.report_all();
+    if rollout.reported.is_empty() {
         bail!(
-            "not all agents run after {patience}, and no pod says why; `kubectl describe daemonset tracer -n {}` may",
-            plain::line(namespace)
+            "not all agents run after {timeout}, and no pod has a reason; try `kubectl describe daemonset tracer -n {}`",
+            text::line(namespace)
         );
     }
-    bail!("not all agents run after {patience}; the reasons are above")
+    bail!("not all agents run after {timeout}; see above for the reasons")
 }
 
 struct Rollout {
@@ -50,14 +50,16 @@ struct Rollout {
     pods: AgentEvents,
     events: BoxStream<'static, watcher::Result<watcher::Event<Event>>>,
     agents: Agents,
-    /// The `DaemonSet`'s, once it is known.
+    /// The uid of the `DaemonSet`, once it is known.
     uid: Option<String>,
-    /// What its controller reports, each with the `DaemonSet`'s uid; and what it had reported before.
-    reported: Vec<(Option<String>, String)>,
-    old: Vec<(Option<String>, String)>,
+    /// Warnings of its controller, each with the uid of the `DaemonSet`.
+    warnings: Vec<(Option<String>, String)>,
+    /// Warnings from before: they may be outdated.
+    old_warnings: Vec<(Option<String>, String)>,
+    /// The progress that was reported last.
     progress: String,
-    /// The reasons that were said.
-    said: BTreeSet<String>,
+    /// The reasons that were reported.
+    reported: BTreeSet<String>,
 }
 
 impl Rollout {
@@ -70,18 +72,18 @@ impl Rollout {
         );
         Self {
             sets: sets.default_backoff().boxed(),
-            pods: Place::deployed(namespace).watch(client.clone(), &NodesArgs::all()),
+            pods: AgentSet::deployed(namespace).watch(client.clone(), &NodesArgs::all()),
             events: events.default_backoff().boxed(),
             agents: Agents::default(),
             uid: None,
-            reported: Vec::new(),
-            old: Vec::new(),
+            warnings: Vec::new(),
+            old_warnings: Vec::new(),
             progress: String::new(),
-            said: BTreeSet::new(),
+            reported: BTreeSet::new(),
         }
     }
 
-    /// Returns the number of nodes when all have their agents.
+    /// Follows the rollout until it is done. Returns the number of nodes.
     async fn follow(&mut self) -> anyhow::Result<i32> {
         loop {
             select! {
@@ -90,82 +92,84 @@ impl Rollout {
                         self.uid.clone_from(&set.metadata.uid);
                         match progress(&set) {
                             Progress::Done(nodes) => return Ok(nodes),
-                            Progress::Going(text) => self.say_progress(text),
+                            Progress::Incomplete(text) => self.report_progress(text),
                         }
                     }
-                    Ok(None) => bail!("the DaemonSet tracer was deleted meanwhile"),
-                    Err(error) => debug!("watching the rollout: {}", plain::line(&agents::problem(&error))),
+                    Ok(None) => bail!("the DaemonSet tracer was deleted"),
+                    Err(error) => debug!("watching the rollout: {}", text::line(&agents::problem(&error))),
                 },
                 Some(event) = self.pods.next() => match event {
-                    Ok(event) => drop(self.agents.learn(event)),
-                    Err(error) => debug!("watching the agents: {}", plain::line(&agents::problem(&error))),
+                    Ok(event) => _ = self.agents.apply(event),
+                    Err(error) => debug!("watching the agents: {}", text::line(&agents::problem(&error))),
                 },
                 Some(event) = self.events.next() => match event {
-                    Ok(event) => self.learn(event),
-                    Err(error) => debug!("watching events: {}", plain::line(&agents::problem(&error))),
+                    Ok(event) => self.add_warning(event),
+                    Err(error) => debug!("watching events: {}", text::line(&agents::problem(&error))),
                 },
-                else => bail!("the watch on the rollout has ended"),
+                else => bail!("the watch on the rollout ended"),
             }
-            self.say_failures();
+            self.report_failures();
         }
     }
 
-    /// Takes in what the controller reports. What it had reported when this began may be settled.
-    fn learn(&mut self, event: watcher::Event<Event>) {
-        let (event, reported) = match event {
-            watcher::Event::InitApply(event) => (event, &mut self.old),
-            watcher::Event::Apply(event) => (event, &mut self.reported),
+    /// Adds a warning of the controller.
+    fn add_warning(&mut self, event: watcher::Event<Event>) {
+        let (event, warnings) = match event {
+            watcher::Event::InitApply(event) => (event, &mut self.old_warnings),
+            watcher::Event::Apply(event) => (event, &mut self.warnings),
             watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_) => return,
         };
         if event.type_.as_deref() == Some("Warning") {
             let reason = event.reason.unwrap_or_default();
             let message = event.message.unwrap_or_default();
-            reported
+            warnings
                 .push((event.involved_object.uid, format!("the DaemonSet controller: {reason}: {message}")));
         }
     }
 
-    fn say_progress(&mut self, text: String) {
+    fn report_progress(&mut self, text: String) {
         if text != self.progress {
             status(&text);
             self.progress = text;
         }
     }
 
-    /// Says what has failed so far, each once.
-    fn say_failures(&mut self) {
+    /// Reports the failures so far, each once.
+    fn report_failures(&mut self) {
         let by_node = self.agents.by_node();
         let pods = by_node.into_iter().filter_map(|(node, agent)| match agent {
-            Agent::Waiting(waiting) if waiting.failed => Some(of_node(node, &waiting.why)),
+            Agent::Waiting(waiting) if waiting.outlook == Outlook::Failed => {
+                Some(of_node(node, &waiting.reason))
+            }
             _ => None,
         });
         let mut reasons: Vec<String> = pods.collect();
         if let Some(uid) = &self.uid {
-            let mut reported = std::mem::take(&mut self.reported);
-            reported.retain(|(of, _)| of.as_ref() == Some(uid));
-            reasons.extend(reported.into_iter().map(|(_, reason)| generalized(&reason)));
+            let mut warnings = std::mem::take(&mut self.warnings);
+            warnings.retain(|(of, _)| of.as_ref() == Some(uid));
+            reasons.extend(warnings.into_iter().map(|(_, reason)| generalized(&reason)));
         }
-        self.say_each(reasons);
+        self.report_each(reasons);
     }
 
-    /// Says why agents do not run, whatever is known.
-    fn say_all(&mut self) {
+    /// Reports all known reasons why agents do not run.
+    fn report_all(&mut self) {
         let by_node = self.agents.by_node();
         let pods = by_node.into_iter().filter_map(|(node, agent)| match agent {
-            Agent::Waiting(waiting) => Some(of_node(node, &waiting.why)),
+            Agent::Waiting(waiting) => Some(of_node(node, &waiting.reason)),
             Agent::Running(_) => None,
         });
         let mut reasons: Vec<String> = pods.collect();
-        if reasons.is_empty() && self.said.is_empty() {
-            let old = std::mem::take(&mut self.old).into_iter().filter(|(of, _)| *of == self.uid);
+        if reasons.is_empty() && self.reported.is_empty() {
+            let old = std::mem::take(&mut self.old_warnings).into_iter().filter(|(of, _)| *of == self.uid);
             reasons.extend(old.map(|(_, reason)| generalized(&reason)));
         }
-        self.say_each(reasons);
+        self.report_each(reasons);
     }
 
-    fn say_each(&mut self, reasons: Vec<String>) {
+    fn report_each(&mut self, reasons: Vec<String>) {
         for reason in reasons {
-            if self.said.insert(reason.clone()) {
+            if self.reported.insert(reason.clone()) {
                 status(&reason);
             }
         }
@@ -173,13 +177,13 @@ impl Rollout {
 }
 
 fn of_node(node: &str, why: &str) -> String {
-    format!("node {}: {}", plain::line(node), plain::line(why))
+    format!("node {}: {}", text::line(node), text::line(why))
 }
 
-/// A reason without the name of the pod that could not be made, which is another one each time.
+/// A reason without the generated name of the pod that could not be created.
 fn generalized(reason: &str) -> String {
     let start = format!("pods \"{AGENTS}-");
-    let line = plain::line(reason);
+    let line = text::line(reason);
     match line.split_once(&start) {
         Some((before, rest)) if let Some((_, after)) = rest.split_once('"') => format!("{before}pods{after}"),
         _ => line,
@@ -187,19 +191,18 @@ fn generalized(reason: &str) -> String {
 }
 
 enum Progress {
-    /// On all of so many nodes.
+    /// The number of nodes, all of which have an agent.
     Done(i32),
-    Going(String),
+    Incomplete(String),
 }
 
-/// The condition of `kubectl rollout status` (kubectl/pkg/polymorphichelpers/rollout_status.go), and that its pods are
-/// available.
+/// As `kubectl rollout status` (kubectl/pkg/polymorphichelpers/rollout_status.go), and requires that the pods are available.
 fn progress(agents: &DaemonSet) -> Progress {
     let generation = agents.metadata.generation.unwrap_or_default();
     let Some(status) =
         agents.status.as_ref().filter(|status| status.observed_generation.unwrap_or_default() >= generation)
     else {
-        return Progress::Going("the DaemonSet controller has not seen it yet".into());
+        return Progress::Incomplete("the DaemonSet controller has not processed it yet".into());
     };
     let desired = status.desired_number_scheduled;
     let updated = status.updated_number_scheduled.unwrap_or_default();
@@ -207,7 +210,7 @@ fn progress(agents: &DaemonSet) -> Progress {
     if updated >= desired && available >= desired {
         return Progress::Done(desired);
     }
-    Progress::Going(format!("{} of {desired} agents run", updated.min(available)))
+    Progress::Incomplete(format!("{} of {desired} agents run", updated.min(available)))
 }
 
 #[cfg(test)]
@@ -233,11 +236,11 @@ mod tests {
         assert!(matches!(rollout(&status(2, 3, 3, 3)), Progress::Done(3)));
         assert!(matches!(rollout(&status(2, 0, 0, 0)), Progress::Done(0)));
         for going in [status(1, 3, 3, 3), status(2, 3, 2, 3), status(2, 3, 3, 2)] {
-            assert!(matches!(rollout(&going), Progress::Going(_)), "{going}");
+            assert!(matches!(rollout(&going), Progress::Incomplete(_)), "{going}");
         }
-        let Progress::Going(text) = rollout(&status(2, 3, 2, 3)) else { panic!() };
+        let Progress::Incomplete(text) = rollout(&status(2, 3, 2, 3)) else { panic!() };
         assert_eq!(text, "2 of 3 agents run");
-        assert!(matches!(progress(&DaemonSet::default()), Progress::Going(_)));
+        assert!(matches!(progress(&DaemonSet::default()), Progress::Incomplete(_)));
     }
 
     #[test]

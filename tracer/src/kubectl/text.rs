@@ -1,13 +1,12 @@
-//! Text of others - API servers, kubelets, libraries - as one plain line.
+//! Formats text for messages: foreign text (of API servers, kubelets, libraries) as one line of bounded length, counts and
+//! lists of names. Escaping is left to what writes the message.
 
-use crate::sanitize;
-
-/// The longest text that is quoted, in characters.
+/// The longest text that a message quotes, in characters.
 const LEN_MAX: usize = 1000;
-/// What rustls appends to the name of an error.
+/// What rustls appends to errors.
 const MANUAL: &str = ": https://docs.rs/rustls";
 
-/// One line without control characters, without what only a library's authors need, and of bounded length.
+/// Joins lines, removes links to the manuals of libraries, and limits the length.
 pub(super) fn line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut line = words.join(" ");
@@ -20,16 +19,16 @@ pub(super) fn line(text: &str) -> String {
         line.truncate(end);
         line.push('…');
     }
-    sanitize::line(&line)
+    line
 }
 
-/// So many of them: `1 node`, `2 nodes`.
+/// A number with its noun: `1 node`, `2 nodes`.
 pub(super) fn count(number: impl Into<i64>, noun: &str) -> String {
     let number = number.into();
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Names, the first of many.
+/// Names, separated by commas; of many names only the first.
 pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 10;
     let all: Vec<&str> = names.into_iter().collect();
@@ -43,24 +42,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_becomes_one_plain_line() {
+    fn foreign_text_becomes_one_line_of_bounded_length() {
         let tls = "IO error: peer closed connection without sending TLS close_notify: \
                    https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
         assert_eq!(line(tls), "IO error: peer closed connection without sending TLS close_notify");
         assert_eq!(line(&format!("{tls} (again)")), format!("{} (again)", line(tls)));
         assert_eq!(line("two\n  lines\n"), "two lines");
         assert_eq!(line("pods \"x\" is forbidden: "), "pods \"x\" is forbidden");
-        assert_eq!(line("\u{1b}]0;title"), sanitize::line("\u{1b}]0;title"));
+        assert_eq!(line(r"C:\x"), r"C:\x", "escaped once, by what writes it");
         assert_eq!(line(&"ü".repeat(5000)).chars().count(), LEN_MAX + 1);
     }
 
     #[test]
-    fn one_is_no_plural() {
+    fn one_is_singular() {
         assert_eq!([count(0, "node"), count(1, "node"), count(2, "node")], ["0 nodes", "1 node", "2 nodes"]);
     }
 
     #[test]
-    fn of_many_names_the_first_are_shown() {
+    fn only_the_first_of_many_names_are_shown() {
         assert_eq!(names(["a", "b"]), "a, b");
         assert_eq!(names(["n"; 12]), format!("{} and 2 more", ["n"; 10].join(", ")));
     }

@@ -1,4 +1,4 @@
-//! What is executed on a node. Each value is part of the word of its option: none can pass for an option itself.
+//! The command line of `tracer` on a node. Each value is in one word with its option, so that none is read as an option.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     run::lease::format_term,
 };
 
-/// Where an agent has it.
+/// Its path in an agent.
 const TRACER: &str = "/tracer";
 
 /// `tracer doctor`.
@@ -15,14 +15,14 @@ pub(super) fn doctor() -> Vec<String> {
     vec![TRACER.into(), "doctor".into()]
 }
 
-/// A command of a node's `tracer`, but for the node's name.
+/// A command line, without the node's name.
 #[derive(Clone, Debug)]
-pub(super) struct Remote {
+pub(super) struct NodeCommand {
     words: Vec<String>,
 }
 
-impl Remote {
-    /// `tracer trace`. Time and number of events have their limits here.
+impl NodeCommand {
+    /// `tracer trace`. The client itself limits the time and the number of events.
     pub(super) fn trace(args: &TraceArgs, namespaces: &[String], lease: Duration, log: LogArgs) -> Self {
         let TraceArgs {
             kind,
@@ -38,18 +38,18 @@ impl Remote {
             output: OutputArgs { output: _, no_headers: _, timeout: _ },
             runtimes,
         } = args;
-        let mut remote = Self { words: vec![TRACER.into(), "trace".into(), kind.clone()] };
-        remote.common(lease, log);
-        remote.flag("host", *host);
-        remote.flag("failed", *failed);
-        remote.values("pid", pid);
-        remote.values("uid", uid);
-        remote.values("comm", comm);
-        remote.value("buffer-size", buffer_size.as_u64());
-        remote.value("hook", hook);
-        remote.selection(selection, namespaces);
-        remote.runtimes(runtimes);
-        remote
+        let mut command = Self { words: vec![TRACER.into(), "trace".into(), kind.clone()] };
+        command.common(lease, log);
+        command.flag("host", *host);
+        command.flag("failed", *failed);
+        command.values("pid", pid);
+        command.values("uid", uid);
+        command.values("comm", comm);
+        command.value("buffer-size", buffer_size.as_u64());
+        command.value("hook", hook);
+        command.selection(selection, namespaces);
+        command.runtimes(runtimes);
+        command
     }
 
     /// `tracer list-containers`.
@@ -60,19 +60,19 @@ impl Remote {
             output: OutputArgs { output: _, no_headers: _, timeout: _ },
             runtimes,
         } = args;
-        let mut remote = Self { words: vec![TRACER.into(), "list-containers".into()] };
-        remote.common(lease, log);
-        remote.flag("watch", *watch);
-        remote.selection(selection, namespaces);
-        remote.runtimes(runtimes);
-        remote
+        let mut command = Self { words: vec![TRACER.into(), "list-containers".into()] };
+        command.common(lease, log);
+        command.flag("watch", *watch);
+        command.selection(selection, namespaces);
+        command.runtimes(runtimes);
+        command
     }
 
-    /// On this node.
+    /// The command line for a node.
     pub(super) fn on(&self, node: &str) -> Vec<String> {
-        let mut on = self.clone();
-        on.value("node", node);
-        on.words
+        let mut command = self.clone();
+        command.value("node", node);
+        command.words
     }
 
     fn common(&mut self, lease: Duration, log: LogArgs) {
@@ -85,7 +85,7 @@ impl Remote {
     }
 
     fn selection(&mut self, args: &SelectionArgs, namespaces: &[String]) {
-        // What is asked for has been found out here.
+        // The client has determined the namespaces.
         let SelectionArgs { namespace: _, all_namespaces: _, pod, container, selector } = args;
         self.values("namespace", namespaces);
         self.values("pod", pod);
@@ -136,20 +136,22 @@ mod tests {
         let lease = Duration::from_millis(2500);
         match command {
             Command::Trace(trace) => {
-                Remote::trace(&trace.args, &trace.args.selection.namespace, lease, common.log.log()).on("n1")
+                NodeCommand::trace(&trace.args, &trace.args.selection.namespace, lease, common.log.log())
+                    .on("n1")
             }
             Command::ListContainers(list) => {
-                Remote::list(&list.args, &list.args.selection.namespace, lease, common.log.log()).on("n1")
+                NodeCommand::list(&list.args, &list.args.selection.namespace, lease, common.log.log())
+                    .on("n1")
             }
             Command::Doctor(_) => doctor(),
             Command::Generate(_) | Command::Deploy(_) | Command::Undeploy(_) => {
-                panic!("{line:?} runs on no node")
+                panic!("{line:?} runs nothing on nodes")
             }
         }
     }
 
     #[test]
-    fn what_is_asked_for_here_is_asked_for_there() {
+    fn arguments_are_passed_to_the_node() {
         let line = [
             "kubectl-tracer",
             "trace",
@@ -187,7 +189,7 @@ mod tests {
             "--trust-rootless",
             "--runtime-events",
         ];
-        // A value that looks like an option is refused as such.
+        // A value that looks like an option is rejected.
         assert!(Args::try_parse_from(line).is_err());
         let line = line.map(|word| if word == "--host" { "--pod=--host" } else { word });
         let line: Vec<&str> = line.into_iter().filter(|word| *word != "-p").collect();
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_asked_for_likewise() {
+    fn arguments_of_a_list_are_passed_to_the_node() {
         assert_eq!(
             words(&["kubectl-tracer", "list-containers", "-w", "-q", "-n", "a"]),
             [
