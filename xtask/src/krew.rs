@@ -1,11 +1,11 @@
-//! The manifest for krew, from its template and from what is in `target/dist`.
+//! The manifest for krew, from its template and the archives in `target/dist`.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    dist::{self, TARGETS},
+    dist::{self, TARGETS, VERSION},
     process::root,
 };
 
@@ -15,31 +15,28 @@ const TEMPLATE: &str = "deploy/krew/tracer.yaml";
 /// The manifest of this version, with the check sums of the archives.
 pub(crate) fn manifest() -> Result<String> {
     let template =
-        fs::read_to_string(root().join(TEMPLATE)).with_context(|| format!("reading {TEMPLATE}"))?;
+        fs::read_to_string(root().join(TEMPLATE)).with_context(|| format!("cannot read {TEMPLATE}"))?;
     let file = dist::directory().join(dist::SUMS);
     let sums = fs::read_to_string(&file)
-        .with_context(|| format!("reading {}: `cargo xtask dist` writes it", file.display()))?;
-    fill_in(&template, dist::VERSION, &sums)
+        .with_context(|| format!("cannot read {}: `cargo xtask dist` writes it", file.display()))?;
+    fill_in(&template, VERSION, &sums)
 }
 
-/// Fills in the version, and the check sums from lines as sha256sum writes them. The comment, which says that it is a
-/// template, goes.
+/// Fills in the version and the check sums, which are lines as sha256sum writes them. The comment, which says that this
+/// is a template, is removed.
 fn fill_in(template: &str, version: &str, sums: &str) -> Result<String> {
     let mut manifest: String =
         template.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
     manifest = manifest.replace("@VERSION@", version);
     for target in &TARGETS {
         let archive = dist::archive_name("kubectl-tracer", version, target);
-        let sum = sums
-            .lines()
-            .filter_map(|line| line.split_once("  "))
-            .find_map(|(sum, name)| (name == archive).then_some(sum))
-            .with_context(|| format!("there is no check sum of {archive}: `cargo xtask dist` makes it"))?;
+        let sum = sums.lines().find_map(|line| line.strip_suffix(&format!("  {archive}")));
+        let sum = sum.with_context(|| format!("no check sum of {archive}: `cargo xtask dist` makes it"))?;
         ensure!(sum.len() == 64, "{sum} is not a SHA-256 check sum");
         manifest = manifest.replace(&format!("@SHA256_{}@", target.platform.to_uppercase()), sum);
     }
     if let Some(line) = manifest.lines().find(|line| line.contains('@')) {
-        bail!("{TEMPLATE} has something that is not filled in: {}", line.trim());
+        bail!("{TEMPLATE} has a placeholder that is not filled in: {}", line.trim());
     }
     Ok(manifest)
 }
@@ -52,37 +49,22 @@ mod tests {
 
     const TEMPLATE: &str = include_str!("../../deploy/krew/tracer.yaml");
 
-    fn sums() -> String {
-        let line = |(digit, platform)| {
-            format!("{}  kubectl-tracer-1.2.3-linux-{platform}.tar.gz\n", String::from(digit).repeat(64))
+    #[test]
+    fn filled_in_it_is_what_krew_accepts() {
+        let sum = |digit: &str, platform| {
+            format!("{}  kubectl-tracer-1.2.3-linux-{platform}.tar.gz\n", digit.repeat(64))
         };
-        [("a", "amd64"), ("b", "arm64")].map(line).concat()
-    }
-
-    #[test]
-    fn the_template_is_yaml_that_nobody_takes_for_a_release() {
-        let template: Value = serde_yaml_ng::from_str(TEMPLATE).unwrap();
-        assert_eq!(template["spec"]["version"], "v@VERSION@");
-        assert!(TEMPLATE.starts_with("# The template"));
-    }
-
-    #[test]
-    fn filled_in_it_is_what_krew_takes() {
-        let manifest = fill_in(TEMPLATE, "1.2.3", &sums()).unwrap();
+        let sums = sum("a", "amd64") + &sum("b", "arm64");
+        let manifest = fill_in(TEMPLATE, "1.2.3", &sums).unwrap();
         assert!(manifest.starts_with("apiVersion:"), "{manifest}");
-        let manifest: Value = serde_yaml_ng::from_str(&manifest).unwrap();
-        assert_eq!(manifest["apiVersion"], "krew.googlecontainertools.github.com/v1alpha2");
-        assert_eq!(manifest["kind"], "Plugin");
-        assert_eq!(manifest["metadata"]["name"], "tracer");
-        let spec = &manifest["spec"];
+        let spec = &serde_yaml_ng::from_str::<Value>(&manifest).unwrap()["spec"];
         assert_eq!(spec["version"], "v1.2.3");
-        // What its index asks for.
+        // The limits of krew's index.
         let short = spec["shortDescription"].as_str().unwrap();
         assert!(short.len() <= 50 && !short.ends_with('.'), "{short}");
         let platforms = spec["platforms"].as_sequence().unwrap();
         assert_eq!(platforms.len(), TARGETS.len());
         for ((platform, target), digit) in platforms.iter().zip(&TARGETS).zip(["a", "b"]) {
-            assert_eq!(platform["selector"]["matchLabels"]["os"], "linux");
             assert_eq!(platform["selector"]["matchLabels"]["arch"], target.platform);
             assert_eq!(platform["sha256"], digit.repeat(64).as_str());
             let archive = dist::archive_name("kubectl-tracer", "1.2.3", target);
@@ -92,15 +74,7 @@ mod tests {
             assert_eq!(files[0], platform["bin"].as_str().unwrap());
             assert_eq!(files[1..], [&[dist::COMPLETION][..], &dist::LICENCES].concat());
         }
-    }
-
-    #[test]
-    fn what_is_missing_is_said() {
-        let error = fill_in(TEMPLATE, "1.2.4", &sums()).unwrap_err().to_string();
-        assert!(error.contains("kubectl-tracer-1.2.4-linux-amd64.tar.gz"), "{error}");
-        let error = fill_in("a: \"@OTHER@\"", "1.2.3", &sums()).unwrap_err().to_string();
-        assert!(error.contains("@OTHER@"), "{error}");
-        let short = sums().replacen('a', "", 1);
-        assert!(fill_in(TEMPLATE, "1.2.3", &short).is_err());
+        assert!(fill_in(TEMPLATE, "1.2.4", &sums).is_err(), "no archive of that version");
+        assert!(fill_in("a: \"@OTHER@\"", "1.2.3", &sums).is_err());
     }
 }

@@ -1,5 +1,4 @@
-//! Manual pages and completions. The binaries write them themselves, from the definitions of their command lines, which
-//! this crate could not compile.
+//! Manual pages and completions. The binaries write them, from the definitions of their command lines.
 
 use std::{
     fs,
@@ -7,50 +6,46 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use xshell::{Shell, cmd};
 
 use crate::{
-    build,
-    process::{clean, quietly, target_dir},
+    cargo,
+    process::{quietly, target_dir},
+    setup::{self, Scope},
 };
 
-/// Shells with completions in packages: the name, and the file that it looks for, `{}` being the command.
+/// Shells with completions in packages, and the name of the file that each looks for, `{}` being the command.
 const SHELLS: [(&str, &str); 3] = [("bash", "{}"), ("zsh", "_{}"), ("fish", "{}.fish")];
 
-/// Builds the binaries and has them write their pages into `target/man`: that directory.
-pub(crate) fn run() -> Result<PathBuf> {
+/// `cargo xtask man`: writes the pages into `target/man`.
+pub(crate) fn run(sh: &Shell) -> Result<()> {
+    setup::ensure(sh, Scope::Man)?;
+    let build = cargo::building(sh, "build").args(["--package", "tracer", "--features", "kubectl", "--bins"]);
+    let built = cargo::executables(build)?;
     let directory = target_dir().join("man");
-    pages(&[build::tracer_binary(false)?, build::kubectl_tracer(false)?], &directory)?;
-    Ok(directory)
-}
-
-/// Has these binaries write their pages into a directory that is new, or replaced.
-pub(crate) fn pages(binaries: &[PathBuf], directory: &Path) -> Result<()> {
-    empty(directory)?;
-    for binary in binaries {
-        quietly(clean(binary.as_os_str()).arg("man").arg(directory))?;
-    }
+    pages(sh, &[cargo::program(&built, "tracer")?, cargo::program(&built, "kubectl-tracer")?], &directory)?;
+    println!("{}", directory.display());
     Ok(())
 }
 
-/// Has these binaries write their completions into a directory that is new, or replaced: one below it for each shell.
-pub(crate) fn completions(binaries: &[PathBuf], directory: &Path) -> Result<()> {
-    empty(directory)?;
+/// Replaces `directory` with one that has the pages of these binaries.
+pub(crate) fn pages(sh: &Shell, binaries: &[PathBuf], directory: &Path) -> Result<()> {
+    sh.remove_path(directory)?;
+    sh.create_dir(directory)?;
+    binaries.iter().try_for_each(|binary| quietly(cmd!(sh, "{binary} man {directory}")).map(drop))
+}
+
+/// Replaces `directory` with one that has a directory for each shell, with the completions of these binaries.
+pub(crate) fn completions(sh: &Shell, binaries: &[PathBuf], directory: &Path) -> Result<()> {
+    sh.remove_path(directory)?;
     for (shell, file) in SHELLS {
-        let below = directory.join(shell);
-        fs::create_dir(&below).with_context(|| format!("making {}", below.display()))?;
+        sh.create_dir(directory.join(shell))?;
         for binary in binaries {
             let name = binary.file_name().and_then(|name| name.to_str()).context("a binary has a name")?;
-            let script = quietly(clean(binary.as_os_str()).args(["completions", shell]))?;
+            let script = quietly(cmd!(sh, "{binary} completions {shell}"))?;
             ensure!(!script.is_empty(), "{name} has no completions for {shell}");
-            fs::write(below.join(file.replace("{}", name)), script)?;
+            fs::write(directory.join(shell).join(file.replace("{}", name)), script)?;
         }
     }
     Ok(())
-}
-
-fn empty(directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))?;
-    }
-    fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))
 }
