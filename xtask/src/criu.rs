@@ -4,17 +4,16 @@
 //! newer Debian is unpacked together with its libraries, and changed to use these.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
 use crate::{
-    cache,
-    debian::{self, Suite},
-    pins,
+    cache, debian,
+    pins::{CRIU, CRIU_SUITE},
     process::{as_root, is_root, quietly},
     setup,
 };
@@ -50,49 +49,8 @@ fn find_or_fetch(sh: &Shell) -> Result<PathBuf> {
 
 /// Downloads the pinned criu into `tree`, which exists only once it is complete.
 fn fetch(sh: &Shell, tree: &Path) -> Result<()> {
-    let (version, suite) = (pins::CRIU, pins::CRIU_SUITE);
-    eprintln!("xtask: fetching criu {version} of Debian {suite} into {} (20 MB)", tree.display());
+    eprintln!("xtask: fetching criu {CRIU} of Debian {CRIU_SUITE} into {} (20 MB)", tree.display());
     let scratch = tempfile::tempdir_in(setup::cache_dir()?)?;
-    let suite = Suite::open(sh, suite, None, &scratch.path().join("apt"))?;
-    let new = scratch.path().join("tree");
-    for package in suite.fetch(sh, &[&format!("criu={version}*"), "patchelf"])? {
-        debian::unpack(sh, &package, &new)?;
-    }
-    use_own_libraries(sh, &new, tree)?;
-    match fs::rename(&new, tree) {
-        // Another run was faster.
-        Err(_) if tree.exists() => Ok(()),
-        result => result.with_context(|| format!("cannot make {}", tree.display())),
-    }
-}
-
-/// Makes the criu in `tree` use the libraries beside it, the C library included, at the place where they will be:
-/// `target`. The executed program remains criu itself, so that tracer recognises it.
-fn use_own_libraries(sh: &Shell, tree: &Path, target: &Path) -> Result<()> {
-    let loader = dynamic_loader(tree)?;
-    let libraries = loader.parent().context("the loader is in a directory")?;
-    let (own_loader, own_libraries) = (tree.join(&loader), tree.join(libraries));
-    let (interpreter, rpath) = (target.join(&loader), target.join(libraries));
-    let (patchelf, criu) = (tree.join("usr/bin/patchelf"), tree.join("usr/sbin/criu"));
-    // patchelf comes from the same suite and needs its libraries as well. An RPATH holds for libraries of libraries,
-    // too; a RUNPATH does not.
-    quietly(cmd!(
-        sh,
-        "{own_loader} --library-path {own_libraries} {patchelf} --set-interpreter {interpreter} --force-rpath
-         --set-rpath {rpath} {criu}"
-    ))?;
-    Ok(())
-}
-
-/// The dynamic loader in `tree`, relative to it: `usr/lib/x86_64-linux-gnu/ld-linux-…`, among the libraries.
-fn dynamic_loader(tree: &Path) -> Result<PathBuf> {
-    for directory in fs::read_dir(tree.join("usr/lib"))? {
-        for file in fs::read_dir(directory?.path()).into_iter().flatten() {
-            let file = file?;
-            if file.file_name().as_encoded_bytes().starts_with(b"ld-linux") {
-                return Ok(file.path().strip_prefix(tree)?.to_owned());
-            }
-        }
-    }
-    anyhow::bail!("the packages have no dynamic loader")
+    let [tree, scratch] = [tree, scratch.path()].map(Path::to_string_lossy);
+    debian::run(sh, include_str!("criu.sh"), &[CRIU, CRIU_SUITE, &tree, &scratch])
 }

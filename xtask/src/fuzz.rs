@@ -37,47 +37,43 @@ const FINDINGS: [&str; 4] = ["crash-", "timeout-", "oom-", "leak-"];
 
 /// Fuzzes and prints a table. Findings are failures.
 pub(crate) fn run(sh: &Shell, options: &Options) -> Result<ExitCode> {
-    let targets = choose(&available(sh)?, &options.targets)?;
+    let available = available(sh)?;
+    for name in &options.targets {
+        let all = available.join(", ");
+        ensure!(available.contains(name), "unknown fuzz target {name:?}; expected one of: {all}");
+    }
+    let targets = if options.targets.is_empty() { available } else { options.targets.clone() };
     setup::ensure(sh, Scope::Fuzz)?;
     let programs = build(sh)?;
 
     let queue = Mutex::new(targets.into_iter());
-    let reports = Mutex::new(Vec::new());
-    let work = || loop {
-        let next = queue.lock().ok().and_then(|mut queue| queue.next());
-        let Some(target) = next else { return };
-        eprintln!("xtask: fuzzing {target} for {} s", options.seconds);
-        let report = fuzz(&programs, &target, options.seconds);
-        reports.lock().expect("no thread panics with it").push((target, report));
+    let results = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(target) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+            eprintln!("xtask: fuzzing {target} for {} s", options.seconds);
+            let result = fuzz(&programs, &target, options.seconds);
+            if let Ok(mut results) = results.lock() {
+                results.push((target, result));
+            }
+        }
     };
     thread::scope(|scope| (0..options.jobs).for_each(|_| drop(scope.spawn(work))));
-    let mut reports = reports.into_inner()?;
-    reports.sort_by(|a, b| a.0.cmp(&b.0));
 
-    println!("{}", row("TARGET", ["EXECUTIONS", "EDGES", "FEATURES", "NEW", "FINDINGS"]));
-    let mut failed = false;
-    let mut details = String::new();
-    for (target, report) in reports {
-        let Report { executions, edges, features, new, findings, ok } = report?;
-        let findings_count = findings.len() as u64;
-        let counts = [executions, edges, features, new, findings_count].map(|count| count.to_string());
-        println!("{}", row(&target, counts.each_ref().map(String::as_str)));
+    let mut results = results.into_inner()?;
+    results.sort_by(|a, b| a.0.cmp(&b.0));
+    println!("{:<14}{:>12}  RESULT", "TARGET", "EXECUTIONS");
+    let mut passed = true;
+    for (target, result) in results {
+        let Fuzzed { executions, findings, ok } = result?;
+        let log = data().join(format!("{target}.log"));
+        let text = if ok { "ok".to_owned() } else { format!("FAILED: see {}", log.display()) };
+        println!("{target:<14}{executions:>12}  {text}");
         for input in &findings {
-            let (program, input) = (programs.join(&target), input.display());
-            details += &format!("\n{target}: {input}\n  to see it again: {} {input}\n", program.display());
+            println!("  to see it again: {} {}", programs.join(&target).display(), input.display());
         }
-        if !ok && findings.is_empty() {
-            details +=
-                &format!("\n{target} failed: see {}\n", data().join(format!("{target}.log")).display());
-        }
-        failed |= !ok;
+        passed &= ok;
     }
-    print!("{details}");
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn row(target: &str, [executions, edges, features, new, findings]: [&str; 5]) -> String {
-    format!("{target:<14}{executions:>12}{edges:>8}{features:>10}{new:>8}{findings:>10}")
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn package() -> PathBuf {
@@ -94,14 +90,6 @@ fn available(sh: &Shell) -> Result<Vec<String>> {
     let files = sh.read_dir(package().join("fuzz_targets"))?;
     let names = files.iter().filter_map(|file| file.file_name()?.to_str()?.strip_suffix(".rs"));
     Ok(names.map(str::to_owned).collect())
-}
-
-fn choose(available: &[String], selected: &[String]) -> Result<Vec<String>> {
-    for name in selected {
-        let all = available.join(", ");
-        ensure!(available.contains(name), "unknown fuzz target {name:?}; expected one of: {all}");
-    }
-    Ok(if selected.is_empty() { available.to_vec() } else { selected.to_vec() })
 }
 
 /// Builds all targets with coverage and AddressSanitizer: the directory of their programs.
@@ -121,7 +109,15 @@ fn build(sh: &Shell) -> Result<PathBuf> {
     Ok(output.join(triple).join("release"))
 }
 
-fn fuzz(programs: &Path, target: &str, seconds: u32) -> Result<Report> {
+/// The result of a target.
+struct Fuzzed {
+    executions: u64,
+    /// Files of inputs that are findings.
+    findings: Vec<PathBuf>,
+    ok: bool,
+}
+
+fn fuzz(programs: &Path, target: &str, seconds: u32) -> Result<Fuzzed> {
     let (corpus, artifacts) = (data().join("corpus").join(target), data().join("artifacts").join(target));
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
@@ -141,49 +137,23 @@ fn fuzz(programs: &Path, target: &str, seconds: u32) -> Result<Report> {
         .stderr(output)
         .status()
         .with_context(|| format!("cannot start {target}"))?;
-    let report = Report { ok: status.success(), ..Report::parse(&String::from_utf8_lossy(&fs::read(&log)?)) };
-    ensure!(!report.ok || report.executions > 0, "{target} executed nothing: see {}", log.display());
-    Ok(report)
+    let fuzzed = Fuzzed { ok: status.success(), ..parse(&String::from_utf8_lossy(&fs::read(&log)?)) };
+    ensure!(!fuzzed.ok || fuzzed.executions > 0, "{target} executed nothing: see {}", log.display());
+    Ok(fuzzed)
 }
 
-/// The result of a target.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Report {
-    executions: u64,
-    /// Edges of the program that were reached.
-    edges: u64,
-    /// Edges, combined with how often and by which values: libFuzzer's "features".
-    features: u64,
-    /// Inputs that were kept because they reached something new.
-    new: u64,
-    findings: Vec<PathBuf>,
-    ok: bool,
-}
-
-impl Report {
-    /// Reads libFuzzer's output, such as
-    ///
-    /// ```text
-    /// #4194304 pulse  cov: 925 ft: 3437 corp: 668/91Kb lim: 4096 exec/s: 99864 rss: 441Mb
-    /// stat::number_of_executed_units: 4318234
-    /// stat::new_units_added:          312
-    /// ```
-    fn parse(output: &str) -> Self {
-        let mut report = Self::default();
-        for line in output.lines() {
-            let after =
-                |label: &str| line.split_once(label)?.1.split_whitespace().next()?.parse::<u64>().ok();
-            report.edges = after(" cov: ").unwrap_or(report.edges);
-            report.features = after(" ft: ").unwrap_or(report.features);
-            report.executions = after("stat::number_of_executed_units:").unwrap_or(report.executions);
-            report.new = after("stat::new_units_added:").unwrap_or(report.new);
-            let input = line.split_once("Test unit written to ").map(|(_, path)| PathBuf::from(path.trim()));
-            report.findings.extend(input.filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                FINDINGS.iter().any(|prefix| name.starts_with(prefix))
-            }));
-        }
-        report
+/// Reads libFuzzer's output.
+fn parse(output: &str) -> Fuzzed {
+    let executions = output.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    let inputs = output.lines().filter_map(|line| line.split_once("Test unit written to "));
+    let findings = inputs.map(|(_, path)| PathBuf::from(path.trim())).filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        FINDINGS.iter().any(|prefix| name.starts_with(prefix))
+    });
+    Fuzzed {
+        executions: executions.and_then(|number| number.trim().parse().ok()).unwrap_or(0),
+        findings: findings.collect(),
+        ok: false,
     }
 }
 
@@ -192,34 +162,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libfuzzers_output_is_understood() {
-        let output = "\
-INFO: seed corpus: files: 31 min: 21b max: 21345b total: 321kb rss: 61Mb
-#32\tINITED cov: 610 ft: 900 corp: 30/320Kb exec/s: 0 rss: 63Mb
-#4096\tNEW    cov: 621 ft: 1203 corp: 41/330Kb lim: 4096 exec/s: 900 rss: 80Mb L: 33/4096 MS: 1 ChangeBit-
-artifact_prefix='/a/'; Test unit written to /a/slow-unit-0123
-artifact_prefix='/a/'; Test unit written to /a/crash-4567
-stat::number_of_executed_units: 4321
-stat::new_units_added:          12
-";
-        let report = Report {
-            executions: 4321,
-            edges: 621,
-            features: 1203,
-            new: 12,
-            findings: vec!["/a/crash-4567".into()],
-            ok: false,
-        };
-        assert_eq!(Report::parse(output), report);
+    fn slow_inputs_are_no_findings() {
+        let fuzzed = parse(
+            "#32\tINITED cov: 610 ft: 900 corp: 30/320Kb exec/s: 0 rss: 63Mb\n\
+             artifact_prefix='/a/'; Test unit written to /a/slow-unit-0123\n\
+             artifact_prefix='/a/'; Test unit written to /a/crash-4567\n\
+             stat::number_of_executed_units: 4321\n",
+        );
+        assert_eq!((fuzzed.executions, fuzzed.findings), (4321, vec![PathBuf::from("/a/crash-4567")]));
     }
 
     /// cargo-fuzz builds what the manifest lists, not what is in the directory.
     #[test]
     fn every_target_is_in_the_manifest() {
         let manifest = fs::read_to_string(package().join("Cargo.toml")).unwrap();
-        let available = available(&crate::process::shell().unwrap()).unwrap();
-        assert!(choose(&available, &["event".into()]).is_err());
-        for target in choose(&available, &[]).unwrap() {
+        for target in available(&crate::process::shell().unwrap()).unwrap() {
             assert!(manifest.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
         }
     }

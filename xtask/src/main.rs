@@ -30,7 +30,7 @@ mod vm;
 #[cfg(test)]
 mod workflow;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -42,27 +42,11 @@ use setup::Scope;
 /// cargo-nextest and the like through cargo, runc and the like through apt. Where it may not do that, it prints what
 /// to install and stops.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
+#[command(bin_name = "cargo xtask", after_help = "Examples of each: docs/development.md")]
 struct Cli {
     #[command(subcommand)]
     task: Task,
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  cargo xtask demo                       See it work: a small container, traced
-  cargo xtask run -- trace open          Show every file that any container opens
-  cargo xtask run -- doctor              Show what this kernel allows
-  cargo xtask test                       Check what CI checks
-  cargo xtask bench --quick              Measure what tracing costs
-  cargo xtask build --release            Build target/release/tracer
-  cargo xtask vm 6.1 --tests open        Run tests/open.rs on Debian's Linux 6.1
-  cargo xtask soak --minutes 5           Look for leaks during five minutes of everything at once
-  cargo xtask fuzz --seconds 60          Fuzz all parsers of untrusted input
-  cargo xtask dist                       Build binaries that run on any Linux
-  cargo xtask deb                        Build a Debian package of them
-  cargo xtask image                      Build the container image that runs on nodes
-  cargo xtask kind                       Try all of it on a cluster of two nodes, made by kind";
 
 #[derive(Debug, Subcommand)]
 enum Task {
@@ -85,11 +69,7 @@ enum Task {
         tracer: Vec<String>,
     },
     /// Start a small container and show which files it opens; leaves nothing behind
-    Demo {
-        /// Use this tracer: build and install nothing
-        #[arg(long, hide = true)]
-        tracer: Option<PathBuf>,
-    },
+    Demo,
     /// Build static, stripped release binaries and archives into `target/dist`
     Dist {
         /// Build for these architectures only
@@ -162,7 +142,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             setup::ensure(sh, Scope::Build)?;
             return cargo::run(sh, !debug, &tracer);
         }
-        Task::Demo { tracer } => return demo::run(sh, tracer),
+        Task::Demo => return demo::run(sh),
         Task::Dist { arch } => dist::run(sh, &arch)?,
         Task::Image(options) => image::run(sh, &options)?,
         Task::Deb => deb::run(sh)?,

@@ -6,11 +6,12 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
-    sync::LazyLock,
+    sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use xshell::{Cmd, Shell, cmd};
 
 /// Where root's programs are: the `PATH` of other users often lacks them.
@@ -124,6 +125,15 @@ pub(crate) fn quietly(command: Cmd<'_>) -> Result<String> {
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     ExitCode::from(code)
+}
+
+/// Survives Ctrl-C and the like, for a child that gets them as well and cleans up.
+pub(crate) fn ignore_interrupts() -> Result<()> {
+    let noted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&noted))?;
+    }
+    Ok(())
 }
 
 /// Makes the kernel kill the command when this process ends, however it ends.

@@ -3,11 +3,10 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use anyhow::{Result, bail};
-use xshell::{Cmd, Shell, cmd};
+use xshell::{Shell, cmd};
 
 use crate::{
     dist, elf,
@@ -43,10 +42,9 @@ enum Need {
     /// Components and targets of a Rust toolchain, beyond rustup's minimal profile.
     Toolchain { name: &'static str, components: &'static [&'static str], targets: &'static [&'static str] },
     /// A program that cargo installs, with these arguments.
-    Tool { name: &'static str, version: &'static str, arguments: &'static [&'static str] },
-    /// A Debian package, and what shows that its content is there, from whatever source. `service` is what its
-    /// installation starts.
-    Package { name: &'static str, probe: Probe, service: Option<&'static str> },
+    Tool { name: &'static str, version: &'static str, arguments: &'static str },
+    /// A Debian package, and what shows that its content is there, from whatever source.
+    Package { name: &'static str, probe: Probe },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,24 +58,17 @@ enum Probe {
 use Probe::{File, Program, StaticBusybox};
 
 const fn tool(name: &'static str, version: &'static str) -> Need {
-    Need::Tool { name, version, arguments: &[] }
+    Need::Tool { name, version, arguments: "" }
 }
 
 const fn package(name: &'static str, probe: Probe) -> Need {
-    Need::Package { name, probe, service: None }
-}
-
-const fn service(name: &'static str, program: &'static str, service: &'static str) -> Need {
-    Need::Package { name, probe: Program(program), service: Some(service) }
+    Need::Package { name, probe }
 }
 
 const LINKER: Need = tool("bpf-linker", pins::BPF_LINKER);
 /// Without seccomp and systemd it needs no library of the system.
-const YOUKI: Need = Need::Tool {
-    name: "youki",
-    version: pins::YOUKI,
-    arguments: &["--no-default-features", "--features", "v1,v2"],
-};
+const YOUKI: Need =
+    Need::Tool { name: "youki", version: pins::YOUKI, arguments: "--no-default-features --features v1,v2" };
 const RUNC: Need = package("runc", Program("runc"));
 const CRUN: Need = package("crun", Program("crun"));
 const BUSYBOX: Need = package("busybox-static", StaticBusybox);
@@ -139,10 +130,10 @@ impl Scope {
                 RUNC,
                 BUSYBOX,
                 CRUN,
-                service("containerd", "containerd", "containerd"),
+                package("containerd", Program("containerd")),
                 // The daemon: a client alone may come from elsewhere.
-                service("docker.io", "dockerd", "docker"),
-                service("podman", "podman", "podman.socket"),
+                package("docker.io", Program("dockerd")),
+                package("podman", Program("podman")),
                 GCC,
                 BPFTOOL,
                 package("kubernetes-client", Program("kubectl")),
@@ -160,24 +151,20 @@ impl Scope {
 /// that is missing.
 pub(crate) fn ensure(sh: &Shell, scope: Scope) -> Result<()> {
     let missing: Vec<Need> = scope.needs().into_iter().filter(|need| !need.is_there(sh)).collect();
-    let steps = steps(&missing, Path::new(&llvm_prefix()).join("include/llvm-c/Core.h").exists());
-    let may_install = |step: &Step| match step.command[0].as_str() {
-        "apt-get" => has_apt() && (is_root() || has_sudo(sh)),
-        program => which::which(program).is_ok(),
-    };
-    if !steps.iter().all(may_install) {
-        let lines: Vec<String> = steps.iter().map(Step::to_string).collect();
+    let llvm = Path::new(&format!("/usr/lib/llvm-{LLVM}/include/llvm-c/Core.h")).exists();
+    let steps = steps(&missing, llvm);
+    let (apt, rustup) = (has_apt() && (is_root() || has_sudo(sh)), which::which("rustup").is_ok());
+    if !steps.iter().all(|step| if step.as_root { apt } else { rustup }) {
+        let commands: Vec<&str> = steps.iter().map(|step| step.command.as_str()).collect();
         bail!(
-            "something is missing that cannot be installed from here. As root, or with your package manager (the names \
-             are Debian's):\n\n  {}\n\nrustup is at https://rustup.rs. {PREBUILT_LINKER}",
-            lines.join("\n  ")
+            "something is missing that cannot be installed from here. Install it by hand (names of packages are Debian's, \
+             rustup is at https://rustup.rs; where apt lacks LLVM {LLVM}, `cargo binstall bpf-linker` installs a prebuilt \
+             linker):\n\n  {}",
+            commands.join("\n  ")
         );
     }
     steps.iter().try_for_each(|step| step.run(sh))
 }
-
-const PREBUILT_LINKER: &str =
-    "Where apt lacks this LLVM, `cargo binstall bpf-linker` installs a prebuilt linker.";
 
 /// Whether everything can be installed here without asking anybody.
 pub(crate) fn can_install_everything() -> bool {
@@ -197,11 +184,6 @@ pub(crate) fn has_sudo(sh: &Shell) -> bool {
 /// The busybox that needs no shared library.
 pub(crate) fn static_busybox() -> Option<PathBuf> {
     which::which("busybox").ok().filter(|file| fs::read(file).is_ok_and(|bytes| elf::is_static(&bytes)))
-}
-
-/// Where Debian's packages put the LLVM that bpf-linker is built against.
-fn llvm_prefix() -> String {
-    format!("/usr/lib/llvm-{LLVM}")
 }
 
 impl Need {
@@ -232,113 +214,77 @@ fn is_component(line: &str, component: &str) -> bool {
     line.strip_prefix(component).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// A command that installs something.
-#[derive(Debug)]
+/// A command for the shell that installs something.
 struct Step {
     message: String,
-    command: Vec<String>,
-    variables: Vec<(&'static str, String)>,
+    command: String,
+    as_root: bool,
 }
 
 impl Step {
-    fn new(message: String, command: &[&str]) -> Self {
-        let command = command.iter().map(ToString::to_string).collect();
-        Self { message, command, variables: Vec::new() }
-    }
-
-    fn apt(message: String, arguments: &[&str]) -> Self {
-        let command = [&["apt-get", "-o", "DPkg::Lock::Timeout=120"], arguments].concat();
-        Self { variables: vec![("DEBIAN_FRONTEND", "noninteractive".into())], ..Self::new(message, &command) }
-    }
-
     /// Runs the command, and shows its output only if it fails.
     fn run(&self, sh: &Shell) -> Result<()> {
         eprintln!("xtask: {}", self.message);
-        let (program, arguments) = (&self.command[0], &self.command[1..]);
-        let variables = self.variables.iter().map(|(name, value)| format!("{name}={value}"));
-        let command: Cmd<'_> = if program == "apt-get" && !is_root() {
-            cmd!(sh, "sudo -n env {variables...} {program} {arguments...}")
-        } else {
-            cmd!(sh, "env {variables...} {program} {arguments...}")
-        };
+        let (command, sudo) = (&self.command, (self.as_root && !is_root()).then_some(["sudo", "-n"]));
+        let sudo = sudo.into_iter().flatten();
         // apt and rustup must not wait for an answer.
-        let output = std::process::Command::from(command).stdin(Stdio::null()).output()?;
+        let output = cmd!(sh, "env {sudo...} sh -c {command}").stdin("").quiet().ignore_status().output()?;
         if !output.status.success() {
             let text = [output.stdout, output.stderr].concat();
-            bail!("`{self}` failed ({}):\n{}", output.status, String::from_utf8_lossy(&text).trim_end());
+            bail!("`{command}` failed ({}):\n{}", output.status, String::from_utf8_lossy(&text).trim_end());
         }
         Ok(())
     }
 }
 
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (name, value) in &self.variables {
-            write!(f, "{name}={value} ")?;
-        }
-        write!(f, "{}", self.command.join(" "))
-    }
-}
-
 /// The commands that install what is missing, in an order that works. `llvm` says whether bpf-linker can be built.
 fn steps(missing: &[Need], llvm: bool) -> Vec<Step> {
-    let (mut rust, mut tools) = (Vec::new(), Vec::new());
-    let (mut packages, mut services, mut further) = (Vec::new(), Vec::new(), Vec::new());
-    let llvm_package = format!("llvm-{LLVM}-dev");
+    let (mut steps, mut tools, mut packages) = (Vec::new(), Vec::new(), Vec::new());
     for need in missing {
         match *need {
             Need::Toolchain { name, components, targets } => {
-                let mut step = Step::new(
-                    format!("installing Rust {name}"),
-                    &["rustup", "toolchain", "install", name, "--profile", "minimal", "--no-self-update"],
-                );
-                for (option, parts) in [("--component", components), ("--target", targets)] {
-                    step.command.extend(parts.iter().flat_map(|part| [option.into(), (*part).into()]));
-                }
-                rust.push(step);
+                let components = components.iter().map(|component| format!(" --component {component}"));
+                let parts: String =
+                    components.chain(targets.iter().map(|target| format!(" --target {target}"))).collect();
+                steps.push(Step {
+                    message: format!("installing Rust {name}"),
+                    command: format!(
+                        "rustup toolchain install {name} --profile minimal --no-self-update{parts}"
+                    ),
+                    as_root: false,
+                });
             }
             Need::Tool { name, version, arguments } => {
                 // By force: where the program is broken or old, cargo may believe that it is installed.
-                let command = [
-                    "rustup",
-                    "run",
-                    STABLE,
-                    "cargo",
-                    "install",
-                    "--locked",
-                    "--force",
-                    name,
-                    "--version",
-                    version,
-                ];
-                let message = format!("building {name} {version} (takes some minutes)");
-                let mut step = Step::new(message, &[&command, arguments].concat());
+                let mut command = format!(
+                    "rustup run {STABLE} cargo install --locked --force {name} --version {version} {arguments}"
+                );
                 if name == "bpf-linker" {
-                    let features = format!("--no-default-features --features llvm-{LLVM}");
-                    step.command.extend(features.split(' ').map(str::to_owned));
-                    step.variables.push(("LLVM_PREFIX", llvm_prefix()));
-                    further.extend((!llvm).then_some(llvm_package.as_str()));
+                    command = format!(
+                        "LLVM_PREFIX=/usr/lib/llvm-{LLVM} {command}--no-default-features --features llvm-{LLVM}"
+                    );
                 }
-                tools.push(step);
+                let message = format!("building {name} {version} (takes some minutes)");
+                tools.push(Step { message, command: command.trim_end().to_owned(), as_root: false });
             }
-            Need::Package { name, service, .. } => {
-                packages.push(name);
-                services.extend(service);
-            }
+            Need::Package { name, .. } => packages.push(name.to_owned()),
         }
     }
-    packages.extend(further);
+    let needs_llvm = |need: &Need| matches!(need, Need::Tool { name: "bpf-linker", .. });
+    if !llvm && missing.iter().any(needs_llvm) {
+        packages.push(format!("llvm-{LLVM}-dev"));
+    }
     if !packages.is_empty() {
-        let mut message = format!("installing {} (apt)", packages.join(", "));
-        if !services.is_empty() {
-            message += &format!("; where systemd runs, this starts {}", services.join(", "));
-        }
-        rust.push(Step::apt("updating the package lists (apt)".into(), &["update"]));
-        let install = ["install", "-y", "--no-install-recommends"];
-        rust.push(Step::apt(message, &[&install, &packages[..]].concat()));
+        let packages = packages.join(" ");
+        let apt = "DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120";
+        steps.push(Step {
+            message: format!("installing {packages} (apt)"),
+            command: format!("{apt} update && {apt} install -y --no-install-recommends {packages}"),
+            as_root: true,
+        });
     }
-    rust.extend(tools);
-    rust
+    steps.extend(tools);
+    steps
 }
 
 /// The directory for what setup keeps for all clones.
@@ -361,22 +307,21 @@ mod tests {
 
     #[test]
     fn a_bare_machine_gets_everything_in_order() {
-        let lines: Vec<String> = steps(&Scope::Test.needs(), false).iter().map(Step::to_string).collect();
+        let steps = steps(&Scope::Test.needs(), false);
         let order = [
             &format!("toolchain install {STABLE} ") as &str,
             "--component rust-src --component clippy",
-            "apt-get -o DPkg::Lock::Timeout=120 update",
-            "runc busybox-static crun containerd docker.io podman gcc bpftool kubernetes-client llvm-22-dev",
-            "install --locked --force bpf-linker",
-            "install --locked --force cargo-nextest",
+            "install -y --no-install-recommends runc busybox-static crun containerd docker.io podman gcc bpftool \
+             kubernetes-client llvm-",
+            "LLVM_PREFIX=/usr/lib/llvm-",
+            "install --locked --force cargo-nextest --version",
             "install --locked --force cargo-deny",
             "install --locked --force youki --version 0.7.0 --no-default-features --features v1,v2",
         ];
-        assert_eq!(lines.len(), order.len(), "{lines:#?}");
-        for (line, part) in lines.iter().zip(order) {
-            assert!(line.contains(part), "{part:?} is not in {line}");
+        assert_eq!(steps.len(), order.len());
+        for (step, part) in steps.iter().zip(order) {
+            assert!(step.command.contains(part), "{part:?} is not in {}", step.command);
         }
-        assert!(!steps(&[LINKER], true).iter().any(|step| step.to_string().contains("apt-get")));
     }
 
     #[test]

@@ -10,12 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use xshell::{Shell, cmd};
 
 use super::guest::Arch;
-use crate::{
-    debian::{self, Suite},
-    elf,
-    process::quietly,
-    setup,
-};
+use crate::{debian, elf, process::quietly, setup};
 
 /// A tree that becomes an initramfs.
 pub(crate) struct Image<'a> {
@@ -123,19 +118,16 @@ impl<'a> Image<'a> {
 /// A tree with runtimes and tools of another architecture, and all that they depend on. It stays in the cache.
 fn packages(sh: &Shell, arch: &Arch) -> Result<PathBuf> {
     const SUITE: &str = "bookworm";
-    const PACKAGES: [&str; 7] =
-        ["bpftool", "busybox-static", "coreutils", "crun", "dash", "runc", "util-linux"];
+    const SCRIPT: &str = "open_suite \"$1\" \"$2\" \"$4/apt\"
+        unpack_with_dependencies \"$4/tree\" bpftool busybox-static coreutils crun dash runc util-linux
+        mv -T \"$4/tree\" \"$3\"";
     let cache = setup::cache_dir()?;
     let place = cache.join(format!("guest-{}-{SUITE}", arch.name));
     if !place.is_dir() {
         eprintln!("xtask: fetching programs for {} from Debian {SUITE} (60 MB)", arch.name);
         let scratch = tempfile::tempdir_in(&cache)?;
-        let suite = Suite::open(sh, SUITE, Some(arch.debian), &scratch.path().join("apt"))?;
-        let tree = scratch.path().join("tree");
-        for package in suite.fetch(sh, &PACKAGES)? {
-            debian::unpack(sh, &package, &tree)?;
-        }
-        fs::rename(&tree, &place).with_context(|| format!("cannot make {}", place.display()))?;
+        let [tree, scratch] = [place.as_path(), scratch.path()].map(Path::to_string_lossy);
+        debian::run(sh, SCRIPT, &[SUITE, arch.debian, &tree, &scratch])?;
     }
     Ok(place)
 }
