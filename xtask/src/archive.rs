@@ -1,12 +1,12 @@
 //! Archives that are the same, byte for byte, when they are made of the same files and commit.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use flate2::{Compression, GzBuilder, write::GzEncoder};
+use flate2::{Compression, GzBuilder};
 use tar::{Builder, Header, HeaderMode};
 use xshell::{Shell, cmd};
 
@@ -29,7 +29,8 @@ pub(crate) fn commit_time(sh: &Shell) -> u64 {
 /// Writes a `.tar.gz` with these files at its top, ordered by name.
 pub(crate) fn write(archive: &Path, files: &[PathBuf], time: u64) -> Result<()> {
     let output = File::create(archive).with_context(|| format!("cannot write {}", archive.display()))?;
-    let mut builder = Builder::new(gzip(output));
+    // Neither a name nor a time is written.
+    let mut builder = Builder::new(GzBuilder::new().write(output, Compression::best()));
     let mut files = files.to_vec();
     files.sort_by_key(|file| file.file_name().map(ToOwned::to_owned));
     for file in files {
@@ -50,21 +51,6 @@ pub(crate) fn write_image_layer(binary: &Path, layer: &Path, time: u64) -> Resul
     builder.append_pax_extensions([("SCHILY.xattr.security.capability", &capability_attribute()[..])])?;
     append(&mut builder, binary, Path::new("tracer"), time)?;
     Ok(builder.finish()?)
-}
-
-/// Compresses a file to `FILE.gz` and removes it.
-pub(crate) fn compress(file: &Path) -> Result<()> {
-    let mut output = file.as_os_str().to_owned();
-    output.push(".gz");
-    let mut encoder = gzip(File::create(output)?);
-    std::io::copy(&mut File::open(file)?, &mut encoder)?;
-    encoder.finish()?;
-    Ok(fs::remove_file(file)?)
-}
-
-/// A compressor that writes neither a name nor a time.
-fn gzip(output: File) -> GzEncoder<File> {
-    GzBuilder::new().write(output, Compression::best())
 }
 
 fn append(builder: &mut Builder<impl std::io::Write>, file: &Path, name: &Path, time: u64) -> Result<()> {
@@ -89,6 +75,8 @@ fn capability_attribute() -> [u8; 20] {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

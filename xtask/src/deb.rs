@@ -1,79 +1,79 @@
-//! The Debian package, of the static binaries. `tracer/Cargo.toml` lists its content for cargo-deb; generated files are
-//! put beside the binaries first, where cargo-deb finds them by paths below `target/release`.
+//! The Debian package, of the static binaries, and the manual pages. `tracer/Cargo.toml` lists the package's content for
+//! cargo-deb; [`SCRIPT`] puts generated files beside the binaries, where cargo-deb finds them by paths below
+//! `target/release`.
 
-use std::{fs, path::Path};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use xshell::{Shell, cmd};
 
 use crate::{
-    archive,
+    archive, cargo,
     dist::{self, Target, VERSION},
-    man,
     pins::STABLE,
     process::{quietly, root, target_dir},
     setup::{self, Scope},
 };
 
-/// Below the directory of the binaries.
-const GENERATED: &str = "package";
+const SCRIPT: &str = include_str!("deb.sh");
+
+/// `cargo xtask man`: writes the manual pages into `target/man`.
+pub(crate) fn man(sh: &Shell) -> Result<()> {
+    setup::ensure(sh, Scope::Man)?;
+    let build = cargo::building(sh, "build").args(["--package", "tracer", "--features", "kubectl", "--bins"]);
+    let built = cargo::executables(build)?;
+    let binaries = [cargo::program(&built, "tracer")?, cargo::program(&built, "kubectl-tracer")?];
+    let directory = target_dir().join("man");
+    generate(sh, &["man".into(), directory.clone().into()], &binaries)?;
+    println!("{}", directory.display());
+    Ok(())
+}
 
 /// `cargo xtask deb`: builds the package for this machine's architecture into `target/dist`.
 pub(crate) fn run(sh: &Shell) -> Result<()> {
     setup::ensure(sh, Scope::Deb)?;
     let target = Target::here()?;
     let binaries = dist::build_all(sh, target)?;
-    let generated = target_dir().join(target.triple).join("release").join(GENERATED);
-    let pages = generated.join("man");
-    man::pages(sh, &binaries, &pages)?;
-    sh.read_dir(&pages)?.iter().try_for_each(|page| archive::compress(page))?;
-    man::completions(sh, &binaries, &generated.join("completions"))?;
-    let time = archive::commit_time(sh);
-    write_changelog(sh, &generated, time)?;
+    let generated = target_dir().join(target.triple).join("release/package");
+    let manifest = fs::read_to_string(root().join("tracer/Cargo.toml"))?;
+    let maintainer = maintainer(&manifest).context("tracer/Cargo.toml names no maintainer of the package")?;
+    let time = archive::commit_time(sh).to_string();
+    let arguments =
+        ["package".into(), generated.into(), VERSION.into(), maintainer.into(), time.clone().into()];
+    generate(sh, &arguments, &binaries)?;
 
     let (triple, output) = (target.triple, dist::directory().join(""));
     let deb = cmd!(
         sh,
         "rustup run {STABLE} cargo deb --quiet --package tracer --no-build --no-strip --target {triple} --output {output}"
     );
-    print!("{}", quietly(deb.env("SOURCE_DATE_EPOCH", time.to_string()))?);
+    print!("{}", quietly(deb.env("SOURCE_DATE_EPOCH", time))?);
     Ok(())
 }
 
-/// What Debian calls a changelog: which version this is. The project's own changelog says what has changed.
-fn write_changelog(sh: &Shell, directory: &Path, time: u64) -> Result<()> {
-    let manifest = fs::read_to_string(root().join("tracer/Cargo.toml"))?;
-    let maintainer = maintainer(&manifest).context("tracer/Cargo.toml names no maintainer of the package")?;
-    let time = format!("@{time}");
-    let date = quietly(cmd!(sh, "date -R -u -d {time}").env("LC_ALL", "C"))?;
-    let text = format!(
-        "tracer ({VERSION}-1) unstable; urgency=medium\n\n  * Version {VERSION}: see \
-         /usr/share/doc/tracer/changelog.gz.\n\n -- {maintainer}  {date}"
-    );
-    let file = directory.join("changelog.Debian");
-    fs::write(&file, text)?;
-    archive::compress(&file)
+fn generate(sh: &Shell, arguments: &[OsString], binaries: &[PathBuf]) -> Result<()> {
+    let scratch = tempfile::NamedTempFile::new()?;
+    fs::write(&scratch, SCRIPT)?;
+    let script: &Path = scratch.path();
+    quietly(cmd!(sh, "sh {script} {arguments...} -- {binaries...}")).map(drop)
 }
 
 fn maintainer(manifest: &str) -> Option<&str> {
     manifest.lines().find_map(|line| line.strip_prefix("maintainer = \"")?.strip_suffix('"'))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// cargo-deb looks in the directory of the target only for paths that begin with `target/release`.
-    #[test]
-    fn every_source_of_the_package_is_where_it_is_looked_for() {
-        let manifest = include_str!("../../tracer/Cargo.toml");
-        assert!(maintainer(manifest).unwrap().ends_with('>'));
-        let sources = manifest.lines().filter_map(|line| line.trim().strip_prefix("[\"")?.split('"').next());
-        let sources: Vec<_> = sources.collect();
-        assert!(sources.iter().filter(|source| source.contains(GENERATED)).count() >= 5, "{sources:?}");
-        for source in sources {
-            let is_file = source.starts_with("../") && root().join("tracer").join(source).is_file();
-            assert!(is_file || source.starts_with("target/release/"), "{source}");
-        }
+/// cargo-deb looks in the directory of the target only for paths that begin with `target/release`.
+#[test]
+fn every_source_of_the_package_is_where_it_is_looked_for() {
+    let manifest = include_str!("../../tracer/Cargo.toml");
+    assert!(maintainer(manifest).unwrap().ends_with('>'));
+    let sources = manifest.lines().filter_map(|line| line.trim().strip_prefix("[\"")?.split('"').next());
+    for source in sources {
+        let is_file = source.starts_with("../") && root().join("tracer").join(source).is_file();
+        assert!(is_file || source.starts_with("target/release/"), "{source}");
     }
 }

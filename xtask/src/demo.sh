@@ -33,6 +33,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'tell "interrupted; everything is cleaned up"; exit 130' INT TERM HUP
 
+: > "$dir/log"
 mkdir -p "$dir/rootfs/bin" "$dir/rootfs/etc" "$dir/rootfs/proc"
 cp "$busybox" "$dir/rootfs/bin/busybox"
 for applet in sh cat ls sleep; do ln -s busybox "$dir/rootfs/bin/$applet"; done

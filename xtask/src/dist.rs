@@ -137,12 +137,6 @@ pub(crate) fn build_all(sh: &Shell, target: &Target) -> Result<Vec<PathBuf>> {
     [TRACER, KUBECTL_TRACER].iter().map(|binary| build(sh, binary, target)).collect()
 }
 
-/// Builds tracer alone, and returns the directory that the image is made from.
-pub(crate) fn build_tracer(sh: &Shell, target: &Target) -> Result<PathBuf> {
-    build(sh, &TRACER, target)?;
-    Ok(directory())
-}
-
 /// The static tracer for that target, as distributed.
 pub(crate) fn tracer(sh: &Shell, target: &Target) -> Result<PathBuf> {
     build(sh, &TRACER, target)

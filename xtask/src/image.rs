@@ -54,7 +54,8 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> Result<()> {
 
 /// Builds the binary and the image.
 pub(crate) fn build(sh: &Shell, engine: &str, target: &Target, tag: &str) -> Result<()> {
-    let context = dist::build_tracer(sh, target)?;
+    dist::tracer(sh, target)?;
+    let context = dist::directory();
     let (dockerfile, platform) = (root().join("deploy/Dockerfile"), target.platform);
     // Old builders do not set TARGETARCH by themselves.
     let build = cmd!(

@@ -20,7 +20,6 @@ mod image;
 mod integration;
 mod kind;
 mod krew;
-mod man;
 mod pins;
 mod pod;
 mod process;
@@ -147,7 +146,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Image(options) => image::run(sh, &options)?,
         Task::Deb => deb::run(sh)?,
         Task::Krew => print!("{}", krew::manifest()?),
-        Task::Man => man::run(sh)?,
+        Task::Man => deb::man(sh)?,
         Task::Test { quick } => return check::run(sh, quick),
         Task::Bench { bench } => return bench::run(sh, &bench),
         Task::Faults => return integration::faults(sh),

@@ -15,7 +15,7 @@ pub(crate) const LLVM: &str = "22";
 /// Checks licences, duplicates and sources of the dependencies (`deny.toml`).
 pub(crate) const CARGO_DENY: &str = "0.20.2";
 /// Runs the tests (`.config/nextest.toml`).
-pub(crate) const CARGO_NEXTEST: &str = "0.9.151";
+pub(crate) const CARGO_NEXTEST: &str = "0.9.143";
 /// Builds the Debian package.
 pub(crate) const CARGO_DEB: &str = "3.8.0";
 /// Builds the fuzz targets (`tracer/fuzz`).

@@ -1,16 +1,18 @@
-//! A guest's root file system: an initramfs of programs with their libraries.
+//! A guest's root file system: an initramfs of programs with their libraries. [`SCRIPT`] packs it.
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use xshell::{Shell, cmd};
 
 use super::guest::Arch;
 use crate::{debian, elf, process::quietly, setup};
+
+const SCRIPT: &str = include_str!("image.sh");
 
 /// A tree that becomes an initramfs.
 pub(crate) struct Image<'a> {
@@ -23,15 +25,7 @@ impl<'a> Image<'a> {
     /// architecture, Debian's.
     pub(crate) fn new(sh: &'a Shell, scratch: &Path, arch: &Arch, programs: &[&str]) -> Result<Self> {
         let image = Self { sh, tree: scratch.join("tree") };
-        for (dir, target) in
-            [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("sbin", "usr/sbin")]
-        {
-            fs::create_dir_all(image.tree.join(target))?;
-            symlink(target, image.tree.join(dir))?;
-        }
-        for dir in ["dev", "etc", "new", "proc", "root", "run", "sys", "tmp"] {
-            fs::create_dir_all(image.tree.join(dir))?;
-        }
+        image.script("make", &[])?;
         image.executable("/init", include_str!("init.sh"))?;
         let programs = programs.iter().copied().chain(["busybox"]);
         if arch == Arch::here() {
@@ -40,49 +34,21 @@ impl<'a> Image<'a> {
                 image.add(&path, &path.to_string_lossy())?;
             }
         } else {
-            image.add_packaged(&packages(sh, arch)?, programs)?;
+            let packages = packages(sh, arch)?.to_string_lossy().into_owned();
+            image.script(
+                "add_packaged",
+                &[&[packages.as_str()], &programs.collect::<Vec<_>>()[..]].concat(),
+            )?;
         }
         Ok(image)
     }
 
-    /// Adds programs from a tree of unpacked packages, with all libraries in it: only their own loader could tell which
-    /// are needed.
-    fn add_packaged<'b>(&self, tree: &Path, programs: impl Iterator<Item = &'b str>) -> Result<()> {
-        let mut files = Vec::new();
-        for name in programs {
-            let places = ["bin", "usr/bin", "sbin", "usr/sbin"].map(|dir| tree.join(dir).join(name));
-            let found = places.into_iter().find(|path| path.exists());
-            files.push(found.with_context(|| format!("no package has {name}"))?);
-        }
-        let libraries = quietly(cmd!(self.sh, "find {tree} -path '*/lib/*.so*' -not -type d"))?;
-        files.extend(libraries.lines().map(PathBuf::from).filter(|path| path.is_file()));
-        for file in files {
-            let at = Path::new("/").join(file.strip_prefix(tree)?);
-            self.copy(&file, &at.to_string_lossy())?;
-        }
-        Ok(())
-    }
-
     /// Adds a program and, if it is one of this machine, the libraries that it needs.
     pub(crate) fn add(&self, program: &Path, at: &str) -> Result<()> {
-        self.copy(program, at)?;
-        let bytes = fs::read(program)?;
-        if elf::architecture(&bytes) == Some(Arch::here().name) && !elf::is_static(&bytes) {
-            // As ldd does.
-            let listed = quietly(cmd!(self.sh, "{program}").env("LD_TRACE_LOADED_OBJECTS", "1"))?;
-            ensure!(
-                !listed.contains("not found"),
-                "libraries of {} are missing: {listed}",
-                program.display()
-            );
-            // `libc.so.6 => /lib/…/libc.so.6 (0x…)`, `/lib64/ld-linux-x86-64.so.2 (0x…)`; the vDSO is not a file.
-            let file =
-                |line: &'_ str| line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned);
-            for library in listed.lines().filter_map(file) {
-                self.copy(Path::new(&library), &library)?;
-            }
-        }
-        Ok(())
+        let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+        let is_native = elf::architecture(&bytes) == Some(Arch::here().name) && !elf::is_static(&bytes);
+        let how = if is_native { "add_with_libraries" } else { "add" };
+        self.script(how, &[&program.to_string_lossy(), at])
     }
 
     /// Adds an executable file.
@@ -90,14 +56,6 @@ impl<'a> Image<'a> {
         let path = self.inside(at)?;
         fs::write(&path, content)?;
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
-    }
-
-    /// Adds a file as it is.
-    pub(crate) fn copy(&self, from: &Path, to: &str) -> Result<()> {
-        let path = self.inside(to)?;
-        fs::copy(from, &path)
-            .with_context(|| format!("cannot copy {} to {}", from.display(), path.display()))?;
-        Ok(())
     }
 
     /// Path of a file of the guest, in a directory that exists.
@@ -109,9 +67,14 @@ impl<'a> Image<'a> {
 
     /// Packs it into `file`, owned by root.
     pub(crate) fn pack(&self, file: &Path) -> Result<()> {
-        let _inside = self.sh.push_dir(&self.tree);
-        let script = "find . | cpio --quiet --create --format=newc --owner=0:0 > \"$1\"";
-        quietly(cmd!(self.sh, "sh -c {script} pack {file}")).map(drop)
+        self.script("pack", &[&file.to_string_lossy()])
+    }
+
+    fn script(&self, function: &str, arguments: &[&str]) -> Result<()> {
+        let script = tempfile::NamedTempFile::new()?;
+        fs::write(&script, SCRIPT)?;
+        let (script, tree) = (script.path(), &self.tree);
+        quietly(cmd!(self.sh, "sh {script} {tree} {function} {arguments...}")).map(drop)
     }
 }
 
@@ -145,8 +108,7 @@ mod tests {
         assert!(scratch.path().join("opt/sh").is_file());
         if !elf::is_static(&fs::read(program).unwrap()) {
             let tree = scratch.path();
-            let libraries = quietly(cmd!(sh, "find {tree} -name 'libc.so*'")).unwrap();
-            assert!(!libraries.is_empty());
+            assert!(!quietly(cmd!(sh, "find {tree} -name 'libc.so*'")).unwrap().is_empty());
         }
         assert!(image.add(Path::new("/no/such/program"), "/opt/x").is_err());
     }
