@@ -182,21 +182,8 @@ fn benchmark(sh: &Shell, state: &mut State) -> Result<()> {
     Ok(command.arg("--smoke").run()?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quick_needs_no_root() {
-        let quick: Vec<_> = STEPS.iter().filter(|step| step.quick).map(|step| step.name).collect();
-        assert_eq!(quick, ["format", "clippy, host crates", "clippy, eBPF crates", "build", "unit tests"]);
-    }
-
-    #[test]
-    fn every_profile_has_a_report_and_no_retries() {
-        let config = include_str!("../../.config/nextest.toml");
-        for line in ["dir = \"target/nextest\"", "[profile.unit]", "[profile.integration]", "retries = 0"] {
-            assert!(config.lines().any(|found| found == line), "{line}");
-        }
-    }
+#[test]
+fn quick_needs_no_root() {
+    let quick: Vec<_> = STEPS.iter().filter(|step| step.quick).map(|step| step.name).collect();
+    assert_eq!(quick, ["format", "clippy, host crates", "clippy, eBPF crates", "build", "unit tests"]);
 }

@@ -56,12 +56,8 @@ mod tests {
         };
         let sums = sum("a", "amd64") + &sum("b", "arm64");
         let manifest = fill_in(TEMPLATE, "1.2.3", &sums).unwrap();
-        assert!(manifest.starts_with("apiVersion:"), "{manifest}");
         let spec = &serde_yaml_ng::from_str::<Value>(&manifest).unwrap()["spec"];
-        assert_eq!(spec["version"], "v1.2.3");
-        // The limits of krew's index.
-        let short = spec["shortDescription"].as_str().unwrap();
-        assert!(short.len() <= 50 && !short.ends_with('.'), "{short}");
+        assert!(spec["shortDescription"].as_str().unwrap().len() <= 50, "krew's index refuses more");
         let platforms = spec["platforms"].as_sequence().unwrap();
         assert_eq!(platforms.len(), TARGETS.len());
         for ((platform, target), digit) in platforms.iter().zip(&TARGETS).zip(["a", "b"]) {

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use xshell::{Cmd, Shell, cmd};
 
@@ -134,22 +133,6 @@ pub(crate) fn ignore_interrupts() -> Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&noted))?;
     }
     Ok(())
-}
-
-/// Makes the kernel kill the command when this process ends, however it ends.
-pub(crate) fn end_with_parent(command: &mut Command) {
-    let parent = rustix::process::getpid();
-    let bind = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have ended before that.
-        if rustix::process::getppid() == Some(parent) {
-            Ok(())
-        } else {
-            Err(std::io::Error::other("the parent has exited"))
-        }
-    };
-    // SAFETY: runs after the fork, and only makes system calls.
-    unsafe { command.pre_exec(bind) };
 }
 
 #[cfg(test)]

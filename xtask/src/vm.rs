@@ -56,9 +56,6 @@ pub(crate) struct Options {
     /// Boot this kernel image, alone or as well
     #[arg(long, value_name = "FILE")]
     kernel: Vec<PathBuf>,
-    /// Download the kernels again: the newest that Debian has
-    #[arg(long)]
-    update: bool,
     /// Test binaries to run
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = SUITES)]
     tests: Vec<String>,
@@ -94,7 +91,7 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> Result<ExitCode> {
         if !image.exists() {
             make_image(sh, options, kernel.arch, &image)?;
         }
-        let file = kernel.fetch(sh, options.update)?;
+        let file = kernel.fetch(sh)?;
         let guest = Guest {
             name: &kernel.name,
             arch: kernel.arch,

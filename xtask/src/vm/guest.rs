@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{logs, report::Report};
-use crate::process::end_with_parent;
 
 /// Emulation with one processor works everywhere, and the same way; KVM does not work in many virtual machines.
 const MACHINE: [&str; 8] = ["-accel", "tcg,thread=single", "-smp", "1", "-m", "2048", "-display", "none"];
@@ -126,26 +125,30 @@ impl Guest<'_> {
     /// `console` is the file for a serial line of the kernel's own.
     fn qemu(&self, mark: &str, console: Option<&PathBuf>) -> Command {
         let Arch { qemu, machine, steps, console: line, .. } = self.arch;
-        let mut qemu = Command::new(qemu);
-        qemu.args(MACHINE).args(*machine).args(["-nodefaults", "-no-reboot"]);
-        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
+        // Killed when this process ends, however it ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", qemu])
+            .args(MACHINE)
+            .args(*machine)
+            .args(["-nodefaults", "-no-reboot"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
         // On a shared line the kernel prints only why it stops. Words that the kernel does not know become variables of
         // the first process.
         let level = if console.is_some() { "quiet" } else { "loglevel=1" };
         let (cgroups, further) = (self.cgroups, self.command_line);
-        qemu.arg("-append").arg(format!(
+        command.arg("-append").arg(format!(
             "console={line} panic=-1 {level} tracer_mark={mark} tracer_cgroups={cgroups} tracer_steps={steps} {further}"
         ));
         if let Some(console) = console {
-            qemu.arg("-serial").arg(format!("file:{}", console.display()));
+            command.arg("-serial").arg(format!("file:{}", console.display()));
         }
-        qemu.args(["-serial", "stdio"]);
+        command.args(["-serial", "stdio"]);
         if let Some(shift) = self.icount {
-            qemu.arg("-icount").arg(format!("shift={shift}"));
+            command.arg("-icount").arg(format!("shift={shift}"));
         }
-        end_with_parent(&mut qemu);
-        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
-        qemu
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
     }
 }
 

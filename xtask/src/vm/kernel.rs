@@ -83,14 +83,14 @@ impl Kernel {
         Ok(Self { name, file, arch: Arch::here(), lacks: &HOOKS, ..Self::of("6.1")? })
     }
 
-    /// The file to boot. Downloaded unless it is in the cache, or if `update` is set.
-    pub(crate) fn fetch(&self, sh: &Shell, update: bool) -> Result<PathBuf> {
+    /// The file to boot. Downloaded unless it is in the cache: remove it there for a newer one.
+    pub(crate) fn fetch(&self, sh: &Shell) -> Result<PathBuf> {
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }
         let cache = setup::cache_dir()?;
         let file = cache.join(format!("vmlinuz-{}", self.name));
-        if file.is_file() && !update {
+        if file.is_file() {
             return Ok(file);
         }
         eprintln!("xtask: fetching the kernel of Debian {} to {} (30 MB)", self.suite, file.display());
