@@ -78,27 +78,20 @@ pub(crate) fn program(built: &[Executable], name: &str) -> Result<PathBuf> {
     Ok(found.with_context(|| format!("cargo built no program named {name}"))?.path.clone())
 }
 
+/// Builds the package `tracer`, with further arguments for cargo.
+pub(crate) fn build(sh: &Shell, release: bool, further: &[String]) -> Result<Vec<Executable>> {
+    let profile = release.then_some("--release");
+    executables(building(sh, "build").args(["--package", "tracer"]).args(profile).args(further))
+}
+
 /// Builds the binary `tracer`.
 pub(crate) fn tracer(sh: &Shell, release: bool) -> Result<PathBuf> {
-    let profile = release.then_some("--release");
-    let built = executables(building(sh, "build").args(["--package", "tracer"]).args(profile))?;
-    program(&built, "tracer")
+    program(&build(sh, release, &[])?, "tracer")
 }
 
 /// Builds `tracer` and, beside it, `kubectl-tracer`: the path of the former.
 pub(crate) fn tracer_and_client(sh: &Shell) -> Result<PathBuf> {
-    let command = building(sh, "build").args(["--package", "tracer", "--features", "kubectl", "--release"]);
-    program(&executables(command)?, "tracer")
-}
-
-/// `cargo xtask build`: prints the path of `tracer`, unless the further arguments for cargo select something else.
-pub(crate) fn build(sh: &Shell, release: bool, further: &[String]) -> Result<()> {
-    let profile = release.then_some("--release");
-    let command = building(sh, "build").args(["--package", "tracer"]).args(profile).args(further);
-    if let Ok(path) = program(&executables(command)?, "tracer") {
-        println!("{}", path.display());
-    }
-    Ok(())
+    program(&build(sh, true, &["--features".to_owned(), "kubectl".to_owned()])?, "tracer")
 }
 
 /// `cargo xtask run`: becomes the `tracer` that it has built.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use xshell::Shell;
 
 use crate::{
-    cargo, pod,
+    cargo,
     process::{as_root, exit_code, ignore_interrupts, inherited},
     setup::{self, Scope},
 };
@@ -34,11 +34,18 @@ pub(crate) fn run(sh: &Shell) -> Result<ExitCode> {
     let tracer = cargo::tracer(sh, true)?;
     let busybox = setup::static_busybox().context("there is no static busybox")?;
     let dir = tempfile::Builder::new().prefix("tracer-demo-").tempdir()?;
-    let config = pod::config("tracer-demo", "demo", "web", &["/bin/sh", "-c", IN_CONTAINER]);
-    fs::write(dir.path().join("config.json"), config.to_string())?;
+    let config = pod_config("tracer-demo", "demo", &["/bin/sh", "-c", IN_CONTAINER]);
+    fs::write(dir.path().join("config.json"), config)?;
     // Ctrl-C ends the script, which cleans up; this process waits for it.
     ignore_interrupts()?;
     let script = as_root(sh, Path::new("/bin/sh"), &inherited(&["PATH"]))?;
     let script = script.args(["-c", SCRIPT, "demo"]).arg(tracer).arg(busybox).arg(dir.path());
     Ok(exit_code(Command::from(script).status()?))
+}
+
+/// The OCI configuration of a pod's container as containerd writes it, as far as small programs and tracer need it.
+pub(crate) fn pod_config(namespace: &str, pod: &str, arguments: &[&str]) -> String {
+    let arguments = serde_json::json!(arguments).to_string();
+    let config = include_str!("pod.json").replace("[\"@ARGS@\"]", &arguments);
+    config.replace("@NAMESPACE@", namespace).replace("@POD@", pod)
 }

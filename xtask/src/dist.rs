@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::{
@@ -114,9 +114,7 @@ pub(crate) fn run(sh: &Shell, architectures: &[String]) -> Result<()> {
             files.extend(LICENCES.map(|name| root().join(name)));
             archive::write(&dist.join(&archive), &files, archive::commit_time(sh))?;
             for file in [path, dist.join(&archive)] {
-                #[expect(clippy::cast_precision_loss, reason = "a size to look at")]
-                let megabytes = fs::metadata(&file)?.len() as f64 / 1e6;
-                println!("{}  {megabytes:.1} MB", file.display());
+                println!("{}  {} kB", file.display(), fs::metadata(&file)?.len() / 1000);
             }
             archives.push(archive);
         }
@@ -172,8 +170,42 @@ pub(crate) fn archive_name(binary: &str, version: &str, target: &Target) -> Stri
     format!("{binary}-{version}-{}.tar.gz", target.directory())
 }
 
+/// The template of the manifest for krew: what stands between @ is filled in.
+const KREW_TEMPLATE: &str = "deploy/krew/tracer.yaml";
+
+/// `cargo xtask krew`: the manifest of this version, with the check sums of the archives.
+pub(crate) fn krew_manifest() -> Result<String> {
+    let template = fs::read_to_string(root().join(KREW_TEMPLATE))
+        .with_context(|| format!("cannot read {KREW_TEMPLATE}"))?;
+    let file = directory().join(SUMS);
+    let sums = fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}: `cargo xtask dist` writes it", file.display()))?;
+    fill_in(&template, VERSION, &sums)
+}
+
+/// Fills in the version and the check sums, which are lines as sha256sum writes them. The comment, which says that this
+/// is a template, is removed.
+fn fill_in(template: &str, version: &str, sums: &str) -> Result<String> {
+    let mut manifest: String =
+        template.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+    manifest = manifest.replace("@VERSION@", version);
+    for target in &TARGETS {
+        let archive = archive_name("kubectl-tracer", version, target);
+        let sum = sums.lines().find_map(|line| line.strip_suffix(&format!("  {archive}")));
+        let sum = sum.with_context(|| format!("no check sum of {archive}: `cargo xtask dist` makes it"))?;
+        ensure!(sum.len() == 64, "{sum} is not a SHA-256 check sum");
+        manifest = manifest.replace(&format!("@SHA256_{}@", target.platform.to_uppercase()), sum);
+    }
+    if let Some(line) = manifest.lines().find(|line| line.contains('@')) {
+        bail!("{KREW_TEMPLATE} has a placeholder that is not filled in: {}", line.trim());
+    }
+    Ok(manifest)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_yaml_ng::Value;
+
     use super::*;
 
     #[test]
@@ -184,5 +216,31 @@ mod tests {
         }
         let completion = fs::metadata(root().join("deploy").join(COMPLETION)).unwrap();
         assert_eq!(completion.permissions().mode() & 0o111, 0o111, "kubectl executes it");
+    }
+
+    #[test]
+    fn filled_in_it_is_what_krew_accepts() {
+        let sum = |digit: &str, platform| {
+            format!("{}  kubectl-tracer-1.2.3-linux-{platform}.tar.gz\n", digit.repeat(64))
+        };
+        let sums = sum("a", "amd64") + &sum("b", "arm64");
+        let template = include_str!("../../deploy/krew/tracer.yaml");
+        let manifest = fill_in(template, "1.2.3", &sums).unwrap();
+        let spec = &serde_yaml_ng::from_str::<Value>(&manifest).unwrap()["spec"];
+        assert!(spec["shortDescription"].as_str().unwrap().len() <= 50, "krew's index refuses more");
+        let platforms = spec["platforms"].as_sequence().unwrap();
+        assert_eq!(platforms.len(), TARGETS.len());
+        for ((platform, target), digit) in platforms.iter().zip(&TARGETS).zip(["a", "b"]) {
+            assert_eq!(platform["selector"]["matchLabels"]["arch"], target.platform);
+            assert_eq!(platform["sha256"], digit.repeat(64).as_str());
+            let archive = archive_name("kubectl-tracer", "1.2.3", target);
+            assert!(platform["uri"].as_str().unwrap().ends_with(&format!("/v1.2.3/{archive}")));
+            let files = platform["files"].as_sequence().unwrap();
+            let files: Vec<_> = files.iter().map(|file| file["from"].as_str().unwrap()).collect();
+            assert_eq!(files[0], platform["bin"].as_str().unwrap());
+            assert_eq!(files[1..], [&[COMPLETION][..], &LICENCES].concat());
+        }
+        assert!(fill_in(template, "1.2.4", &sums).is_err(), "no archive of that version");
+        assert!(fill_in("a: \"@OTHER@\"", "1.2.3", &sums).is_err());
     }
 }

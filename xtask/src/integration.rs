@@ -57,7 +57,7 @@ pub(crate) fn faults(sh: &Shell) -> Result<ExitCode> {
 }
 
 /// `cargo xtask soak`: `tests/soak.rs` for that long.
-pub(crate) fn soak(sh: &Shell, minutes: f64) -> Result<ExitCode> {
+pub(crate) fn soak(sh: &Shell, minutes: u32) -> Result<ExitCode> {
     run(sh, cargo::building(sh, "build").args(["--bin", "soak"]), "soak", None, Some(minutes.to_string()))
 }
 

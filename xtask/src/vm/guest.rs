@@ -117,7 +117,7 @@ impl Guest<'_> {
         }
         ensure!(!report.steps.is_empty(), "the guest ran none of its steps; {}", tail(&console));
         if !report.done {
-            report.stray.push(tail(&console));
+            eprintln!("xtask: {} ended early; {}", self.name, tail(&console));
         }
         Ok(report)
     }

@@ -101,15 +101,3 @@ impl Kernel {
         Ok(file)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_of_files_may_lack_any_hook() {
-        assert!(Kernel::of("2.4").is_err() && Kernel::of_file(Path::new("/no/such/file")).is_err());
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(Kernel::of_file(file.path()).unwrap().lacks, HOOKS);
-    }
-}
