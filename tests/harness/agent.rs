@@ -155,7 +155,7 @@ impl Manifest {
     }
 }
 
-/// Gives a file what `/tracer` has in the image (`xtask/src/layer.rs`).
+/// Gives a file what `/tracer` has in the image (`xtask/src/archive.rs`).
 fn give_capabilities(file: &Path) {
     /// `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+p`.
     const CAPABILITIES: [u8; 20] = [0, 0, 0, 2, 4, 0, 8, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0];

@@ -37,6 +37,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("hanging.c", "hanging", STATIC),
     ("impostor.c", "impostor", STATIC),
     ("landlocked.c", "landlocked", STATIC),
+    ("namespaces.c", "namespaces", STATIC),
     ("opens.c", "opens", STATIC),
     ("ring.c", "ring", STATIC),
     ("tree.c", "tree", STATIC),
@@ -44,7 +45,8 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("wrapper.c", "wrapper", STATIC),
 ];
 
-/// The directory that `TRACER_TEST_PROGRAMS` names: where no compiler is, as in a guest of `cargo xtask vm`.
+/// The directory that `TRACER_TEST_PROGRAMS` names. `cargo xtask test` compiles the programs once for all test processes;
+/// a guest of `cargo xtask vm` has no compiler.
 pub(crate) fn compiled_before() -> Option<PathBuf> {
     std::env::var_os("TRACER_TEST_PROGRAMS").map(PathBuf::from)
 }
@@ -55,6 +57,10 @@ pub(crate) fn compiled_before() -> Option<PathBuf> {
 /// # Panics
 /// With what the compiler said.
 pub fn compile_all(dir: &Path) {
+    for file in fs::read_dir(sources()).expect("the sources of the programs").flatten() {
+        let source = file.file_name();
+        assert!(ALL.iter().any(|(name, ..)| source == *name), "{} is not listed", source.display());
+    }
     let target = wait::output(compiler().arg("-dumpmachine"), wait::LIMIT).success();
     // What makes system calls in two ways does so by the instructions of x86.
     let is_for_target = |source: &str| source != "compat.c" || target.stdout.starts_with("x86_64");
@@ -97,9 +103,13 @@ fn compiler() -> Command {
     Command::new(std::env::var_os("TRACER_TEST_CC").unwrap_or_else(|| "gcc".into()))
 }
 
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs")
+}
+
 #[track_caller]
 fn build(source: &str, target: &Path, flags: &[&str]) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(source);
+    let source = sources().join(source);
     let mut gcc = compiler();
     gcc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(target).arg(source).args(flags);
     wait::output(&mut gcc, wait::LIMIT).success();

@@ -7,9 +7,12 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use crate::need::Need;
 use crate::{containerd, docker, leftovers, scratch};
 
-/// The tests of one binary. They run in parallel threads, as the built-in harness would do it; a
-/// test whose [`Need`]s are not met says so on stderr and counts as ignored, or as failed where
-/// `TRACER_REQUIRE_ALL=1` says that this machine must be able to run all.
+/// The tests of one binary. cargo-nextest runs each in a process of its own; run by hand, the binary
+/// runs them in parallel threads, as the built-in harness would.
+///
+/// A test whose [`Need`]s are not met prints `SKIPPED NAME: REASON` on stderr and counts as ignored,
+/// or fails where `TRACER_REQUIRE_ALL=1` says that this machine must be able to run all. cargo-nextest
+/// takes an ignored test for one that passed: `cargo xtask test` counts these lines.
 #[derive(Default)]
 pub struct Suite {
     trials: Vec<Trial>,

@@ -1,291 +1,246 @@
-//! Release binaries that run on any Linux of their architecture: linked statically with musl, stripped. In `target/dist`
-//! each platform has a directory of them, which the container image is made of, and each binary an archive, with the
-//! archives' check sums beside them.
+//! Release binaries that run on any Linux of their architecture: linked statically with musl, stripped.
 //!
-//! `tracer` is all Rust, so that the linker and the C library that rustup brings suffice for other architectures, too.
-//! `kubectl-tracer` has C code in its cryptography, for which a compiler is needed, but no C library.
+//! In `target/dist` each platform has a directory with its binaries, and each binary an archive; check sums of the
+//! archives are beside them. `tracer` is all Rust, so that the linker and the C library that rustup brings suffice for
+//! other architectures, too. The cryptography of `kubectl-tracer` has C code, which takes a compiler, but no C library.
 
 use std::{
     env::{self, consts::ARCH},
-    ffi::OsStr,
-    fmt::Write as _,
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::{
-    archive, artifact, elf, layer,
-    process::{self, cargo_stable, clean, quietly, root},
+    archive, cargo, elf,
+    process::{quietly, root, target_dir},
+    setup::{self, Scope},
 };
 
-/// A binary that is distributed, of the package of that name.
+/// Version of the workspace.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A binary of the package `tracer` that is distributed. Each is built by itself, without the other's features.
 struct Binary {
-    package: &'static str,
     name: &'static str,
-    /// Of the package, as cargo takes them.
     features: &'static str,
-    /// Whether some of it is written in C.
-    with_c: bool,
-    /// Files of `deploy/` that stand beside it in its archive.
-    with: &'static [&'static str],
+    /// Files of `deploy/` beside it in its archive.
+    beside: &'static [&'static str],
 }
 
-const TRACER: Binary = Binary { package: "tracer", name: "tracer", features: "", with_c: false, with: &[] };
-const KUBECTL_TRACER: Binary = Binary {
-    package: "tracer",
-    name: "kubectl-tracer",
-    features: "kubectl",
-    with_c: true,
-    with: &[COMPLETION],
-};
+const TRACER: Binary = Binary { name: "tracer", features: "", beside: &[] };
+const KUBECTL_TRACER: Binary = Binary { name: "kubectl-tracer", features: "kubectl", beside: &[COMPLETION] };
 
-/// What kubectl runs to complete `kubectl tracer`.
+/// The program that kubectl runs to complete `kubectl tracer`.
 pub(crate) const COMPLETION: &str = "kubectl_complete-tracer";
-
-/// What is distributed. Each is built by itself: none has features for another's sake.
-const BINARIES: [Binary; 2] = [TRACER, KUBECTL_TRACER];
-
-/// What stands beside the binary in each archive.
+/// Part of each archive.
 pub(crate) const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
-
-/// The file with the archives' check sums.
+/// The file with the check sums.
 pub(crate) const SUMS: &str = "SHA256SUMS";
 
-/// What it is built for.
-pub(crate) const TARGETS: [Target; 2] = [
-    Target {
-        arch: ARCHITECTURES[0],
-        platform: "amd64",
-        triple: "x86_64-unknown-linux-musl",
-        linker: "CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER",
-        gnu: "x86_64-linux-gnu",
-    },
-    Target {
-        arch: ARCHITECTURES[1],
-        platform: "arm64",
-        triple: "aarch64-unknown-linux-musl",
-        linker: "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER",
-        gnu: "aarch64-linux-gnu",
-    },
-];
-
-/// The architectures of [`TARGETS`], as Rust names them.
+/// What is built for, as Rust names it.
 pub(crate) const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+pub(crate) const TARGETS: [Target; 2] = [
+    Target { arch: ARCHITECTURES[0], triple: "x86_64-unknown-linux-musl", platform: "amd64" },
+    Target { arch: ARCHITECTURES[1], triple: "aarch64-unknown-linux-musl", platform: "arm64" },
+];
 
 /// One target of the compiler.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) arch: &'static str,
-    /// The architecture as Debian, Kubernetes and container images name it, and so the files that are distributed.
-    pub(crate) platform: &'static str,
     pub(crate) triple: &'static str,
-    /// The variable that tells cargo its linker.
-    linker: &'static str,
-    /// What names of GNU's tools for it begin with.
-    gnu: &'static str,
+    /// The architecture as Debian, Kubernetes and container images name it.
+    pub(crate) platform: &'static str,
 }
 
 impl Target {
-    /// The target for that architecture.
     pub(crate) fn of(arch: &str) -> Result<&'static Self> {
-        TARGETS.iter().find(|target| target.arch == arch).with_context(|| {
-            format!("nothing is built for {arch}: --arch takes {}", ARCHITECTURES.join(" and "))
+        let found = TARGETS.iter().find(|target| target.arch == arch);
+        found.with_context(|| {
+            format!("nothing is built for {arch}; expected one of: {}", ARCHITECTURES.join(", "))
         })
     }
 
-    /// That of this machine.
     pub(crate) fn here() -> Result<&'static Self> {
         Self::of(ARCH)
     }
 
-    /// Has `cargo` build for it. The machine's own linker links for itself alone, that of the toolchain for others.
-    pub(crate) fn select<'a>(&self, cargo: &'a mut Command) -> &'a mut Command {
-        if self.arch != ARCH {
-            cargo.env(self.linker, "rust-lld");
+    /// Makes `cargo` build for this target.
+    ///
+    /// The machine's own linker links for itself alone, the toolchain's for others. C is compiled by GNU's compiler with
+    /// the headers of another C library, so it may use the standard's functions only: not those that check lengths,
+    /// which musl lacks. A compiler for musl can be named by the usual variables.
+    pub(crate) fn select<'a>(&self, mut cargo: Cmd<'a>) -> Cmd<'a> {
+        let (triple, arch) = (self.triple.replace('-', "_"), self.arch);
+        let prefix = if arch == ARCH { String::new() } else { format!("{arch}-linux-gnu-") };
+        let mut variables = vec![
+            (format!("CC_{triple}"), format!("{prefix}gcc")),
+            (format!("AR_{triple}"), format!("{prefix}ar")),
+            (format!("CFLAGS_{triple}"), "-U_FORTIFY_SOURCE".to_owned()),
+        ];
+        if arch != ARCH {
+            let name = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase());
+            variables.push((name, "rust-lld".to_owned()));
+        }
+        for (name, value) in variables {
+            if env::var_os(&name).is_none() {
+                cargo = cargo.env(name, value);
+            }
         }
         cargo.args(["--target", self.triple])
     }
 
-    /// Has `cargo` compile C for it with GNU's compiler for another C library. So nothing may be made of that library's
-    /// headers but the standard's own functions: not those that check lengths, which musl does not have.
-    pub(crate) fn compile_c(&self, cargo: &mut Command) {
-        for (name, value) in self.c_variables() {
-            // Whoever has a compiler for musl may name it.
-            if env::var_os(&name).is_none() {
-                cargo.env(name, value);
-            }
-        }
-    }
-
-    fn c_variables(&self) -> [(String, String); 3] {
-        let triple = self.triple.replace('-', "_");
-        let tool = |name: &str| {
-            if self.arch == ARCH { name.to_owned() } else { format!("{}-{name}", self.gnu) }
-        };
-        [
-            (format!("CC_{triple}"), tool("gcc")),
-            (format!("AR_{triple}"), tool("ar")),
-            (format!("CFLAGS_{triple}"), "-U_FORTIFY_SOURCE".to_owned()),
-        ]
-    }
-
-    /// Of what is distributed, the directory with the binaries for it. `deploy/Dockerfile` copies from there.
-    pub(crate) fn directory(&self) -> String {
+    /// The directory with the binaries. `deploy/Dockerfile` copies from there.
+    fn directory(&self) -> String {
         format!("linux-{}", self.platform)
     }
 }
 
-/// Builds for each of `architectures`, and says what was made.
-pub(crate) fn run(architectures: &[String]) -> Result<String> {
-    let targets = architectures.iter().map(|arch| Target::of(arch)).collect::<Result<Vec<_>>>()?;
+/// `cargo xtask dist`: builds for each of these architectures, and lists what was made.
+pub(crate) fn run(sh: &Shell, architectures: &[String]) -> Result<()> {
+    setup::ensure(sh, Scope::Dist)?;
     let dist = directory();
-    let mut said = String::new();
     let mut archives = Vec::new();
-    for target in targets {
-        for binary in &BINARIES {
-            let path = put(binary, target, &dist)?;
+    for arch in architectures {
+        let target = Target::of(arch)?;
+        for binary in [TRACER, KUBECTL_TRACER] {
+            let path = build(sh, &binary, target)?;
             let archive = archive_name(binary.name, VERSION, target);
-            let beside = binary.with.iter().map(|name| root().join("deploy").join(name));
-            let licences = LICENCES.iter().map(|name| root().join(name));
-            let files: Vec<PathBuf> = [path.clone()].into_iter().chain(beside).chain(licences).collect();
-            archive::write(&dist.join(&archive), &files.iter().collect::<Vec<_>>())?;
-            for file in [&path, &dist.join(&archive)] {
-                writeln!(said, "{}  {}", file.display(), megabytes(fs::metadata(file)?.len()))?;
+            let mut files = vec![path.clone()];
+            files.extend(binary.beside.iter().map(|name| root().join("deploy").join(name)));
+            files.extend(LICENCES.map(|name| root().join(name)));
+            archive::write(&dist.join(&archive), &files, archive::commit_time(sh))?;
+            for file in [path, dist.join(&archive)] {
+                println!("{}  {} kB", file.display(), fs::metadata(&file)?.len() / 1000);
             }
             archives.push(archive);
         }
     }
-    let sums = quietly(clean(OsStr::new("sha256sum")).args(&archives).current_dir(&dist))?;
-    fs::write(dist.join(SUMS), sums).with_context(|| format!("writing to {}", dist.display()))?;
-    Ok(said)
+    let _inside = sh.push_dir(&dist);
+    fs::write(dist.join(SUMS), quietly(cmd!(sh, "sha256sum {archives...}"))?)?;
+    Ok(())
 }
 
-/// Where everything is that is distributed.
+/// The directory of everything that is distributed.
 pub(crate) fn directory() -> PathBuf {
-    process::target_dir().join("dist")
+    target_dir().join("dist")
 }
 
-/// Builds a binary, looks whether it is what it should be, and puts it into the target's directory.
-fn put(binary: &Binary, target: &Target, dist: &Path) -> Result<PathBuf> {
-    let path = build(binary, target)?;
-    let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    ensure!(elf::is_static(&bytes), "{} needs a dynamic loader", path.display());
-    ensure!(elf::architecture(&bytes) == Some(target.arch), "{} is not for {}", path.display(), target.arch);
+/// Builds all binaries for that target into its directory.
+pub(crate) fn build_all(sh: &Shell, target: &Target) -> Result<Vec<PathBuf>> {
+    [TRACER, KUBECTL_TRACER].iter().map(|binary| build(sh, binary, target)).collect()
+}
+
+/// The static tracer for that target, as distributed.
+pub(crate) fn tracer(sh: &Shell, target: &Target) -> Result<PathBuf> {
+    build(sh, &TRACER, target)
+}
+
+/// Builds a binary, checks that it is what it should be, and copies it into the target's directory.
+fn build(sh: &Shell, binary: &Binary, target: &Target) -> Result<PathBuf> {
+    let Binary { name, features, .. } = *binary;
+    let arguments = ["--release", "--package", "tracer", "--bin", name, "--features", features];
+    let command = target.select(cargo::building(sh, "build").args(arguments));
+    let built = cargo::program(&cargo::executables(command)?, name)?;
+
+    let bytes = fs::read(&built)?;
+    ensure!(elf::is_static(&bytes), "{} needs a dynamic loader", built.display());
+    ensure!(elf::architecture(&bytes) == Some(target.arch), "{} is not for {}", built.display(), target.arch);
     if target.arch == ARCH {
-        let version = quietly(clean(path.as_os_str()).arg("--version"))?;
-        ensure!(version.contains(VERSION), "{} says that it is {}", path.display(), version.trim());
+        let version = quietly(cmd!(sh, "{built} --version"))?;
+        ensure!(version.contains(VERSION), "{} reports version {}", built.display(), version.trim());
     }
-    let directory = dist.join(target.directory());
-    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    let file = directory.join(binary.name);
-    fs::copy(&path, &file).with_context(|| format!("writing {}", file.display()))?;
-    if binary.name == TRACER.name {
-        layer::write(&file, &directory.join(layer::NAME))?;
+
+    let directory = directory().join(target.directory());
+    fs::create_dir_all(&directory)?;
+    let file = directory.join(name);
+    fs::copy(&built, &file).with_context(|| format!("cannot write {}", file.display()))?;
+    if name == TRACER.name {
+        let layer = directory.join(archive::IMAGE_LAYER);
+        archive::write_image_layer(&file, &layer, archive::commit_time(sh))?;
     }
     Ok(file)
 }
 
-/// Builds one binary for one target: its file.
-fn build(binary: &Binary, target: &Target) -> Result<PathBuf> {
-    let mut command = cargo_stable("build");
-    command.args(["--release", "--package", binary.package, "--bin", binary.name]);
-    command.args(["--features", binary.features]);
-    if binary.with_c {
-        target.compile_c(&mut command);
-    }
-    artifact::named(artifact::executables(target.select(&mut command))?, binary.name)
-}
-
-/// The static tracer for that architecture, as distributed.
-pub(crate) fn tracer(arch: &str) -> Result<PathBuf> {
-    let path = build(&TRACER, Target::of(arch)?)?;
-    ensure!(elf::is_static(&fs::read(Path::new(&path))?), "{} needs a dynamic loader", path.display());
-    Ok(path)
-}
-
-/// Puts tracer alone, without its archive, where the image takes it from: that directory.
-pub(crate) fn for_image(target: &Target) -> Result<PathBuf> {
-    let dist = directory();
-    put(&TRACER, target, &dist)?;
-    Ok(dist)
-}
-
-/// Builds everything for that target: the binaries.
-pub(crate) fn for_package(target: &Target) -> Result<Vec<PathBuf>> {
-    BINARIES.iter().map(|binary| put(binary, target, &directory())).collect()
-}
-
-/// The version of the workspace.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The archive of a binary.
+/// Name of the archive of a binary.
 pub(crate) fn archive_name(binary: &str, version: &str, target: &Target) -> String {
     format!("{binary}-{version}-{}.tar.gz", target.directory())
 }
 
-fn megabytes(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "a size to look at")]
-    let megabytes = bytes as f64 / 1e6;
-    format!("{megabytes:.1} MB")
+/// The template of the manifest for krew: what stands between @ is filled in.
+const KREW_TEMPLATE: &str = "deploy/krew/tracer.yaml";
+
+/// `cargo xtask krew`: the manifest of this version, with the check sums of the archives.
+pub(crate) fn krew_manifest() -> Result<String> {
+    let template = fs::read_to_string(root().join(KREW_TEMPLATE))
+        .with_context(|| format!("cannot read {KREW_TEMPLATE}"))?;
+    let file = directory().join(SUMS);
+    let sums = fs::read_to_string(&file)
+        .with_context(|| format!("cannot read {}: `cargo xtask dist` writes it", file.display()))?;
+    fill_in(&template, VERSION, &sums)
+}
+
+/// Fills in the version and the check sums, which are lines as sha256sum writes them. The comment, which says that this
+/// is a template, is removed.
+fn fill_in(template: &str, version: &str, sums: &str) -> Result<String> {
+    let mut manifest: String =
+        template.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+    manifest = manifest.replace("@VERSION@", version);
+    for target in &TARGETS {
+        let archive = archive_name("kubectl-tracer", version, target);
+        let sum = sums.lines().find_map(|line| line.strip_suffix(&format!("  {archive}")));
+        let sum = sum.with_context(|| format!("no check sum of {archive}: `cargo xtask dist` makes it"))?;
+        ensure!(sum.len() == 64, "{sum} is not a SHA-256 check sum");
+        manifest = manifest.replace(&format!("@SHA256_{}@", target.platform.to_uppercase()), sum);
+    }
+    if let Some(line) = manifest.lines().find(|line| line.contains('@')) {
+        bail!("{KREW_TEMPLATE} has a placeholder that is not filled in: {}", line.trim());
+    }
+    Ok(manifest)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_yaml_ng::Value;
+
     use super::*;
 
     #[test]
-    fn every_target_is_named_alike() {
-        for target in &TARGETS {
-            assert_eq!(Target::of(target.arch).unwrap().triple, target.triple);
-            assert_eq!(target.triple, format!("{}-unknown-linux-musl", target.arch));
-            let variable = target.triple.to_uppercase().replace('-', "_");
-            assert_eq!(target.linker, format!("CARGO_TARGET_{variable}_LINKER"));
-            assert_eq!(target.gnu, format!("{}-linux-gnu", target.arch));
-        }
-    }
-
-    #[test]
-    fn another_architecture_has_tools_of_its_own_for_c() {
-        for target in &TARGETS {
-            let [(cc, compiler), (ar, archiver), (_, flags)] = target.c_variables();
-            assert_eq!(cc, format!("CC_{}_unknown_linux_musl", target.arch));
-            assert_eq!(ar, format!("AR_{}_unknown_linux_musl", target.arch));
-            let prefix =
-                if target.arch == ARCH { String::new() } else { format!("{}-linux-gnu-", target.arch) };
-            assert_eq!((compiler, archiver), (format!("{prefix}gcc"), format!("{prefix}ar")));
-            assert_eq!(flags, "-U_FORTIFY_SOURCE");
-        }
-    }
-
-    #[test]
-    fn other_architectures_are_refused() {
-        let error = Target::of("riscv64").unwrap_err().to_string();
-        assert_eq!(error, "nothing is built for riscv64: --arch takes x86_64 and aarch64");
-    }
-
-    #[test]
-    fn sizes_are_rounded() {
-        assert_eq!(megabytes(7_649_999), "7.6 MB");
-        assert_eq!(
-            archive_name("kubectl-tracer", "1.2.3", &TARGETS[1]),
-            "kubectl-tracer-1.2.3-linux-arm64.tar.gz"
-        );
-    }
-
-    #[test]
-    fn licences_are_there() {
+    fn files_of_the_archives_are_there() {
+        use std::os::unix::fs::PermissionsExt as _;
         for name in LICENCES {
             assert!(root().join(name).is_file(), "{name}");
         }
+        let completion = fs::metadata(root().join("deploy").join(COMPLETION)).unwrap();
+        assert_eq!(completion.permissions().mode() & 0o111, 0o111, "kubectl executes it");
     }
 
     #[test]
-    fn what_kubectl_runs_to_complete_can_be_executed() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let file = root().join("deploy").join(COMPLETION);
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o111, 0o111);
+    fn filled_in_it_is_what_krew_accepts() {
+        let sum = |digit: &str, platform| {
+            format!("{}  kubectl-tracer-1.2.3-linux-{platform}.tar.gz\n", digit.repeat(64))
+        };
+        let sums = sum("a", "amd64") + &sum("b", "arm64");
+        let template = include_str!("../../deploy/krew/tracer.yaml");
+        let manifest = fill_in(template, "1.2.3", &sums).unwrap();
+        let spec = &serde_yaml_ng::from_str::<Value>(&manifest).unwrap()["spec"];
+        assert!(spec["shortDescription"].as_str().unwrap().len() <= 50, "krew's index refuses more");
+        let platforms = spec["platforms"].as_sequence().unwrap();
+        assert_eq!(platforms.len(), TARGETS.len());
+        for ((platform, target), digit) in platforms.iter().zip(&TARGETS).zip(["a", "b"]) {
+            assert_eq!(platform["selector"]["matchLabels"]["arch"], target.platform);
+            assert_eq!(platform["sha256"], digit.repeat(64).as_str());
+            let archive = archive_name("kubectl-tracer", "1.2.3", target);
+            assert!(platform["uri"].as_str().unwrap().ends_with(&format!("/v1.2.3/{archive}")));
+            let files = platform["files"].as_sequence().unwrap();
+            let files: Vec<_> = files.iter().map(|file| file["from"].as_str().unwrap()).collect();
+            assert_eq!(files[0], platform["bin"].as_str().unwrap());
+            assert_eq!(files[1..], [&[COMPLETION][..], &LICENCES].concat());
+        }
+        assert!(fill_in(template, "1.2.4", &sums).is_err(), "no archive of that version");
+        assert!(fill_in("a: \"@OTHER@\"", "1.2.3", &sums).is_err());
     }
 }

@@ -1,150 +1,100 @@
-//! The agent's container image, of the static binary and nothing else (`deploy/Dockerfile`).
+//! The agent's container image: the static binary and nothing else (`deploy/Dockerfile`).
 
-use std::{
-    env::consts::ARCH,
-    ffi::OsStr,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::env::consts::ARCH;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use xshell::{Shell, cmd};
 
 use crate::{
-    dist::{self, ARCHITECTURES, Target},
-    process::{clean, find, name, quietly, root, succeed},
+    dist::{self, ARCHITECTURES, Target, VERSION},
+    process::{quietly, root},
     setup::{self, Scope},
 };
 
-/// What it is made of, and where that takes its files from: `target/dist`.
-const DOCKERFILE: &str = "deploy/Dockerfile";
+const ENGINES: [&str; 2] = ["docker", "podman"];
 
-/// How `cargo xtask image` was called.
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What to call it
+    /// Name of the image
     #[arg(long, default_value_t = tag())]
     tag: String,
-    /// For this architecture, instead of this machine's
+    /// Build for this architecture instead of this machine's
     #[arg(long, value_parser = ARCHITECTURES)]
     arch: Option<String>,
-    /// With this engine, instead of the first that works
-    #[arg(long, value_enum)]
-    engine: Option<Engine>,
+    /// Use this engine instead of the first that works
+    #[arg(long, value_parser = ENGINES)]
+    engine: Option<String>,
 }
 
-/// What builds images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Engine {
-    Docker,
-    Podman,
-}
-
-impl Engine {
-    const ALL: [Self; 2] = [Self::Docker, Self::Podman];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Podman => "podman",
-        }
-    }
-
-    pub(crate) fn command(self) -> Command {
-        clean(OsStr::new(self.name()))
-    }
-
-    /// Whether it is there and answers: docker's client alone is not enough.
-    pub(crate) fn works(self) -> bool {
-        let info = || self.command().arg("info").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        find(self.name()).is_some() && info().is_ok_and(|status| status.success())
-    }
-
-    /// The command that builds the image from what is in `context`.
-    fn build(self, target: &Target, tag: &str, context: &Path) -> Command {
-        let mut command = self.command();
-        command.arg("build").arg("--file").arg(root().join(DOCKERFILE)).args(["--tag", tag]);
-        command.args(["--platform", &format!("linux/{}", target.platform)]);
-        // Old builders do not know it of themselves.
-        command.args(["--build-arg", &format!("TARGETARCH={}", target.platform)]);
-        command.args(["--build-arg", &format!("VERSION={}", dist::VERSION)]);
-        command.arg(context);
-        command
-    }
-}
-
-/// What the image of this version is called.
+/// Name of the image of this version.
 pub(crate) fn tag() -> String {
-    format!("tracer:{}", dist::VERSION)
+    format!("tracer:{VERSION}")
 }
 
-/// Builds the binary and the image, and says what it is called.
-pub(crate) fn run(options: &Options) -> Result<String> {
-    let engine = options
-        .engine
-        .or_else(|| Engine::ALL.into_iter().find(|engine| engine.works()))
-        .context("nothing here builds images: install podman, or docker and start its daemon")?;
+/// Whether the engine is there and answers: docker's client alone is not enough.
+pub(crate) fn works(sh: &Shell, engine: &str) -> bool {
+    quietly(cmd!(sh, "{engine} info")).is_ok()
+}
+
+/// `cargo xtask image`.
+pub(crate) fn run(sh: &Shell, options: &Options) -> Result<()> {
+    let first = || ENGINES.into_iter().find(|engine| works(sh, engine));
+    let engine = options.engine.as_deref().or_else(first);
+    let engine =
+        engine.context("no engine to build images: install podman, or docker and start its daemon")?;
     let target = options.arch.as_deref().map_or_else(Target::here, Target::of)?;
-    setup::ensure(Scope::Image)?;
-    build(engine, target, &options.tag)?;
-    let size = quietly(engine.command().args(["image", "inspect", "--format", "{{.Size}}", &options.tag]))?;
-    Ok(format!("{}  {} bytes, in {}\n", options.tag, size.trim(), engine.name()))
+    setup::ensure(sh, Scope::Dist)?;
+    build(sh, engine, target, &options.tag)?;
+    let tag = &options.tag;
+    let size = "{{.Size}}";
+    let size = quietly(cmd!(sh, "{engine} image inspect --format {size} {tag}"))?;
+    println!("{tag}  {} bytes, in {engine}", size.trim());
+    Ok(())
 }
 
 /// Builds the binary and the image.
-pub(crate) fn build(engine: Engine, target: &Target, tag: &str) -> Result<()> {
-    let context = dist::for_image(target)?;
-    let mut command = engine.build(target, tag, &context);
-    eprintln!("xtask: {}", name(&command));
-    // What the engine says belongs to the log, not to what this command answers.
-    command.stdin(Stdio::null()).stdout(std::io::stderr());
-    succeed(&mut command).with_context(|| {
-        if engine == Engine::Docker && target.arch != ARCH {
+pub(crate) fn build(sh: &Shell, engine: &str, target: &Target, tag: &str) -> Result<()> {
+    dist::tracer(sh, target)?;
+    let context = dist::directory();
+    let (dockerfile, platform) = (root().join("deploy/Dockerfile"), target.platform);
+    // Old builders do not set TARGETARCH by themselves.
+    let build = cmd!(
+        sh,
+        "{engine} build --file {dockerfile} --tag {tag} --platform linux/{platform} --build-arg TARGETARCH={platform}
+         --build-arg VERSION={VERSION} {context}"
+    );
+    build.run().with_context(|| {
+        if engine == "docker" && target.arch != ARCH {
             "docker builds for another architecture with BuildKit only (docker-buildx)".to_owned()
         } else {
-            format!("building the image {tag}")
+            format!("cannot build the image {tag}")
         }
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_yaml_ng::Value;
+
     use super::*;
-    use crate::{dist::TARGETS, layer};
+    use crate::archive::IMAGE_LAYER;
 
     const DOCKERFILE: &str = include_str!("../../deploy/Dockerfile");
 
-    /// The instruction of that name, without it.
+    /// The arguments of each instruction of that name.
     fn instructions(name: &str) -> Vec<&'static str> {
         DOCKERFILE.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).collect()
     }
 
     #[test]
-    fn what_is_copied_is_what_is_distributed() {
-        let [added] = instructions("ADD")[..] else { panic!("one archive is added") };
-        for target in &TARGETS {
-            let (from, to) = added.split_once(' ').unwrap();
-            let from = from.replace("${TARGETARCH}", target.platform);
-            assert_eq!(from, format!("{}/{}", target.directory(), layer::NAME));
-            assert_eq!(to, "/");
-        }
-        let kept = include_str!("../../deploy/Dockerfile.dockerignore");
-        assert!(kept.lines().any(|line| line == format!("!linux-*/{}", layer::NAME)), "{kept}");
-    }
-
-    #[test]
-    fn the_image_is_the_binary_alone_and_runs_it_as_no_other_user_has_it() {
+    fn the_image_is_the_distributed_layer_alone() {
         assert_eq!(instructions("FROM"), ["scratch"]);
-        let manifest: serde_yaml_ng::Value =
-            serde_yaml_ng::from_str(include_str!("../../deploy/daemonset.yaml")).unwrap();
-        let context = &manifest["spec"]["template"]["spec"]["containers"][0]["securityContext"];
-        let [user, group] = ["runAsUser", "runAsGroup"].map(|key| context[key].as_u64().unwrap());
-        assert_eq!(instructions("USER"), [format!("{user}:{group}")]);
+        assert_eq!(instructions("ADD"), [format!("linux-${{TARGETARCH}}/{IMAGE_LAYER} /")]);
         assert!(instructions("COPY").is_empty());
-        assert_eq!(instructions("ENTRYPOINT"), ["[\"/tracer\"]"]);
-        assert_eq!(instructions("CMD"), ["[\"agent\"]"]);
         assert!(instructions("RUN").is_empty(), "nothing of another architecture can be run");
-        // Declared, or else they are empty.
+        let kept = include_str!("../../deploy/Dockerfile.dockerignore");
+        assert!(kept.lines().any(|line| line == format!("!linux-*/{IMAGE_LAYER}")), "{kept}");
+        // Undeclared arguments are empty.
         for argument in ["TARGETARCH", "VERSION"] {
             assert!(instructions("ARG").iter().any(|line| line.starts_with(argument)), "{argument}");
         }
@@ -152,27 +102,14 @@ mod tests {
 
     #[test]
     fn what_is_deployed_is_this_image() {
-        let manifest = include_str!("../../deploy/daemonset.yaml");
-        let manifest: serde_yaml_ng::Value = serde_yaml_ng::from_str(manifest).unwrap();
+        let manifest: Value = serde_yaml_ng::from_str(include_str!("../../deploy/daemonset.yaml")).unwrap();
         let container = &manifest["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["image"], tag().as_str());
+        let [user, group] =
+            ["runAsUser", "runAsGroup"].map(|key| container["securityContext"][key].as_u64().unwrap());
+        assert_eq!(instructions("USER"), [format!("{user}:{group}")]);
         let words = [instructions("ENTRYPOINT")[0], instructions("CMD")[0]];
-        let words = words.map(|list| serde_yaml_ng::from_str::<Vec<String>>(list).unwrap()).concat();
-        let command = container["command"].as_sequence().unwrap();
-        let command: Vec<_> = command.iter().map(|word| word.as_str().unwrap()).collect();
-        assert_eq!(command, words);
-    }
-
-    #[test]
-    fn each_engine_is_told_the_platform() {
-        for engine in Engine::ALL {
-            let command = engine.build(&TARGETS[1], "tracer:1", Path::new("/dist"));
-            let line = name(&command);
-            assert!(line.starts_with(&format!("{} build --file ", engine.name())), "{line}");
-            assert!(line.ends_with(" /dist"), "{line}");
-            for part in ["--tag tracer:1 ", "--platform linux/arm64 ", "--build-arg TARGETARCH=arm64 "] {
-                assert!(line.contains(part), "{line}");
-            }
-        }
+        let words = words.map(|list| serde_yaml_ng::from_str::<Vec<Value>>(list).unwrap()).concat();
+        assert_eq!(container["command"].as_sequence().unwrap(), &words);
     }
 }

@@ -1,27 +1,24 @@
 //! Builds, runs, tests and demonstrates `tracer`: `cargo xtask help`.
 //!
-//! Each command first installs what it lacks (see [`setup`]), so that a fresh clone on a fresh machine
-//! needs nothing but cargo and rustup. This crate builds with any stable Rust from 1.85 on, because it is
-//! what installs the pinned one ([`pins`]).
+//! Each command first installs what it lacks (see [`setup`]), so that a fresh clone on a fresh machine needs nothing
+//! but cargo and rustup. This crate builds with any stable Rust from 1.85 on, because it is what installs the pinned
+//! one ([`pins`]).
 
 mod archive;
-mod artifact;
 mod bench;
-mod build;
 mod cache;
+mod cargo;
 mod check;
-mod cli;
+mod criu;
 mod deb;
+mod debian;
 mod demo;
 mod dist;
 mod elf;
 mod fuzz;
 mod image;
+mod integration;
 mod kind;
-mod krew;
-mod layer;
-mod long;
-mod man;
 mod pins;
 mod process;
 mod setup;
@@ -32,94 +29,148 @@ mod workflow;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{Parser, Subcommand};
 
-use crate::{
-    cli::{Cli, Task},
-    setup::Scope,
-};
+use setup::Scope;
 
-fn main() -> ExitCode {
-    match perform(Cli::parse().task) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// Builds, runs, tests and demonstrates tracer.
+///
+/// Every command first installs what it needs and what is missing: Rust toolchains through rustup, bpf-linker,
+/// cargo-nextest and the like through cargo, runc and the like through apt. Where it may not do that, it prints what
+/// to install and stops.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", after_help = "Examples of each: docs/development.md")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
 }
 
-fn perform(task: Task) -> anyhow::Result<ExitCode> {
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build tracer, its BPF programs included, and print its path
+    Build {
+        /// Optimise, and strip the binary
+        #[arg(long)]
+        release: bool,
+        /// Further arguments for `cargo build`
+        #[arg(last = true, value_name = "CARGO ARGS")]
+        cargo: Vec<String>,
+    },
+    /// Build tracer and run it as root (through sudo where needed)
+    Run {
+        /// Run the unoptimised build
+        #[arg(long)]
+        debug: bool,
+        /// Arguments for tracer, e.g. `-- trace open -n kube-system`
+        #[arg(last = true, value_name = "TRACER ARGS")]
+        tracer: Vec<String>,
+    },
+    /// Start a small container and show which files it opens; leaves nothing behind
+    Demo,
+    /// Build static, stripped release binaries and archives into `target/dist`
+    Dist {
+        /// Build for these architectures only
+        #[arg(long, value_delimiter = ',', default_values = dist::ARCHITECTURES)]
+        arch: Vec<String>,
+    },
+    /// Build the container image of the agent, with docker or podman
+    Image(image::Options),
+    /// Build a Debian package for this architecture into `target/dist`
+    Deb,
+    /// Print the manifest for krew, for the archives in `target/dist`
+    Krew,
+    /// Write the manual pages into `target/man`
+    Man,
+    /// Check everything CI checks: format, lints, dependencies, docs, unit and integration tests
+    Test {
+        /// Only format, lints and unit tests: no root and no container runtime needed
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Measure what tracer costs and loses, against bare hooks and other tracers; see `bench --help`
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments for the benchmark, e.g. `--quick`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCH ARGS")]
+        bench: Vec<String>,
+    },
+    /// Run tests/faults.rs with the tests that take long, or take a CPU away meanwhile
+    Faults,
+    /// Trace everything at once for a while, and check that tracer's memory does not grow
+    Soak {
+        /// Duration
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+    },
+    /// Fuzz all parsers of untrusted input (cargo-fuzz), and list the findings
+    Fuzz(fuzz::Options),
+    /// Run the integration tests on other kernels, in QEMU
+    Vm(vm::Options),
+    /// Deploy and trace on a cluster of two nodes, made by kind; exit code 3 where that is not possible
+    Kind,
+    /// Install what `test` needs, and nothing else
+    Setup,
+    /// Print the pinned versions as NAME=value lines
+    Pins,
+}
+
+fn main() -> ExitCode {
+    let task = Cli::parse().task;
+    process::clean_environment();
+    run(task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    let sh = &process::shell()?;
     match task {
-        Task::Setup => {
-            setup::ensure(Scope::Test)?;
-            setup::criu();
-        }
         Task::Build { release, cargo } => {
-            setup::ensure(Scope::Build)?;
-            if let Some(binary) = build::tracer(release, &cargo)? {
-                println!("{}", binary.display());
+            setup::ensure(sh, Scope::Build)?;
+            for executable in cargo::build(sh, release, &cargo)? {
+                println!("{}", executable.path.display());
             }
         }
         Task::Run { debug, tracer } => {
-            setup::ensure(Scope::Build)?;
-            return build::run(!debug, &tracer);
+            setup::ensure(sh, Scope::Build)?;
+            return cargo::run(sh, !debug, &tracer);
         }
-        Task::Bench { bench } => return bench::run(&bench),
-        Task::Test { quick } => return check::run(quick),
-        Task::Dist { arch } => {
-            setup::ensure(Scope::Dist)?;
-            print!("{}", dist::run(&arch)?);
+        Task::Demo => return demo::run(sh),
+        Task::Dist { arch } => dist::run(sh, &arch)?,
+        Task::Image(options) => image::run(sh, &options)?,
+        Task::Deb => deb::run(sh)?,
+        Task::Krew => print!("{}", dist::krew_manifest()?),
+        Task::Man => deb::man(sh)?,
+        Task::Test { quick } => return check::run(sh, quick),
+        Task::Bench { bench } => return bench::run(sh, &bench),
+        Task::Faults => return integration::faults(sh),
+        Task::Soak { minutes } => return integration::soak(sh, minutes),
+        Task::Fuzz(options) => return fuzz::run(sh, &options),
+        Task::Vm(options) => return vm::run(sh, &options),
+        Task::Kind => return kind::run(sh),
+        Task::Setup => {
+            setup::ensure(sh, Scope::Test)?;
+            criu::prepare(sh);
         }
-        Task::Image { options } => print!("{}", image::run(&options)?),
-        Task::Deb => {
-            setup::ensure(Scope::Deb)?;
-            println!("{}", deb::run()?.display());
+        Task::Pins => {
+            for (name, value) in pins::ALL {
+                println!("{name}={value}");
+            }
         }
-        Task::Krew => print!("{}", krew::manifest()?),
-        Task::Man => {
-            setup::ensure(Scope::Man)?;
-            println!("{}", man::run()?.display());
-        }
-        Task::Kind => return kind::run(),
-        Task::Faults => return long::faults(),
-        Task::Soak { minutes } => return long::soak(minutes),
-        Task::Fuzz { options } => return fuzz::run(&options),
-        Task::Vm { options } => return vm::run(&options),
-        Task::Demo { tracer } => return demo::run(tracer),
-        Task::Pins => println!("{}", pins_as_variables()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pins as `NAME=value` lines, which a shell or a CI service can read.
-fn pins_as_variables() -> String {
-    [
-        ("STABLE", pins::STABLE),
-        ("NIGHTLY", pins::NIGHTLY),
-        ("BPF_LINKER", pins::BPF_LINKER),
-        ("LLVM", pins::LLVM),
-        ("CARGO_DENY", pins::CARGO_DENY),
-        ("CARGO_DEB", pins::CARGO_DEB),
-        ("CARGO_FUZZ", pins::CARGO_FUZZ),
-        ("YOUKI", pins::YOUKI),
-        ("CRIU", pins::CRIU),
-        ("CRIU_SUITE", pins::CRIU_SUITE),
-        ("KIND", pins::KIND),
-        ("KIND_NODE", pins::KIND_NODE),
-    ]
-    .map(|(name, value)| format!("{name}={value}"))
-    .join("\n")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
     #[test]
-    fn pins_are_one_variable_a_line() {
-        for line in super::pins_as_variables().lines() {
-            let (name, value) = line.split_once('=').unwrap();
-            assert!(name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{line}");
-            assert!(!value.is_empty() && !value.contains(char::is_whitespace), "{line}");
-        }
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["xtask", "bench", "--quick", "--help"]).unwrap();
+        assert!(matches!(cli.task, Task::Bench { bench } if bench == ["--quick", "--help"]));
     }
 }

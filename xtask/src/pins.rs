@@ -14,6 +14,8 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 pub(crate) const LLVM: &str = "22";
 /// Checks licences, duplicates and sources of the dependencies (`deny.toml`).
 pub(crate) const CARGO_DENY: &str = "0.20.2";
+/// Runs the tests (`.config/nextest.toml`).
+pub(crate) const CARGO_NEXTEST: &str = "0.9.143";
 /// Builds the Debian package.
 pub(crate) const CARGO_DEB: &str = "3.8.0";
 /// Builds the fuzz targets (`tracer/fuzz`).
@@ -29,3 +31,20 @@ pub(crate) const KIND: &str = "0.30.0";
 /// What their nodes are: the image that the release of [`KIND`] names, which it was tested with.
 pub(crate) const KIND_NODE: &str =
     "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a";
+
+/// All of them by name, for shells and CI services.
+pub(crate) const ALL: [(&str, &str); 13] = [
+    ("STABLE", STABLE),
+    ("NIGHTLY", NIGHTLY),
+    ("BPF_LINKER", BPF_LINKER),
+    ("LLVM", LLVM),
+    ("CARGO_DENY", CARGO_DENY),
+    ("CARGO_NEXTEST", CARGO_NEXTEST),
+    ("CARGO_DEB", CARGO_DEB),
+    ("CARGO_FUZZ", CARGO_FUZZ),
+    ("YOUKI", YOUKI),
+    ("CRIU", CRIU),
+    ("CRIU_SUITE", CRIU_SUITE),
+    ("KIND", KIND),
+    ("KIND_NODE", KIND_NODE),
+];

@@ -1,65 +1,61 @@
-//! Starting other programs: with the right toolchain, as root where that is needed.
+//! Starting other programs: in a clean environment, and as root where that is needed.
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
-    os::unix::fs::PermissionsExt as _,
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, ExitStatus},
+    sync::{Arc, LazyLock, atomic::AtomicBool},
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use xshell::{Cmd, Shell, cmd};
 
-use crate::pins;
-
-/// Where root's programs are: an ordinary user's `PATH` often lacks them.
+/// Where root's programs are: the `PATH` of other users often lacks them.
 const SYSTEM_DIRS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/bin"];
 
-/// The top of the workspace that `cargo xtask` was started in. Not that of the build: clones that share a target
-/// directory share the binary, too.
-pub(crate) fn root() -> PathBuf {
-    let mut here =
+static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let package =
         env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-    here.pop();
-    here
+    package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
+});
+
+/// The top of the workspace that `cargo xtask` was started in. Not the one that was built: clones that share a
+/// target directory share the binary, too.
+pub(crate) fn root() -> &'static Path {
+    &ROOT
 }
 
-/// Where builds go, and what is made of them.
+/// Where cargo builds, and where xtask writes its results.
 pub(crate) fn target_dir() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// `cargo` of that toolchain, run at the top of the workspace.
-pub(crate) fn cargo(toolchain: &str) -> Command {
-    let mut command = clean(OsStr::new("rustup"));
-    command.args(["run", toolchain, "cargo"]).current_dir(root());
-    command
-}
-
-/// `cargo COMMAND` of the stable toolchain, for what may build the BPF object on its way: the cargo that
-/// `tracer/build.rs` starts then says only what is wrong. Without that, all it says comes back as warnings, at
-/// every build anew.
-pub(crate) fn cargo_stable(subcommand: &str) -> Command {
-    let mut command = cargo(pins::STABLE);
-    command.args([subcommand, "--config", "env.CARGO_TERM_QUIET=\"true\""]);
-    command
-}
-
-/// A command without the variables by which `cargo xtask` would pin its own toolchain on it.
-pub(crate) fn clean(program: &OsStr) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(pins_toolchain) {
-            command.env_remove(name);
-        }
+/// Removes the variables that would force this program's own toolchain on every other cargo, and adds the directories
+/// of root's programs to `PATH`. Call it before there are threads.
+pub(crate) fn clean_environment() {
+    LazyLock::force(&ROOT);
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    for dir in SYSTEM_DIRS {
+        path.push(":");
+        path.push(dir);
     }
-    command
+    let names = env::vars_os().map(|(name, _)| name);
+    let own: Vec<_> = names.filter(|name| name.to_str().is_some_and(names_own_toolchain)).collect();
+    // SAFETY: this program has one thread, so nobody reads the environment meanwhile.
+    unsafe {
+        for name in own {
+            env::remove_var(name);
+        }
+        env::set_var("PATH", path);
+    }
 }
 
-/// Whether cargo or rustup set that variable for `xtask` itself. What people set (`CARGO_HOME`,
-/// `CARGO_TARGET_DIR`, `RUSTFLAGS`, `RUSTC_WRAPPER`) stays.
-fn pins_toolchain(name: &str) -> bool {
+/// Whether cargo or rustup set that variable for xtask itself. The user's own settings (`CARGO_HOME`, `RUSTFLAGS`,
+/// `CARGO_TARGET_DIR`, …) stay.
+fn names_own_toolchain(name: &str) -> bool {
     const NAMES: [&str; 8] = [
         "CARGO",
         "CARGO_CRATE_NAME",
@@ -74,93 +70,71 @@ fn pins_toolchain(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// That program as root: itself, or through sudo, which may ask for a password. sudo drops the environment,
-/// so what the program needs of it is named in `variables`.
-pub(crate) fn as_root(program: &Path, variables: &[(&str, OsString)]) -> Result<Command> {
-    if is_root() {
-        let mut command = clean(program.as_os_str());
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        return Ok(command);
-    }
-    let Some(sudo) = find("sudo") else {
-        bail!("{} needs root, and there is no sudo: run this as root", program.display());
-    };
-    let mut command = clean(sudo.as_os_str());
-    command.arg("env");
-    for (name, value) in variables {
-        let mut assignment = OsString::from(name);
-        assignment.push("=");
-        assignment.push(value);
-        command.arg(assignment);
-    }
-    command.arg(program);
-    Ok(command)
+/// A shell at the top of the workspace.
+pub(crate) fn shell() -> Result<Shell> {
+    let sh = Shell::new()?;
+    sh.change_dir(root());
+    Ok(sh)
 }
 
-/// Has the kernel kill the command when this process ends, however it does.
-pub(crate) fn end_with_parent(command: &mut Command) {
-    use std::os::unix::process::CommandExt as _;
-    let parent = rustix::process::getpid();
-    let bind = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        // It may have ended before.
-        if rustix::process::getppid() == Some(parent) {
-            Ok(())
-        } else {
-            Err(std::io::Error::other("too late"))
-        }
-    };
-    // SAFETY: runs after the fork, and only makes system calls.
-    unsafe { command.pre_exec(bind) };
-}
-
-/// Whether this process is root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs it to its end; a failure names what it was.
-pub(crate) fn succeed(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("starting {}", name(command)))?;
-    if !status.success() {
-        bail!("{} failed ({status})", name(command));
+/// The program as root: directly, or through sudo, which may ask for a password. As sudo drops the environment,
+/// `variables` holds what the program needs of it.
+pub(crate) fn as_root<'a>(sh: &'a Shell, program: &Path, variables: &[(&str, OsString)]) -> Result<Cmd<'a>> {
+    if is_root() {
+        return Ok(sh.cmd(program).envs(variables.iter().cloned()).quiet());
     }
-    Ok(())
+    if which::which("sudo").is_err() {
+        bail!("{} needs root, and there is no sudo: run this as root", program.display());
+    }
+    let assignments = variables.iter().map(|(name, value)| {
+        let mut assignment = OsString::from(name);
+        assignment.push("=");
+        assignment.push(value);
+        assignment
+    });
+    Ok(cmd!(sh, "sudo env {assignments...} {program}").quiet())
 }
 
-/// Runs it to its end without showing what it says: its standard output, or an error that ends with the last it
-/// said.
-pub(crate) fn quietly(command: &mut Command) -> Result<String> {
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", name(command)))?;
+/// Those of the named variables that are set.
+pub(crate) fn inherited(names: &[&'static str]) -> Vec<(&'static str, OsString)> {
+    names.iter().filter_map(|&name| Some((name, env::var_os(name)?))).collect()
+}
+
+/// Replaces this process, so that signals, standard streams and the exit code are those of the command.
+pub(crate) fn replace_with(command: Cmd<'_>) -> Result<ExitCode> {
+    let name = command.to_string();
+    Err(Command::from(command).exec()).with_context(|| format!("cannot start {name}"))
+}
+
+/// Runs a command without showing its output: returns its stdout, or an error with the last line of its stderr.
+pub(crate) fn quietly(command: Cmd<'_>) -> Result<String> {
+    let name = command.to_string();
+    let output = command.quiet().ignore_status().output()?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rfind(|line| !line.is_empty()).unwrap_or("without a word");
-        bail!("{} failed ({}): {last}", name(command), output.status);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last = stderr.lines().rfind(|line| !line.is_empty()).unwrap_or("no error message");
+        bail!("{name} failed ({}): {last}", output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The command as a person would type it.
-pub(crate) fn name(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
-        .collect();
-    words.join(" ")
+/// The exit code of another program as our own.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    ExitCode::from(code)
 }
 
-/// The program of that name in `PATH` or where root's programs are.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(SYSTEM_DIRS.iter().map(PathBuf::from))
-        .map(|dir| dir.join(program))
-        .find(|file| is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+/// Survives Ctrl-C and the like, for a child that gets them as well and cleans up.
+pub(crate) fn ignore_interrupts() -> Result<()> {
+    let noted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&noted))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -168,63 +142,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_toolchain_is_dropped_and_settings_stay() {
-        for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
-            assert!(pins_toolchain(name), "{name}");
-        }
-        for name in ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_TERM_COLOR", "RUSTUP_HOME", "RUSTFLAGS", "PATH"]
-        {
-            assert!(!pins_toolchain(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn names_read_as_typed() {
-        assert_eq!(name(Command::new("cargo").args(["build", "--release"])), "cargo build --release");
-    }
-
-    #[test]
-    fn quiet_failure_says_the_last_line() {
-        let shell = |script| quietly(Command::new("sh").args(["-c", script]));
-        assert_eq!(shell("echo well; echo warning >&2").unwrap(), "well\n");
-        let error = shell("echo first >&2; echo last >&2; echo >&2; exit 3").unwrap_err().to_string();
-        assert!(error.ends_with("failed (exit status: 3): last"), "{error}");
-    }
-
-    /// A shell starts one that is to end with it, and is killed.
-    #[test]
-    fn what_is_bound_to_its_parent_ends_with_it() {
-        if let Ok(file) = env::var("XTASK_TEST_PARENT") {
-            let mut sleep = Command::new("sleep");
-            end_with_parent(sleep.arg("1000"));
-            let child = sleep.spawn().unwrap();
-            std::fs::write(file, child.id().to_string()).unwrap();
-            std::process::abort();
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut this = Command::new(env::current_exe().unwrap());
-        this.args(["--exact", "process::tests::what_is_bound_to_its_parent_ends_with_it"]);
-        // Not through pipes, which its child would hold open.
-        let this = this.env("XTASK_TEST_PARENT", file.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        let status = this.status().unwrap();
-        assert!(!status.success());
-        let child = std::fs::read_to_string(file.path()).unwrap();
-        // Nobody but init is left to reap it.
-        let runs = || {
-            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-            stat.rsplit_once(')').is_some_and(|(_, state)| !state.trim_start().starts_with(['Z', 'X']))
-        };
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while runs() {
-            assert!(std::time::Instant::now() < end, "process {child} still runs");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn finds_programs_only() {
-        assert!(find("sh").is_some());
-        assert_eq!(find("no-such-program-anywhere"), None);
-        assert!(!is_executable(Path::new("/usr")));
+    fn quiet_failure_shows_the_last_line() {
+        let sh = shell().unwrap();
+        assert_eq!(quietly(cmd!(sh, "sh -c 'echo fine; echo warning >&2'")).unwrap(), "fine\n");
+        let error = quietly(cmd!(sh, "sh -c 'echo first >&2; echo last >&2; echo >&2; exit 3'")).unwrap_err();
+        assert!(error.to_string().ends_with("failed (exit status: 3): last"), "{error}");
     }
 }

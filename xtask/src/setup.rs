@@ -1,105 +1,105 @@
-//! Finding out what a command needs and lacks, and installing that.
-//!
-//! Three parts: [`needs`] is the table of what each command needs, [`machine`] looks what is there,
-//! and [`plan`] turns the two into commands without running anything. This file runs them. What no machine
-//! must have, and only some can, is apart: [`criu`](mod@criu), with packages of another [`suite`].
+//! Installing what each command needs and lacks: [`SCRIPT`] does it.
 
-mod criu;
-pub(crate) mod machine;
-mod needs;
-mod plan;
-pub(crate) mod suite;
+use std::{env, fs, path::PathBuf, process::Command};
 
-use std::{ffi::OsStr, process::Command};
+use anyhow::{Context as _, Result, ensure};
+use xshell::{Cmd, Shell, cmd};
 
-use anyhow::{Context as _, Result, bail};
+use crate::{
+    elf, pins,
+    process::{is_root, quietly},
+};
 
-use crate::process::{clean, root};
+const SCRIPT: &str = include_str!("setup.sh");
 
-pub(crate) use criu::criu;
-pub(crate) use needs::Scope;
-
-use machine::{Machine, Privilege};
-use plan::{Plan, Step};
-
-/// Installs what `scope` needs and lacks, one line each. Says nothing where nothing is missing. Where it may
-/// not install, the error is what to install by hand.
-pub(crate) fn ensure(scope: Scope) -> Result<()> {
-    let needs = scope.needs();
-    let machine = Machine::look(&needs)?;
-    match plan::plan(&needs, &machine) {
-        Plan::Install(steps) => steps.iter().try_for_each(|step| install(step, machine.privilege)),
-        Plan::ByHand(what) => bail!("{what}"),
-    }
+/// Commands with the same needs, which the script lists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scope {
+    Build,
+    Demo,
+    /// `dist` and `image`: static binaries, for other architectures as well.
+    Dist,
+    Deb,
+    Man,
+    Kind,
+    Bench,
+    /// The tracers that the benchmark compares with. It runs without them, too.
+    Peers,
+    /// `test --quick`.
+    Quick,
+    Test,
+    Fuzz,
+    Vm,
+    /// `vm` with a guest of the other architecture.
+    VmForeign,
 }
 
-/// Whether everything can be installed here without asking anybody: root, and apt.
-pub(crate) fn can_install_everything() -> bool {
-    crate::process::is_root() && machine::has_apt()
+/// Installs what `scope` needs and lacks, and prints a line for each. Fails where it may not install, and prints all that
+/// is missing.
+pub(crate) fn ensure(sh: &Shell, scope: Scope) -> Result<()> {
+    let status = Command::from(script(sh, scope)).status()?;
+    ensure!(status.success(), "cannot set up what this needs");
+    Ok(())
 }
 
-/// Runs one step. Its output is shown only if it fails.
-fn install(step: &Step, privilege: Privilege) -> Result<()> {
-    eprintln!("xtask: {}", step.says);
-    let mut command = command(step, privilege);
-    let output = command.output().with_context(|| format!("starting {}", step.line()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let mut why = String::from_utf8_lossy(&output.stdout).into_owned();
-    why.push_str(&String::from_utf8_lossy(&output.stderr));
-    if let Some(hint) = &step.hint {
-        why.push_str("\n\n");
-        why.push_str(hint);
-    }
-    bail!("`{}` failed ({}):\n{}", step.line(), output.status, why.trim_end())
+fn script(sh: &Shell, scope: Scope) -> Cmd<'_> {
+    let (scope, busybox) = (format!("{scope:?}"), static_busybox().unwrap_or_default());
+    cmd!(sh, "sh -c {SCRIPT} setup {scope}").envs(pins::ALL).env("static_busybox", busybox).quiet()
 }
 
-fn command(step: &Step, privilege: Privilege) -> Command {
-    let mut words = step.command.iter();
-    let program = words.next().map_or("true", String::as_str);
-    let mut command;
-    if step.as_root && privilege == Privilege::Sudo {
-        command = clean(OsStr::new("sudo"));
-        command.args(["-n", "env"]);
-        command.args(step.variables.iter().map(|(name, value)| format!("{name}={value}")));
-        command.arg(program);
-    } else {
-        command = clean(OsStr::new(program));
-        command.envs(step.variables.iter().map(|(name, value)| (name, value)));
-    }
-    // apt and rustup must not wait for an answer.
-    command.args(words).current_dir(root()).stdin(std::process::Stdio::null());
-    command
+/// Whether packages are installed with apt here.
+pub(crate) fn has_apt() -> bool {
+    which::which("apt-get").is_ok()
+}
+
+/// Whether sudo works without a password.
+pub(crate) fn has_sudo(sh: &Shell) -> bool {
+    quietly(cmd!(sh, "sudo -n true")).is_ok()
+}
+
+/// The busybox that needs no shared library.
+pub(crate) fn static_busybox() -> Option<PathBuf> {
+    which::which("busybox").ok().filter(|file| fs::read(file).is_ok_and(|bytes| elf::is_static(&bytes)))
+}
+
+/// The directory for what setup keeps for all clones.
+pub(crate) fn cache_dir() -> Result<PathBuf> {
+    let dir = crate::cache::dir().context("neither XDG_CACHE_HOME nor HOME says where to keep downloads")?;
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// Whether a test that cannot run is a failure: in CI, and wherever setup can install what the tests need.
+pub(crate) fn must_run_all() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true") || is_root() && has_apt()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn step(command: &[&str]) -> Step {
-        Step {
-            says: "installing it".into(),
-            command: command.iter().map(ToString::to_string).collect(),
-            variables: vec![("HOW", "quietly".into())],
-            as_root: true,
-            hint: Some("Try elsewhere.".into()),
-        }
-    }
-
+    /// A machine with nothing but the tools of the script itself.
     #[test]
-    fn sudo_gets_the_variables_as_words() {
-        let command = command(&step(&["apt-get", "update"]), Privilege::Sudo);
-        assert_eq!(crate::process::name(&command), "sudo -n env HOW=quietly apt-get update");
-    }
-
-    #[test]
-    fn failure_shows_output_and_hint() {
-        let error =
-            install(&step(&["sh", "-c", "echo $HOW; echo broken >&2; exit 4"]), Privilege::Root).unwrap_err();
-        let text = error.to_string();
-        for part in ["exit status: 4", "quietly", "broken", "Try elsewhere."] {
-            assert!(text.contains(part), "{text}");
+    fn everything_missing_is_listed_in_an_order_that_works() {
+        let (sh, bin) = (crate::process::shell().unwrap(), tempfile::tempdir().unwrap());
+        for name in ["env", "sh", "grep", "tr", "uname", "id"] {
+            std::os::unix::fs::symlink(which::which(name).unwrap(), bin.path().join(name)).unwrap();
         }
+        let bare = script(&sh, Scope::Test).env("static_busybox", "").env("PATH", bin.path());
+        let output = bare.ignore_status().output().unwrap();
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        let parts = [
+            &format!("\nrustup toolchain install {} ", pins::STABLE) as &str,
+            "--component rust-src --component clippy\n",
+            "install -y --no-install-recommends",
+            "runc busybox-static crun containerd docker.io podman gcc bpftool kubernetes-client\n",
+            "cargo install --locked --force bpf-linker",
+            "cargo install --locked --force cargo-nextest",
+            "cargo install --locked --force cargo-deny",
+            "cargo install --locked --force youki --version 0.7.0 --no-default-features --features v1,v2\n",
+        ];
+        let places: Vec<_> = parts.iter().map(|part| text.find(part)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} in {text}");
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_yaml_ng::Value;
 
-use crate::{pins, process::root};
+use crate::process::root;
 
 /// The text of each workflow, and what it says.
 fn workflows() -> Vec<(String, Value)> {
@@ -51,9 +51,4 @@ fn no_step_of_a_workflow_finds_credentials_of_the_checkout() {
             }
         }
     }
-}
-
-#[test]
-fn the_images_of_clusters_are_named_by_digest() {
-    assert!(pins::KIND_NODE.split_once("@sha256:").is_some_and(|(_, digest)| is_hex(digest, 64)));
 }

@@ -1,7 +1,6 @@
-//! Starting a guest in QEMU and listening to it.
+//! Running a guest in QEMU.
 
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -10,131 +9,150 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{arch::Arch, kernel::Cgroups, report::Report};
-use crate::process::{clean, end_with_parent};
+use super::{logs, report::Report};
 
-/// What QEMU and the kernel are told, but for what differs from guest to guest. Emulation with one processor is what
-/// works everywhere, and the same way: KVM does not in many machines that are guests themselves.
+/// Emulation with one processor works everywhere, and the same way; KVM does not work in many virtual machines.
 const MACHINE: [&str; 8] = ["-accel", "tcg,thread=single", "-smp", "1", "-m", "2048", "-display", "none"];
+/// How long a guest may take for all of its steps.
+const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// A guest to be.
+/// An architecture, and how QEMU emulates it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Arch {
+    /// Rust's name.
+    pub(crate) name: &'static str,
+    /// Debian's name.
+    pub(crate) debian: &'static str,
+    qemu: &'static str,
+    machine: &'static [&'static str],
+    /// The serial line of the steps.
+    steps: &'static str,
+    /// The serial line of the kernel: another one, if there is one.
+    console: &'static str,
+}
+
+pub(crate) const X86_64: Arch = Arch {
+    name: "x86_64",
+    debian: "amd64",
+    qemu: "qemu-system-x86_64",
+    machine: &["-cpu", "Nehalem,-cx16"],
+    steps: "ttyS1",
+    console: "ttyS0",
+};
+pub(crate) const AARCH64: Arch = Arch {
+    name: "aarch64",
+    debian: "arm64",
+    qemu: "qemu-system-aarch64",
+    machine: &["-machine", "virt", "-cpu", "cortex-a72"],
+    steps: "ttyAMA0",
+    console: "ttyAMA0",
+};
+
+impl Arch {
+    /// That of this machine.
+    pub(crate) fn here() -> &'static Self {
+        if cfg!(target_arch = "aarch64") { &AARCH64 } else { &X86_64 }
+    }
+}
+
+/// A guest to be run.
 #[derive(Debug)]
 pub(crate) struct Guest<'a> {
-    /// What its logs are called.
+    /// Name of its logs.
     pub(crate) name: &'a str,
     pub(crate) arch: &'static Arch,
     pub(crate) kernel: &'a Path,
     /// The initramfs.
     pub(crate) image: &'a Path,
-    pub(crate) cgroups: Cgroups,
-    /// Has the guest's clock count instructions: 2^shift ns each.
+    /// `v1` or `v2`.
+    pub(crate) cgroups: &'static str,
+    /// Makes the guest's clock count instructions: 2^shift ns each.
     pub(crate) icount: Option<u32>,
-    /// What the kernel is told besides.
+    /// Further words for the kernel.
     pub(crate) command_line: &'static str,
-    /// When to give up.
-    pub(crate) limit: Duration,
-    /// Where its logs go.
-    pub(crate) logs: &'a Path,
 }
 
 impl Guest<'_> {
-    /// Runs it to its end. What it says is in the report, in `NAME.log` and, as far as the kernel says it, in
+    /// Runs it to its end. Its output is in the report, in `NAME.log` and, as far as the kernel prints it, in
     /// `NAME-console.log`.
     pub(crate) fn run(&self) -> Result<Report> {
-        fs::create_dir_all(self.logs).with_context(|| format!("making {}", self.logs.display()))?;
-        let console = self.console();
-        let log = self.log();
-        let mut log = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
-        let mark = mark()?;
-        let mut qemu = Running(
-            self.command(&mark, &console)
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("starting {}", self.arch.qemu))?,
-        );
-        let stdout = qemu.0.stdout.take().context("QEMU's stdout is not a pipe")?;
+        fs::create_dir_all(logs())?;
+        let log = logs().join(format!("{}.log", self.name));
+        let shared = self.arch.console == self.arch.steps;
+        let console = if shared { log.clone() } else { logs().join(format!("{}-console.log", self.name)) };
+        let mut log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        let mark = format!("@@{}", uuid.get(..8).unwrap_or(&uuid));
+        let mut command = self.qemu(&mark, (!shared).then_some(&console));
+        let mut qemu = Running(command.spawn().with_context(|| format!("cannot start {}", self.arch.qemu))?);
+
+        let stdout = BufReader::new(qemu.0.stdout.take().context("QEMU has no stdout")?);
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).split(b'\n') {
-                // Nobody listens where the time is over.
-                let Ok(line) = line else { return };
-                if send.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
-                    return;
-                }
-            }
+            let mut lines = stdout.split(b'\n').map_while(Result::ok);
+            lines.all(|line| {
+                send.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_ok()
+            })
         });
         let mut report = Report::new(&mark);
-        let end = Instant::now() + self.limit;
+        let end = Instant::now() + LIMIT;
         loop {
             match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    writeln!(log, "{line}").context("writing the log")?;
-                    let before = report.running().map(str::to_owned);
+                    writeln!(log, "{line}")?;
+                    let steps = report.steps.len();
                     report.add(&line);
-                    if let Some(step) = report.running().filter(|&step| before.as_deref() != Some(step)) {
+                    if let Some(step) = report.running().filter(|_| report.steps.len() > steps) {
                         eprintln!("xtask: {}: {step} …", self.name);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    let step = report.running().unwrap_or("none of its steps");
-                    bail!("the guest still ran after {:?}, in {step}; {}", self.limit, last_words(&console));
+                    let step = report.running().unwrap_or("no step");
+                    bail!("the guest still ran after {LIMIT:?}, in {step}; {}", tail(&console));
                 }
             }
         }
-        if report.steps.is_empty() {
-            bail!("the guest came to none of its steps; {}", last_words(&console));
-        }
+        ensure!(!report.steps.is_empty(), "the guest ran none of its steps; {}", tail(&console));
         if !report.done {
-            report.stray.push(last_words(&console));
+            eprintln!("xtask: {} ended early; {}", self.name, tail(&console));
         }
         Ok(report)
     }
 
-    /// What comes over the serial line of the steps.
-    fn log(&self) -> PathBuf {
-        self.logs.join(format!("{}.log", self.name))
-    }
-
-    /// What the kernel says.
-    fn console(&self) -> PathBuf {
-        if self.arch.has_console() {
-            self.logs.join(format!("{}-console.log", self.name))
-        } else {
-            self.log()
-        }
-    }
-
-    fn command(&self, mark: &str, console: &Path) -> Command {
+    /// `console` is the file for a serial line of the kernel's own.
+    fn qemu(&self, mark: &str, console: Option<&PathBuf>) -> Command {
         let Arch { qemu, machine, steps, console: line, .. } = self.arch;
-        let mut qemu = clean(OsStr::new(qemu));
-        qemu.args(MACHINE).args(*machine).args(["-nodefaults", "-no-reboot"]);
-        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
-        // On a line that both write to, the kernel says only why it stops. What the kernel does not know of this, the
-        // first process finds in its environment.
-        let level = if self.arch.has_console() { "quiet" } else { "loglevel=1" };
-        let cgroups = self.cgroups.name();
-        let line = format!(
-            "console={line} panic=-1 {level} tracer_mark={mark} tracer_cgroups={cgroups} tracer_steps={steps} {}",
-            self.command_line
-        );
-        qemu.arg("-append").arg(line);
-        if self.arch.has_console() {
-            qemu.arg("-serial").arg(format!("file:{}", console.display()));
+        // Killed when this process ends, however it ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", qemu])
+            .args(MACHINE)
+            .args(*machine)
+            .args(["-nodefaults", "-no-reboot"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
+        // On a shared line the kernel prints only why it stops. Words that the kernel does not know become variables of
+        // the first process.
+        let level = if console.is_some() { "quiet" } else { "loglevel=1" };
+        let (cgroups, further) = (self.cgroups, self.command_line);
+        command.arg("-append").arg(format!(
+            "console={line} panic=-1 {level} tracer_mark={mark} tracer_cgroups={cgroups} tracer_steps={steps} {further}"
+        ));
+        if let Some(console) = console {
+            command.arg("-serial").arg(format!("file:{}", console.display()));
         }
-        qemu.args(["-serial", "stdio"]);
+        command.args(["-serial", "stdio"]);
         if let Some(shift) = self.icount {
-            qemu.arg("-icount").arg(format!("shift={shift}"));
+            command.arg("-icount").arg(format!("shift={shift}"));
         }
-        end_with_parent(&mut qemu);
-        qemu
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
     }
 }
 
-/// Ended when dropped.
+/// Killed when dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -144,18 +162,11 @@ impl Drop for Running {
     }
 }
 
-/// What begins the guest's lines about its steps.
-fn mark() -> Result<String> {
-    let uuid =
-        fs::read_to_string("/proc/sys/kernel/random/uuid").context("asking the kernel for a random name")?;
-    Ok(format!("@@{}", uuid.get(..8).unwrap_or(&uuid)))
-}
-
-/// The end of what the kernel said.
-fn last_words(console: &Path) -> String {
+/// The end of the kernel's log.
+fn tail(console: &Path) -> String {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(12)..].join("\n    ");
-    format!("the kernel's last words ({}):\n    {last}", console.display())
+    format!("end of {}:\n    {last}", console.display())
 }

@@ -1,231 +1,156 @@
-//! What tracing costs in instructions: a guest whose clock counts them, so that two runs agree and nothing that this
-//! machine does besides is measured.
+//! `cargo xtask vm icount`: what tracing costs in instructions. The clock of the guest counts them, so that two runs
+//! agree, and nothing else that this machine does is measured.
 //!
 //! Everything is compared within one guest: the loads with nothing attached, with the bare hooks that the benchmark
-//! compares tracer with, and with tracer, asked for the load's container or for another. The guest has one CPU, so the
-//! loads tell the CPU time that they themselves have had: tracer's own is not theirs.
+//! compares tracer with, and with tracer, for the load's container or for another. The guest has one CPU, so the loads
+//! report the CPU time that they have used themselves: tracer's own is not included.
 
-use std::{
-    collections::BTreeMap,
-    env::consts::ARCH,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context as _, Result, ensure};
+use xshell::{Shell, cmd};
 
 use super::{
     HOOKS,
-    arch::Arch,
-    guest::Guest,
+    guest::{Arch, Guest},
     image::Image,
-    kernel::{Cgroups, Kernel},
-    logs,
-    report::{Status, Step},
+    kernel::Kernel,
+    report::Step,
 };
 use crate::{
-    artifact,
+    cargo,
+    demo::pod_config,
     dist::{self, Target},
-    process::{cargo_stable, clean, quietly},
-    setup::{self, Scope},
+    process::quietly,
 };
-
-const LOAD: &str = include_str!("icount/load.c");
-const MEASURE: &str = include_str!("icount/measure.sh");
 
 /// The guest's clock goes on by 2 ns an instruction. More would make it too slow for the kernel's timers, less too fast.
 const SHIFT: u32 = 1;
 /// Operations of a round of each loop.
-const OPENS: u32 = 2_000;
-const GETPPIDS: u32 = 20_000;
-/// The pod's namespace that the loads are in.
+const OPENS: &str = "2000";
+const GETPPIDS: &str = "20000";
+/// Namespace of the load's pod.
 const NAMESPACE: &str = "load";
-const STEP_LIMIT: u32 = 3600;
-const GUEST_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// What tracer is compared with: the programs of `tracer-bench attach`, each on one of tracer's hooks.
-const BARE: [(&str, &str, &str); 4] = [
-    ("empty", "sys-exit", "empty"),
-    ("floor", "sys-exit", "floor"),
-    ("empty", "fexit", "empty-fexit"),
-    ("floor", "fexit", "floor-fexit"),
+/// The bare hooks: programs of `tracer-bench attach`, each on one of tracer's hooks.
+const BARE: [(&str, &str); 4] = [
+    ("empty:sys-exit", "empty"),
+    ("floor:sys-exit", "floor"),
+    ("empty:fexit", "empty-fexit"),
+    ("floor:fexit", "floor-fexit"),
 ];
 /// Bytes of tracer's record of the load's opens, which a floor writes as well: `Open` of tracer-common and the path.
 const RECORD_SIZE: u32 = 88 + 13;
 
-/// What to measure where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The kernel, by version
+    /// Kernel, by version
     #[arg(value_name = "KERNEL", default_value = "6.1")]
     name: String,
     /// Boot this kernel image instead
     #[arg(long, value_name = "FILE")]
-    kernel: Option<PathBuf>,
-    /// Have `trace open` use these hooks, one after the other
+    kernel: Option<std::path::PathBuf>,
+    /// Hooks of `trace open` to measure, one after the other
     #[arg(long, value_name = "HOOK", value_delimiter = ',', default_values = HOOKS)]
     hook: Vec<String>,
 }
 
-/// Measures and says what came of it.
-pub(crate) fn run(options: &Options) -> Result<String> {
-    setup::ensure(Scope::Vm)?;
-    let kernel = match &options.kernel {
-        Some(file) => file.clone(),
-        None => Kernel::of(&options.name)?.file(false)?,
-    };
+/// Measures and prints the results.
+pub(crate) fn run(sh: &Shell, options: &Options) -> Result<()> {
+    let named = options.kernel.as_deref().map_or_else(|| Kernel::of(&options.name), Kernel::of_file);
+    let kernel = named?.fetch(sh)?;
     let scratch = tempfile::tempdir()?;
     let image = scratch.path().join("image");
-    make_image(options, scratch.path(), &image)?;
+    make_image(sh, options, scratch.path(), &image)?;
     let guest = Guest {
         name: "icount",
-        arch: Arch::of(ARCH)?,
+        arch: Arch::here(),
         kernel: &kernel,
         image: &image,
-        cgroups: Cgroups::V2,
+        cgroups: "v2",
         icount: Some(SHIFT),
         command_line: "",
-        limit: GUEST_LIMIT,
-        logs: &logs(),
     };
     let report = guest.run()?;
-    for step in report.steps.iter().filter(|step| step.status != Some(Status::Exit(0))) {
+    for step in report.steps.iter().filter(|step| step.status.as_deref() != Some("0")) {
         eprintln!("xtask: {} failed:\n    {}", step.name, step.output.join("\n    "));
     }
-    ensure!(report.done, "the guest ended early; {}", report.stray.join("\n"));
+    ensure!(report.done, "the guest ended early");
     let costs = Costs::of(&report.steps)?;
-    Ok(costs.table() + "\n" + &costs.figures(&options.hooks()))
-}
-
-impl Options {
-    /// The hooks that tracer is told; one that is not told where there are none.
-    fn hooks(&self) -> Vec<&str> {
-        if self.hook.is_empty() { vec![""] } else { self.hook.iter().map(String::as_str).collect() }
+    print!("{}", costs.table());
+    for hook in &options.hook {
+        print!("\nfigures of {hook}\n{}", costs.figures(hook));
     }
-
-    /// The steps of the guest: what is attached, and how.
-    fn steps(&self) -> String {
-        let mut steps = Vec::new();
-        let mut add = |name: &str, how: &str| {
-            steps.push(format!("step {name} {STEP_LIMIT} sh /measure {how}\n"));
-        };
-        add("nothing", "none");
-        for (what, hook, kind) in BARE {
-            let command = format!("tracer-bench attach {kind} --record-size {RECORD_SIZE} --load");
-            add(&name(what, hook), &format!("after {command}"));
-        }
-        for hook in self.hooks() {
-            let option = if hook.is_empty() { String::new() } else { format!(" --hook {hook}") };
-            for (what, namespace) in [("selected", NAMESPACE), ("elsewhere", "other")] {
-                let command = format!("tracer trace open{option} -n {namespace} -o json");
-                add(&name(what, hook), &format!("before {command}"));
-            }
-        }
-        steps.concat()
-    }
+    Ok(())
 }
 
-/// `selected:fexit`; without the hook where tracer takes the one it finds best.
-fn name(what: &str, hook: &str) -> String {
-    if hook.is_empty() { what.to_owned() } else { format!("{what}:{hook}") }
+/// The steps of the guest: what is attached, and when.
+fn steps(hooks: &[String]) -> String {
+    let step = |name: &str, how: &str| format!("step {name} 3600 sh /measure {how}\n");
+    let bare = |(name, program)| {
+        let attach = format!("after tracer-bench attach {program} --record-size {RECORD_SIZE} --load");
+        step(name, &attach)
+    };
+    let traced = |hook: &String| {
+        [("selected", NAMESPACE), ("elsewhere", "other")].map(|(what, namespace)| {
+            let trace = format!("before tracer trace open --hook {hook} -n {namespace} -o json");
+            step(&format!("{what}:{hook}"), &trace)
+        })
+    };
+    let traced: String = hooks.iter().flat_map(traced).collect();
+    step("nothing", "none") + &BARE.map(bare).concat() + &traced
 }
 
-fn make_image(options: &Options, scratch: &Path, file: &Path) -> Result<()> {
+fn make_image(sh: &Shell, options: &Options, scratch: &Path, file: &Path) -> Result<()> {
     eprintln!("xtask: building what the guest runs …");
-    let image = Image::new(scratch, Arch::of(ARCH)?, &["runc"])?;
-    image.add(&dist::tracer(ARCH)?, Path::new("/usr/bin/tracer"))?;
-    image.add(&bench()?, Path::new("/usr/bin/tracer-bench"))?;
-    let load = compile(scratch)?;
-    image.add(&load, Path::new("/load"))?;
-    let loops = ["/load", "loops", &OPENS.to_string(), &GETPPIDS.to_string()].map(str::to_owned);
-    let nothing = ["/load", "nothing"].map(str::to_owned);
-    for (name, args) in [("loops", &loops[..]), ("nothing", &nothing)] {
-        let bundle = Path::new("/bundles").join(name);
-        image.add(&load, &bundle.join("rootfs/load"))?;
-        image.executable(&format!("/bundles/{name}/rootfs/etc/hostname"), "box\n")?;
-        image.executable(&format!("/bundles/{name}/config.json"), &config(args).to_string())?;
-        image.directory(&bundle.join("rootfs/proc"))?;
+    let target = Target::here()?;
+    let image = Image::new(sh, scratch, Arch::here(), &["runc"])?;
+    image.add(&dist::tracer(sh, target)?, "/usr/bin/tracer")?;
+    let build = cargo::building(sh, "build").args(["--release", "--package", "tracer-bench"]);
+    let bench = cargo::program(&cargo::executables(target.select(build))?, "tracer-bench")?;
+    image.add(&bench, "/usr/bin/tracer-bench")?;
+
+    let (source, load) = (scratch.join("load.c"), scratch.join("load"));
+    fs::write(&source, include_str!("icount/load.c"))?;
+    quietly(cmd!(sh, "gcc -O2 -Wall -Werror -static -o {load} {source}"))?;
+    image.add(&load, "/load")?;
+    for (name, arguments) in
+        [("loops", &["/load", "loops", OPENS, GETPPIDS][..]), ("nothing", &["/load", "nothing"])]
+    {
+        let bundle = format!("/bundles/{name}");
+        image.add(&load, &format!("{bundle}/rootfs/load"))?;
+        image.executable(&format!("{bundle}/rootfs/etc/hostname"), "box\n")?;
+        fs::create_dir_all(image.inside(&format!("{bundle}/rootfs/proc"))?)?;
+        image.executable(&format!("{bundle}/config.json"), &pod_config(NAMESPACE, "load", arguments))?;
     }
-    image.executable("/measure", MEASURE)?;
-    image.executable("/steps", &options.steps())?;
+    image.executable("/measure", include_str!("icount/measure.sh"))?;
+    image.executable("/steps", &steps(&options.hook))?;
     image.pack(file)
 }
 
-/// Builds the bare hooks as a static program.
-fn bench() -> Result<PathBuf> {
-    let mut command = cargo_stable("build");
-    command.args(["--release", "--package", "tracer-bench", "--bin", "tracer-bench"]);
-    artifact::named(artifact::executables(Target::of(ARCH)?.select(&mut command))?, "tracer-bench")
-}
-
-fn compile(scratch: &Path) -> Result<PathBuf> {
-    let (source, program) = (scratch.join("load.c"), scratch.join("load"));
-    fs::write(&source, LOAD)?;
-    let mut gcc = clean("gcc".as_ref());
-    gcc.args(["-O2", "-Wall", "-Werror", "-static", "-o"]).args([&program, &source]);
-    quietly(&mut gcc).context("compiling the loads")?;
-    Ok(program)
-}
-
-/// A container of a pod, as containerd would describe it.
-fn config(args: &[String]) -> Value {
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false, "user": {"uid": 0, "gid": 0}, "args": args, "env": ["PATH=/"], "cwd": "/",
-            "capabilities": {},
-        },
-        "root": {"path": "rootfs"},
-        "hostname": "box",
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "annotations": {
-            "io.kubernetes.cri.container-type": "container",
-            "io.kubernetes.cri.container-name": "app",
-            "io.kubernetes.cri.image-name": "registry.example/app:1",
-            "io.kubernetes.cri.sandbox-id": "sandbox-of-load",
-            "io.kubernetes.cri.sandbox-name": "load",
-            "io.kubernetes.cri.sandbox-namespace": NAMESPACE,
-            "io.kubernetes.cri.sandbox-uid": "uid-of-load",
-        },
-        "linux": {"namespaces": [
-            {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "network"},
-        ]},
-    })
-}
-
-/// Instructions of each load's operations, by what was attached.
-#[derive(Debug)]
-struct Costs(BTreeMap<String, BTreeMap<String, f64>>);
-
-/// What the loads do, and what that is called.
+/// What the loads do: its name in their output, and in ours.
 const LOADS: [(&str, &str); 4] =
     [("open", "open+close"), ("getppid", "getppid"), ("run", "runc run"), ("wall", "by the clock")];
 
+/// Instructions of an operation of each load, by what was attached.
+#[derive(Debug)]
+struct Costs(BTreeMap<String, BTreeMap<&'static str, f64>>);
+
 impl Costs {
-    /// From what the steps say: a name and nanoseconds a line.
+    /// From the output of the steps: a load and nanoseconds on each line.
     fn of(steps: &[Step]) -> Result<Self> {
         let mut costs = BTreeMap::new();
-        for step in steps.iter().filter(|step| step.status == Some(Status::Exit(0))) {
+        for step in steps.iter().filter(|step| step.status.as_deref() == Some("0")) {
             let mut loads = BTreeMap::new();
-            for line in &step.output {
-                let Some((name, nanoseconds)) = line.split_once(' ') else { continue };
-                if LOADS.iter().any(|(load, _)| *load == name) {
-                    let nanoseconds: f64 =
-                        nanoseconds.parse().with_context(|| format!("{} said {line:?}", step.name))?;
-                    loads.insert(name.to_owned(), nanoseconds / f64::from(1 << SHIFT));
-                }
-            }
             for (load, _) in LOADS {
-                if !loads.contains_key(load) {
-                    bail!("{} did not say what {load} takes: {:?}", step.name, step.output);
-                }
+                let time = step.output.iter().find_map(|line| line.strip_prefix(load)?.strip_prefix(' '));
+                let nanoseconds: Option<f64> = time.and_then(|time| time.parse().ok());
+                let nanoseconds = nanoseconds
+                    .with_context(|| format!("{}: no time of {load}: {:?}", step.name, step.output))?;
+                loads.insert(load, nanoseconds / f64::from(1 << SHIFT));
             }
             costs.insert(step.name.clone(), loads);
         }
-        ensure!(costs.contains_key("nothing"), "what the loads take by themselves is not known");
+        ensure!(costs.contains_key("nothing"), "the costs of the loads by themselves are missing");
         Ok(Self(costs))
     }
 
@@ -238,66 +163,54 @@ impl Costs {
         Some(self.instructions(attached, load)? - self.instructions("nothing", load)?)
     }
 
-    /// All of it: in full for nothing, what is added for the rest.
+    /// All costs: in full for nothing, what is added for the rest.
     fn table(&self) -> String {
-        let mut text = format!("{:<22}", "instructions");
-        for (_, what) in LOADS {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{what:>16}");
-        }
-        text.push('\n');
-        let others = self.0.keys().filter(|name| *name != "nothing");
-        for attached in ["nothing"].into_iter().chain(others.map(String::as_str)) {
-            let _ = write!(text, "{attached:<22}");
-            for (load, _) in LOADS {
-                let cell = match self.added(attached, load) {
-                    Some(added) if attached != "nothing" => format!("{added:+.0}"),
-                    _ => format!("{:.0}", self.instructions(attached, load).unwrap_or(f64::NAN)),
-                };
-                let _ = write!(text, "{cell:>16}");
-            }
-            text.push('\n');
+        let row = |name: &str, cells: [String; 4]| {
+            let cells = cells.map(|cell| format!("{cell:>16}"));
+            format!("{name:<22}{}\n", cells.concat())
+        };
+        let mut text = row("instructions", LOADS.map(|(_, name)| name.to_owned()));
+        let alone = |load| format!("{:.0}", self.instructions("nothing", load).unwrap_or(f64::NAN));
+        text += &row("nothing", LOADS.map(|(load, _)| alone(load)));
+        for attached in self.0.keys().filter(|name| *name != "nothing") {
+            let added = |load| format!("{:+.0}", self.added(attached, load).unwrap_or(f64::NAN));
+            text += &row(attached, LOADS.map(|(load, _)| added(load)));
         }
         text
     }
 
-    /// The figures of the benchmark that instructions can tell, for each hook of tracer's.
-    fn figures(&self, hooks: &[&str]) -> String {
-        let mut text = String::new();
-        for hook in hooks {
-            let (selected, elsewhere) = (name("selected", hook), name("elsewhere", hook));
-            // Where tracer chose, it took this one or a better one.
-            let bare = if hook.is_empty() { "sys-exit" } else { hook };
-            let (empty, floor) = (name("empty", bare), name("floor", bare));
-            let open = |attached: &str| self.added(attached, "open");
-            let ppid = |attached: &str| self.added(attached, "getppid");
-            let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-            let less = |a: Option<f64>, b: Option<f64>| Some(a? - b?);
-            let run = ratio(self.instructions(&selected, "run"), self.instructions("nothing", "run"));
-            let rows = [
-                ("1", "selected / floor, open+close", ratio(open(&selected), open(&floor)), 1.3),
-                (
-                    "3",
-                    "not selected / selected, both less an empty hook",
-                    ratio(less(open(&elsewhere), open(&empty)), less(open(&selected), open(&empty))),
-                    0.15,
-                ),
-                ("4", "getppid, tracer / an empty hook", ratio(ppid(&selected), ppid(&empty)), 1.3),
-                ("9", "runc run while tracing / alone", run, 1.02),
-            ];
-            let _ = writeln!(text, "figures{}{hook}", if hook.is_empty() { "" } else { " of " });
-            for (number, what, value, target) in rows {
-                let said = value.map_or("not known".to_owned(), |value| {
-                    let verdict = if value <= target { "ok" } else { "MISSED" };
-                    format!("{value:.3} (at most {target}) {verdict}")
-                });
-                let _ = writeln!(text, "{number:>4}  {what:<50} {said}");
+    /// The figures of the benchmark that follow from instructions, for a hook of tracer's.
+    fn figures(&self, hook: &str) -> String {
+        let added = |what: &str, load: &str| self.added(&format!("{what}:{hook}"), load);
+        let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+        let beyond_empty = |what: &str| Some(added(what, "open")? - added("empty", "open")?);
+        let running = self.instructions(&format!("selected:{hook}"), "run");
+        let figures = [
+            (
+                "1  selected / floor, open+close",
+                ratio(added("selected", "open"), added("floor", "open")),
+                1.3,
+            ),
+            (
+                "3  not selected / selected, beyond empty",
+                ratio(beyond_empty("elsewhere"), beyond_empty("selected")),
+                0.15,
+            ),
+            (
+                "4  getppid, tracer / empty",
+                ratio(added("selected", "getppid"), added("empty", "getppid")),
+                1.3,
+            ),
+            ("9  runc run while tracing / alone", ratio(running, self.instructions("nothing", "run")), 1.02),
+        ];
+        let line = |(what, value, target): (&str, Option<f64>, f64)| match value {
+            None => format!("   {what:<45} unknown\n"),
+            Some(value) => {
+                let verdict = if value <= target { "ok" } else { "MISSED" };
+                format!("   {what:<45} {value:.3} (at most {target}) {verdict}\n")
             }
-            if let Some(added) = ppid(&selected) {
-                let _ = writeln!(text, "   4  {:<50} {added:.0} instructions", "getppid, added by tracer");
-            }
-        }
-        text
+        };
+        figures.into_iter().map(line).collect()
     }
 }
 
@@ -305,22 +218,18 @@ impl Costs {
 mod tests {
     use super::*;
 
-    fn step(name: &str, status: i32, lines: &[&str]) -> Step {
-        let output = lines.iter().map(ToString::to_string).collect();
-        Step { name: name.to_owned(), status: Some(Status::Exit(status)), output, time: Duration::ZERO }
-    }
-
-    fn steps() -> Vec<Step> {
-        let of = |name, open: u32, ppid: u32, run: u32| {
-            let lines = [
+    fn measured() -> Vec<Step> {
+        let of = |name: &str, open: u32, ppid: u32, run: u32| Step {
+            name: name.to_owned(),
+            status: Some("0".to_owned()),
+            output: vec![
                 format!("open {open}.0"),
                 format!("getppid {ppid}"),
                 format!("run {run}"),
                 "wall 2000".to_owned(),
-            ];
-            let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-            lines.push("tracer: seen 3 emitted 3 filtered 0 lost 0");
-            step(name, 0, &lines)
+                "tracer: seen 3 emitted 3 filtered 0 lost 0".to_owned(),
+            ],
+            time: std::time::Duration::ZERO,
         };
         vec![
             of("nothing", 1000, 200, 10_000),
@@ -333,54 +242,20 @@ mod tests {
 
     #[test]
     fn costs_are_what_is_added() {
-        let costs = Costs::of(&steps()).unwrap();
+        let mut measured = measured();
+        let costs = Costs::of(&measured).unwrap();
         let table = costs.table();
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["nothing", "500", "100", "5000", "1000"]);
         assert!(lines.contains(&vec!["selected:sys-exit", "+240", "+60", "+75", "+0"]), "{table}");
-    }
-
-    #[test]
-    fn figures_are_ratios() {
-        let figures = Costs::of(&steps()).unwrap().figures(&["sys-exit", "fexit"]);
-        let (sys_exit, fexit) = figures.split_once("figures of fexit").unwrap();
+        let figures = costs.figures("sys-exit");
         for part in ["1.200 (at most 1.3) ok", "0.100 (at most 0.15) ok", "1.015 (at most 1.02) ok"] {
-            assert!(sys_exit.contains(part), "{part} in {sys_exit}");
+            assert!(figures.contains(part), "{part} in {figures}");
         }
-        assert!(fexit.contains("not known") && !fexit.contains("at most"), "{fexit}");
-    }
-
-    #[test]
-    fn what_failed_is_not_known() {
-        let mut measured = steps();
-        measured[2].status = Some(Status::Exit(1));
-        let figures = Costs::of(&measured).unwrap().figures(&["sys-exit"]);
-        assert!(
-            figures.contains("1  selected / floor, open+close                       not known"),
-            "{figures}"
-        );
+        assert!(!costs.figures("fexit").contains("at most"), "nothing was measured with it");
+        measured[2].status = Some("1".to_owned());
+        assert!(Costs::of(&measured).unwrap().figures("sys-exit").contains("unknown"), "a step failed");
         measured[1].output.remove(0);
-        assert!(Costs::of(&measured).unwrap_err().to_string().contains("did not say what open takes"));
-        measured.remove(1);
-        measured[0].status = Some(Status::Exit(1));
-        assert!(Costs::of(&measured).is_err());
-    }
-
-    #[test]
-    fn every_hook_is_measured_both_ways() {
-        let options = |hook: &[&str]| Options {
-            name: "6.1".to_owned(),
-            kernel: None,
-            hook: hook.iter().map(ToString::to_string).collect(),
-        };
-        let steps = options(&["fexit"]).steps();
-        assert_eq!(steps.lines().count(), 7, "{steps}");
-        assert!(steps.contains(&format!(
-            "step selected:fexit {STEP_LIMIT} sh /measure before tracer trace open --hook fexit -n load -o json\n"
-        )));
-        assert!(steps.contains("after tracer-bench attach floor-fexit --record-size"));
-        let steps = options(&[]).steps();
-        assert_eq!(steps.lines().count(), 7, "{steps}");
-        assert!(steps.contains("step elsewhere ") && !steps.contains("--hook"), "{steps}");
+        assert!(Costs::of(&measured).is_err(), "a load is missing");
     }
 }

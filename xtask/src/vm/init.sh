@@ -64,6 +64,22 @@ step_at() {
     fi
 }
 
+# suite NAME ARGUMENT...: a test binary, once for each hook if it is about opens. Emulation is slow, which lengthens the
+# tests' deadlines.
+suite() {
+    test=$1
+    shift
+    export TRACER_BIN=/usr/bin/tracer TRACER_TEST_PROGRAMS=/programs TRACER_TEST_SLOWNESS=10
+    if [ "$test" = open ]; then
+        for hook in $hooks; do
+            step_at "$hook" "open:$hook" 1800 \
+                env TRACER_TEST_HOOK="$hook" /tests/open --color=never --test-threads=1 "$@"
+        done
+    else
+        step "$test" 1800 "/tests/$test" --color=never --test-threads=1 "$@"
+    fi
+}
+
 # A kernel without BTF: tracer says what is missing, and that it cannot be helped, by 3.
 cat > /usr/bin/without_btf << 'END'
 #!/bin/sh
@@ -108,6 +124,11 @@ chmod +x /usr/bin/locked_down
 
 exec < /dev/null > "/dev/$tracer_steps" 2>&1
 stty -F "/dev/$tracer_steps" raw
+if [ ! -e /measure ]; then
+    step kernel 60 uname -r
+    step doctor 300 tracer doctor
+    step no-btf 60 without_btf
+fi
 . /steps
 echo "$tracer_mark done"
 reboot -f
