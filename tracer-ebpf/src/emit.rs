@@ -18,7 +18,7 @@ use crate::{
         SHORT_SCRATCH_OFFSET, SHORT_SCRATCH_SIZE,
     },
     read::{bounded, capped},
-    state::{Program, State, count},
+    state::{Program, ProgramState, count},
     task::Task,
 };
 

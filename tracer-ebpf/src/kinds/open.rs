@@ -19,7 +19,7 @@ use crate::{
     identity::{self, Identity},
     preemption::without_preemption,
     read::{self, Copied, capped},
-    state::{Program, State, programs},
+    state::{Program, ProgramState, programs},
     task::find_tracer_level,
 };
 

@@ -146,7 +146,7 @@ pub(crate) struct ListArgs {
 }
 
 /// How it is shown, and for how long.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B

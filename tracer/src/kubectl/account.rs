@@ -2,15 +2,7 @@
 
 use std::{ops::AddAssign, sync::atomic::Ordering};
 
-use crate::pipeline::Written;
-
-/// The totals that a node's `tracer` reports at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Summary {
-    pub(super) emitted: u64,
-    pub(super) filtered: u64,
-    pub(super) lost: u64,
-}
+use crate::{frames::Summary, pipeline::WriteCounters};
 
 /// The counters of one run of a node's `tracer`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +37,7 @@ impl Account {
     pub(super) fn add(&mut self, run: &Run) {
         let received = u128::from(run.received);
         self.received += received;
-        if let Some(Summary { emitted, filtered, lost }) = run.summary {
+        if let Some(Summary { emitted, filtered, lost, .. }) = run.summary {
             self.filtered += u128::from(filtered);
             // Emitted on the node but not received: lost.
             self.lost += u128::from(lost) + u128::from(emitted.saturating_sub(run.received));
@@ -60,7 +52,7 @@ impl Account {
     }
 
     /// The sum, with what the writer did with the received events.
-    pub(super) fn sum(&self, written: &Written) -> Sum {
+    pub(super) fn sum(&self, written: &WriteCounters) -> Sum {
         let seen = self.received + self.filtered + self.lost;
         let emitted = u128::from(written.emitted.load(Ordering::Relaxed));
         let filtered = self.filtered + u128::from(written.filtered.load(Ordering::Relaxed));
@@ -96,13 +88,13 @@ mod tests {
 
     use super::*;
 
-    fn written(emitted: u64, filtered: u64) -> Written {
-        Written { emitted: emitted.into(), filtered: filtered.into(), ..Written::default() }
+    fn written(emitted: u64, filtered: u64) -> WriteCounters {
+        WriteCounters { emitted: emitted.into(), filtered: filtered.into(), ..WriteCounters::default() }
     }
 
     #[test]
     fn events_that_were_emitted_but_not_received_are_lost() {
-        let summary = Some(Summary { emitted: 10, filtered: 5, lost: 1 });
+        let summary = Some(Summary { seen: 0, emitted: 10, filtered: 5, lost: 1 });
         let mut account = Account::default();
         account.add(&Run { received: 7, reported_lost: 1, summary, ready: true });
         let written = written(6, 1);
@@ -127,7 +119,7 @@ mod tests {
             for (received, reported_lost, summary) in runs {
                 let received = received >> 8;
                 all_received += received;
-                let summary = summary.map(|(emitted, filtered, lost)| Summary { emitted, filtered, lost });
+                let summary = summary.map(|(emitted, filtered, lost)| Summary { seen: 0, emitted, filtered, lost });
                 account.add(&Run { received, reported_lost, summary, ready: true });
             }
             let emitted = all_received / (u64::from(parts.0) + 2);

@@ -1,12 +1,17 @@
 //! Batches: what a node has sent, decoded and on its way to the writer.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    output::Lost,
-    read::{About, Listed},
+    frames::Listed,
+    kinds::Kinds,
+    model::Container,
+    output::{ContainerTexts, Lost},
 };
 
 /// Items of one node, in the order in which it sent them.
@@ -14,8 +19,12 @@ use crate::{
 pub(super) struct Batch {
     /// The name of the agent's node. The name that the node itself sends is ignored.
     pub(super) node: Arc<str>,
-    /// The records of its events.
+    /// The kinds of its events, as the node declares them.
+    pub(super) kinds: Option<Arc<Kinds>>,
+    /// The records of its events, one after another.
     pub(super) records: Vec<u8>,
+    /// Where in `records` each ends.
+    pub(super) ends: Vec<usize>,
     pub(super) items: Vec<Item>,
     /// Size of what was received, in bytes.
     pub(super) bytes: usize,
@@ -23,15 +32,14 @@ pub(super) struct Batch {
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// An event, a container or a report of lost events.
+/// Events, a container or a report of lost events.
 #[derive(Debug)]
 pub(super) enum Item {
-    Event {
-        /// Nanoseconds since 1970.
-        timestamp: i128,
-        about: Arc<About>,
-        /// Position of the event's record in [`Batch::records`].
-        record: Range<usize>,
+    /// Consecutive events of one container, or of host processes.
+    Events {
+        container: Option<Arc<NodeContainer>>,
+        /// Positions in [`Batch::ends`].
+        records: Range<usize>,
     },
     Container(Box<Listed>),
     Lost {
@@ -41,13 +49,54 @@ pub(super) enum Item {
     },
 }
 
+/// A container of a node, with its texts in rows.
+#[derive(Debug)]
+pub(super) struct NodeContainer {
+    pub(super) container: Container,
+    /// Used by the writer alone.
+    pub(super) texts: Mutex<ContainerTexts>,
+}
+
 impl Batch {
     pub(super) const fn new(node: Arc<str>) -> Self {
-        Self { node, records: Vec::new(), items: Vec::new(), bytes: 0, permit: None }
+        Self {
+            node,
+            kinds: None,
+            records: Vec::new(),
+            ends: Vec::new(),
+            items: Vec::new(),
+            bytes: 0,
+            permit: None,
+        }
     }
 
     /// The number of events or containers.
     pub(super) fn shown(&self) -> u64 {
-        self.items.iter().filter(|item| !matches!(item, Item::Lost { .. })).count() as u64
+        let count = |item: &Item| match item {
+            Item::Events { records, .. } => records.len() as u64,
+            Item::Container(_) => 1,
+            Item::Lost { .. } => 0,
+        };
+        self.items.iter().map(count).sum()
+    }
+
+    /// Appends an event of a container.
+    pub(super) fn push_event(&mut self, container: Option<&Arc<NodeContainer>>, record: &[u8]) {
+        self.records.extend_from_slice(record);
+        let position = self.ends.len();
+        self.ends.push(self.records.len());
+        if let Some(Item::Events { container: last, records }) = self.items.last_mut()
+            && last.as_ref().map(Arc::as_ptr) == container.map(Arc::as_ptr)
+        {
+            records.end = position + 1;
+            return;
+        }
+        self.items.push(Item::Events { container: container.cloned(), records: position..position + 1 });
+    }
+
+    /// The record at a position.
+    pub(super) fn record(&self, position: usize) -> &[u8] {
+        let start = position.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(position).and_then(|end| self.records.get(start..*end)).unwrap_or_default()
     }
 }

@@ -65,7 +65,7 @@ pub(super) struct Shared {
     /// Whether the command ends by itself.
     pub(super) once: bool,
     /// The name of what the nodes send, in reports of losses.
-    pub(super) hook: &'static str,
+    pub(super) hook: Arc<str>,
     pub(super) messages: mpsc::UnboundedSender<Message>,
     /// What is left of [`CAPACITY`].
     pub(super) capacity: Arc<Semaphore>,
@@ -131,7 +131,7 @@ impl Node {
     ) -> Self {
         let (messages, capacity) = (shared.messages.clone(), Arc::clone(&shared.capacity));
         Self {
-            delivery: Delivery::new(Arc::clone(&name), shared.hook, messages, capacity),
+            delivery: Delivery::new(Arc::clone(&name), Arc::clone(&shared.hook), messages, capacity),
             name,
             shared,
             command,

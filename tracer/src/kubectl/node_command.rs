@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    cli::args::{ListArgs, LogArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
+    cli::{
+        args::{ListArgs, LogArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
+        config::FRAMES,
+    },
+    frames,
     run::lease::format_term,
 };
 
@@ -38,7 +42,7 @@ impl NodeCommand {
             output: OutputArgs { output: _, no_headers: _, timeout: _ },
             runtimes,
         } = args;
-        let mut command = Self { words: vec![TRACER.into(), "trace".into(), kind.clone()] };
+        let mut command = Self { words: vec![TRACER.into(), "trace".into(), kind.join(",")] };
         command.common(lease, log);
         command.flag("host", *host);
         command.flag("failed", *failed);
@@ -76,7 +80,7 @@ impl NodeCommand {
     }
 
     fn common(&mut self, lease: Duration, log: LogArgs) {
-        self.value("output", "json");
+        self.value("output", format_args!("{FRAMES}{}", frames::VERSION));
         self.value("lease", format_term(lease));
         for _ in 0..log.verbose {
             self.flag("verbose", true);
@@ -199,7 +203,7 @@ mod tests {
                 "/tracer",
                 "trace",
                 "exec",
-                "--output=json",
+                "--output=frames=1",
                 "--lease=2s500ms",
                 "--verbose",
                 "--verbose",
@@ -230,7 +234,7 @@ mod tests {
             [
                 "/tracer",
                 "list-containers",
-                "--output=json",
+                "--output=frames=1",
                 "--lease=2s500ms",
                 "--quiet",
                 "--watch",

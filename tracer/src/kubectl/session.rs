@@ -13,7 +13,7 @@ use crate::{
         args::{ListArgs, NodeArgs, SelectionArgs, TraceArgs},
         config,
     },
-    kinds::Tracer,
+    kinds::Kinds,
     kubectl::{
         args::{Common, NodesArgs},
         cluster::Cluster,
@@ -21,7 +21,7 @@ use crate::{
         node::Decoder,
         node_command::NodeCommand,
         text,
-        writer::View,
+        writer::{EventView, MakeRenderer, View},
     },
     model::Pattern,
     output::{ContainerRenderer, ListOf},
@@ -33,18 +33,19 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
     // Usage errors are reported before anything is sent.
     let checked = config::trace(args, &NodeArgs::default(), common.log.log().is_verbose())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;
-    let tracer = checked.tracer;
+    let kinds = checked.kinds;
     let plan = Plan {
         command: NodeCommand::trace(args, &namespaces, nodes.lease, common.log.log()),
         namespaces: named(&namespaces),
-        content: Content::Events(tracer),
+        content: Content::Events(Arc::clone(&kinds)),
         max_events: checked.max_events,
         timeout: checked.limits.timeout,
         once: false,
     };
     let view = |widest: &str| {
-        let renderer = config::renderer(&args.output, tracer, widest).map_err(anyhow::Error::msg)?;
-        Ok(View::Events { tracer, renderer })
+        let (output, node) = (args.output.clone(), widest.to_owned());
+        let make: MakeRenderer = Box::new(move |kinds| config::renderer(&output, kinds, &node));
+        EventView::new(&kinds, make).map(View::Events).map_err(anyhow::Error::msg)
     };
     with_agents(&cluster, nodes, common, async |fleet, end| {
         Session::start(plan, &cluster, nodes, fleet, view, end).await?.run().await
@@ -120,33 +121,33 @@ struct Plan {
 }
 
 /// What the nodes send.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Content {
-    Events(&'static dyn Tracer),
+    Events(Arc<Kinds>),
     Containers,
 }
 
 impl Content {
     /// Its name in reports of losses.
-    fn hook(self) -> &'static str {
+    fn hook(&self) -> Arc<str> {
         match self {
-            Self::Events(tracer) => tracer.name(),
-            Self::Containers => "containers",
+            Self::Events(kinds) => kinds.names().into(),
+            Self::Containers => "containers".into(),
         }
     }
 
     /// What is done with a node.
-    const fn participle(self) -> &'static str {
+    const fn participle(&self) -> &'static str {
         match self {
             Self::Events(_) => "traced",
             Self::Containers => "listed",
         }
     }
 
-    fn decoder(self, node: Arc<str>) -> Decoder {
+    fn decoder(&self, node: Arc<str>) -> Decoder {
         match self {
-            Self::Events(tracer) => Decoder::events(node, tracer),
-            Self::Containers => Decoder::containers(node),
+            Self::Events(kinds) => Decoder::new(node, Arc::clone(kinds)),
+            Self::Containers => Decoder::new(node, Arc::default()),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    ops::Range,
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -10,14 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::{
-    kinds::{Event, Tracer},
+    frames::Listed,
+    kinds::{Event, Kinds},
     kubectl::{
-        batch::{Batch, Item},
+        batch::{Batch, Item, NodeContainer},
         text,
     },
-    output::{ContainerRenderer, ContainerRow, EventRenderer, Lost, Row},
-    pipeline::{Outlet, Stop, Written},
-    read::Listed,
+    output::{ContainerRenderer, ContainerRow, ContainerTexts, EventRenderer, Lost, Row},
+    pipeline::{BatchWriter, Stop, WriteCounters},
     sanitize,
     sys::{clock::WallClock, log_limit::REPORTS, stderr, stdout},
 };
@@ -32,10 +33,7 @@ pub(super) enum Message {
 
 /// What is shown.
 pub(super) enum View {
-    Events {
-        tracer: &'static dyn Tracer,
-        renderer: EventRenderer,
-    },
+    Events(EventView),
     Containers {
         renderer: ContainerRenderer,
         /// Containers that wait for the lists of the other nodes, so that columns are wide enough. None afterwards.
@@ -45,12 +43,41 @@ pub(super) enum View {
     },
 }
 
+/// Makes a renderer for the kinds that a node declares.
+pub(super) type MakeRenderer = Box<dyn Fn(&Arc<Kinds>) -> Result<EventRenderer, String> + Send>;
+
+/// How events are shown. Nodes whose `tracer` is of another version declare kinds of their own.
+pub(super) struct EventView {
+    make: MakeRenderer,
+    /// The first one is that of the kinds that are selected here.
+    renderers: Vec<(Arc<Kinds>, EventRenderer)>,
+}
+
+impl EventView {
+    pub(super) fn new(kinds: &Arc<Kinds>, make: MakeRenderer) -> Result<Self, String> {
+        let renderer = make(kinds)?;
+        Ok(Self { make, renderers: vec![(Arc::clone(kinds), renderer)] })
+    }
+
+    fn renderer(&mut self, kinds: &Arc<Kinds>) -> Result<&mut EventRenderer, String> {
+        let known = self.renderers.iter().position(|(known, _)| Arc::ptr_eq(known, kinds));
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.renderers.push((Arc::clone(kinds), (self.make)(kinds)?));
+                self.renderers.len() - 1
+            }
+        };
+        Ok(&mut self.renderers[index].1)
+    }
+}
+
 /// Writes many lines at a time.
 pub(super) struct Writer {
     view: View,
-    written: Arc<Written>,
+    written: Arc<[WriteCounters; 1]>,
     clock: WallClock,
-    outlet: Outlet,
+    outlet: BatchWriter,
 }
 
 impl Writer {
@@ -58,16 +85,18 @@ impl Writer {
     pub(super) fn new(
         view: View,
         max_events: Option<u64>,
-        written: Arc<Written>,
+        written: Arc<[WriteCounters; 1]>,
         stop: oneshot::Sender<Stop>,
     ) -> Self {
-        Self { view, written, clock: WallClock::new(), outlet: Outlet::new(max_events, stdout::write, stop) }
+        Self { view, written, clock: WallClock::new(), outlet: BatchWriter::new(max_events, Box::new(stdout::write), stop) }
     }
 
     /// Writes what arrives until the last sender is dropped.
     pub(super) fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
-        if let View::Events { renderer, .. } = &self.view {
-            renderer.begin(self.outlet.text());
+        if let View::Events(events) = &self.view {
+            for (_, renderer) in &events.renderers {
+                renderer.begin(self.outlet.text());
+            }
         }
         self.flush();
         while let Some(message) = messages.blocking_recv() {
@@ -91,38 +120,59 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, Batch { node, records, items, bytes: _, permit: _permit }: Batch) {
-        for item in items {
+    fn batch(&mut self, mut batch: Batch) {
+        for item in std::mem::take(&mut batch.items) {
             match item {
-                Item::Lost { timestamp, lost } => self.lost(timestamp, &node, &lost),
-                Item::Container(listed) => self.container(&node, *listed),
-                Item::Event { timestamp, about, record } => {
-                    if !self.accepts_more() {
-                        continue;
-                    }
-                    let View::Events { tracer, renderer } = &mut self.view else { continue };
-                    let Some(event) = records.get(record).and_then(|record| Event::decode(*tracer, record))
-                    else {
-                        continue;
-                    };
-                    let container = about.container.as_ref();
-                    let row = Row { timestamp, node: &node, kind: tracer.name(), event: &event, container };
-                    // A panic while the lock was held would have ended the process.
-                    let mut kept = about.kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    let shown = self.outlet.show(|out| renderer.row(&row, &mut kept, out));
-                    self.rendered(shown);
-                }
+                Item::Lost { timestamp, lost } => self.lost(timestamp, &batch.node, &lost),
+                Item::Container(listed) => self.container(&batch.node, *listed),
+                Item::Events { container, records } => self.events(&batch, container.as_deref(), records),
             }
         }
     }
 
-    /// Whether one more is to be written. If not, it is counted: as filtered behind `max_events`, and as lost, which is
-    /// the rest of the sum, if writing has failed.
-    fn accepts_more(&self) -> bool {
-        if self.outlet.is_over() {
-            self.written.filtered.fetch_add(1, Ordering::Relaxed);
+    /// Renders consecutive events of one container.
+    fn events(&mut self, batch: &Batch, container: Option<&NodeContainer>, records: Range<usize>) {
+        let (View::Events(view), Some(kinds)) = (&mut self.view, &batch.kinds) else { return };
+        let renderer = match view.renderer(kinds) {
+            Ok(renderer) => renderer,
+            Err(error) => {
+                warn!("cannot render events of node {}: {error}", text::line(&batch.node));
+                return;
+            }
+        };
+        // A panic while the lock was held would have ended the process.
+        let mut of_container = container
+            .map(|container| container.texts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut of_host = ContainerTexts::default();
+        for position in records {
+            if self.outlet.is_over() || self.outlet.has_failed() {
+                count_unneeded(&self.outlet, &self.written);
+                continue;
+            }
+            let Some(event) = Event::decode(kinds, batch.record(position)) else { continue };
+            let timestamp = i128::from(event.header.timestamp);
+            let container = container.map(|container| &container.container);
+            let row = Row { timestamp, node: &batch.node, event: &event, container };
+            let texts = of_container.as_deref_mut().unwrap_or(&mut of_host);
+            match self.outlet.show(0, |out| renderer.row(&row, texts, out)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.clock.adjust();
+                    self.outlet.flush(&*self.written);
+                }
+                // It counts as lost: the rest of the sum.
+                Err(error) => warn!("cannot render an event: {error}"),
+            }
         }
-        !self.outlet.is_over() && !self.outlet.has_failed()
+    }
+
+    /// Whether one more is to be written; if not, it is counted.
+    fn accepts_more(&self) -> bool {
+        let accepts = !self.outlet.is_over() && !self.outlet.has_failed();
+        if !accepts {
+            count_unneeded(&self.outlet, &self.written);
+        }
+        accepts
     }
 
     /// Handles the result of rendering.
@@ -138,7 +188,10 @@ impl Writer {
     fn lost(&mut self, timestamp: Option<i128>, node: &str, lost: &Lost) {
         let timestamp = timestamp.unwrap_or_else(|| self.clock.now());
         let result = match &mut self.view {
-            View::Events { renderer, .. } => renderer.lost(timestamp, node, lost, self.outlet.text()),
+            View::Events(events) => match events.renderers.first_mut() {
+                Some((_, renderer)) => renderer.lost(timestamp, node, lost, self.outlet.text()),
+                None => Ok(false),
+            },
             View::Containers { .. } => Ok(false),
         };
         if !matches!(result, Ok(true)) {
@@ -158,7 +211,7 @@ impl Writer {
         }
         self.clock.adjust();
         let now = self.clock.now();
-        let shown = self.outlet.show(|out| renderer.row(&row(node, &listed, now), out));
+        let shown = self.outlet.show(0, |out| renderer.row(&row(node, &listed, now), out));
         self.rendered(shown);
     }
 
@@ -193,7 +246,15 @@ impl Writer {
     /// Writes what was rendered.
     fn flush(&mut self) {
         self.clock.adjust();
-        self.outlet.flush(&self.written);
+        self.outlet.flush(&*self.written);
+    }
+}
+
+/// Counts one that is not written: as filtered behind `max_events`, and as lost, which is the rest of the sum, if writing has
+/// failed.
+fn count_unneeded(outlet: &BatchWriter, written: &[WriteCounters; 1]) {
+    if outlet.is_over() {
+        written[0].filtered.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -29,6 +29,8 @@ use crate::{
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long output may take to arrive after the exit status.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The hook of losses that are no events.
+const LIFECYCLE: &str = "lifecycle";
 /// How often losses are reported although the node sends nothing.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -38,6 +40,8 @@ pub(super) struct Attempt<'n> {
     run: Run,
     log: NodeLog,
     exit: Option<Exit>,
+    /// Why standard output cannot be read any further.
+    broken: Option<Ended>,
     last_received: Instant,
     /// By when the connection must be closed: set once the exit status is known.
     drain_deadline: Option<Instant>,
@@ -56,6 +60,10 @@ pub(super) enum Ended {
     Silent,
     #[error("tracer did not stop within {STOP_TIMEOUT:?}")]
     NotStopped,
+    #[error("{0}")]
+    Broken(String),
+    #[error("{0}")]
+    Incompatible(String),
 }
 
 impl<'n> Attempt<'n> {
@@ -63,7 +71,7 @@ impl<'n> Attempt<'n> {
         node.decoder.start_run();
         let log = NodeLog::new(node.name.clone());
         let last_received = Instant::now();
-        Self { node, run: Run::default(), log, exit: None, last_received, drain_deadline: None }
+        Self { node, run: Run::default(), log, exit: None, broken: None, last_received, drain_deadline: None }
     }
 
     /// Reads to the end of the output.
@@ -80,7 +88,12 @@ impl<'n> Attempt<'n> {
                 // What was received counts before the deadline.
                 biased;
                 received = output.next() => match received {
-                    Ok(Some(received)) => self.receive(received).await,
+                    Ok(Some(received)) => {
+                        self.receive(received).await;
+                        if let Some(broken) = self.broken.take() {
+                            return broken;
+                        }
+                    }
                     Ok(None) => return Ended::Closed,
                     Err(error) => return Ended::Lost(error.to_string()),
                 },
@@ -119,7 +132,7 @@ impl<'n> Attempt<'n> {
         self.run.received += batch.shown();
         for item in &batch.items {
             if let Item::Lost { lost, .. } = item
-                && lost.hook == self.node.shared.hook
+                && lost.hook != LIFECYCLE
             {
                 self.run.reported_lost = self.run.reported_lost.saturating_add(lost.count);
             }
@@ -134,6 +147,11 @@ impl<'n> Attempt<'n> {
                     self.run.received += 1;
                     self.node.invalid(&reason);
                 }
+                Notice::Broken(reason) => {
+                    self.node.invalid(&reason);
+                    self.broken = Some(Ended::Broken(reason));
+                }
+                Notice::Incompatible(reason) => self.broken = Some(Ended::Incompatible(reason)),
             }
         }
         batch
@@ -159,6 +177,9 @@ impl<'n> Attempt<'n> {
         self.log.release();
         if stopped {
             return Outcome::Stopped;
+        }
+        if let Ended::Incompatible(reason) = &ended {
+            return Outcome::Failed(format!("{reason}; run `kubectl tracer deploy` again"), USAGE);
         }
         match self.exit {
             Some(Exit::Code(0)) if self.node.shared.once => Outcome::Done,

@@ -27,7 +27,7 @@ const LOSSES_MAX: usize = 64;
 pub(super) struct Delivery {
     node: Arc<str>,
     /// The name of what the node sends, in reports of losses.
-    hook: &'static str,
+    hook: Arc<str>,
     messages: mpsc::UnboundedSender<Message>,
     capacity: Arc<Semaphore>,
     /// Whether the writer took nothing the last time.
@@ -40,7 +40,7 @@ pub(super) struct Delivery {
 impl Delivery {
     pub(super) const fn new(
         node: Arc<str>,
-        hook: &'static str,
+        hook: Arc<str>,
         messages: mpsc::UnboundedSender<Message>,
         capacity: Arc<Semaphore>,
     ) -> Self {
@@ -55,7 +55,7 @@ impl Delivery {
     /// Counts a loss, which is reported with the next batch. The number of reports is bounded; the totals have all.
     pub(super) fn lose(&mut self, count: u64, reason: &'static str) {
         if count > 0 {
-            self.remember(Lost { count, reason: reason.into(), hook: self.hook.into() });
+            self.remember(Lost { count, reason: reason.into(), hook: self.hook.to_string().into() });
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
     async fn without_capacity_a_batch_is_dropped_and_the_loss_reported_later() {
         let (sender, mut messages) = mpsc::unbounded_channel();
         let capacity = Arc::new(Semaphore::new(0));
-        let mut delivery = Delivery::new("n".into(), "open", sender, Arc::clone(&capacity));
+        let mut delivery = Delivery::new("n".into(), "open".into(), sender, Arc::clone(&capacity));
         let mut batch = Batch::new("n".into());
         batch.items.push(Item::Lost { timestamp: None, lost: lost(2, "ring") });
         delivery.deliver_now(batch);

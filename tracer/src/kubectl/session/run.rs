@@ -22,7 +22,7 @@ use crate::{
         text,
         writer::Message,
     },
-    pipeline::{Stop, Written},
+    pipeline::{Stop, WriteCounters},
     run::limits::End,
     sys::stderr::status,
 };
@@ -50,7 +50,7 @@ pub(super) struct Session<'a> {
 
 /// The writer's thread.
 pub(super) struct WriterHandle {
-    pub(super) written: Arc<Written>,
+    pub(super) written: Arc<[WriteCounters; 1]>,
     /// Sent when nothing more is to be written.
     pub(super) stopped: oneshot::Receiver<Stop>,
     /// Sent when the thread ends.

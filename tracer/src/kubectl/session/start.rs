@@ -32,7 +32,7 @@ use crate::{
         text,
         writer::{View, Writer},
     },
-    pipeline::Written,
+    pipeline::WriteCounters,
     run::limits::End,
     sys::{stderr::status, stdout, thread::spawn},
 };
@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
         let (messages, incoming) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
-        let written = Arc::new(Written::default());
+        let written = Arc::new([WriteCounters::default()]);
         let writer = Writer::new(view(widest)?, plan.max_events, Arc::clone(&written), stop);
         stdout::prepare();
         spawn("output", move || {

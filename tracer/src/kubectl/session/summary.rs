@@ -9,7 +9,7 @@ use super::{Content, run::Session};
 use crate::{
     error::FAILURE,
     kubectl::{account::Account, node::node_status, text},
-    pipeline::Written,
+    pipeline::WriteCounters,
     sys::{stderr::status, stdout},
 };
 
@@ -39,14 +39,14 @@ impl Session<'_> {
         // What it does not write in time is lost.
         let _ = stdout::finished(&mut self.writer.finished, || 0).await;
         if matches!(content, Content::Events(_)) {
-            report(&accounts, &self.writer.written);
+            report(&accounts, &self.writer.written[0]);
         }
         result
     }
 }
 
 /// Writes the totals of all events.
-fn report(accounts: &BTreeMap<Arc<str>, Account>, written: &Written) {
+fn report(accounts: &BTreeMap<Arc<str>, Account>, written: &WriteCounters) {
     let mut all = Account::default();
     for (node, account) in accounts {
         let Account { incomplete_runs, received_incomplete, malformed, dropped, .. } = account;
