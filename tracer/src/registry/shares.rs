@@ -1,14 +1,14 @@
-//! How many slots each container's runtimes use. A share belongs to a container's key and outlives its entry: what a
-//! container has started may go on without it, and start more.
+//! How many slots each container's runtimes use. A share belongs to a container's key and outlives the container: what a
+//! container has started may continue without it, and start more.
 
 use std::collections::HashMap;
 
 use tracer_common::container::ContainerKey;
 
-/// Runtimes within a container that are followed at a time, those included whose slots are still to be given back:
-/// whoever calls programs `runc` must not use up the slots of all.
+/// Runtimes within a container that are followed at a time, those included whose slots are still to be given back. So a
+/// container that executes programs named `runc` cannot use up all slots.
 const INNER_MAX: usize = 256;
-/// Likewise, within a container whose runtimes name containers of their own: a whole node of kind.
+/// The same, within a node container: a whole node of kind.
 const INNER_MAX_OF_NODE: usize = 8192;
 
 /// The shares in use.
@@ -25,33 +25,33 @@ struct Share {
     closed: bool,
 }
 
-/// What has become of a share.
+/// How a share has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It is as open as before.
+    /// It has not.
     None,
-    /// It is closed from now on.
+    /// It is closed now.
     Closed,
     /// It is open again.
     Opened,
 }
 
 impl Shares {
-    /// One slot more is used of the share of `payer`; nothing is of [`ContainerKey::HOST`].
+    /// Uses one more slot of the share of `payer`; [`ContainerKey::HOST`] has no share.
     pub(crate) fn charge(&mut self, payer: ContainerKey, is_node: bool) -> Change {
         if payer == ContainerKey::HOST {
             return Change::None;
         }
         let share = self.0.entry(payer).or_default();
         share.used += 1;
-        // What a container may be is known only after its first runtimes, and not any more once it is forgotten.
+        // Whether it is a node container may become known only after its first runtimes, and is not known once it is forgotten.
         share.max = share.max.max(if is_node { INNER_MAX_OF_NODE } else { INNER_MAX });
         let closes = !share.closed && share.used > share.max;
         share.closed |= closes;
         if closes { Change::Closed } else { Change::None }
     }
 
-    /// A slot is given back.
+    /// Gives a slot back.
     pub(crate) fn release(&mut self, payer: ContainerKey) -> Change {
         let Some(share) = self.0.get_mut(&payer) else { return Change::None };
         share.used = share.used.saturating_sub(1);
@@ -76,7 +76,7 @@ mod tests {
     const PAYER: ContainerKey = ContainerKey::new(1, 1);
 
     #[test]
-    fn a_share_closes_beyond_its_limit_and_opens_at_half_of_it() {
+    fn share_closes_beyond_its_limit_and_opens_at_half_of_it() {
         let mut shares = Shares::default();
         for _ in 0..INNER_MAX {
             assert_eq!(shares.charge(PAYER, false), Change::None);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_has_a_larger_share_from_when_it_is_known_to_be_one() {
+    fn node_container_has_larger_share_once_known_to_be_one() {
         let mut shares = Shares::default();
         assert_eq!(shares.charge(PAYER, false), Change::None);
         for _ in 1..INNER_MAX_OF_NODE {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_forgotten_with_its_last_slot_and_never_negative() {
+    fn share_is_removed_with_its_last_slot_and_never_negative() {
         let mut shares = Shares::default();
         shares.charge(PAYER, false);
         shares.release(PAYER);

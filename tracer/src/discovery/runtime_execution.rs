@@ -1,11 +1,10 @@
-//! What the programs tell of a runtime that was executed, and how far it is believed.
+//! A runtime's execution: what the programs report of it, and how far it is trusted.
 
 use std::{
     path::Path,
     sync::{Arc, OnceLock},
 };
 
-use tokio::runtime::Handle;
 use tracer_common::{
     comm_bytes, comm_of,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
@@ -18,33 +17,37 @@ use tracing::debug;
 
 use crate::{
     discovery::{
-        doubt,
+        invocation::Invocation,
+        node_container::NodeContainer,
         oci::{
             cmdline,
-            cmdline::{Command, CommandLine},
+            cmdline::{Command, CommandLine, CommandLineError},
         },
-        readers::{Guest, Readers},
+        readers::{Readers, UntrustedOwner},
+        unresolved::UnresolvedContainer,
     },
-    model::{Container, Nested, Unknown},
-    registry::Registry,
-    sys::{cgroup, proc_table, process_handle::RuntimeProcess},
+    model::{Nested, Unknown},
+    sys::{
+        files, proc_table,
+        process_handle::{ProcessError, RuntimeProcess},
+    },
 };
 
-/// What speaks for the host's root: who has it needs no container to be believed.
+/// The flags of the host's root, in whatever container it runs.
 const TRUST_OF_ROOT: u32 = TRUST_ROOT | TRUST_USER_NS;
-/// What speaks for the host, whichever user it is.
+/// The flags of a process on the host, of whichever user.
 const TRUST_OF_HOST: u32 = TRUST_PID_NS | TRUST_ROOT_DIR;
 
-/// A runtime's execution, as it claims to be.
+/// A runtime's execution. Its command line is a claim: it counts as far as the process is trusted.
 #[derive(Debug)]
-pub(crate) struct Claim {
-    /// The key of what it brings about.
+pub(crate) struct RuntimeExecution {
+    /// The key of the container that it starts or joins.
     pub(crate) key: ContainerKey,
     /// The container that it runs in.
     pub(crate) outer: ContainerKey,
     /// The runtime's name.
     pub(crate) runtime: String,
-    trust: u32,
+    flags: u32,
     pid: u32,
     start_ticks: u64,
     /// Its parent.
@@ -54,34 +57,45 @@ pub(crate) struct Claim {
     whole: bool,
     /// Whether its process has executed a runtime before, with the same key.
     pub(crate) again: bool,
-    /// A hold on its process, where that was taken before it is known what to do with it.
+    /// Its process, where it was opened before it is known what to do with it.
     held: Option<RuntimeProcess>,
-    /// What the parent of an `init` was asked for, where that was found out before.
+    /// The request of an `init`'s parent, where it was read before.
     parent: Arc<OnceLock<Option<Request>>>,
 }
 
-/// What a runtime was asked for, with a hold on its process.
+/// What a runtime was asked for, with its process.
 type Request = (CommandLine, RuntimeProcess);
 
-/// How far a runtime on the host is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It is the host's root: it names containers and their pods.
-    Host,
-    /// It is a user of the host, whose runtimes were asked to be believed.
-    Rootless,
-    /// Neither.
-    Stranger,
+/// Why it is not known what a runtime was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// Its command line is not a runtime's.
+    #[error(transparent)]
+    CommandLine(#[from] CommandLineError),
+    /// Its command line does not fit into a record and could not be read.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
 }
 
-impl Claim {
+/// How far a runtime on the host is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It is the host's root: it names containers and their pods.
+    Host,
+    /// It belongs to a user of the host, and the runtimes of users are trusted.
+    Rootless,
+    /// Neither.
+    Untrusted,
+}
+
+impl RuntimeExecution {
     /// From the record of an execution.
     pub(crate) fn new(record: &Runtime, args: &[u8]) -> Self {
         Self {
             key: record.record.container,
             outer: record.outer,
             runtime: full_name(&String::from_utf8_lossy(comm_bytes(&record.comm)), args),
-            trust: record.trust,
+            flags: record.trust,
             pid: record.record.pid,
             start_ticks: record.start_time / NANOSECONDS_PER_TICK,
             ppid: record.ppid,
@@ -93,31 +107,31 @@ impl Claim {
         }
     }
 
-    /// The same claim, made in a container.
+    /// The same execution, in a container.
     #[must_use]
     pub(crate) fn within(self, outer: ContainerKey) -> Self {
         Self { outer, ..self }
     }
 
-    /// How far it is believed on the host.
-    pub(crate) const fn standing(&self, trust_rootless: bool) -> Standing {
-        if self.trust == TRUSTED {
-            Standing::Host
-        } else if trust_rootless && self.trust & TRUST_OF_HOST == TRUST_OF_HOST {
-            Standing::Rootless
+    /// How far it is trusted on the host.
+    pub(crate) const fn trust(&self, trust_rootless: bool) -> Trust {
+        if self.flags == TRUSTED {
+            Trust::Host
+        } else if trust_rootless && self.flags & TRUST_OF_HOST == TRUST_OF_HOST {
+            Trust::Rootless
         } else {
-            Standing::Stranger
+            Trust::Untrusted
         }
     }
 
-    /// Whether it is believed within a container that may name others.
+    /// Whether it is trusted within a container that may name others.
     pub(crate) const fn is_roots(&self) -> bool {
-        self.trust & TRUST_OF_ROOT == TRUST_OF_ROOT
+        self.flags & TRUST_OF_ROOT == TRUST_OF_ROOT
     }
 
-    /// Takes hold of its process, which may be gone, with all that it sees of the file system, by the time that its
-    /// files are read. That looks into no file system: if it is root's, it may have any. What its parent was asked for
-    /// is in that one's memory, where others may have to look.
+    /// Opens its process, which may have exited by the time that its files are read. This reads no file system of the
+    /// process's: if it is root's, that may be any. The request of its parent is in that one's memory, so it is read
+    /// where blocking does no harm.
     pub(crate) fn hold(&mut self, readers: &Arc<Readers>) {
         if !self.is_roots() || self.held.is_some() {
             return;
@@ -125,19 +139,19 @@ impl Claim {
         self.held = self.process();
         if matches!(self.command_line(None), Ok(line) if line.command == Command::Init) {
             let (parent, readers) = (Arc::clone(&self.parent), Arc::clone(readers));
-            let (guest, ppid) = (self.guest(), self.ppid);
-            let (runtime, trust) = (self.runtime.clone(), self.trust);
+            let (owner, ppid) = (self.owner(), self.ppid);
+            let (runtime, flags) = (self.runtime.clone(), self.flags);
             readers.handle().clone().spawn(async move {
-                let look = move || parent.get_or_init(|| parent_request(ppid, &runtime, trust)).is_some();
-                readers.guest(guest, look).await;
+                let look = move || parent.get_or_init(|| parent_request(ppid, &runtime, flags)).is_some();
+                readers.untrusted(owner, look).await;
             });
         }
     }
 
-    /// Whose reading it is to look at what its parent was asked for: the container's that it runs in, however many runtimes
+    /// The owner that reading its parent's request is accounted to: the container that it runs in, however many runtimes
     /// that executes.
-    const fn guest(&self) -> Guest {
-        Guest::Container(self.outer)
+    const fn owner(&self) -> UntrustedOwner {
+        UntrustedOwner::Container(self.outer)
     }
 
     fn process(&self) -> Option<RuntimeProcess> {
@@ -145,11 +159,11 @@ impl Claim {
         process.map_err(|error| debug!("{}: {error}", self.runtime)).ok()
     }
 
-    /// What it was asked for, and a hold on its process if that is there still.
+    /// What it was asked for, and its process if that still runs.
     ///
-    /// An `init` whose runtime is not followed, since that was executed before the programs were there, does what its
+    /// An `init` whose runtime is not followed, since that was executed before the programs were attached, does what its
     /// parent was asked for.
-    pub(crate) fn request(&mut self) -> (Result<CommandLine, String>, Option<RuntimeProcess>) {
+    pub(crate) fn request(&mut self) -> (Result<CommandLine, RequestError>, Option<RuntimeProcess>) {
         let process = self.held.take().or_else(|| self.process());
         let line = self.command_line(process.as_ref());
         if matches!(&line, Ok(line) if line.command == Command::Init)
@@ -160,24 +174,40 @@ impl Claim {
         (line, process)
     }
 
-    /// What its parent was asked for: what was found out before, else what can be found out now.
-    fn parent(&mut self) -> Option<Request> {
-        let parent = std::mem::take(&mut self.parent);
-        let found = Arc::try_unwrap(parent).ok().and_then(OnceLock::into_inner).flatten();
-        found.or_else(|| parent_request(self.ppid, &self.runtime, self.trust))
-    }
-
-    /// The command line, from the runtime itself where it does not fit into a record.
-    fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, String> {
-        match process.filter(|_| !self.whole).map(RuntimeProcess::cmdline) {
-            Some(Ok(cmdline)) => parse(&cmdline, false, &self.runtime),
-            Some(Err(error)) => Err(error.to_string()),
-            None => parse(&self.args, !self.whole, &self.runtime),
+    /// The invocation, in the container `node` or of a user on the host. None if it brings no process into any container,
+    /// and the container without its pod if the request is not understood.
+    pub(crate) fn invocation(
+        &mut self,
+        node: Option<NodeContainer>,
+    ) -> Result<Option<Invocation>, UnresolvedContainer> {
+        let (line, process) = self.request();
+        let owner = match (&node, &process) {
+            (None, Some(process)) => process.effective_uid().unwrap_or(files::ROOT),
+            _ => files::ROOT,
+        };
+        match line {
+            Ok(line) => Ok(Invocation::new(self.key, self.runtime.clone(), process, owner, node, line)),
+            Err(error) => Err(self.not_understood(&error, node.map(|node| node.shown))),
         }
     }
 
-    /// The container that it says it is about. Nothing but the record is looked at. What is longer than an id can be is
-    /// none: each event would repeat it.
+    /// The parent's request: what was read before, or what can be read now.
+    fn parent(&mut self) -> Option<Request> {
+        let parent = std::mem::take(&mut self.parent);
+        let found = Arc::try_unwrap(parent).ok().and_then(OnceLock::into_inner).flatten();
+        found.or_else(|| parent_request(self.ppid, &self.runtime, self.flags))
+    }
+
+    /// The command line, from the process itself where it does not fit into a record.
+    fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, RequestError> {
+        match process.filter(|_| !self.whole) {
+            Some(process) => Ok(parse(&process.cmdline()?, false, &self.runtime)?),
+            None => Ok(parse(&self.args, !self.whole, &self.runtime)?),
+        }
+    }
+
+    /// The container that its command line names, by the record alone. An id that is too long is left out, since each
+    /// event would repeat it.
     pub(crate) fn nested(&self) -> Nested {
         /// runc's limit for ids.
         const ID_MAX: usize = 1024;
@@ -195,84 +225,53 @@ impl Claim {
         Nested { id, runtime: self.runtime.clone() }
     }
 
-    /// Its container, which it is not believed about: not even the id, which might be another's. None for what brings no
-    /// process into any container.
-    pub(crate) fn disbelieved(&self) -> Option<Stray> {
+    /// Its container, if it is not trusted: not even the id counts, which might be another's. None for what brings no process
+    /// into any container.
+    pub(crate) fn untrusted(&self) -> Option<UnresolvedContainer> {
         let what = what(&self.command_line(None))?;
-        let (runtime, why) = (&self.runtime, distrust(self.trust));
-        Some(Stray {
+        let (runtime, reasons) = (&self.runtime, distrust(self.flags));
+        Some(UnresolvedContainer {
             runtime: runtime.clone(),
             why: Unknown::Untrusted,
-            roots_cgroup: self.is_roots(),
+            has_roots_cgroup: self.is_roots(),
             pod_known: true,
+            outer: None,
             warning: format!(
-                "{runtime} claims to start {what} and is not believed, since {why}: shown without pod"
+                "{runtime} claims to start {what} and is not trusted, since {reasons}: shown without pod"
             ),
         })
     }
 
-    /// Its container, whose runtime is believed but not understood.
-    pub(crate) fn not_understood(&self, problem: &str) -> Stray {
-        Stray {
+    /// Its container, if it is trusted and its request is not understood. `outer` is the container that it is in.
+    pub(crate) fn not_understood(&self, error: &RequestError, outer: Option<Nested>) -> UnresolvedContainer {
+        UnresolvedContainer {
             runtime: self.runtime.clone(),
             why: Unknown::NotUnderstood,
-            roots_cgroup: true,
+            has_roots_cgroup: true,
             pod_known: false,
-            warning: format!("{}: {problem}: its container is shown without pod", self.runtime),
+            outer,
+            warning: format!("{}: {error}: its container is shown without pod", self.runtime),
         }
     }
 }
 
-/// A container that only its cgroup can tell from others, once there is one.
-#[derive(Debug)]
-pub(crate) struct Stray {
-    runtime: String,
-    why: Unknown,
-    /// Whether root has made its cgroup: others may have some to name as another's container.
-    roots_cgroup: bool,
-    /// Pods are the host's runtimes' alone.
-    pod_known: bool,
-    /// What is to be said of it.
-    warning: String,
-}
-
-impl Stray {
-    /// Says what is wrong with it, to those who may have selected it.
-    pub(crate) fn warn(&self, key: ContainerKey, registry: &Arc<Registry>, handle: &Handle) {
-        let container = Container { pod_known: self.pod_known, ..Container::unknown(self.why) };
-        doubt::warn(key, &container, self.warning.clone(), registry, handle);
-    }
-
-    /// The container, with its first process and the name of that one's cgroup in the unified hierarchy; without one
-    /// there, the others may tell.
-    pub(crate) fn container(self, cgroup: &str, pid: u32) -> Container {
-        let id = self.roots_cgroup.then(|| cgroup::id_of(cgroup).or_else(|| cgroup::id_of_process(pid)));
-        Container {
-            id: id.flatten().unwrap_or_default(),
-            runtime: self.runtime,
-            pod_known: self.pod_known,
-            ..Container::unknown(self.why)
-        }
-    }
-}
-
-/// What the parent of a runtime was asked for, if that is a runtime at work which is believed as much.
-fn parent_request(pid: u32, runtime: &str, trust: u32) -> Option<Request> {
+/// The request of a runtime's parent, if that is a runtime at work which is trusted as much.
+fn parent_request(pid: u32, runtime: &str, flags: u32) -> Option<Request> {
     let parent = RuntimeProcess::open(pid, proc_table::start_ticks(pid)?).ok()?;
-    // First, since its command line is in its memory, which an untrusted process may make hang.
-    if parent.trust().ok()? & trust != trust {
+    // Checked first: its command line is in its memory, and an untrusted process can make reading that hang.
+    if parent.trust().ok()? & flags != flags {
         return None;
     }
     let line = parse(&parent.cmdline().ok()?, false, runtime).ok()?;
     (!matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
 }
 
-/// What the command line of a process with this comm says.
-pub(crate) fn parse(block: &[u8], truncated: bool, comm: &str) -> Result<CommandLine, String> {
-    cmdline::parse(without_interpreter(block, comm.as_bytes()), truncated).map_err(|error| error.to_string())
+/// Parses the command line of a process with this comm.
+pub(crate) fn parse(block: &[u8], truncated: bool, comm: &str) -> Result<CommandLine, CommandLineError> {
+    cmdline::parse(without_interpreter(block, comm.as_bytes()), truncated)
 }
 
-/// A runtime's name, of which a comm has 15 bytes: in full, where its command line has it.
+/// A runtime's name in full, if its command line has it: a comm has 15 bytes of it.
 pub(crate) fn full_name(comm: &str, block: &[u8]) -> String {
     let word =
         without_interpreter(block, comm.as_bytes()).split(|byte| *byte == 0).next().unwrap_or_default();
@@ -290,7 +289,7 @@ pub(crate) fn is_cut_to(name: &str, comm: &str) -> bool {
 
 /// The command line from the runtime's own name on: a script's begins with its interpreter's.
 fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
-    /// An interpreter, its one argument, and a chance more: `env` has none.
+    /// An interpreter, its one argument, and one more: `env` has no argument.
     const WORDS: usize = 4;
     let mut start = 0;
     for word in block.split(|byte| *byte == 0).take(WORDS) {
@@ -303,9 +302,9 @@ fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
     block
 }
 
-/// What a command line says comes about; None for nothing.
+/// What a command line starts; None for nothing.
 #[expect(clippy::unnecessary_debug_formatting, reason = "it escapes what a hostile command line may hold")]
-fn what(line: &Result<CommandLine, String>) -> Option<String> {
+fn what(line: &Result<CommandLine, RequestError>) -> Option<String> {
     match line.as_ref().map(|line| &line.command) {
         Ok(Command::Create(creation) | Command::Run(creation) | Command::Restore(creation)) => {
             let bundle = creation.bundle.as_deref().unwrap_or(Path::new(""));
@@ -317,15 +316,15 @@ fn what(line: &Result<CommandLine, String>) -> Option<String> {
     }
 }
 
-/// What speaks against a runtime.
-fn distrust(trust: u32) -> String {
+/// Why a runtime with these flags is not trusted.
+fn distrust(flags: u32) -> String {
     let reasons = [
         (TRUST_ROOT, "it was not started by root or does not run as root"),
         (TRUST_USER_NS, "it runs in a user namespace"),
         (TRUST_PID_NS, "it runs in a pid namespace"),
         (TRUST_ROOT_DIR, "its root directory is not the host's"),
     ];
-    let lacking = reasons.iter().filter(|(bit, _)| trust & bit == 0).map(|(_, reason)| *reason);
+    let lacking = reasons.iter().filter(|(bit, _)| flags & bit == 0).map(|(_, reason)| *reason);
     lacking.collect::<Vec<_>>().join(", ")
 }
 
@@ -334,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_that_is_called_like_a_runtime_is_one() {
+    fn script_named_like_runtime_is_runtime() {
         let strip = |block: &'static [u8]| without_interpreter(block, b"runc");
         assert_eq!(strip(b"/bin/sh\0/opt/runc\0run\0id\0"), b"/opt/runc\0run\0id\0");
         assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
@@ -342,12 +341,12 @@ mod tests {
         assert_eq!(strip(b""), b"");
     }
 
-    fn claim(args: &str, key: ContainerKey, outer: ContainerKey) -> Claim {
-        Claim {
+    fn execution(args: &str, key: ContainerKey, outer: ContainerKey) -> RuntimeExecution {
+        RuntimeExecution {
             key,
             outer,
             runtime: "runc".to_owned(),
-            trust: 0,
+            flags: 0,
             pid: 0,
             start_ticks: 0,
             ppid: 0,
@@ -360,15 +359,15 @@ mod tests {
     }
 
     #[test]
-    fn all_claims_of_a_container_are_one_guests() {
+    fn all_executions_in_container_have_one_owner() {
         let outer = ContainerKey::new(1, 1);
-        let guest = |slot| claim("runc\0init\0", ContainerKey::new(slot, 1), outer).guest();
-        assert_eq!(guest(2), Guest::Container(outer));
-        assert_eq!(guest(2), guest(3));
+        let owner = |slot| execution("runc\0init\0", ContainerKey::new(slot, 1), outer).owner();
+        assert_eq!(owner(2), UntrustedOwner::Container(outer));
+        assert_eq!(owner(2), owner(3));
     }
 
     #[test]
-    fn a_name_that_a_comm_has_no_room_for_is_on_the_command_line() {
+    fn name_longer_than_comm_is_read_from_command_line() {
         let name = |comm: &str, block: &[u8]| full_name(comm, block);
         assert_eq!(
             name("nvidia-containe", b"/usr/bin/nvidia-container-runtime\0run\0"),
@@ -386,17 +385,17 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_no_runtime_would_take_is_none() {
-        let claimed = |id: String| {
+    fn id_longer_than_runtimes_accept_is_left_out() {
+        let shown = |id: String| {
             let key = ContainerKey::HOST;
-            claim(&format!("runc\0run\0{id}\0"), key, key).nested().id
+            execution(&format!("runc\0run\0{id}\0"), key, key).nested().id
         };
-        assert_eq!(claimed("x".repeat(64)), "x".repeat(64));
-        assert_eq!(claimed("x".repeat(4096)), "");
+        assert_eq!(shown("x".repeat(64)), "x".repeat(64));
+        assert_eq!(shown("x".repeat(4096)), "");
     }
 
     #[test]
-    fn distrust_names_every_reason() {
+    fn untrusted_runtime_is_reported_with_every_reason() {
         assert_eq!(distrust(TRUSTED), "");
         let all = distrust(0);
         assert_eq!(all.split(", ").count(), 4, "{all}");
