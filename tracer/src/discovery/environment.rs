@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::{
     discovery::{
         node_container::NodeContainer,
-        oci::{state, state::State},
+        oci::{state, state::RuntimeState},
         shims,
         state_roots::{
             ROOTLESS, RUNTIME_DIRECTORIES, STATE_ROOT_PARENTS, STATE_ROOTS, runtime_directory, runtime_of,
@@ -166,7 +166,8 @@ impl Environment {
         owner: u32,
         processes: &Processes,
     ) -> Option<RunningContainer> {
-        let State { bundle, init, init_start_ticks } = match state::read(self.root(), root, &id, owner) {
+        let RuntimeState { bundle, init, init_start_ticks } = match state::read(self.root(), root, &id, owner)
+        {
             Ok(state) => state,
             Err(error) => {
                 debug!("{}", line(&error.to_string()));

@@ -127,7 +127,8 @@ impl List {
         if registry.settled(PATIENCE).await == Wait::TimedOut {
             warn!("some containers are not listed: their bundles could not be read in time");
         }
-        let mut listed: Vec<ListedContainer> = registry.list().into_iter().filter(|listed| !listed.ended).collect();
+        let mut listed: Vec<ListedContainer> =
+            registry.list().into_iter().filter(|listed| !listed.ended).collect();
         let undecided = registry.undecided();
         if undecided > 0 && !self.watch {
             warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");

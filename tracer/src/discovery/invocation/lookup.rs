@@ -14,7 +14,7 @@ use crate::{
         bundle,
         bundle::{Bundle, BundleError},
         state,
-        state::{State, StateError},
+        state::{RuntimeState, StateError},
     },
     model::{Container, ContainerType, Isolation, Source, Unknown},
     registry::{Attribution, ContainerName, Registry},
@@ -85,7 +85,7 @@ impl Invocation {
         registry.find_running(&self.name, self.state().ok()?.init?)
     }
 
-    fn state(&self) -> Result<State, ReadError> {
+    fn state(&self) -> Result<RuntimeState, ReadError> {
         let ContainerName { root: state_root, id, .. } = &self.name;
         self.view(|root| state::read(root, state_root, id, self.owner))
     }
