@@ -11,7 +11,7 @@ use crate::{
     registry::Registry,
 };
 
-/// The first delay before an engine that does not know a pod is asked again: an engine knows a sandbox some 100 ms after the
+/// The first delay before an engine that does not know a pod is queried again: an engine knows a sandbox some 100 ms after the
 /// sandbox was started.
 const RETRY: Duration = Duration::from_millis(50);
 /// The last one. The engine may be restarting, or it is not this pod's.
@@ -43,14 +43,14 @@ impl Engines {
         while let Some(answer) = answers.join_next().await {
             match answer {
                 Ok(Ok(known)) => containers.extend(known),
-                Ok(Err(error)) => warn!("cannot list the containers of an engine: {error}"),
-                Err(error) => warn!("cannot list the containers of an engine: {error}"),
+                Ok(Err(error)) => warn!("cannot query the container engine: {error}"),
+                Err(error) => warn!("cannot query the container engine: {error}"),
             }
         }
         containers
     }
 
-    /// Fetches the labels of pods as they come up, until the run ends. No engine is asked while no pod lacks labels.
+    /// Fetches the labels of pods as they come up, until the run ends. No engine is queried while no pod lacks labels.
     pub(crate) async fn complete(self) {
         for client in self.clients.iter().filter(|_| self.listen).cloned() {
             tokio::spawn(listen(client, Arc::clone(&self.registry)));

@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     fs,
+    ops::ControlFlow,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::{DirEntryExt as _, MetadataExt as _},
@@ -113,7 +114,7 @@ impl CgroupTree {
         let mut ids = vec![stat.st_ino];
         walk(&reopened(&cgroup), |_, ino| {
             ids.push(ino);
-            ids.len() < CGROUPS_MAX
+            continue_if(ids.len() < CGROUPS_MAX)
         });
         ids
     }
@@ -156,19 +157,23 @@ fn own_root(root: &OwnedFd) -> Option<PathBuf> {
         if ino == own {
             found = path.strip_prefix(&base).ok().map(Path::to_owned);
         }
-        found.is_none() && visited < CGROUPS_MAX
+        continue_if(found.is_none() && visited < CGROUPS_MAX)
     });
     found
 }
 
-/// Calls `visit` for each directory below another one, with its inode number, until that returns false.
-fn walk(directory: &Path, mut visit: impl FnMut(&Path, u64) -> bool) {
+const fn continue_if(condition: bool) -> ControlFlow<()> {
+    if condition { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+/// Calls `visit` for each directory below another one, with its inode number, until that breaks.
+fn walk(directory: &Path, mut visit: impl FnMut(&Path, u64) -> ControlFlow<()>) {
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             let path = entry.path();
-            if !visit(&path, entry.ino()) {
+            if visit(&path, entry.ino()).is_break() {
                 return;
             }
             left.push(path);

@@ -1,19 +1,19 @@
 //! What becomes of a runtime's execution until its container is known.
 //!
 //! ```text
-//!            ┌ in a container ─────────────────────────────────────▶ the container decides ─┐
-//!            │                                      ▲ has an ancestor in one                │
-//!            │ on the host:                         │                                       │
-//! executed ──┼ trusted ──────────────▶ AtWork ── begun ──▶ the bundle is read again ────────┼──▶ resolved
-//!            ├ a user's, trusted by option ────────────────▶ read as that user ─────────────┤
-//!            └ untrusted ──┬─ while running containers are searched for ─▶ AwaitingScan ─┐  │
-//!                          │                                                    scan completed
-//!                          └─▶ AwaitingCgroup ◀──────────────────────────────────────────┘  │
-//!                                    └── begun ──▶ named by its cgroup ─────────────────────┘
+//! executed in a container ────────────────────────────▶ resolved by what that container may do
+//! executed on the host
+//!   ├─ trusted ────────▶ RuntimeRunning ── begun ─────▶ resolved by its bundle, which is read twice
+//!   ├─ a user's, trusted by option ───────────────────▶ resolved by its bundle, read as that user
+//!   └─ untrusted
+//!        ├─ during the scan ─▶ AwaitingScan ── scan completed ─▶ in a container after all: as above
+//!        │                                          │
+//!        │                              otherwise   ▼
+//!        └─ after it ──────────────────────▶ AwaitingCgroup ── begun ─▶ resolved by its cgroup's name
 //! ```
 //!
-//! [`Executions`] has the states, and runs on the thread that reads lifecycle records: it waits for nothing. What has to
-//! read files or to wait for another container is done by the [`Resolver`], on threads of its own.
+//! [`Executions`] has the states, and runs on the thread that reads lifecycle records: it never blocks. The [`Resolver`]
+//! reads files and waits for other containers, on separate threads.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,13 +24,13 @@ use crate::{
     discovery::{
         invocation::Invocation,
         resolver::{BundleState, Resolver},
-        runtime_execution::{RuntimeExecution, Trust},
+        runtime_execution::{RuntimeExecution, TrustLevel},
         unresolved::UnresolvedContainer,
     },
     sys::{files, proc_table},
 };
 
-/// The executions whose containers are not known for good.
+/// The executions whose containers are not known permanently.
 pub(crate) struct Executions {
     resolver: Resolver,
     /// Whether runtimes of users are trusted.
@@ -48,9 +48,9 @@ enum Scan {
 
 /// What an execution waits for. Executed again under the same key, the latest execution counts.
 enum Pending {
-    /// The runtime is at work and its bundle is being read. It is read again when the container begins, since a wrapper
+    /// The runtime is running and its bundle is being read. It is read again when the container begins, since a wrapper
     /// may change it until then.
-    AtWork(Arc<Invocation>),
+    RuntimeRunning(Arc<Invocation>),
     /// It is not trusted for what it is on the host, but it may turn out to run in a container that is yet to be found.
     AwaitingScan {
         execution: RuntimeExecution,
@@ -66,7 +66,7 @@ enum Pending {
 /// Where a runtime was executed, and how far it is trusted there.
 enum Site {
     Container,
-    Host(Trust),
+    Host(TrustLevel),
 }
 
 impl Executions {
@@ -77,21 +77,23 @@ impl Executions {
     /// A runtime was executed.
     pub(crate) fn executed(&mut self, execution: RuntimeExecution) {
         if execution.again {
-            debug!("{} works on for container {}", execution.runtime, execution.key.slot());
+            debug!("{} continues for container {}", execution.runtime, execution.key.slot());
         }
         match (self.site(&execution), self.scan) {
             (Site::Container, _) => self.resolver.resolve_nested(execution),
-            (Site::Host(Trust::Host), _) => self.follow(execution),
-            (Site::Host(Trust::Rootless), _) => self.resolver.resolve_rootless(execution),
-            (Site::Host(Trust::Untrusted), Scan::Running) => self.await_scan(execution),
-            (Site::Host(Trust::Untrusted), Scan::Completed) => self.reject(&execution, None),
+            (Site::Host(TrustLevel::Host), _) => self.follow(execution),
+            (Site::Host(TrustLevel::Rootless), _) => self.resolver.resolve_rootless(execution),
+            (Site::Host(TrustLevel::Untrusted), Scan::Running) => self.await_scan(execution),
+            (Site::Host(TrustLevel::Untrusted), Scan::Completed) => self.reject(&execution, None),
         }
     }
 
     /// A container has a process of its own, in a cgroup of this name in the unified hierarchy.
     pub(crate) fn begun(&mut self, key: ContainerKey, cgroup: &str, pid: u32, container_pid: u32, at: u64) {
         match self.pending.remove(&key) {
-            Some(Pending::AtWork(invocation)) => self.resolver.resolve_at(&invocation, BundleState::Final),
+            Some(Pending::RuntimeRunning(invocation)) => {
+                self.resolver.resolve_at(&invocation, BundleState::Final)
+            }
             Some(Pending::AwaitingCgroup(unresolved)) => {
                 self.resolver.registry.resolve(key, unresolved.in_cgroup(cgroup, pid));
             }
@@ -150,7 +152,7 @@ impl Executions {
                 if let Some(invocation) = Invocation::new(key, runtime, process, files::ROOT, None, line) {
                     let invocation = Arc::new(invocation);
                     self.resolver.resolve_at(&invocation, BundleState::Provisional);
-                    self.pending.insert(key, Pending::AtWork(invocation));
+                    self.pending.insert(key, Pending::RuntimeRunning(invocation));
                 }
             }
             (Err(error), _) => {

@@ -42,7 +42,7 @@ impl Lifecycle {
         self.records.executions.scan_completed();
     }
 
-    /// A readable descriptor says that there is something to drain.
+    /// A descriptor that is readable when there is something to drain.
     pub(crate) fn readiness(&self) -> anyhow::Result<OwnedFd> {
         self.ring.readiness().context("duplicating the lifecycle ring's descriptor")
     }
@@ -66,7 +66,7 @@ impl Lifecycle {
         let drained = ring.drain(|bytes| {
             match LifecycleRecord::decode(bytes) {
                 Some(record) => records.handle(record),
-                None => warn!("ignoring an invalid lifecycle record of {} bytes", bytes.len()),
+                None => warn!("invalid lifecycle record of {} bytes", bytes.len()),
             }
             true
         });

@@ -20,6 +20,7 @@ mod readers;
 pub(crate) mod recovery;
 mod resolver;
 mod runtime_execution;
+mod runtime_name;
 pub(crate) mod scan;
 mod shims;
 mod state_roots;
@@ -32,7 +33,7 @@ pub(crate) use lifecycle::Lifecycle;
 pub(crate) use lifecycle_record::LifecycleRecord;
 pub(crate) use readers::Readers;
 pub(crate) use resolver::Resolver;
-pub(crate) use runtime_execution::{RuntimeExecution, Trust};
+pub(crate) use runtime_execution::{RuntimeExecution, TrustLevel};
 pub(crate) use unresolved::UnresolvedContainer;
 
 /// The runtimes to follow, and where their state is.

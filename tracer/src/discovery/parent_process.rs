@@ -5,9 +5,7 @@
 use std::sync::Arc;
 
 use crate::{
-    discovery::{
-        environment::Environment, invocation::Invocation, resolver::Resolver, runtime_execution, shims,
-    },
+    discovery::{environment::Environment, invocation::Invocation, resolver::Resolver, runtime_name, shims},
     sys::{files, proc_table, process_handle::RuntimeProcess},
 };
 use tracer_common::{
@@ -48,7 +46,7 @@ pub(crate) fn by_parent(
         let running = shims::container_of(&Environment::host(&[]).ok()?, parent, comm, pid)?;
         return Some(Invocation::of_running(key, &running, None));
     }
-    let line = runtime_execution::parse(&parent.cmdline().ok()?, false, comm).ok()?;
+    let line = runtime_name::parse(&parent.cmdline().ok()?, false, comm).ok()?;
     // Any program may have such a command line: the bundle shows that it is a runtime.
     let bundle = line.command.creation()?.bundle.clone().unwrap_or_default();
     let is_runtime = parent.has(&parent.absolute(&bundle).join("config.json"));

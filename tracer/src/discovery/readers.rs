@@ -40,22 +40,22 @@ pub(crate) struct Readers {
     untrusted: Arc<Semaphore>,
     /// Each owner has one thread at a time, so that one that hangs delays no other.
     turns: Mutex<HashMap<UntrustedOwner, Arc<Semaphore>>>,
-    stuck: Arc<Mutex<Vec<Stuck>>>,
+    blocked: Arc<Mutex<Vec<BlockedHelpers>>>,
     timeout: Duration,
 }
 
 /// Processes that were killed and have not exited: a process that waits for FUSE cannot always be killed. Until they exit,
 /// nothing more is read for their owner, so that it occupies no more than these.
 #[derive(Debug)]
-struct Stuck {
+struct BlockedHelpers {
     processes: Vec<Child>,
     _turn: OwnedSemaphorePermit,
 }
 
-/// Whether killed processes have not exited.
-enum StuckProcesses {
-    None,
-    Some,
+/// Whether helpers that were killed have exited.
+enum Helpers {
+    Exited,
+    Blocked,
 }
 
 impl Readers {
@@ -65,7 +65,7 @@ impl Readers {
     /// Threads of the runtime behind `handle`.
     pub(crate) fn new(handle: Handle) -> Self {
         let untrusted = Arc::new(Semaphore::new(UNTRUSTED_THREADS));
-        Self { handle, untrusted, turns: Mutex::default(), stuck: Arc::default(), timeout: TIMEOUT }
+        Self { handle, untrusted, turns: Mutex::default(), blocked: Arc::default(), timeout: TIMEOUT }
     }
 
     /// The asynchronous runtime, for tasks that wait without blocking.
@@ -87,12 +87,12 @@ impl Readers {
     ) -> Option<T> {
         let own = self.turn_of(owner).await?;
         let any = timeout(self.timeout, Arc::clone(&self.untrusted).acquire_owned()).await.ok()?.ok()?;
-        let (stuck, limit) = (Arc::clone(&self.stuck), self.timeout);
+        let (blocked, limit) = (Arc::clone(&self.blocked), self.timeout);
         let result = self.handle.spawn_blocking(move || {
             let (result, processes) = with_helpers(Instant::now() + limit, read);
             drop(any);
             if !processes.is_empty() {
-                lock(&stuck).push(Stuck { processes, _turn: own });
+                lock(&blocked).push(BlockedHelpers { processes, _turn: own });
             }
             result
         });
@@ -107,9 +107,9 @@ impl Readers {
         let deadline = Instant::now() + self.timeout;
         let turns = self.turns_of(owner);
         loop {
-            let next = match self.reap_stuck() {
-                StuckProcesses::Some => deadline.min(Instant::now() + INTERVAL),
-                StuckProcesses::None => deadline,
+            let next = match self.reap_blocked() {
+                Helpers::Blocked => deadline.min(Instant::now() + INTERVAL),
+                Helpers::Exited => deadline,
             };
             match timeout_at(next.into(), Arc::clone(&turns).acquire_owned()).await {
                 Ok(turn) => return turn.ok(),
@@ -120,13 +120,13 @@ impl Readers {
     }
 
     /// Gives back the turns of processes that have exited by now.
-    fn reap_stuck(&self) -> StuckProcesses {
-        let mut stuck = lock(&self.stuck);
-        stuck.retain_mut(|stuck| {
-            stuck.processes.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
-            !stuck.processes.is_empty()
+    fn reap_blocked(&self) -> Helpers {
+        let mut blocked = lock(&self.blocked);
+        blocked.retain_mut(|blocked| {
+            blocked.processes.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
+            !blocked.processes.is_empty()
         });
-        if stuck.is_empty() { StuckProcesses::None } else { StuckProcesses::Some }
+        if blocked.is_empty() { Helpers::Exited } else { Helpers::Blocked }
     }
 
     fn turns_of(&self, owner: UntrustedOwner) -> Arc<Semaphore> {
@@ -212,12 +212,12 @@ mod tests {
             )
             .unwrap();
             stays.stdout.take();
-            lock(&readers.stuck).push(Stuck { processes: vec![stays], _turn: turn });
+            lock(&readers.blocked).push(BlockedHelpers { processes: vec![stays], _turn: turn });
             assert_eq!(readers.untrusted(container(1), || 1).await, None);
             assert_eq!(readers.untrusted(container(2), || 2).await, Some(2));
             rustix::process::pidfd_send_signal(&end, rustix::process::Signal::KILL).unwrap();
             assert_eq!(readers.untrusted(container(1), || 3).await, Some(3));
         });
-        assert!(lock(&readers.stuck).is_empty());
+        assert!(lock(&readers.blocked).is_empty());
     }
 }

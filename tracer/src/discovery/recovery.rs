@@ -51,7 +51,7 @@ pub(crate) fn recover(
         coverage = search.look_around()?;
         search.resolve_rest()?;
     }
-    // These have ended meanwhile, and nothing at hand led to a container when they began.
+    // These have ended in the meantime, and nothing available led to a container when they began.
     for key in with_unseen_runtime.into_iter().filter(|key| registry.is_missing(*key)) {
         attribute_to_host(registry, key);
     }
@@ -122,7 +122,7 @@ fn end(registry: &Registry, lifecycle: &Mutex<Lifecycle>) {
 
 /// Nothing on disk leads from a key to a container.
 fn attribute_to_host(registry: &Registry, key: ContainerKey) {
-    debug!("container {} is attributed to the host: nothing on disk shows that it is one", key.slot());
+    debug!("no container found for key {}; its events are attributed to the host", key.slot());
     registry.announce(key, ContainerKey::HOST, None);
     registry.resolve_as_host(key);
 }
@@ -178,7 +178,7 @@ impl Search<'_> {
             self.registry().slots.processes().into_iter().map(|process| (process.pid, process)).collect();
         for (key, of_key) in missing {
             if self.resolve_by_runtime(key, &of_key, &processes) == Resolution::Found {
-                debug!("container {} is known again: its runtime is at work", key.slot());
+                debug!("container {} is known again: its runtime is running", key.slot());
                 continue;
             }
             let members = members(key, &of_key, &processes);
@@ -193,7 +193,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Resolves a key by the request of a runtime at work that prepares it.
+    /// Resolves a key by the request of a running runtime that prepares it.
     fn resolve_by_runtime(
         &mut self,
         key: ContainerKey,
@@ -209,7 +209,7 @@ impl Search<'_> {
         runtimes.sort_by_key(|(process, _)| process.start_ticks);
         let found = runtimes.into_iter().any(|(runtime, outer)| {
             let around = (outer != ContainerKey::HOST).then_some(outer);
-            self.key_at_work(runtime, around, Some(key)).is_some()
+            self.key_of_runtime(runtime, around, Some(key)).is_some()
         });
         if found { Resolution::Found } else { Resolution::NotFound }
     }

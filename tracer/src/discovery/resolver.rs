@@ -31,7 +31,7 @@ pub(crate) struct Resolver {
 /// Whether a bundle may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BundleState {
-    /// The runtime is at work, and a wrapper may still write the bundle.
+    /// The runtime is running, and a wrapper may still write the bundle.
     Provisional,
     /// The container's program runs.
     Final,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracer_common::{
-    comm_bytes, comm_of,
+    comm_bytes,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
         RUNTIME_AGAIN, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT,
@@ -19,11 +19,9 @@ use crate::{
     discovery::{
         invocation::Invocation,
         node_container::NodeContainer,
-        oci::{
-            cmdline,
-            cmdline::{Command, CommandLine, CommandLineError},
-        },
+        oci::cmdline::{Command, CommandLine, CommandLineError},
         readers::{Readers, UntrustedOwner},
+        runtime_name::{full_name, parse},
         unresolved::UnresolvedContainer,
     },
     model::{Nested, Unknown},
@@ -79,7 +77,7 @@ pub(crate) enum RequestError {
 
 /// How far a runtime on the host is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trust {
+pub(crate) enum TrustLevel {
     /// It is the host's root: it names containers and their pods.
     Host,
     /// It belongs to a user of the host, and the runtimes of users are trusted.
@@ -114,13 +112,13 @@ impl RuntimeExecution {
     }
 
     /// How far it is trusted on the host.
-    pub(crate) const fn trust(&self, trust_rootless: bool) -> Trust {
+    pub(crate) const fn trust(&self, trust_rootless: bool) -> TrustLevel {
         if self.flags == TRUSTED {
-            Trust::Host
+            TrustLevel::Host
         } else if trust_rootless && self.flags & TRUST_OF_HOST == TRUST_OF_HOST {
-            Trust::Rootless
+            TrustLevel::Rootless
         } else {
-            Trust::Untrusted
+            TrustLevel::Untrusted
         }
     }
 
@@ -255,7 +253,7 @@ impl RuntimeExecution {
     }
 }
 
-/// The request of a runtime's parent, if that is a runtime at work which is trusted as much.
+/// The request of a runtime's parent, if that is a running runtime which is trusted as much.
 fn parent_request(pid: u32, runtime: &str, flags: u32) -> Option<Request> {
     let parent = RuntimeProcess::open(pid, proc_table::start_ticks(pid)?).ok()?;
     // Checked first: its command line is in its memory, and an untrusted process can make reading that hang.
@@ -264,42 +262,6 @@ fn parent_request(pid: u32, runtime: &str, flags: u32) -> Option<Request> {
     }
     let line = parse(&parent.cmdline().ok()?, false, runtime).ok()?;
     (!matches!(line.command, Command::Init | Command::Other)).then_some((line, parent))
-}
-
-/// Parses the command line of a process with this comm.
-pub(crate) fn parse(block: &[u8], truncated: bool, comm: &str) -> Result<CommandLine, CommandLineError> {
-    cmdline::parse(without_interpreter(block, comm.as_bytes()), truncated)
-}
-
-/// A runtime's name in full, if its command line has it: a comm has 15 bytes of it.
-pub(crate) fn full_name(comm: &str, block: &[u8]) -> String {
-    let word =
-        without_interpreter(block, comm.as_bytes()).split(|byte| *byte == 0).next().unwrap_or_default();
-    let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
-    match str::from_utf8(name) {
-        Ok(name) if is_cut_to(name, comm) => name.to_owned(),
-        _ => comm.to_owned(),
-    }
-}
-
-/// Whether a comm is what the kernel keeps of a file's name.
-pub(crate) fn is_cut_to(name: &str, comm: &str) -> bool {
-    comm_bytes(&comm_of(name)) == comm.as_bytes()
-}
-
-/// The command line from the runtime's own name on: a script's begins with its interpreter's.
-fn without_interpreter<'a>(block: &'a [u8], comm: &[u8]) -> &'a [u8] {
-    /// An interpreter, its one argument, and one more: `env` has no argument.
-    const WORDS: usize = 4;
-    let mut start = 0;
-    for word in block.split(|byte| *byte == 0).take(WORDS) {
-        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or(word);
-        if name.get(..comm.len().max(1)) == Some(comm) && (name.len() == comm.len() || comm.len() == 15) {
-            return &block[start..];
-        }
-        start += word.len() + 1;
-    }
-    block
 }
 
 /// What a command line starts; None for nothing.
@@ -332,15 +294,6 @@ fn distrust(flags: u32) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn script_named_like_runtime_is_runtime() {
-        let strip = |block: &'static [u8]| without_interpreter(block, b"runc");
-        assert_eq!(strip(b"/bin/sh\0/opt/runc\0run\0id\0"), b"/opt/runc\0run\0id\0");
-        assert_eq!(strip(b"/usr/bin/runc\0run\0id\0"), b"/usr/bin/runc\0run\0id\0");
-        assert_eq!(strip(b"something\0else\0"), b"something\0else\0");
-        assert_eq!(strip(b""), b"");
-    }
-
     fn execution(args: &str, key: ContainerKey, outer: ContainerKey) -> RuntimeExecution {
         RuntimeExecution {
             key,
@@ -364,24 +317,6 @@ mod tests {
         let owner = |slot| execution("runc\0init\0", ContainerKey::new(slot, 1), outer).owner();
         assert_eq!(owner(2), UntrustedOwner::Container(outer));
         assert_eq!(owner(2), owner(3));
-    }
-
-    #[test]
-    fn name_longer_than_comm_is_read_from_command_line() {
-        let name = |comm: &str, block: &[u8]| full_name(comm, block);
-        assert_eq!(
-            name("nvidia-containe", b"/usr/bin/nvidia-container-runtime\0run\0"),
-            "nvidia-container-runtime"
-        );
-        assert_eq!(
-            name("nvidia-containe", b"/bin/sh\0/opt/nvidia-container-runtime\0run\0"),
-            "nvidia-container-runtime"
-        );
-        assert_eq!(name("nvidia-containe", b"nvidia-containe\0"), "nvidia-containe");
-        assert_eq!(name("nvidia-containe", b"other\0"), "nvidia-containe");
-        assert_eq!(name("runc", b"/usr/sbin/runc\0"), "runc");
-        assert_eq!(name("runc", b"/x/runc-of-mine\0"), "runc");
-        assert_eq!(name("runc", b""), "runc");
     }
 
     #[test]

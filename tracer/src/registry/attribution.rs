@@ -53,7 +53,7 @@ pub(crate) struct Attributions {
     /// What is decided about the host's own events.
     host: Choice,
     revision: AtomicU64,
-    /// Whether an engine is being asked for labels.
+    /// Whether an engine is being queried for labels.
     labels_expected: AtomicBool,
 }
 
@@ -101,7 +101,7 @@ impl Attributions {
         self.labels_expected.store(expected, Ordering::Relaxed);
     }
 
-    /// Whether the decision has to wait for labels that an engine will be asked for.
+    /// Whether the decision has to wait for labels that an engine will be queried for.
     pub(crate) fn awaits_labels(&self, attribution: &Attribution) -> bool {
         attribution.choice == Choice::Undecidable
             && attribution.container.lacks_labels()

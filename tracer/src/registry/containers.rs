@@ -21,7 +21,7 @@ use crate::{
 
 /// What was lost of the programs' lifecycle records, as numbers that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Gaps {
+pub(crate) struct MissedRecords {
     /// Starts and ends of containers.
     pub(crate) records: u64,
     /// Processes and runtimes that the programs may not follow.
@@ -38,7 +38,7 @@ pub(crate) struct Registry {
     state: Mutex<State>,
     /// Notified whenever a container is resolved, begins or ends.
     changed: watch::Sender<()>,
-    gaps: watch::Sender<Gaps>,
+    gaps: watch::Sender<MissedRecords>,
 }
 
 impl Registry {
@@ -50,7 +50,7 @@ impl Registry {
             attributions: Attributions::new(selection, host),
             state: Mutex::default(),
             changed: watch::Sender::new(()),
-            gaps: watch::Sender::new(Gaps::default()),
+            gaps: watch::Sender::new(MissedRecords::default()),
         }
     }
 
@@ -170,7 +170,7 @@ impl Registry {
         }
     }
 
-    /// Nothing at hand leads from a key, whose runtime was not seen, to a container: it has to be searched for.
+    /// Nothing available leads from a key, whose runtime was not seen, to a container: it has to be searched for.
     pub(crate) fn miss_unseen(&self, key: ContainerKey) {
         let missed = self.lock().miss_unseen(key, &self.slots);
         if missed.is_ok() {
@@ -271,7 +271,7 @@ impl Registry {
         self.attributions.expect_labels(expected);
     }
 
-    /// The sandboxes of the pods whose labels are not known. Only the host's engines can be asked for them, so pods within
+    /// The sandboxes of the pods whose labels are not known. Only the host's engines can be queried for them, so pods within
     /// a container are left out.
     #[must_use]
     pub(crate) fn lacking_labels(&self) -> HashSet<String> {
@@ -341,14 +341,14 @@ impl Registry {
 
     /// Notifies when something was lost.
     #[must_use]
-    pub(crate) fn gaps(&self) -> watch::Receiver<Gaps> {
+    pub(crate) fn gaps(&self) -> watch::Receiver<MissedRecords> {
         self.gaps.subscribe()
     }
 
     /// Sets how many lifecycle records and processes were lost so far.
     pub(crate) fn missed(&self, records: u64, processes: u64) {
         self.gaps.send_if_modified(|gaps| {
-            let now = Gaps { records, processes, ..*gaps };
+            let now = MissedRecords { records, processes, ..*gaps };
             std::mem::replace(gaps, now) != now
         });
     }

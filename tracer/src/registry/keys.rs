@@ -13,7 +13,7 @@ use crate::{
     sys::process_handle::Root,
 };
 
-/// The keys that user space has heard of and not forgotten.
+/// The keys that user space knows of and has not forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
     keys: HashMap<ContainerKey, Key>,
@@ -31,7 +31,7 @@ pub(crate) struct Key {
     pub(crate) name: Option<ContainerName>,
     /// The root directory of a container that runtimes work in.
     pub(crate) root: Option<Arc<Root>>,
-    /// The container whose share of slots it uses; [`ContainerKey::HOST`] for none.
+    /// The container whose quota of slots it uses; [`ContainerKey::HOST`] for none.
     pub(crate) payer: ContainerKey,
     /// How many were announced before.
     pub(crate) number: u64,
@@ -49,7 +49,7 @@ pub(crate) enum RuntimeStart {
 /// What an announced key uses until it is forgotten.
 #[derive(Debug)]
 pub(crate) struct Used {
-    /// A slot of this container's share.
+    /// A slot of this container's quota.
     pub(crate) payer: ContainerKey,
     /// The labels of this sandbox.
     pub(crate) sandbox: Option<Sandbox>,
@@ -90,7 +90,7 @@ impl Keys {
         self.keys.insert(key, Key::new(Stage::Taken, Custody::Entering));
     }
 
-    /// A key in use, whether it was heard of before or not.
+    /// A key in use, whether it was known before or not.
     pub(crate) fn get_or_missing(&mut self, key: ContainerKey) -> &mut Key {
         self.keys.entry(key).or_insert_with(|| Key::new(Stage::Missing, Custody::Programs))
     }

@@ -1,19 +1,25 @@
 //! The life of a container key: its states, and the only places where one becomes another.
 //!
 //! ```text
-//!                      announce               resolve
-//!   (slot taken) ───────────────▶ Announced ─────────────▶ Resolved
-//!     │       │                    ▲  ▲ │ begin               │ begin
-//!     │ miss  │ take          ┌────┘  │ ▼        resolve      ▼
-//!     ▼       ▼               │       │ Begun ───────────▶ Running
-//!   Missing  Taken ── announce┘       │
-//!     │  ▲                            │          Each of these ── end ──▶ Ended ── forget ──▶ (slot free)
-//!     │  └── miss (each of the others)│
-//!     └──────────── announce ─────────┘
+//!  in use ── take ──▶ Taken ───┐
+//!    │                         │ announce
+//!    ├── miss ──▶ Missing ─────┤
+//!    │               ▲         ▼              resolve
+//!    └── announce ───│───▶ Announced ─────────────────▶ Resolved
+//!                    │         │ begin                     │ begin
+//!                    │         ▼              resolve      ▼
+//!               miss │       Begun ───────────────────▶ Running
+//!                    │         │                           │
+//!                    └─────────┴──── (from any stage) ─────┘
+//!
+//!  Live(any stage) ── end ──▶ Ended(the same stage) ── forget ──▶ slot free
 //! ```
 //!
-//! A key that has ended still resolves, for the events that are on their way: its [`Stage`] goes on inside
-//! [`Life::Ended`]. A key that was forgotten has no `Life` at all; its slot's next container has another key.
+//! [`Custody`] says who may end a key: one that user space took is `Entering` until all processes are entered, and `Adopted`
+//! from then on.
+//!
+//! A key that has ended can still be announced and resolved, for the events that are on their way: its [`Stage`] continues
+//! inside [`Life::Ended`]. A key that was forgotten has no `Life` at all; its slot's next container has another key.
 
 use std::sync::Arc;
 
@@ -156,7 +162,7 @@ impl Life {
         Ok(())
     }
 
-    /// Nothing at hand leads from the key to a container: it has to be searched for.
+    /// Nothing available leads from the key to a container: it has to be searched for.
     pub(crate) fn miss(&mut self) {
         *self.stage_mut() = Stage::Missing;
     }

@@ -1,4 +1,4 @@
-//! Questions about all keys at once: lists of containers, and what a search for lost ones has to look for.
+//! Queries over all keys: lists of containers, and the keys that a recovery has to resolve.
 
 use std::collections::HashSet;
 
@@ -78,7 +78,7 @@ impl Registry {
         state.keys.iter().filter_map(listed).collect()
     }
 
-    /// How many running containers cannot be said to be selected or not, for what is known of them.
+    /// How many running containers are undecided: whether they are selected depends on what is not known yet.
     #[must_use]
     pub(crate) fn undecided(&self) -> usize {
         let state = self.lock();
@@ -166,13 +166,13 @@ impl Registry {
         let state = self.lock();
         vacant.retain(|key| match state.keys.get(*key) {
             Some(entry) => entry.custody != Custody::Entering && entry.life.ended_at().is_none(),
-            // It was never heard of, or forgotten just now.
+            // It is not known yet, or was forgotten just now.
             None => self.slots.is_in_use(*key),
         });
         vacant
     }
 
-    /// How many keys were announced: containers, what joined them, and runtimes at work.
+    /// How many keys were announced: containers, what joined them, and running runtimes.
     #[must_use]
     pub(crate) fn keys_in_use(&self) -> usize {
         self.lock().keys.announced().count()

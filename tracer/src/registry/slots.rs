@@ -113,7 +113,7 @@ impl Slots {
         let verdict = Verdict { generation: key.generation(), verdict };
         if let Err(error) = inner.maps.verdicts.set(key.slot(), &verdict, 0) {
             // Its events are filtered in user space all the same.
-            warn!("cannot pass the filter decision of container {} to the programs: {error}", key.slot());
+            warn!("cannot write the filter decision of container {}: {error}", key.slot());
         }
     }
 

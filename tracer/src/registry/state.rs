@@ -13,17 +13,17 @@ use crate::{
         keys::{Key, Keys, RuntimeStart, Used},
         labels::{Labels, Sandbox},
         life::{Announcement, Custody, Refused},
-        shares::{Change, Shares},
+        quotas::{QuotaChange, SlotQuotas},
         slots::Slots,
     },
 };
 
-/// Keys, labels and shares. Callers pass [`Slots`] and [`Attributions`], which have no part in this lock.
+/// Keys, labels and quotas. Callers pass [`Slots`] and [`Attributions`], which have no part in this lock.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) keys: Keys,
     pub(crate) labels: Labels,
-    shares: Shares,
+    quotas: SlotQuotas,
 }
 
 impl State {
@@ -69,7 +69,7 @@ impl State {
         }
         slots.flag(key, REJECTED, is_rejected);
         slots.flag(key, IN_PROCESS, in_process);
-        if self.shares.is_closed(container) {
+        if self.quotas.is_exceeded(container) {
             slots.flag(key, CLOSED, true);
         }
         Ok(())
@@ -117,7 +117,7 @@ impl State {
             return Err(Refused::NotInUse);
         }
         match self.keys.get(key) {
-            // Counted before, or announced meanwhile.
+            // Counted before, or announced in the meantime.
             Some(_) => Err(Refused::Live),
             None => {
                 self.keys.get_or_missing(key);
@@ -126,7 +126,7 @@ impl State {
         }
     }
 
-    /// Nothing at hand leads from a key, whose runtime was not seen, to a container.
+    /// Nothing available leads from a key, whose runtime was not seen, to a container.
     pub(crate) fn miss_unseen(&mut self, key: ContainerKey, slots: &Slots) -> Result<(), Refused> {
         if !slots.is_in_use(key) {
             return Err(Refused::NotInUse);
@@ -154,10 +154,10 @@ impl State {
         Ok(())
     }
 
-    /// Releases what an announced key used: a slot of a share, and labels that no other container of its pod needs.
+    /// Releases what an announced key used: a slot of a quota, and labels that no other container of its pod needs.
     fn release(&mut self, used: Option<Used>, slots: &Slots) {
         let Some(Used { payer, sandbox }) = used else { return };
-        if self.shares.release(payer) == Change::Opened {
+        if self.quotas.release(payer) == QuotaChange::Restored {
             self.close(payer, false, slots);
         }
         if let Some(sandbox) = sandbox
@@ -167,21 +167,21 @@ impl State {
         }
     }
 
-    /// Uses one more slot of a share. Beyond its limit further runtimes are not followed.
+    /// Uses one more slot of a quota. If that is exceeded, further runtimes are not followed.
     fn charge(&mut self, key: ContainerKey, payer: ContainerKey, slots: &Slots) {
         let attribution = self.keys.get(payer).and_then(Key::attribution);
         let is_node = attribution.is_some_and(|attribution| attribution.container.may_name_others());
-        if self.shares.charge(payer, is_node) == Change::Closed {
+        if self.quotas.charge(payer, is_node) == QuotaChange::Exceeded {
             warn!("too many runtimes within one container: further ones are attributed to the container");
             self.close(payer, true, slots);
         }
-        if self.shares.is_closed(payer) {
+        if self.quotas.is_exceeded(payer) {
             slots.flag(key, CLOSED, true);
         }
     }
 
-    /// The container whose share the runtimes of a container use. What joined a container, or runs within one that may
-    /// name no others, has no share of its own. The share of a container that has ended lasts as long as it is used.
+    /// The container whose quota the runtimes of a container use. What joined a container, or runs within one that may
+    /// name no others, has no quota. The quota of a container that has ended lasts as long as it is used.
     fn payer(&self, outer: ContainerKey) -> ContainerKey {
         let Some(entry) = self.keys.get_announced(outer) else { return outer };
         if entry.attribution().is_some_and(|attribution| attribution.host) {
@@ -196,12 +196,12 @@ impl State {
 
     /// Has the programs ignore, or follow again, runtimes that are executed in a container and in those within it.
     fn close(&self, payer: ContainerKey, closed: bool, slots: &Slots) {
-        let shares = |key: ContainerKey, entry: &Key| {
+        let is_charged = |key: ContainerKey, entry: &Key| {
             key == payer
                 || entry.payer == payer
                 || entry.attribution().is_some_and(|attribution| attribution.key == payer)
         };
-        for (key, _) in self.keys.announced().filter(|(key, entry)| shares(*key, entry)) {
+        for (key, _) in self.keys.announced().filter(|(key, entry)| is_charged(*key, entry)) {
             slots.flag(key, CLOSED, closed);
         }
     }

@@ -68,7 +68,7 @@ enum Task {
 }
 
 impl Invocation {
-    /// From the command line of a runtime that is at work, or was until just now. None if it brings no process into any
+    /// From the command line of a runtime that runs, or did until just now. None if it brings no process into any
     /// container.
     pub(crate) fn new(
         key: ContainerKey,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tracer_common::Comm;
 
 use crate::{
-    discovery::{runtime_execution, state_roots},
+    discovery::{runtime_name, state_roots},
     sys::{files, process_handle::RuntimeProcess},
 };
 
@@ -15,8 +15,8 @@ pub(super) fn full_name(name: String, process: Option<&RuntimeProcess>) -> Strin
     const COMM_LEN: usize = size_of::<Comm>() - 1;
     let Some(process) = process.filter(|_| name.len() == COMM_LEN) else { return name };
     let full =
-        process.cmdline().map_or_else(|_| name.clone(), |block| runtime_execution::full_name(&name, &block));
-    let executed = || process.program().filter(|program| runtime_execution::is_cut_to(program, &name));
+        process.cmdline().map_or_else(|_| name.clone(), |block| runtime_name::full_name(&name, &block));
+    let executed = || process.program().filter(|program| runtime_name::is_cut_to(program, &name));
     if full == name { executed().unwrap_or(full) } else { full }
 }
 

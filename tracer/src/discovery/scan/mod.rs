@@ -1,12 +1,13 @@
 //! Searches for containers that were running already, by the runtimes' state on disk and the containers' monitors.
 //!
-//! The programs are attached before this starts, so nothing that starts meanwhile is missed. The processes that it finds are
+//! The programs are attached before this starts, so nothing that starts in the meantime is missed. The processes that it finds are
 //! entered as *adoptees*; the programs adopt each when it next does something. What is a container's alone is entered as
 //! evidence (`evidence.rs`): by that the programs recognise processes that were not found, since they start and exit faster
 //! than this can look. For the rest it looks again until nothing new turns up.
 
+mod members;
 mod process_tree;
-mod runtimes_at_work;
+mod running_runtimes;
 
 use std::{
     collections::HashMap,
@@ -26,10 +27,7 @@ use crate::{
     discovery::{
         Runtimes,
         environment::{Environment, RunningContainer},
-        evidence,
-        evidence::{CgroupTree, NamespaceCounts},
         invocation::Invocation,
-        membership::{ContainerInit, Membership},
         node_container::NodeContainer,
         readers::UntrustedOwner,
         resolver::Resolver,
@@ -78,13 +76,22 @@ pub(crate) struct Search<'a> {
     trees: Vec<ProcessTree>,
     /// How many of the trees were searched for nested containers.
     searched_inside: usize,
-    /// Runtimes at work, by process, with the keys of the containers that they start.
-    at_work: HashMap<u32, ContainerKey>,
+    /// Running runtimes, by process, with the keys of the containers that they start.
+    running_runtimes: HashMap<u32, ContainerKey>,
     /// Keys that were given out here.
     taken: Vec<ContainerKey>,
     missing: Missing,
     adoption: Adoption,
     coverage: Coverage,
+}
+
+/// How far the runtime of a container has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// The container has a process of its own.
+    Begun,
+    /// For all that is known, its first process is still the runtime's.
+    Prepared,
 }
 
 /// Whether a search enters processes that are not followed.
@@ -124,7 +131,7 @@ impl<'a> Search<'a> {
             runtimes,
             trees: Vec::new(),
             searched_inside: 0,
-            at_work: HashMap::new(),
+            running_runtimes: HashMap::new(),
             taken: Vec::new(),
             missing: Missing::new(),
             adoption: Adoption::Enter,
@@ -202,58 +209,6 @@ impl<'a> Search<'a> {
     /// Whether a process has a runtime's name.
     pub(crate) fn is_runtime(&self, process: &Process) -> bool {
         is_runtime(&self.runtimes.names, &process.comm)
-    }
-
-    /// The first processes of the containers.
-    pub(crate) fn inits<'p>(
-        &self,
-        processes: &'p Processes,
-    ) -> impl Iterator<Item = (ContainerKey, &'p Process)> {
-        self.trees.iter().filter_map(|tree| Some((tree.key, processes.get(tree.init)?)))
-    }
-
-    /// The container alone in a cgroup of the process.
-    pub(crate) fn in_cgroup_of(&self, process: &Process, processes: &Processes) -> Option<ContainerKey> {
-        let containers = self.containers(processes);
-        Some(Membership::new(&containers, processes).in_cgroup(process)?.key)
-    }
-
-    /// The containers with their first processes.
-    fn containers<'p>(&self, processes: &'p Processes) -> Vec<ContainerInit<'p>> {
-        let container = |tree: &ProcessTree| {
-            let init = processes.get(tree.init)?;
-            Some(ContainerInit { key: tree.key, outer: tree.outer, init, cgroups: tree.cgroups(init) })
-        };
-        self.trees.iter().filter_map(container).collect()
-    }
-
-    /// Enters the evidence of containers, of nested ones first: these are in their outer ones' namespaces, too.
-    fn enter_evidence(&mut self, processes: &Processes) {
-        if self.trees.iter().all(|tree| tree.has_evidence) {
-            return;
-        }
-        let containers = self.containers(processes);
-        let membership = Membership::new(&containers, processes);
-        let inits = containers.iter().map(|container| container.init);
-        // What the host or the engines are in is not a container's alone.
-        let parents = inits.clone().filter_map(|init| processes.get(init.ppid));
-        let hosts = [1, 2, std::process::id()].into_iter().filter_map(|pid| processes.get(pid));
-        let distinct: HashMap<u32, &Process> =
-            inits.chain(parents).chain(hosts).map(|process| (process.pid, process)).collect();
-        let counts = NamespaceCounts::among(distinct.into_values());
-        let cgroups = CgroupTree::open();
-        let mut new: Vec<&mut ProcessTree> =
-            self.trees.iter_mut().filter(|tree| !tree.has_evidence).collect();
-        new.sort_by_key(|tree| tree.outer.is_none());
-        for tree in new {
-            tree.has_evidence = true;
-            let Some(init) = processes.get(tree.init).filter(|_| !tree.in_vm) else { continue };
-            let own = |cgroup: &&str| membership.is_own_cgroup(tree.key, &format!("0::{cgroup}"));
-            let cgroup = init.unified_cgroup().filter(own);
-            for (evidence, suspect) in evidence::of(tree.key, init, &counts, cgroup, cgroups.as_ref()) {
-                self.resolver.registry.slots.enter_evidence(evidence, &suspect);
-            }
-        }
     }
 
     /// Reads /proc again and again until no unfollowed process turns up. `discover` announces containers.
@@ -372,7 +327,7 @@ impl<'a> Search<'a> {
         is_unfollowed: IsUnfollowed<'_>,
     ) {
         let Some(init) = processes.get(running.init) else { return };
-        let Some((key, began)) = self.key_of(init, is_unfollowed) else { return };
+        let Some((key, progress)) = self.key_of(init, is_unfollowed) else { return };
         let tree = ProcessTree {
             init: init.pid,
             key,
@@ -383,7 +338,7 @@ impl<'a> Search<'a> {
             has_evidence: false,
         };
         self.resolver.resolve(Invocation::of_running(key, running, outer));
-        if began {
+        if progress == Progress::Begun {
             self.registry().begin(key, init.pid, 1, init.start_time());
         }
         self.trees.push(tree);
@@ -391,16 +346,21 @@ impl<'a> Search<'a> {
 
     /// The key of the container with this first process: the missing one that it has, or a new one if it is unfollowed. With
     /// it, whether the process is known to be the container's.
-    fn key_of(&mut self, init: &Process, is_unfollowed: IsUnfollowed<'_>) -> Option<(ContainerKey, bool)> {
+    fn key_of(
+        &mut self,
+        init: &Process,
+        is_unfollowed: IsUnfollowed<'_>,
+    ) -> Option<(ContainerKey, Progress)> {
         let of_init = |process: &Followed| process.pid == init.pid;
         let missing = self.missing.iter().find_map(|(key, processes)| {
             let process = processes.iter().find(|process| of_init(process))?;
-            Some((*key, process.container == *key))
+            let is_bound = process.container == *key;
+            Some((*key, if is_bound { Progress::Begun } else { Progress::Prepared }))
         });
-        if let Some((key, began)) = missing {
+        if let Some((key, progress)) = missing {
             debug!("container {} is known again: its first process is {}", key.slot(), init.pid);
             self.missing.remove(&key);
-            return Some((key, began));
+            return Some((key, progress));
         }
         // A process that has exited by now may have been followed until then.
         let is_new = is_unfollowed(init)
@@ -408,7 +368,7 @@ impl<'a> Search<'a> {
             && start_ticks(init.pid) == Some(init.start_ticks);
         let key = is_new.then(|| self.take_slot(0, true))??;
         self.taken.push(key);
-        Some((key, true))
+        Some((key, Progress::Begun))
     }
 
     /// Announces a container that its engine knows, if the engine names its first process, and that one is unfollowed.
@@ -443,24 +403,6 @@ impl<'a> Search<'a> {
             known_before: false,
             has_evidence: false,
         });
-    }
-
-    /// A process of a container as an adoptee. Of a container in a virtual machine there are only those around it.
-    fn member(&self, process: &Process, key: ContainerKey) -> Adoptee {
-        if self.trees.iter().any(|tree| tree.key == key && tree.in_vm) {
-            adoptee(process, ContainerKey::HOST, key)
-        } else {
-            adoptee(process, key, ContainerKey::HOST)
-        }
-    }
-
-    /// The processes of the containers: the first ones; those in a cgroup or pid namespace that is one container's alone; and
-    /// their descendants, each of the nearest.
-    fn members(&self, processes: &Processes) -> HashMap<u32, ContainerKey> {
-        let containers = self.containers(processes);
-        let membership = Membership::new(&containers, processes);
-        let key_of = |process: &Process| processes.lineage(process.pid).find_map(|one| membership.of(one));
-        processes.iter().filter_map(|process| Some((process.pid, key_of(process)?))).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The task that asks container engines what they know.
+//! The task that queries container engines.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -34,7 +34,7 @@ pub(super) fn start(
         let unknown = resolver.registry.complete(containers);
         let adopted = tokio::task::spawn_blocking(move || scan::adopt(&unknown, &resolver)).await;
         if let Err(error) = adopted.map_err(anyhow::Error::from).flatten() {
-            warn!("containers that only their engine knows are attributed to the host: {error:#}");
+            warn!("containers known only to the engine are attributed to the host: {error:#}");
         }
         done.send_replace(true);
         engines.complete().await;

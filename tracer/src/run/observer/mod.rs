@@ -90,7 +90,7 @@ impl Observer {
         let lifecycle = Arc::new(Mutex::new(lifecycle));
         let (phase, phases) = watch::channel(Phase::Starting);
         let kept =
-            capabilities::lasting(|| bpf.can_use_maps()).context("finding out which capabilities to keep")?;
+            capabilities::lasting(|| bpf.can_use_maps()).context("determining which capabilities to keep")?;
         let failure = lifecycle_reader::start(&lifecycle, phases, kept)?;
         let bpf = Arc::new(Mutex::new(bpf));
         let Scope { runtimes, sockets, listen, .. } = scope;

@@ -12,7 +12,7 @@ use crate::{
         Lifecycle, Resolver, Runtimes, recovery,
         scan::{Adoption, Coverage},
     },
-    registry::Gaps,
+    registry::MissedRecords,
 };
 
 /// When a search is repeated for which no slot was free.
@@ -29,7 +29,7 @@ pub(super) fn start(resolver: Resolver, lifecycle: Arc<Mutex<Lifecycle>>, runtim
 
 async fn run(resolver: Resolver, lifecycle: Arc<Mutex<Lifecycle>>, runtimes: Runtimes) {
     let mut gaps = resolver.registry.gaps();
-    let (mut done, mut coverage) = (Gaps::default(), Coverage::Complete);
+    let (mut done, mut coverage) = (MissedRecords::default(), Coverage::Complete);
     loop {
         let now = *gaps.borrow_and_update();
         if now == done {
@@ -51,7 +51,7 @@ async fn run(resolver: Resolver, lifecycle: Arc<Mutex<Lifecycle>>, runtimes: Run
             recovery::recover(&resolver, &lifecycle, &runtimes, adoption)
         });
         coverage = recovered.await.map_err(anyhow::Error::from).flatten().unwrap_or_else(|error| {
-            warn!("cannot recover containers whose records were lost: {error:#}");
+            warn!("cannot recover missed containers: {error:#}");
             Coverage::Complete
         });
         let (least, most) = PAUSE_BOUNDS;

@@ -1,4 +1,4 @@
-//! Runtimes that are at work while a search runs: their processes, and the containers that they start.
+//! Runtimes that run during a search: their processes, and the containers that they start.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use super::{Resolution, Search, adoptee, is_runtime, process_tree::ProcessTree};
 use crate::{
     discovery::{
         invocation::Invocation, node_container::NodeContainer, oci::cmdline::CommandLine, parent_process,
-        readers::UntrustedOwner, runtime_execution,
+        readers::UntrustedOwner, runtime_name,
     },
     model::{Container, Unknown},
     sys::{
@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// A runtime at work that needs no key of its own.
-enum AtWork {
+/// Why a running runtime needs no separate key.
+enum NoKey {
     /// Its container was found already, and has this key.
     Found(ContainerKey),
     /// It brings no process into any container.
@@ -30,7 +30,7 @@ enum AtWork {
 }
 
 impl Search<'_> {
-    /// The processes of all containers, and the runtimes at work with theirs.
+    /// The processes of all containers, and the running runtimes with theirs.
     pub(super) fn look(&mut self, processes: &Processes, followed: &HashSet<u32>) -> HashMap<u32, Adoptee> {
         let members = self.members(processes);
         let mut found: HashMap<u32, Adoptee> = HashMap::new();
@@ -49,7 +49,7 @@ impl Search<'_> {
                 continue;
             }
             let outer = members.get(&runtime.pid).copied();
-            let Some(key) = self.key_at_work(runtime, outer, None) else { continue };
+            let Some(key) = self.key_of_runtime(runtime, outer, None) else { continue };
             for process in
                 processes.iter().filter(|process| processes.descends_from(process.pid, runtime.pid))
             {
@@ -68,23 +68,23 @@ impl Search<'_> {
         found
     }
 
-    /// The key of the container that a runtime at work starts, on the host or in the container `around`: the `missing` key
+    /// The key of the container that a running runtime starts, on the host or in the container `around`: the `missing` key
     /// that it has, that of a container which was found already, or a new one.
-    pub(crate) fn key_at_work(
+    pub(crate) fn key_of_runtime(
         &mut self,
         runtime: &Process,
         around: Option<ContainerKey>,
         missing: Option<ContainerKey>,
     ) -> Option<ContainerKey> {
-        if let Some(key) = self.at_work.get(&runtime.pid) {
+        if let Some(key) = self.running_runtimes.get(&runtime.pid) {
             return Some(*key);
         }
         let node = match around {
-            // What works within a container that may not name others belongs to that container.
+            // What runs within a container that may not name others belongs to that container.
             Some(around) => Some(self.node_container(around)?),
             None => None,
         };
-        let request = self.request_at_work(runtime, node.as_ref())?;
+        let request = self.request_of_runtime(runtime, node.as_ref())?;
         let key = match missing {
             Some(key) => key,
             None => self.take_slot(u32::try_from(runtime.mntns).unwrap_or(0), request.is_ok())?,
@@ -97,8 +97,8 @@ impl Search<'_> {
             Ok((line, process)) => {
                 let (comm, owner) = (runtime.comm.clone(), files::ROOT);
                 match Invocation::new(key, comm, Some(process), owner, node, line) {
-                    Some(invocation) => self.resolve_at_work(invocation),
-                    None => Some(AtWork::Nothing),
+                    Some(invocation) => self.resolve_by_request(invocation),
+                    None => Some(NoKey::Nothing),
                 }
             }
         };
@@ -107,14 +107,14 @@ impl Search<'_> {
                 if missing.is_none() {
                     self.taken.push(key);
                 }
-                self.at_work.insert(runtime.pid, key);
+                self.running_runtimes.insert(runtime.pid, key);
                 Some(key)
             }
             Some(_) if missing.is_some() => None,
             Some(other) => {
                 self.resolver.registry.give_back(key);
-                let AtWork::Found(key) = other else { return None };
-                self.at_work.insert(runtime.pid, key);
+                let NoKey::Found(key) = other else { return None };
+                self.running_runtimes.insert(runtime.pid, key);
                 Some(key)
             }
         }
@@ -128,12 +128,12 @@ impl Search<'_> {
     }
 
     /// Has the container of an invocation resolved, unless it was found already.
-    fn resolve_at_work(&self, invocation: Invocation) -> Option<AtWork> {
+    fn resolve_by_request(&self, invocation: Invocation) -> Option<NoKey> {
         let found = invocation.name().and_then(|name| {
             let is_it = |tree: &&ProcessTree| {
                 tree.name.as_ref().is_some_and(|(root, id)| *root == name.root && *id == name.id)
             };
-            self.trees.iter().find(is_it).map(|tree| AtWork::Found(tree.key))
+            self.trees.iter().find(is_it).map(|tree| NoKey::Found(tree.key))
         });
         if found.is_none() {
             self.resolver.resolve(invocation);
@@ -160,9 +160,9 @@ impl Search<'_> {
         if resolved { Resolution::Found } else { Resolution::NotFound }
     }
 
-    /// The request of a runtime at work. An untrusted one is not looked into. None if it has exited, or its command line is
+    /// The request of a running runtime. An untrusted one is not looked into. None if it has exited, or its command line is
     /// not a runtime's.
-    fn request_at_work(
+    fn request_of_runtime(
         &self,
         runtime: &Process,
         node: Option<&NodeContainer>,
@@ -179,7 +179,7 @@ impl Search<'_> {
             if trust & needed != needed {
                 return Some(Err(Unknown::Untrusted));
             }
-            let line = runtime_execution::parse(&process.cmdline().ok()?, false, &comm).ok()?;
+            let line = runtime_name::parse(&process.cmdline().ok()?, false, &comm).ok()?;
             Some(Ok((line, process)))
         };
         match node {
