@@ -116,7 +116,7 @@ impl Completion {
     /// Waits for it, within bounds.
     pub(crate) async fn within(mut self, limit: Duration) {
         let done = self.0.wait_for(|done| *done);
-        // The caller continues in any case: it was done, never will be, or takes too long.
+        // The caller continues in any case: it is done, it never will be, or it takes too long.
         let _ = tokio::time::timeout(limit, done).await;
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn existing_state_roots() -> Vec<PathBuf> {
 /// A container that runs, or is about to.
 #[derive(Debug)]
 pub(crate) struct RunningContainer {
-    /// The runtime's state directory, where that is known.
+    /// The runtime's state directory, if it is known.
     pub(crate) state_root: Option<PathBuf>,
     /// Its id, as the runtime was given it.
     pub(crate) id: String,
@@ -65,7 +65,7 @@ pub(crate) struct Environment {
     outer: Option<NodeContainer>,
     /// Maps process ids in that container to `tracer`'s.
     pids: HashMap<u32, u32>,
-    /// State directories besides the usual ones.
+    /// State directories in addition to the default ones.
     state_roots: Vec<PathBuf>,
 }
 

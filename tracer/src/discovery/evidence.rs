@@ -23,7 +23,7 @@ use crate::sys::{
     proc_table::{Process, namespace_pids},
 };
 
-/// Where the unified cgroup hierarchy is mounted: alone, or beside the others.
+/// Where the unified cgroup hierarchy is mounted: alone, or next to the others.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 /// Its type in `statfs` (`CGROUP2_SUPER_MAGIC`, include/uapi/linux/magic.h).
 const CGROUP2: u64 = 0x6367_7270;

@@ -1,4 +1,4 @@
-//! What becomes of a runtime's execution until its container is known.
+//! The states of a runtime's execution until its container is known.
 //!
 //! ```text
 //! executed in a container ────────────────────────────▶ resolved by what that container may do
@@ -107,7 +107,7 @@ impl Executions {
         self.resolver.registry.begin(key, pid, container_pid, at);
     }
 
-    /// The last process of a container has exited. Its events may still be on their way, so what awaits the scan is kept.
+    /// The last process of a container has exited. Its events may still be on their way, so an execution that awaits the scan is kept.
     pub(crate) fn ended(&mut self, key: ContainerKey, at: u64) {
         if !matches!(self.pending.get(&key), Some(Pending::AwaitingScan { .. })) {
             self.pending.remove(&key);
@@ -148,7 +148,7 @@ impl Executions {
         match execution.request() {
             (Ok(line), process) => {
                 let runtime = execution.runtime.clone();
-                // What brings no process into a container is not followed.
+                // A command that brings no process into a container is not followed.
                 if let Some(invocation) = Invocation::new(key, runtime, process, files::ROOT, None, line) {
                     let invocation = Arc::new(invocation);
                     self.resolver.resolve_at(&invocation, BundleState::Provisional);

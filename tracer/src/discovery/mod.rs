@@ -41,7 +41,7 @@ pub(crate) use unresolved::UnresolvedContainer;
 pub(crate) struct Runtimes {
     /// File names of container runtimes.
     pub(crate) names: Vec<String>,
-    /// State directories besides the default ones.
+    /// State directories in addition to the default ones.
     pub(crate) state_roots: Vec<PathBuf>,
     /// Whether runtimes of users are trusted.
     pub(crate) trust_rootless: bool,

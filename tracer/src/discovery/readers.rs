@@ -19,7 +19,7 @@ use crate::sys::{file_helper::with_helpers, thread::lock};
 
 /// How many bundles of the host's runtimes are read at a time. One that hangs occupies a thread; the others continue.
 const HOST_THREADS: usize = 8;
-/// How many files of untrusted owners are read at a time, besides: the host's bundles never wait for them.
+/// How many files of untrusted owners are read at a time, in addition: the host's bundles never wait for them.
 const UNTRUSTED_THREADS: usize = 4;
 /// How long a file of an untrusted owner may wait for its turn, and how long reading it may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The owner of a file system that the host's root did not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UntrustedOwner {
-    /// A container; [`ContainerKey::HOST`] stands for all runtimes whose container is not known yet.
+    /// A container; [`ContainerKey::HOST`] represents all runtimes whose container is not known yet.
     Container(ContainerKey),
     /// The host's users.
     Rootless,
@@ -59,7 +59,7 @@ enum Helpers {
 }
 
 impl Readers {
-    /// How many threads there are at the most.
+    /// How many threads there are at most.
     pub(crate) const THREADS: usize = HOST_THREADS + UNTRUSTED_THREADS;
 
     /// Threads of the runtime behind `handle`.

@@ -139,7 +139,8 @@ impl Resolver {
         }
     }
 
-    /// Reads what a runtime names on a thread for untrusted owners. What brings no container about belongs to `around`.
+    /// Reads what a runtime names on a thread for untrusted owners. A command that starts no container belongs to
+    /// `around`.
     async fn read_as(
         &self,
         owner: UntrustedOwner,

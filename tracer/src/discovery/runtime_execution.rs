@@ -55,16 +55,16 @@ pub(crate) struct RuntimeExecution {
     whole: bool,
     /// Whether its process has executed a runtime before, with the same key.
     pub(crate) again: bool,
-    /// Its process, where it was opened before it is known what to do with it.
+    /// Its process, if it was opened early: it may exit before its request is needed.
     held: Option<RuntimeProcess>,
-    /// The request of an `init`'s parent, where it was read before.
+    /// The request of an `init`'s parent, if it was read before.
     parent: Arc<OnceLock<Option<Request>>>,
 }
 
-/// What a runtime was asked for, with its process.
+/// A runtime's command line, with its process.
 type Request = (CommandLine, RuntimeProcess);
 
-/// Why it is not known what a runtime was asked for.
+/// Why the request of a runtime is not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     /// Its command line is not a runtime's.
@@ -157,10 +157,10 @@ impl RuntimeExecution {
         process.map_err(|error| debug!("{}: {error}", self.runtime)).ok()
     }
 
-    /// What it was asked for, and its process if that still runs.
+    /// Its request, and its process if that still runs.
     ///
-    /// An `init` whose runtime is not followed, since that was executed before the programs were attached, does what its
-    /// parent was asked for.
+    /// An `init` whose runtime is not followed, since that was executed before the programs were attached, has its
+    /// parent's request.
     pub(crate) fn request(&mut self) -> (Result<CommandLine, RequestError>, Option<RuntimeProcess>) {
         let process = self.held.take().or_else(|| self.process());
         let line = self.command_line(process.as_ref());
@@ -196,7 +196,7 @@ impl RuntimeExecution {
         found.or_else(|| parent_request(self.ppid, &self.runtime, self.flags))
     }
 
-    /// The command line, from the process itself where it does not fit into a record.
+    /// The command line, from the process itself if it does not fit into a record.
     fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, RequestError> {
         match process.filter(|_| !self.whole) {
             Some(process) => Ok(parse(&process.cmdline()?, false, &self.runtime)?),
@@ -223,7 +223,7 @@ impl RuntimeExecution {
         Nested { id, runtime: self.runtime.clone() }
     }
 
-    /// Its container, if it is not trusted: not even the id counts, which might be another's. None for what brings no process
+    /// Its container, if it is not trusted: not even the id counts, which might be another's. None if it brings no process
     /// into any container.
     pub(crate) fn untrusted(&self) -> Option<UnresolvedContainer> {
         let what = what(&self.command_line(None))?;

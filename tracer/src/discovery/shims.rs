@@ -31,7 +31,7 @@ const GVISOR_SHIM: &[u8] = b"containerd-shim-runsc-v1";
 /// The shim that runs a container in a virtual machine by itself, without any runtime.
 const KATA_SHIM: &[u8] = b"containerd-shim-kata-v2";
 
-/// Shims that have their containers started by a runtime, or whose own ways are known.
+/// Shims that have their containers started by a runtime, or whose behaviour is known.
 const SHIMS: [&[u8]; 5] =
     [b"containerd-shim", b"containerd-shim-runc-v1", b"containerd-shim-runc-v2", GVISOR_SHIM, KATA_SHIM];
 
@@ -100,7 +100,7 @@ impl ContainerMonitor<'_> {
         }
     }
 
-    /// A shim works in the bundle of its first container. The pod's others are beside it, and each has the id of its first
+    /// A shim works in the bundle of its first container. The pod's others are next to it, and each has the id of its first
     /// process in `init.pid`.
     fn shims(&self) -> Option<Vec<RunningContainer>> {
         let bundles = self.process.cwd().parent()?;

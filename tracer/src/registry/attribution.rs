@@ -81,7 +81,7 @@ impl Attributions {
         self.selection == Selection::default()
     }
 
-    /// Whether a container is not selected, whatever else becomes known of it.
+    /// Whether a container is not selected, even if more becomes known of it.
     pub(crate) fn rejects(&self, container: &Container) -> bool {
         self.selection.judge(container) == Choice::Rejected
     }

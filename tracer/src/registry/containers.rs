@@ -104,7 +104,7 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    /// A process of a container has started: its first, for all that is known. `at` is when, in nanoseconds of
+    /// A process of a container has started: as far as known, its first. `at` is when, in nanoseconds of
     /// `CLOCK_BOOTTIME`.
     pub(crate) fn begin(&self, key: ContainerKey, pid: u32, container_pid: u32, at: u64) {
         /// The first process of a pid namespace.
@@ -219,7 +219,7 @@ impl Registry {
         self.attributions.selects_all()
     }
 
-    /// Whether a container is not selected, whatever else becomes known of it.
+    /// Whether a container is not selected, even if more becomes known of it.
     #[must_use]
     pub(crate) fn rejects(&self, container: &Container) -> bool {
         self.attributions.rejects(container)
@@ -244,7 +244,7 @@ impl Registry {
         entry.attribution().cloned()
     }
 
-    /// The root directory of a container. It is opened by `open`, with the container's first process, and kept.
+    /// The root directory of a container. `open` opens it, with the container's first process; the result is cached.
     pub(crate) fn root(
         &self,
         key: ContainerKey,

@@ -1,4 +1,4 @@
-//! The labels of pods, by sandbox: one container of a pod brings them, the others get them from here.
+//! The labels of pods, by sandbox: one container of a pod has them, and the others get them from here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -24,7 +24,7 @@ impl Labels {
         self.0.retain(|sandbox, _| sandboxes.contains(sandbox));
     }
 
-    /// Completes a container with its pod's labels if they are stored; stores them if the container brings them.
+    /// Completes a container with its pod's labels if they are stored; stores them if the container has them.
     pub(crate) fn exchange(&mut self, mut container: Container) -> Container {
         let sandbox = Sandbox::of(&container);
         if let (Some(pod), Some(sandbox)) = (&mut container.pod, sandbox) {

@@ -1,4 +1,4 @@
-//! The life of a container key: its states, and the only places where one becomes another.
+//! The life of a container key: its states, and every transition between them.
 //!
 //! ```text
 //!  in use ── take ──▶ Taken ───┐
@@ -28,7 +28,7 @@ use crate::registry::Attribution;
 /// The process that a container started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstProcess {
-    /// In `tracer`'s pid namespace; 0 where it has none there.
+    /// In `tracer`'s pid namespace; 0 if it has none there.
     pub(crate) pid: u32,
     /// When it became the container's, in nanoseconds of `CLOCK_BOOTTIME`.
     pub(crate) since: u64,

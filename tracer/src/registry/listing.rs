@@ -46,7 +46,7 @@ impl ListedContainer {
 pub(crate) struct StartedContainer {
     /// Its key.
     pub(crate) key: ContainerKey,
-    /// The name that its runtime has for it, where that is known.
+    /// The name that its runtime has for it, if it is known.
     pub(crate) name: Option<ContainerName>,
     /// The process that it started with, in `tracer`'s pid namespace.
     pub(crate) init: u32,

@@ -48,8 +48,8 @@ impl Slots {
         }))
     }
 
-    /// Takes a slot for a container whose runtime was started in this mount namespace. A slot that is kept for trusted
-    /// runtimes goes to a trusted one only.
+    /// Takes a slot for a container whose runtime was started in this mount namespace. A slot that is reserved for
+    /// trusted runtimes goes to a trusted one only.
     pub(crate) fn take(&self, runtime_mntns: u32, is_trusted: bool) -> Result<ContainerKey, MapError> {
         let mut inner = self.lock();
         let index = inner.maps.free_slots.take(is_trusted)?;

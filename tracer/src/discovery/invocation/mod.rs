@@ -89,7 +89,7 @@ impl Invocation {
                     base.clone_from(&bundle);
                 }
                 let config = match creation.config {
-                    // crun takes a file elsewhere from its own working directory.
+                    // crun resolves another file from its own working directory.
                     Some(config) if config != Path::new("config.json") => absolute(process.as_ref(), &config),
                     _ => bundle.join("config.json"),
                 };

@@ -36,10 +36,10 @@ pub(crate) struct PodmanContainer {
     pub(crate) name: Option<String>,
 }
 
-/// The name of a container of docker's.
+/// The name of a docker container.
 ///
 /// Its data root is above the container's root file system (`DATA-ROOT/overlay2/…/merged`, `DATA-ROOT/rootfs/…/ID`) or,
-/// where that is not mounted by docker, above the files that docker mounts (`DATA-ROOT/containers/ID/hostname`).
+/// if docker does not mount that, above the files that docker mounts (`DATA-ROOT/containers/ID/hostname`).
 pub(crate) fn docker(id: &str, config: &ConfigJson, read: Read<'_>) -> Option<String> {
     /// How far below the data root a root file system is: `overlay2/ID/merged`, `vfs/dir/ID`.
     const DEPTH: usize = 4;

@@ -99,7 +99,7 @@ fn parse(bytes: &[u8], path: PathBuf) -> Result<RuntimeState, StateError> {
         Ok(fields) => fields,
         Err(source) => return Err(StateError::Json { path, source }),
     };
-    // runc makes a label of every annotation, which a pod's author may have chosen, and puts its own last.
+    // runc makes a label of every annotation, which a pod's author may have chosen, and appends its own.
     let label = || Some(fields.config?.labels.last()?.strip_prefix("bundle=")?.into());
     let bundle = fields.bundle.or_else(label).ok_or(StateError::NoBundle { path })?;
     Ok(RuntimeState {

@@ -386,7 +386,7 @@ impl<'a> Search<'a> {
             return;
         }
         let Some((key, _)) = self.key_of(init, is_unfollowed) else { return };
-        // Where its runtime keeps its state is not known.
+        // Its runtime's state directory is not known.
         let name =
             ContainerName { outer: ContainerKey::HOST, root: PathBuf::new(), id: container.id.clone() };
         self.registry().announce(key, ContainerKey::HOST, Some(name));

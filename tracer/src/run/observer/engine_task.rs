@@ -16,7 +16,7 @@ use crate::{
 /// How long engines wait for bundles before they complete containers.
 const BUNDLES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts the task, which goes on until the run ends. `scanned` is the search for containers that were running already; the
+/// Starts the task, which continues until the run ends. `scanned` is the search for containers that were running already; the
 /// result is complete when the engines' answers were applied.
 pub(super) fn start(
     sockets: &[PathBuf],

@@ -51,7 +51,7 @@ pub(crate) struct Observer {
     pub(crate) registry: Arc<Registry>,
     /// The reader of lifecycle records.
     pub(crate) lifecycle: Arc<Mutex<Lifecycle>>,
-    /// The capabilities that are kept once the programs are attached; threads that start before keep no more.
+    /// The capabilities that are retained once the programs are attached; threads that start before retain no more.
     pub(crate) kept: CapabilitySet,
     resolver: Resolver,
     failure: Arc<Failure>,
