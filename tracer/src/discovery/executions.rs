@@ -92,7 +92,7 @@ impl Executions {
     pub(crate) fn begun(&mut self, key: ContainerKey, cgroup: &str, pid: u32, container_pid: u32, at: u64) {
         match self.pending.remove(&key) {
             Some(Pending::RuntimeRunning(invocation)) => {
-                self.resolver.resolve_at(&invocation, BundleState::Final)
+                self.resolver.resolve_at(&invocation, BundleState::Final);
             }
             Some(Pending::AwaitingCgroup(unresolved)) => {
                 self.resolver.registry.resolve(key, unresolved.in_cgroup(cgroup, pid));
@@ -107,7 +107,8 @@ impl Executions {
         self.resolver.registry.begin(key, pid, container_pid, at);
     }
 
-    /// The last process of a container has exited. Its events may still be on their way, so an execution that awaits the scan is kept.
+    /// The last process of a container has exited. Its events may still be on their way, so an execution that awaits the
+    /// scan is kept.
     pub(crate) fn ended(&mut self, key: ContainerKey, at: u64) {
         if !matches!(self.pending.get(&key), Some(Pending::AwaitingScan { .. })) {
             self.pending.remove(&key);
@@ -118,12 +119,10 @@ impl Executions {
     /// The containers that were running already have been found: what runs in one of them is known from now on.
     pub(crate) fn scan_completed(&mut self) {
         self.scan = Scan::Completed;
-        let (waiting, others) = std::mem::take(&mut self.pending)
-            .into_iter()
-            .partition(|(_, pending)| matches!(pending, Pending::AwaitingScan { .. }));
-        self.pending = others;
-        let waiting: HashMap<ContainerKey, Pending> = waiting;
-        for pending in waiting.into_values() {
+        let is_waiting = |pending: &mut Pending| matches!(pending, Pending::AwaitingScan { .. });
+        let waiting: Vec<(ContainerKey, Pending)> =
+            self.pending.extract_if(|_, pending| is_waiting(pending)).collect();
+        for (_, pending) in waiting {
             let Pending::AwaitingScan { execution, ancestors, begun } = pending else { continue };
             let slots = &self.resolver.registry.slots;
             match ancestors.into_iter().find_map(|pid| slots.container_of(pid)) {

@@ -64,9 +64,10 @@ impl Lifecycle {
             return;
         }
         let drained = ring.drain(|bytes| {
-            match LifecycleRecord::decode(bytes) {
-                Some(record) => records.handle(record),
-                None => warn!("invalid lifecycle record of {} bytes", bytes.len()),
+            if let Some(record) = LifecycleRecord::decode(bytes) {
+                records.handle(record);
+            } else {
+                warn!("invalid lifecycle record of {} bytes", bytes.len());
             }
             true
         });

@@ -77,6 +77,9 @@ pub(crate) enum Refused {
     /// The key was not announced.
     #[error("the key was not announced")]
     NotAnnounced,
+    /// The key was missed or announced before.
+    #[error("the key is known already")]
+    AlreadyKnown,
     /// The key has ended already.
     #[error("the key has ended")]
     Ended,

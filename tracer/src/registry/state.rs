@@ -116,14 +116,12 @@ impl State {
         if !slots.is_in_use(key) {
             return Err(Refused::NotInUse);
         }
-        match self.keys.get(key) {
-            // Counted before, or announced in the meantime.
-            Some(_) => Err(Refused::Live),
-            None => {
-                self.keys.get_or_missing(key);
-                Ok(())
-            }
+        // Counted before, or announced in the meantime.
+        if self.keys.get(key).is_some() {
+            return Err(Refused::AlreadyKnown);
         }
+        self.keys.get_or_missing(key);
+        Ok(())
     }
 
     /// Nothing available leads from a key, whose runtime was not seen, to a container.

@@ -1,9 +1,9 @@
 //! Searches for containers that were running already, by the runtimes' state on disk and the containers' monitors.
 //!
-//! The programs are attached before this starts, so nothing that starts in the meantime is missed. The processes that it finds are
-//! entered as *adoptees*; the programs adopt each when it next does something. What is a container's alone is entered as
-//! evidence (`evidence.rs`): by that the programs recognise processes that were not found, since they start and exit faster
-//! than this can look. For the rest it looks again until nothing new turns up.
+//! The programs are attached before this starts, so nothing that starts in the meantime is missed. The processes that it
+//! finds are entered as *adoptees*; the programs adopt each when it next does something. What is a container's alone is
+//! entered as evidence (`evidence.rs`): by that the programs recognise processes that were not found, since they start and
+//! exit faster than this can look. For the rest it looks again until nothing new turns up.
 
 mod members;
 mod process_tree;
