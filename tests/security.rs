@@ -451,7 +451,7 @@ fn flood_by_user() {
         // Who has selected a namespace is not told of it.
         let witness = Tracer::start(&["trace", "exec", "-o", "json", "--comm", "none"]);
         flooding = Some(Group(wait::spawn(&mut command)));
-        witness.wait_log("that it is not believed", |line| line.contains("not believed"));
+        witness.wait_log("that it is not trusted", |line| line.contains("not trusted"));
         witness.stop();
     });
     assert_eq!(flooding.unwrap().0.try_wait().unwrap(), None, "it has flooded all the time");

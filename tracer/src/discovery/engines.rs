@@ -1,4 +1,4 @@
-//! The engines as second witnesses: what their CRI tells completes what is known, and nothing waits for it.
+//! Container engines: what their CRI reports completes what is known, and nothing waits for it.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,19 +11,19 @@ use crate::{
     registry::Registry,
 };
 
-/// How long after an answer that knows nothing of a pod its engine is asked again: at first, since an engine knows a
-/// sandbox some 100 ms after it has had it started.
-const PAUSE: Duration = Duration::from_millis(50);
-/// Likewise, in the end. The engine may be one that is restarted, or one that never hears of this pod.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// After this long without an event an engine's stream of them is opened again.
+/// The first delay before an engine that does not know a pod is queried again: an engine knows a sandbox some 100 ms after the
+/// sandbox was started.
+const RETRY: Duration = Duration::from_millis(50);
+/// The last one. The engine may be restarting, or it is not this pod's.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The delay before an engine's stream of events that ended is opened again.
 const REOPEN: Duration = Duration::from_secs(10);
 
 /// The engines of the node.
 pub(crate) struct Engines {
     clients: Vec<Client>,
     registry: Arc<Registry>,
-    /// Whether to listen to their events.
+    /// Whether to subscribe to their events.
     listen: bool,
 }
 
@@ -35,22 +35,22 @@ impl Engines {
         Self { clients, registry, listen }
     }
 
-    /// What the engines know of containers by now, from those that answer.
+    /// The containers that the engines know, from those engines that answer.
     pub(crate) async fn snapshot(&self) -> Vec<EngineContainer> {
         let mut answers: JoinSet<_> =
             self.clients.iter().cloned().map(|client| async move { client.snapshot().await }).collect();
         let mut containers = Vec::new();
         while let Some(answer) = answers.join_next().await {
             match answer {
-                Ok(Ok(witnessed)) => containers.extend(witnessed),
-                Ok(Err(error)) => warn!("an engine does not tell what it knows: {error}"),
-                Err(error) => warn!("asking an engine: {error}"),
+                Ok(Ok(known)) => containers.extend(known),
+                Ok(Err(error)) => warn!("cannot query the container engine: {error}"),
+                Err(error) => warn!("cannot query the container engine: {error}"),
             }
         }
         containers
     }
 
-    /// Fetches the labels of pods as they come up, until the run ends. Nothing is asked while no pod lacks any.
+    /// Fetches the labels of pods as they come up, until the run ends. No engine is queried while no pod lacks labels.
     pub(crate) async fn complete(self) {
         for client in self.clients.iter().filter(|_| self.listen).cloned() {
             tokio::spawn(listen(client, Arc::clone(&self.registry)));
@@ -72,28 +72,28 @@ impl Engines {
     }
 }
 
-/// Asks an engine for the labels of a pod until somebody has told them, or nobody needs them any more. Each pod and
-/// each engine is asked about by itself: one that hangs keeps no other waiting.
+/// Asks an engine for the labels of a pod until they are known or no longer needed. There is a task for each pod and each
+/// engine: one that hangs delays no other.
 async fn fetch(client: Client, registry: Arc<Registry>, sandbox: String) {
-    let mut pause = PAUSE;
+    let mut delay = RETRY;
     while registry.lacking_labels().contains(&sandbox) {
         match client.pod(&sandbox).await {
             Ok(Some(pod)) => return registry.label(&sandbox, &pod.labels),
             Ok(None) => {}
             Err(error) => debug!("{error}"),
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause + pause / 2).min(PAUSE_MAX);
+        tokio::time::sleep(delay).await;
+        delay = (delay + delay / 2).min(RETRY_MAX);
     }
 }
 
-/// Hears an engine's events, and takes them for what they are: a second witness.
+/// Completes containers with an engine's events.
 async fn listen(client: Client, registry: Arc<Registry>) {
     let path = client.path().display().to_string();
     loop {
-        match client.watch(|witnessed| drop(registry.witness(witnessed))).await {
+        match client.watch(|containers| drop(registry.complete(containers))).await {
             WatchEnd::Unsupported(why) => {
-                debug!("{path} tells no events: {why}");
+                debug!("{path} serves no events: {why}");
                 return;
             }
             WatchEnd::Failed(error) => debug!("{error}"),
@@ -102,21 +102,21 @@ async fn listen(client: Client, registry: Arc<Registry>) {
     }
 }
 
-/// Tells when something has been done.
+/// Something that will have been done.
 #[derive(Clone, Debug)]
-pub(crate) struct Done(watch::Receiver<bool>);
+pub(crate) struct Completion(watch::Receiver<bool>);
 
-impl Done {
-    /// Not yet; the sender tells.
+impl Completion {
+    /// Not done yet; the sender says when it is.
     pub(crate) fn pending() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(receiver))
     }
 
     /// Waits for it, within bounds.
-    pub(crate) async fn within(mut self, patience: Duration) {
+    pub(crate) async fn within(mut self, limit: Duration) {
         let done = self.0.wait_for(|done| *done);
-        // Whether it was done, or never will be, or takes too long: it goes on.
-        let _ = tokio::time::timeout(patience, done).await;
+        // The caller continues in any case: it is done, it never will be, or it takes too long.
+        let _ = tokio::time::timeout(limit, done).await;
     }
 }

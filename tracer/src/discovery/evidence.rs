@@ -1,10 +1,11 @@
-//! What shows that a process belongs to a container which ran already: the namespaces and cgroups that are the container's
-//! alone. The programs in the kernel look a process up by these that nobody follows, in its own context, so that none is
-//! missed for coming and going faster than `/proc` can be read.
+//! Evidence that a process belongs to a container which was running already: the namespaces and cgroups that are the
+//! container's alone. By these the programs look up a process that is not followed, in its own context, so that none is missed
+//! for starting and exiting faster than `/proc` can be read.
 
 use std::{
     collections::HashMap,
     fs,
+    ops::ControlFlow,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::{DirEntryExt as _, MetadataExt as _},
@@ -22,21 +23,21 @@ use crate::sys::{
     proc_table::{Process, namespace_pids},
 };
 
-/// Where the unified cgroup hierarchy is mounted: alone, or beside the others.
+/// Where the unified cgroup hierarchy is mounted: alone, or next to the others.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
-/// What `statfs` says of it (`CGROUP2_SUPER_MAGIC`, include/uapi/linux/magic.h).
+/// Its type in `statfs` (`CGROUP2_SUPER_MAGIC`, include/uapi/linux/magic.h).
 const CGROUP2: u64 = 0x6367_7270;
-/// Cgroups that are looked at, of one container or for one's own.
+/// The most cgroups to visit, below one container's or to find one's own.
 const CGROUPS_MAX: usize = 65_536;
 
-/// How many of some containers' first processes have a namespace or a cgroup.
+/// How many of some processes are in each namespace.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub(crate) struct NamespaceCounts {
     namespaces: HashMap<(u32, u64), usize>,
 }
 
-impl Shared {
-    /// Among these processes: those that a container must not be taken for are to be there, too.
+impl NamespaceCounts {
+    /// Of these processes, which include those that must not be taken for a container's.
     pub(crate) fn among<'p>(processes: impl Iterator<Item = &'p Process>) -> Self {
         let mut namespaces = HashMap::new();
         for process in processes {
@@ -52,23 +53,23 @@ impl Shared {
     }
 }
 
-/// What shows that a process is in the container with this key and first process. `cgroup` is that one's in the unified
+/// The evidence for processes of a container with this key and first process. `cgroup` is that process's in the unified
 /// hierarchy, if it is the container's alone.
 pub(crate) fn of(
     key: ContainerKey,
     init: &Process,
-    shared: &Shared,
+    counts: &NamespaceCounts,
     cgroup: Option<&str>,
     tree: Option<&CgroupTree>,
 ) -> Vec<(Evidence, Suspect)> {
     let evidence = |kind, id, init_start_ticks| {
         (Evidence { kind, reserved: 0, id }, Suspect { container: key, init_start_ticks })
     };
-    // Its first process is the namespace's, so that both end together.
+    // The container's first process is the namespace's, so that both end together.
     let is_init = || namespace_pids(init.pid).and_then(|pids| pids.last().copied()) == Some(1);
-    let pidns = (shared.is_own(EVIDENCE_PID_NS, init.pidns) && is_init())
+    let pidns = (counts.is_own(EVIDENCE_PID_NS, init.pidns) && is_init())
         .then(|| evidence(EVIDENCE_PID_NS, init.pidns, init.start_ticks));
-    let mntns = shared.is_own(EVIDENCE_MNT_NS, init.mntns).then(|| evidence(EVIDENCE_MNT_NS, init.mntns, 0));
+    let mntns = counts.is_own(EVIDENCE_MNT_NS, init.mntns).then(|| evidence(EVIDENCE_MNT_NS, init.mntns, 0));
     let cgroups = tree.zip(cgroup).map(|(tree, cgroup)| tree.ids(cgroup)).unwrap_or_default();
     let cgroups = cgroups.into_iter().map(|id| evidence(EVIDENCE_CGROUP, id, 0));
     pidns.into_iter().chain(mntns).chain(cgroups).collect()
@@ -78,12 +79,12 @@ pub(crate) fn of(
 #[derive(Debug)]
 pub(crate) struct CgroupTree {
     root: OwnedFd,
-    /// Where the root of `tracer`'s cgroup namespace is, from which `/proc` counts.
+    /// The root of `tracer`'s cgroup namespace, which paths in `/proc` start at.
     own: PathBuf,
 }
 
 impl CgroupTree {
-    /// None where there is none, or it cannot be looked at.
+    /// None if there is none, or it cannot be opened.
     pub(crate) fn open() -> Option<Self> {
         let host = host_root::root().ok()?;
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -100,7 +101,7 @@ impl CgroupTree {
     /// The ids of a cgroup and of those below it, by its path as `/proc/PID/cgroup` has it.
     fn ids(&self, path: &str) -> Vec<u64> {
         let path = normal(&self.own, path);
-        // A root cgroup is no container's.
+        // The root cgroup is not a container's.
         if path.as_os_str().is_empty() {
             return Vec::new();
         }
@@ -113,7 +114,7 @@ impl CgroupTree {
         let mut ids = vec![stat.st_ino];
         walk(&reopened(&cgroup), |_, ino| {
             ids.push(ino);
-            ids.len() < CGROUPS_MAX
+            continue_if(ids.len() < CGROUPS_MAX)
         });
         ids
     }
@@ -138,37 +139,41 @@ fn normal(own: &Path, path: &str) -> PathBuf {
     normal
 }
 
-/// Where the root of this process's cgroup namespace is in the host's hierarchy. None if it is not there.
+/// The root of this process's cgroup namespace in the host's hierarchy. None if it is not there.
 fn own_root(root: &OwnedFd) -> Option<PathBuf> {
     let namespace = |pid: &str| Some(fs::metadata(format!("/proc/{pid}/ns/cgroup")).ok()?.ino());
     if namespace("self") == namespace("1") {
         return Some(PathBuf::new());
     }
-    // In a container that has a namespace of its own, what is mounted there begins with that one's root.
+    // In a container with a cgroup namespace of its own, what is mounted there starts at that namespace's root.
     let own = MOUNTS.iter().find_map(|mount| {
         let magic = u64::try_from(rustix::fs::statfs(*mount).ok()?.f_type).ok()?;
         (magic == CGROUP2).then(|| fs::metadata(mount).ok())?.map(|metadata| metadata.ino())
     })?;
     let base = reopened(root);
-    let (mut found, mut looked_at) = (None, 0);
+    let (mut found, mut visited) = (None, 0);
     walk(&base, |path, ino| {
-        looked_at += 1;
+        visited += 1;
         if ino == own {
             found = path.strip_prefix(&base).ok().map(Path::to_owned);
         }
-        found.is_none() && looked_at < CGROUPS_MAX
+        continue_if(found.is_none() && visited < CGROUPS_MAX)
     });
     found
 }
 
-/// Calls `visit` for each directory below another one, with its inode number, until that returns false.
-fn walk(directory: &Path, mut visit: impl FnMut(&Path, u64) -> bool) {
+const fn continue_if(condition: bool) -> ControlFlow<()> {
+    if condition { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+/// Calls `visit` for each directory below another one, with its inode number, until that breaks.
+fn walk(directory: &Path, mut visit: impl FnMut(&Path, u64) -> ControlFlow<()>) {
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             let path = entry.path();
-            if !visit(&path, entry.ino()) {
+            if visit(&path, entry.ino()).is_break() {
                 return;
             }
             left.push(path);
@@ -181,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_above_ones_own_cgroup_are_found() {
+    fn paths_above_own_cgroup_are_resolved() {
         for (own, path, expected) in [
             ("", "/kubepods/pod1/c1", "kubepods/pod1/c1"),
             ("kubepods/pod1/me", "/", "kubepods/pod1/me"),
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_that_two_containers_share_is_neithers() {
+    fn namespace_shared_by_two_containers_is_no_evidence() {
         let process = |pidns, mntns| Process {
             pid: 1,
             ppid: 0,
@@ -205,9 +210,9 @@ mod tests {
             cgroups: Vec::new(),
         };
         let (one, two) = (process(1, 2), process(1, 3));
-        let shared = Shared::among([&one, &two].into_iter());
-        assert!(!shared.is_own(EVIDENCE_PID_NS, 1));
-        assert!(shared.is_own(EVIDENCE_MNT_NS, 2) && shared.is_own(EVIDENCE_MNT_NS, 3));
-        assert!(!shared.is_own(EVIDENCE_MNT_NS, 4));
+        let counts = NamespaceCounts::among([&one, &two].into_iter());
+        assert!(!counts.is_own(EVIDENCE_PID_NS, 1));
+        assert!(counts.is_own(EVIDENCE_MNT_NS, 2) && counts.is_own(EVIDENCE_MNT_NS, 3));
+        assert!(!counts.is_own(EVIDENCE_MNT_NS, 4));
     }
 }

@@ -1,4 +1,4 @@
-//! The container that a process of `/proc` belongs to, by what is that container's alone.
+//! The container that a process of `/proc` belongs to, by cgroups and pid namespaces that are one container's alone.
 
 use std::collections::HashMap;
 
@@ -12,35 +12,35 @@ use crate::sys::{
 
 /// A container with its first process.
 #[derive(Clone, Debug)]
-pub(crate) struct Member<'p> {
+pub(crate) struct ContainerInit<'p> {
     /// The container.
     pub(crate) key: ContainerKey,
     /// The container that it is in.
     pub(crate) outer: Option<ContainerKey>,
     /// Its first process.
     pub(crate) init: &'p Process,
-    /// Those of that one's cgroups that may be the container's alone.
+    /// Those of its cgroups that may be the container's alone.
     pub(crate) cgroups: Vec<&'p str>,
 }
 
-/// What is one container's alone: its cgroups and its pid namespace.
+/// Cgroups and pid namespaces that are one container's alone.
 #[derive(Debug, Default)]
 pub(crate) struct Membership<'p> {
     inits: HashMap<u32, ContainerKey>,
-    cgroups: HashMap<&'p str, Member<'p>>,
-    pid_namespaces: HashMap<u64, Member<'p>>,
+    cgroups: HashMap<&'p str, ContainerInit<'p>>,
+    pid_namespaces: HashMap<u64, ContainerInit<'p>>,
     /// The host's mount namespace.
     host_mntns: Option<u64>,
 }
 
 impl<'p> Membership<'p> {
-    /// Of these containers. What the first process of another container is in, or the parent of a container's own, is not
-    /// that container's alone; containers within it do not count as others.
-    pub(crate) fn new(containers: &[Member<'p>], processes: &'p Processes) -> Self {
+    /// Of these containers. A cgroup or namespace is not a container's alone if the first process of another container is in
+    /// it, or the parent of its own first process. Containers within the container do not count as others.
+    pub(crate) fn new(containers: &[ContainerInit<'p>], processes: &'p Processes) -> Self {
         Self::on_host(containers, processes, host_root::mount_namespace())
     }
 
-    fn on_host(containers: &[Member<'p>], processes: &'p Processes, host_mntns: Option<u64>) -> Self {
+    fn on_host(containers: &[ContainerInit<'p>], processes: &'p Processes, host_mntns: Option<u64>) -> Self {
         let (mut in_cgroup, mut in_pid_namespace) = (HashMap::new(), HashMap::new());
         for container in containers {
             for cgroup in container.init.all_cgroups() {
@@ -51,7 +51,7 @@ impl<'p> Membership<'p> {
         // A pid namespace that is shared with the host or with `tracer` is no container's.
         let shared =
             [process_handle::INITIAL_PID_NS, processes.get(std::process::id()).map_or(0, |me| me.pidns)];
-        let is_alone = |container: &Member<'_>, those: &[&Member<'_>]| {
+        let is_alone = |container: &ContainerInit<'_>, those: &[&ContainerInit<'_>]| {
             those.iter().all(|other| other.key == container.key || other.outer == Some(container.key))
         };
         let mut membership = Self { host_mntns, ..Self::default() };
@@ -78,7 +78,7 @@ impl<'p> Membership<'p> {
         membership
     }
 
-    /// The container that a process is in by itself, not by its ancestors.
+    /// The container that a process itself is in, not by its ancestors.
     pub(crate) fn of(&self, process: &Process) -> Option<ContainerKey> {
         if let Some(key) = self.inits.get(&process.pid) {
             return Some(*key);
@@ -88,14 +88,14 @@ impl<'p> Membership<'p> {
         let is_hosts = by_pid_namespace.is_none() && Some(process.mntns) == self.host_mntns;
         let by_cgroup =
             self.in_cgroup(process).filter(|container| !is_hosts || container.init.mntns == process.mntns);
-        // One within a container may share one of them with that container.
+        // A nested container may share one of them with its outer one.
         let mut found = [by_cgroup, by_pid_namespace].into_iter().flatten();
         let first = found.next()?;
         Some(found.find(|other| other.outer.is_some()).filter(|_| first.outer.is_none()).unwrap_or(first).key)
     }
 
-    /// The container whose cgroup, and no other's, a process is in.
-    pub(crate) fn in_cgroup(&self, process: &Process) -> Option<&Member<'p>> {
+    /// The container alone in a cgroup of the process.
+    pub(crate) fn in_cgroup(&self, process: &Process) -> Option<&ContainerInit<'p>> {
         process.all_cgroups().find_map(|cgroup| self.cgroups.get(cgroup))
     }
 
@@ -118,8 +118,8 @@ mod tests {
     const TWO: ContainerKey = ContainerKey::new(2, 1);
     const HOST: u64 = process_handle::INITIAL_PID_NS;
 
-    fn member(key: ContainerKey, outer: Option<ContainerKey>, init: &Process) -> Member<'_> {
-        Member { key, outer, init, cgroups: init.cgroups.iter().map(String::as_str).collect() }
+    fn container(key: ContainerKey, outer: Option<ContainerKey>, init: &Process) -> ContainerInit<'_> {
+        ContainerInit { key, outer, init, cgroups: init.cgroups.iter().map(String::as_str).collect() }
     }
 
     fn processes(of: &[&Process]) -> Processes {
@@ -127,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_in_the_container_whose_cgroup_or_pid_namespace_it_has() {
+    fn process_belongs_to_container_with_its_cgroup_or_pid_namespace() {
         let (host, init) = (process(1, 0, 1, HOST, "/"), process(10, 1, 2, 20, "/c1"));
         let all = processes(&[&host, &init]);
-        let membership = Membership::on_host(&[member(ONE, None, &init)], &all, Some(1));
+        let membership = Membership::on_host(&[container(ONE, None, &init)], &all, Some(1));
         assert_eq!(membership.of(&process(11, 10, 2, 20, "/elsewhere")), Some(ONE));
         assert_eq!(membership.of(&process(11, 10, 3, 30, "/c1/below")), Some(ONE));
         assert_eq!(membership.of(&process(11, 10, 3, 30, "/c10")), None);
@@ -138,33 +138,37 @@ mod tests {
     }
 
     #[test]
-    fn a_host_program_in_a_containers_cgroup_is_the_hosts() {
+    fn host_program_in_containers_cgroup_belongs_to_host() {
         let (host, init) = (process(1, 0, 1, HOST, "/"), process(10, 1, 2, 20, "/c1"));
         let all = processes(&[&host, &init]);
-        let membership = Membership::on_host(&[member(ONE, None, &init)], &all, Some(1));
+        let membership = Membership::on_host(&[container(ONE, None, &init)], &all, Some(1));
         assert_eq!(membership.of(&process(11, 1, 1, HOST, "/c1")), None);
     }
 
     #[test]
-    fn what_two_containers_share_is_neithers_but_for_one_within_the_other() {
+    fn shared_cgroup_belongs_to_outer_container_only_if_other_is_nested() {
         let host = process(1, 0, 1, HOST, "/");
         let (one, two) = (process(10, 1, 2, 20, "/pod"), process(11, 1, 3, 20, "/pod"));
         let all = processes(&[&host, &one, &two]);
-        let beside = Membership::on_host(&[member(ONE, None, &one), member(TWO, None, &two)], &all, Some(1));
+        let beside =
+            Membership::on_host(&[container(ONE, None, &one), container(TWO, None, &two)], &all, Some(1));
         assert_eq!(beside.of(&process(12, 1, 4, 20, "/pod")), None);
         assert_eq!(beside.of(&two), Some(TWO));
         let inside = process(11, 10, 3, 20, "/pod/inner");
-        let within =
-            Membership::on_host(&[member(ONE, None, &one), member(TWO, Some(ONE), &inside)], &all, Some(1));
+        let within = Membership::on_host(
+            &[container(ONE, None, &one), container(TWO, Some(ONE), &inside)],
+            &all,
+            Some(1),
+        );
         assert_eq!(within.of(&process(12, 10, 4, 20, "/pod")), Some(ONE));
         assert_eq!(within.of(&process(12, 11, 4, 20, "/pod/inner")), Some(TWO));
     }
 
     #[test]
-    fn a_cgroup_that_the_runtimes_parent_is_in_is_not_the_containers() {
+    fn cgroup_of_runtimes_parent_is_not_containers_own() {
         let (shim, init) = (process(9, 1, 1, HOST, "/system"), process(10, 9, 2, 20, "/system"));
         let all = processes(&[&shim, &init]);
-        let membership = Membership::on_host(&[member(ONE, None, &init)], &all, Some(1));
+        let membership = Membership::on_host(&[container(ONE, None, &init)], &all, Some(1));
         assert!(!membership.is_own_cgroup(ONE, "0::/system"));
     }
 }

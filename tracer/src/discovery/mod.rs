@@ -1,41 +1,53 @@
-//! From a container runtime's invocation to the container it is about.
+//! From the execution of a container runtime to the container that it starts.
+//!
+//! `lifecycle` reads what the programs report, `executions` has what becomes of each execution, and `resolver` reads what a
+//! runtime names. `scan` finds containers that were running already, `recovery` those whose records were lost, and `engines`
+//! completes what is known. `oci` reads what runtimes and engines write.
 
-mod claim;
-mod doubt;
 pub(crate) mod engines;
+mod environment;
 mod evidence;
+mod executions;
 mod invocation;
 mod lifecycle;
+mod lifecycle_record;
 mod membership;
+mod node_container;
 pub(crate) mod oci;
-mod place;
+mod parent_process;
+mod pod_warning;
 mod readers;
-mod record;
 pub(crate) mod recovery;
+mod resolver;
+mod runtime_execution;
+mod runtime_name;
 pub(crate) mod scan;
 mod shims;
-mod unannounced;
+mod state_roots;
+mod unresolved;
 
 use std::path::PathBuf;
 
-pub(crate) use claim::{Claim, Standing, Stray};
+pub(crate) use environment::existing_state_roots;
 pub(crate) use lifecycle::Lifecycle;
-pub(crate) use place::existing_state_roots;
+pub(crate) use lifecycle_record::LifecycleRecord;
 pub(crate) use readers::Readers;
-pub(crate) use record::Told;
+pub(crate) use resolver::Resolver;
+pub(crate) use runtime_execution::{RuntimeExecution, TrustLevel};
+pub(crate) use unresolved::UnresolvedContainer;
 
-/// Which runtimes are followed, and where they are looked for.
+/// The runtimes to follow, and where their state is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runtimes {
     /// File names of container runtimes.
     pub(crate) names: Vec<String>,
-    /// State directories besides the usual ones.
+    /// State directories in addition to the default ones.
     pub(crate) state_roots: Vec<PathBuf>,
-    /// Whether users' runtimes are trusted.
+    /// Whether runtimes of users are trusted.
     pub(crate) trust_rootless: bool,
 }
 
-/// File names of container runtimes; what wraps runc hands on its command line.
+/// File names of container runtimes; wrappers of runc pass their command line on.
 pub(crate) const RUNTIMES: &[&str] = &[
     "runc",
     "crun",

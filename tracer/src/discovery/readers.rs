@@ -1,5 +1,5 @@
-//! Threads that read what runtimes name, and that may hang in it. For guests each file is read by a process of its own,
-//! for which the thread waits.
+//! Threads that read files which runtimes name, and that may block in it. Files of untrusted owners are read by processes
+//! of their own, which the thread waits for.
 
 use std::{
     collections::HashMap,
@@ -17,19 +17,19 @@ use tracer_common::container::ContainerKey;
 
 use crate::sys::{file_helper::with_helpers, thread::lock};
 
-/// Bundles of the host's runtimes that are read at a time. One that hangs keeps a thread; the others go on.
-const HOSTS: usize = 8;
-/// Files of guests that are read at a time, besides: the host's bundles never wait for them.
-const GUESTS: usize = 4;
-/// How long a guest's file may wait for its turn, and how long reading it may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How many bundles of the host's runtimes are read at a time. One that hangs occupies a thread; the others continue.
+const HOST_THREADS: usize = 8;
+/// How many files of untrusted owners are read at a time, in addition: the host's bundles never wait for them.
+const UNTRUSTED_THREADS: usize = 4;
+/// How long a file of an untrusted owner may wait for its turn, and how long reading it may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whose file system is read where it is not the host's root who made it.
+/// The owner of a file system that the host's root did not make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Guest {
-    /// That of a container; [`ContainerKey::HOST`] stands for all of which it is not known yet in which container they are.
+pub(crate) enum UntrustedOwner {
+    /// A container; [`ContainerKey::HOST`] represents all runtimes whose container is not known yet.
     Container(ContainerKey),
-    /// That of the host's users.
+    /// The host's users.
     Rootless,
 }
 
@@ -37,32 +37,38 @@ pub(crate) enum Guest {
 #[derive(Debug)]
 pub(crate) struct Readers {
     handle: Handle,
-    guests: Arc<Semaphore>,
-    /// Each guest has one thread at a time, so that one that hangs keeps no other waiting.
-    each: Mutex<HashMap<Guest, Arc<Semaphore>>>,
-    stuck: Arc<Mutex<Vec<Stuck>>>,
-    patience: Duration,
+    untrusted: Arc<Semaphore>,
+    /// Each owner has one thread at a time, so that one that hangs delays no other.
+    turns: Mutex<HashMap<UntrustedOwner, Arc<Semaphore>>>,
+    blocked: Arc<Mutex<Vec<BlockedHelpers>>>,
+    timeout: Duration,
 }
 
-/// Processes that have not ended though they were killed: what waits for FUSE cannot always be. Until they end their guest
-/// has nothing read, so that it keeps no more than these.
+/// Processes that were killed and have not exited: a process that waits for FUSE cannot always be killed. Until they exit,
+/// nothing more is read for their owner, so that it occupies no more than these.
 #[derive(Debug)]
-struct Stuck {
+struct BlockedHelpers {
     processes: Vec<Child>,
     _turn: OwnedSemaphorePermit,
 }
 
+/// Whether helpers that were killed have exited.
+enum Helpers {
+    Exited,
+    Blocked,
+}
+
 impl Readers {
-    /// How many threads there are at the most.
-    pub(crate) const THREADS: usize = HOSTS + GUESTS;
+    /// How many threads there are at most.
+    pub(crate) const THREADS: usize = HOST_THREADS + UNTRUSTED_THREADS;
 
     /// Threads of the runtime behind `handle`.
     pub(crate) fn new(handle: Handle) -> Self {
-        let guests = Arc::new(Semaphore::new(GUESTS));
-        Self { handle, guests, each: Mutex::default(), stuck: Arc::default(), patience: PATIENCE }
+        let untrusted = Arc::new(Semaphore::new(UNTRUSTED_THREADS));
+        Self { handle, untrusted, turns: Mutex::default(), blocked: Arc::default(), timeout: TIMEOUT }
     }
 
-    /// The runtime, for what waits but does not block.
+    /// The asynchronous runtime, for tasks that wait without blocking.
     pub(crate) const fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -72,59 +78,62 @@ impl Readers {
         self.handle.spawn_blocking(read);
     }
 
-    /// Reads for a guest, when it is its turn; None if that takes too long. Files that are not read in time `read` finds
-    /// to be unreadable, so that the thread is free again.
-    pub(crate) async fn guest<T: Send + 'static>(
+    /// Reads for an untrusted owner, when it is its turn; None if that takes too long. To `read`, files that are not read in
+    /// time are unreadable, so that the thread is free again.
+    pub(crate) async fn untrusted<T: Send + 'static>(
         &self,
-        guest: Guest,
+        owner: UntrustedOwner,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let own = self.turn_of(guest).await?;
-        let any = timeout(self.patience, Arc::clone(&self.guests).acquire_owned()).await.ok()?.ok()?;
-        let (stuck, patience) = (Arc::clone(&self.stuck), self.patience);
+        let own = self.turn_of(owner).await?;
+        let any = timeout(self.timeout, Arc::clone(&self.untrusted).acquire_owned()).await.ok()?.ok()?;
+        let (blocked, limit) = (Arc::clone(&self.blocked), self.timeout);
         let result = self.handle.spawn_blocking(move || {
-            let (result, processes) = with_helpers(Instant::now() + patience, read);
+            let (result, processes) = with_helpers(Instant::now() + limit, read);
             drop(any);
             if !processes.is_empty() {
-                lock(&stuck).push(Stuck { processes, _turn: own });
+                lock(&blocked).push(BlockedHelpers { processes, _turn: own });
             }
             result
         });
-        // What reads nothing may hang as well: nobody waits for that either.
-        timeout(2 * self.patience, result).await.ok()?.ok()
+        // `read` may block elsewhere as well: nothing waits for that either.
+        timeout(2 * self.timeout, result).await.ok()?.ok()
     }
 
-    /// A guest's turn, which may be kept by processes of its own that do not end.
-    async fn turn_of(&self, guest: Guest) -> Option<OwnedSemaphorePermit> {
-        /// How often it is looked whether they have.
-        const LOOK: Duration = Duration::from_millis(100);
-        let deadline = Instant::now() + self.patience;
-        let turns = self.turns_of(guest);
+    /// An owner's turn, which may be occupied by processes of its own that do not exit.
+    async fn turn_of(&self, owner: UntrustedOwner) -> Option<OwnedSemaphorePermit> {
+        /// How often they are checked.
+        const INTERVAL: Duration = Duration::from_millis(100);
+        let deadline = Instant::now() + self.timeout;
+        let turns = self.turns_of(owner);
         loop {
-            let look = if self.forget_ended() { deadline.min(Instant::now() + LOOK) } else { deadline };
-            match timeout_at(look.into(), Arc::clone(&turns).acquire_owned()).await {
+            let next = match self.reap_blocked() {
+                Helpers::Blocked => deadline.min(Instant::now() + INTERVAL),
+                Helpers::Exited => deadline,
+            };
+            match timeout_at(next.into(), Arc::clone(&turns).acquire_owned()).await {
                 Ok(turn) => return turn.ok(),
-                Err(_) if look < deadline => {}
+                Err(_) if next < deadline => {}
                 Err(_) => return None,
             }
         }
     }
 
-    /// Gives back what was kept by processes that have ended by now. Returns whether some have not.
-    fn forget_ended(&self) -> bool {
-        let mut stuck = lock(&self.stuck);
-        stuck.retain_mut(|stuck| {
-            stuck.processes.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
-            !stuck.processes.is_empty()
+    /// Gives back the turns of processes that have exited by now.
+    fn reap_blocked(&self) -> Helpers {
+        let mut blocked = lock(&self.blocked);
+        blocked.retain_mut(|blocked| {
+            blocked.processes.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
+            !blocked.processes.is_empty()
         });
-        !stuck.is_empty()
+        if blocked.is_empty() { Helpers::Exited } else { Helpers::Blocked }
     }
 
-    fn turns_of(&self, guest: Guest) -> Arc<Semaphore> {
-        let mut each = lock(&self.each);
-        // Nobody reads for those, nor waits.
-        each.retain(|_, turns| Arc::strong_count(turns) > 1);
-        Arc::clone(each.entry(guest).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    fn turns_of(&self, owner: UntrustedOwner) -> Arc<Semaphore> {
+        let mut turns = lock(&self.turns);
+        // Nothing is read for the others, nor waits.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(owner).or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 }
 
@@ -149,11 +158,11 @@ mod tests {
     }
 
     fn readers(runtime: &Runtime) -> Readers {
-        Readers { patience: Duration::from_millis(500), ..Readers::new(runtime.handle().clone()) }
+        Readers { timeout: Duration::from_millis(500), ..Readers::new(runtime.handle().clone()) }
     }
 
-    fn container(number: usize) -> Guest {
-        Guest::Container(ContainerKey::new(u32::try_from(number).unwrap(), 1))
+    fn container(number: usize) -> UntrustedOwner {
+        UntrustedOwner::Container(ContainerKey::new(u32::try_from(number).unwrap(), 1))
     }
 
     fn hanging() -> Child {
@@ -161,37 +170,37 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_hangs_keeps_no_other_waiting() {
+    fn hanging_owner_delays_no_other() {
         let runtime = runtime();
         let readers = readers(&runtime);
         let (release, hung) = channel::<()>();
         runtime.block_on(async {
-            assert_eq!(readers.guest(container(1), move || hung.recv()).await, None);
-            assert_eq!(readers.guest(container(1), || 1).await, None);
-            assert_eq!(readers.guest(container(2), || 2).await, Some(2));
-            assert_eq!(readers.guest(Guest::Rootless, || 3).await, Some(3));
+            assert_eq!(readers.untrusted(container(1), move || hung.recv()).await, None);
+            assert_eq!(readers.untrusted(container(1), || 1).await, None);
+            assert_eq!(readers.untrusted(container(2), || 2).await, Some(2));
+            assert_eq!(readers.untrusted(UntrustedOwner::Rootless, || 3).await, Some(3));
         });
         release.send(()).unwrap();
     }
 
     #[test]
-    fn more_hanging_reads_than_there_are_threads_keep_none_of_them() {
+    fn more_hanging_reads_than_threads_occupy_none() {
         let runtime = runtime();
         let readers = readers(&runtime);
         let hang = || file_helper::answer_of(hanging(), Instant::now() + Duration::from_millis(500)).is_err();
         runtime.block_on(async {
-            for number in 0..=GUESTS {
-                assert_eq!(readers.guest(container(number), hang).await, Some(true), "guest {number}");
+            for number in 0..=UNTRUSTED_THREADS {
+                assert_eq!(readers.untrusted(container(number), hang).await, Some(true), "owner {number}");
             }
-            for number in 0..=GUESTS {
-                assert_eq!(readers.guest(container(number), || 7).await, Some(7), "guest {number}");
+            for number in 0..=UNTRUSTED_THREADS {
+                assert_eq!(readers.untrusted(container(number), || 7).await, Some(7), "owner {number}");
             }
         });
-        assert_eq!(readers.guests.available_permits(), GUESTS);
+        assert_eq!(readers.untrusted.available_permits(), UNTRUSTED_THREADS);
     }
 
     #[test]
-    fn a_process_that_does_not_end_keeps_its_own_guest_waiting_until_it_does() {
+    fn process_that_does_not_exit_delays_its_own_owner_only() {
         let runtime = runtime();
         let readers = readers(&runtime);
         runtime.block_on(async {
@@ -203,12 +212,12 @@ mod tests {
             )
             .unwrap();
             stays.stdout.take();
-            lock(&readers.stuck).push(Stuck { processes: vec![stays], _turn: turn });
-            assert_eq!(readers.guest(container(1), || 1).await, None);
-            assert_eq!(readers.guest(container(2), || 2).await, Some(2));
+            lock(&readers.blocked).push(BlockedHelpers { processes: vec![stays], _turn: turn });
+            assert_eq!(readers.untrusted(container(1), || 1).await, None);
+            assert_eq!(readers.untrusted(container(2), || 2).await, Some(2));
             rustix::process::pidfd_send_signal(&end, rustix::process::Signal::KILL).unwrap();
-            assert_eq!(readers.guest(container(1), || 3).await, Some(3));
+            assert_eq!(readers.untrusted(container(1), || 3).await, Some(3));
         });
-        assert!(lock(&readers.stuck).is_empty());
+        assert!(lock(&readers.blocked).is_empty());
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     bpf,
     bpf::{EventFilter, LifecycleCounters},
     output::{ContainerEvent, ContainerRenderer, ContainerRow},
-    registry::{Listed, Lookup, Registry},
+    registry::{ListedContainer, Lookup, Registry, Wait},
     run::{
         doctor,
         limits::{End, Limits},
@@ -98,7 +98,7 @@ struct List {
     /// One for all rows: that of a container says the same start each time.
     clock: WallClock,
     /// What was shown last of each container.
-    shown: HashMap<ContainerKey, Listed>,
+    shown: HashMap<ContainerKey, ListedContainer>,
 }
 
 impl List {
@@ -130,17 +130,18 @@ impl List {
     async fn begin(&mut self, observer: &Observer) -> anyhow::Result<bool> {
         observer.start().await?.within(self.engines_patience).await;
         let registry = &observer.registry;
-        if !registry.settled(PATIENCE).await {
+        if registry.settled(PATIENCE).await == Wait::TimedOut {
             warn!("some containers are not listed: their bundles could not be read in time");
         }
-        let mut listed: Vec<Listed> = registry.list().into_iter().filter(|listed| !listed.ended).collect();
+        let mut listed: Vec<ListedContainer> =
+            registry.list().into_iter().filter(|listed| !listed.ended).collect();
         let undecided = registry.undecided();
         if undecided > 0 && !self.watch {
             warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
         }
         // Nobody can be asked for those of pods within a container.
         let lacks_labels =
-            |listed: &&Listed| listed.container.lacks_labels() && listed.container.outer.is_none();
+            |listed: &&ListedContainer| listed.container.lacks_labels() && listed.container.outer.is_none();
         let lacking = listed.iter().filter(lacks_labels).count();
         if lacking > 0 && self.report_missing_labels {
             warn!(
@@ -150,7 +151,7 @@ impl List {
             );
         }
         // Pods first.
-        listed.sort_by_cached_key(|Listed { container, first, .. }| {
+        listed.sort_by_cached_key(|ListedContainer { container, first, .. }| {
             let pod = container.pod.as_ref();
             let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
             (names.is_none(), names, first.since)
@@ -230,7 +231,7 @@ fn over(registry: &Registry) -> Vec<ContainerKey> {
 
 fn row<'a>(
     node: &'a str,
-    listed: &'a Listed,
+    listed: &'a ListedContainer,
     event: Option<ContainerEvent>,
     clock: &WallClock,
 ) -> ContainerRow<'a> {

@@ -1,4 +1,4 @@
-//! The bundle's `config.json` (OCI runtime specification, config.md) as far as it names the container.
+//! The container that a bundle's `config.json` (OCI runtime specification, config.md) names.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
 /// Why a bundle does not name its container.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BundleError {
-    /// The file was not read.
+    /// The file could not be read.
     #[error("{}: {source}", path.display())]
     File {
         /// The file, from the runtime's root.
@@ -25,7 +25,7 @@ pub(crate) enum BundleError {
         /// Why.
         source: FileError,
     },
-    /// It is not a `config.json`.
+    /// The file is not a `config.json`.
     #[error("{}: {source}", path.display())]
     Json {
         /// The file, from the runtime's root.
@@ -33,7 +33,7 @@ pub(crate) enum BundleError {
         /// Why.
         source: serde_json::Error,
     },
-    /// Its annotations are incomplete.
+    /// The annotations are incomplete.
     #[error("{}: annotations: {source}", path.display())]
     Annotations {
         /// The file, from the runtime's root.
@@ -43,10 +43,10 @@ pub(crate) enum BundleError {
     },
 }
 
-/// What a bundle says.
+/// The container in a bundle.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Bundle {
-    /// The engine that wrote it; none where it does not show.
+    /// The engine that wrote it; none if that does not show.
     pub(crate) engine: Option<&'static str>,
     /// Sandbox or container.
     pub(crate) kind: ContainerType,
@@ -58,7 +58,7 @@ pub(crate) struct Bundle {
     pub(crate) pod: Option<Pod>,
     /// That pod's sandbox.
     pub(crate) sandbox_id: Option<String>,
-    /// Whether it lets its container do all that root may.
+    /// Whether the container's root is equivalent to the host's.
     pub(crate) privileged: bool,
     /// Whether the runtime runs the program within itself (crun's and youki's wasm, krun): no entrypoint is executed.
     pub(crate) in_process: bool,
@@ -72,17 +72,16 @@ pub(crate) fn read(root: BorrowedFd<'_>, config: &Path, owner: u32) -> Result<Ve
 }
 
 impl Bundle {
-    /// From what the `config.json` at the path `config` holds, which is that of the container `id`. `beside` reads what
-    /// the engine keeps in other files.
+    /// Parses the `config.json` at the path `config`, of the container `id`. `read` reads other files of the engine's.
     pub(crate) fn parse(
         bytes: &[u8],
         config: &Path,
         id: &str,
-        beside: names::Read<'_>,
+        read: names::Read<'_>,
     ) -> Result<Self, BundleError> {
         let config_json = ConfigJson::parse(bytes)
             .map_err(|source| BundleError::Json { path: config.to_owned(), source })?;
-        let context = Context { config: &config_json, bundle: config.parent().unwrap_or(config), id, beside };
+        let context = Context { config: &config_json, bundle: config.parent().unwrap_or(config), id, read };
         context.interpret().map_err(|source| BundleError::Annotations { path: config.to_owned(), source })
     }
 }
@@ -90,12 +89,12 @@ impl Bundle {
 /// The value of [`crio::MANAGER`] that means podman.
 const LIBPOD: &str = "libpod";
 
-/// A `config.json` with all that says whose it is.
+/// A `config.json` with what identifies its container.
 struct Context<'a> {
     config: &'a ConfigJson,
     bundle: &'a Path,
     id: &'a str,
-    beside: names::Read<'a>,
+    read: names::Read<'a>,
 }
 
 impl Context<'_> {
@@ -116,7 +115,7 @@ impl Context<'_> {
     fn pod(&self, origin: Option<Origin>) -> Result<Option<PodContainer>, AnnotationsError> {
         let annotations = |key: &str| self.config.annotation(key);
         let engine = match origin {
-            // The mark is always there in a pod's bundle, and nowhere else.
+            // This annotation is always in a pod's bundle, and nowhere else.
             Some(Origin::ContainerdCri) => Engine::Containerd.resolve(annotations)?.map(|pod| pod.engine),
             Some(Origin::CriO) => Some(Engine::CriO),
             Some(_) => None,
@@ -130,7 +129,7 @@ impl Context<'_> {
             Role::Sandbox => ContainerType::Sandbox,
             Role::Container(_) => ContainerType::Container,
         };
-        // In containers that are no sandbox CRI-O's hold only what is known already.
+        // CRI-O's labels of a container that is not a sandbox have only what is known already.
         let labels: Option<BTreeMap<String, String>> = match &resolved.labels_json {
             Some(json) if kind == ContainerType::Sandbox => {
                 serde_json::from_str(json).ok().map(without_added_labels)
@@ -158,13 +157,13 @@ impl Context<'_> {
 
     fn without_pod(&self, origin: Origin) -> Bundle {
         let name = match origin {
-            Origin::Docker => names::docker(self.id, self.config, self.beside),
+            Origin::Docker => names::docker(self.id, self.config, self.read),
             Origin::Podman => self.stored().and_then(|stored| stored.name),
             _ => None,
         };
         let is_infra = origin == Origin::Podman
             && (name.as_deref().is_some_and(names::is_infra)
-                // podman up to 5.7 says so itself.
+                // podman up to 5.7 has an annotation for it.
                 || self.config.annotation(crio::CONTAINER_TYPE) == Some(ContainerType::Sandbox.as_str()));
         Bundle {
             engine: Some(origin.as_str()),
@@ -178,16 +177,16 @@ impl Context<'_> {
         }
     }
 
-    /// Whether the runtime is told to run the container's program within itself: crun's handlers and youki's (crun(1)). One
-    /// that has no such handler executes the program all the same.
+    /// Whether the runtime is to run the container's program within itself: crun's handlers and youki's (crun(1)). A runtime
+    /// without that handler executes the program all the same.
     fn runs_in_process(&self) -> bool {
         ["run.oci.handler", "module.wasm.image/variant"]
             .iter()
             .any(|key| self.config.annotation(key).is_some())
     }
 
-    fn stored(&self) -> Option<names::Stored> {
-        names::stored(self.bundle, self.id, self.beside)
+    fn stored(&self) -> Option<names::PodmanContainer> {
+        names::stored(self.bundle, self.id, self.read)
     }
 }
 
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn both_dialects_name_pod_and_container() {
+    fn annotations_of_both_engines_name_pod_and_container() {
         let containerd = parse(
             include_str!("../../../annotations/tests/fixtures/kubelet-containerd-2.1.9-runc/bb2-one.json"),
             "",
@@ -227,24 +226,24 @@ mod tests {
     const SANDBOX_ID: &str = "8b1afba8aec8ae9655720352543f23566a342226f709eff2c1ccebe09b54de2f";
 
     #[test]
-    fn a_sandbox_of_crio_brings_the_labels_of_its_pod() {
+    fn crio_sandbox_has_labels_of_its_pod() {
         let bundle = parse(SANDBOX, "", SANDBOX_ID);
         assert_eq!(bundle.kind, ContainerType::Sandbox);
         let pod = bundle.pod.unwrap();
         assert_eq!(pod.container, None);
         let labels = pod.labels.unwrap();
         assert!(!labels.is_empty());
-        // The annotation has them, as the API server has not.
+        // They are in the annotation and not on the API server.
         for added in crio::ADDED_LABELS {
             assert!(SANDBOX.contains(added) && !labels.contains_key(added), "{added}: {labels:?}");
         }
-        // As another container's it brings none, and claims no other's sandbox.
+        // With another container's id it has no labels, and no other's sandbox.
         let bundle = parse(SANDBOX, "", "other");
         assert_eq!(bundle.sandbox_id.as_deref(), Some("other"));
         assert_eq!(bundle.pod.unwrap().labels, None);
     }
 
-    /// Annotations of a pod in the words of both engines, as `--annotation` of docker and podman can have them.
+    /// Annotations of a pod in the form of both engines, as `--annotation` of docker and podman can have them.
     fn of_pod() -> String {
         let annotations = json!({
             "io.kubernetes.cri.container-type": "container",
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn only_engines_of_kubernetes_have_pods() {
+    fn only_kubernetes_engines_have_pods() {
         let task = "/run/containerd/io.containerd.runtime.v2.task";
         for (bundle, id, engine, has_pod) in [
             (format!("{task}/moby/1f"), "1f", "docker", false),
@@ -279,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_without_pod_show_their_engine_where_they_can() {
+    fn containers_without_pod_show_their_engine() {
         let engine = |json: &str, path: &str| parse(json, path, "1").engine;
         let task = "/run/containerd/io.containerd.runtime.v2.task";
         assert_eq!(engine("{}", &format!("{task}/moby/1")), Some("docker"));
@@ -290,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn podmans_infra_containers_are_sandboxes() {
+    fn podman_infra_containers_are_sandboxes() {
         let bundle = "/s/overlay-containers/1f/userdata";
         let said = r#"{"annotations":{"io.kubernetes.cri-o.ContainerType":"sandbox","io.container.manager":"libpod"}}"#;
         assert_eq!(parse(said, bundle, "1f").kind, ContainerType::Sandbox);

@@ -1,7 +1,7 @@
-//! What is needed of a bundle's `config.json` (OCI runtime specification, config.md).
+//! The needed parts of a bundle's `config.json` (OCI runtime specification, config.md).
 //!
-//! Each part is read by itself. A value that this program does not know, such as the capability or the type of namespace
-//! of a newer kernel, costs nothing but itself.
+//! Each part is parsed separately. A value that this program does not know, such as the capability or the type of namespace
+//! of a newer kernel, affects only itself.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::model::json::is_object;
 
-/// The capabilities without which something still separates the container's root from the host's.
+/// The capabilities that together make the container's root equivalent to the host's.
 const PRIVILEGES: [&str; 5] =
     ["CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_DAC_READ_SEARCH"];
 
@@ -52,7 +52,7 @@ struct Linux {
     cgroups_path: Part<String>,
 }
 
-/// With its type by name, whatever types there are.
+/// A namespace, with any type.
 #[derive(Debug, Deserialize)]
 struct Namespace {
     #[serde(rename = "type")]
@@ -65,7 +65,7 @@ enum Part<T> {
     #[default]
     Absent,
     Present(T),
-    /// It is there, and has another form.
+    /// Present, in another form.
     NotUnderstood,
 }
 
@@ -103,25 +103,25 @@ impl ConfigJson {
         self.hostname.present().map(String::as_str)
     }
 
-    /// Where the container's root file system is on the host.
+    /// The path of the container's root file system on the host.
     pub(crate) fn rootfs(&self) -> Option<&PathBuf> {
         self.root.present().map(Root::path)
     }
 
-    /// What is mounted from the host's file system.
+    /// The sources of mounts.
     pub(crate) fn mount_sources(&self) -> impl Iterator<Item = &Path> {
         let mounts = self.mounts.present().map_or(&[][..], Vec::as_slice);
         mounts.iter().filter_map(|mount| mount.source().as_deref())
     }
 
-    /// The cgroup that the runtime is to make, in the words of its cgroup driver.
+    /// The cgroup that the runtime is to create, in the form of its cgroup driver.
     pub(crate) fn cgroups_path(&self) -> Option<&str> {
         self.linux.present()?.cgroups_path.present().map(String::as_str)
     }
 
-    /// Whether nothing keeps the container's root from being the host's: no user namespace of its own, and the
-    /// capabilities for all else. The names are those that engines write; oci-spec takes `sys_admin` as well, which runc
-    /// grants nothing for.
+    /// Whether the container's root is equivalent to the host's: it has no user namespace of its own, and all capabilities that
+    /// matter. The names are those that engines write; oci-spec accepts `sys_admin` as well, for which
+    /// runc grants nothing.
     pub(crate) fn is_privileged(&self) -> bool {
         let capabilities = self.process.present().and_then(|process| process.capabilities.present());
         let bounding = capabilities.and_then(|capabilities| capabilities.bounding.present());
@@ -130,7 +130,7 @@ impl ConfigJson {
         }) && !self.may_have_user_namespace()
     }
 
-    /// What is not understood may be one.
+    /// A part that is not understood may be one.
     fn may_have_user_namespace(&self) -> bool {
         match &self.linux {
             Part::Absent => false,
@@ -166,7 +166,7 @@ mod tests {
         r#""CAP_SYS_ADMIN","CAP_SYS_MODULE","CAP_SYS_PTRACE","CAP_SYS_RAWIO","CAP_DAC_READ_SEARCH""#;
 
     #[test]
-    fn privileged_is_what_has_every_capability_that_matters_and_no_user_namespace() {
+    fn privileged_means_all_relevant_capabilities_and_no_user_namespace() {
         assert!(privileged(ALL, r#"{"type":"mount"}"#));
         assert!(!privileged(ALL, r#"{"type":"mount"},{"type":"user"}"#));
         assert!(!privileged(r#""CAP_SYS_ADMIN","CAP_SYS_PTRACE""#, r#"{"type":"mount"}"#));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_newer_kernel_change_nothing() {
+    fn unknown_names_of_newer_kernel_change_nothing() {
         let newer = format!(r#"{ALL},"CAP_UNHEARD_OF""#);
         assert!(privileged(&newer, r#"{"type":"mount"},{"type":"unheard-of"}"#));
         assert!(!privileged(&newer, r#"{"type":"user"},{"type":"unheard-of"}"#));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_that_are_not_understood_are_no_privilege() {
+    fn namespaces_in_unknown_form_give_no_privilege() {
         for namespaces in [r#""user""#, r#"{"type":7}"#, "7"] {
             assert!(!privileged(ALL, namespaces), "{namespaces}");
         }
@@ -197,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_no_configuration() {
+    fn json_list_is_rejected() {
         for json in [r#"[{"io.container.manager":"libpod"}]"#, "[null]", "[]", "7", ""] {
             assert!(ConfigJson::parse(json.as_bytes()).is_err(), "{json}");
         }
     }
 
     #[test]
-    fn nesting_without_end_is_an_error() {
+    fn unbounded_nesting_is_an_error() {
         let json = format!("{}{}", r#"{"x":"#.repeat(100_000), "1");
         assert!(ConfigJson::parse(json.as_bytes()).is_err());
     }

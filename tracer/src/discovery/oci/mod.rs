@@ -1,4 +1,4 @@
-//! What OCI runtimes and engines write: command lines, bundles, state files.
+//! Readers of what OCI runtimes and engines write: command lines, bundles, state files.
 
 pub(crate) mod bundle;
 pub(crate) mod cmdline;

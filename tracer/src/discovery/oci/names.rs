@@ -1,4 +1,4 @@
-//! The names that docker and podman give their containers, out of the files that they keep beside bundles.
+//! The names that docker and podman give their containers, from files that they keep next to bundles.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use crate::discovery::oci::config_json::ConfigJson;
 
-/// Reads a file as the runtime sees it; None where that is not possible.
+/// Reads a file as the runtime sees it; None if that is not possible.
 pub(crate) type Read<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
 
-/// Longer names are none: each event would repeat it. Engines take up to 255 bytes or so.
+/// Longer names are left out, since each event would repeat them. Engines accept up to about 255 bytes.
 const NAME_MAX: usize = 1024;
 
 /// `DATA-ROOT/containers/ID/config.v2.json`, as far as it is needed.
@@ -29,17 +29,17 @@ struct StoredContainer {
     names: Option<Vec<String>>,
 }
 
-/// What podman's storage says of a container.
+/// A container in podman's storage.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct PodmanContainer {
     /// The container's name.
     pub(crate) name: Option<String>,
 }
 
-/// The name of a container of docker's.
+/// The name of a docker container.
 ///
 /// Its data root is above the container's root file system (`DATA-ROOT/overlay2/…/merged`, `DATA-ROOT/rootfs/…/ID`) or,
-/// where that is not mounted by docker, above the files that docker mounts (`DATA-ROOT/containers/ID/hostname`).
+/// if docker does not mount that, above the files that docker mounts (`DATA-ROOT/containers/ID/hostname`).
 pub(crate) fn docker(id: &str, config: &ConfigJson, read: Read<'_>) -> Option<String> {
     /// How far below the data root a root file system is: `overlay2/ID/merged`, `vfs/dir/ID`.
     const DEPTH: usize = 4;
@@ -59,15 +59,15 @@ pub(crate) fn docker(id: &str, config: &ConfigJson, read: Read<'_>) -> Option<St
     roots.chain(mounted.map(Path::new).take(1)).find_map(name_in).filter(|name| is_name(name))
 }
 
-/// What the storage above podman's bundle `STORAGE/DRIVER-containers/ID/userdata` says of a container; None if the
-/// container is not in it. Those that vanish with the host's next start are in a file of their own.
-pub(crate) fn stored(bundle: &Path, id: &str, read: Read<'_>) -> Option<Stored> {
+/// A container in the storage above podman's bundle `STORAGE/DRIVER-containers/ID/userdata`; None if it is not there.
+/// Containers that are deleted at the host's next boot are in a separate file.
+pub(crate) fn stored(bundle: &Path, id: &str, read: Read<'_>) -> Option<PodmanContainer> {
     let storage = bundle.parent()?.parent()?;
     let stored_in = |file: &str| {
         let containers: Vec<StoredContainer> = serde_json::from_slice(&read(&storage.join(file))?).ok()?;
         let found = containers.into_iter().find(|container| container.id == id)?;
         let name = found.names.and_then(|names| names.into_iter().next()).filter(|name| is_name(name));
-        Some(Stored { name })
+        Some(PodmanContainer { name })
     };
     ["containers.json", "volatile-containers.json"].into_iter().find_map(stored_in)
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dockers_name_is_found_from_its_root_file_system_or_its_mounts() {
+    fn docker_name_is_found_by_root_file_system_or_mounts() {
         let file = |path: &'static str, text: &'static str| {
             move |asked: &Path| (asked == Path::new(path)).then(|| text.as_bytes().to_owned())
         };
@@ -113,26 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn podmans_name_is_in_the_storage_above_the_bundle() {
+    fn podman_name_is_read_from_storage_above_bundle() {
         let bundle = Path::new("/s/overlay-containers/1f/userdata");
         let read = |file: &'static str, text: &'static str| {
             let read = move |path: &Path| (path == Path::new(file)).then(|| text.as_bytes().to_owned());
             stored(bundle, "1f", &read)
         };
         let text = r#"[{"id":"2f","names":["other"]},{"id":"1f","names":["web"],"image":"x"}]"#;
-        let web = || Some(Stored { name: Some("web".into()) });
+        let web = || Some(PodmanContainer { name: Some("web".into()) });
         assert_eq!(read("/s/overlay-containers/containers.json", text), web());
         assert_eq!(read("/s/overlay-containers/volatile-containers.json", text), web());
         assert_eq!(
             read("/s/overlay-containers/containers.json", r#"[{"id":"1f"}]"#),
-            Some(Stored { name: None })
+            Some(PodmanContainer { name: None })
         );
         assert_eq!(read("/s/overlay-containers/containers.json", r#"[{"id":"2f","names":["x"]}]"#), None);
         assert_eq!(read("/s/containers.json", text), None);
     }
 
     #[test]
-    fn an_infra_container_is_named_after_its_pod() {
+    fn infra_container_is_named_after_its_pod() {
         assert!(is_infra("0123456789ab-infra"));
         for name in ["web-infra", "0123456789ab", "0123456789abc-infra", "-infra", "é23456789ab-infra"] {
             assert!(!is_infra(name), "{name}");

@@ -1,5 +1,5 @@
-//! Which engine made a bundle: by the place where it is and the cgroup that it names, which no author of a pod, an image or
-//! a container can choose. Annotations decide only where neither shows an engine.
+//! The engine that made a bundle: by the bundle's path and the cgroup in it, which the author of a pod, an image or a container
+//! cannot choose. Annotations decide only if neither shows an engine.
 
 use std::{ffi::OsStr, path::Path};
 
@@ -26,7 +26,7 @@ pub(crate) enum Origin {
     BuildKit,
 }
 
-/// What tells podman from CRI-O, in whose bundles the place is the same.
+/// Distinguishes podman from CRI-O, whose bundles have the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Library {
     CriO,
@@ -46,8 +46,8 @@ impl Origin {
         }
     }
 
-    /// The engine that made the container `id` with the bundle `bundle`; None where that does not show. `is_stored` says
-    /// whether the storage beside the bundle is the one that the container is in.
+    /// The engine that made the container `id` with the bundle `bundle`; None if that does not show. `is_stored` says
+    /// whether the container is in the storage next to the bundle.
     pub(crate) fn of(
         bundle: &Path,
         id: &str,
@@ -79,7 +79,7 @@ impl Origin {
         (above == Some("executor") && last == Some(id) && is_buildkit()).then_some(Self::BuildKit)
     }
 
-    /// By the namespace of containerd's, which each client has its own of.
+    /// By containerd's namespace: each client has its own.
     fn of_namespace(namespace: &str) -> Self {
         match namespace {
             "k8s.io" => Self::ContainerdCri,
@@ -101,8 +101,8 @@ fn is_task_directory(name: &str) -> bool {
     name.starts_with("io.containerd.runtime.")
 }
 
-/// CRI-O calls its cgroups `crio-ID`, podman `libpod-ID` or `libpod-payload-ID`; for systemd they are
-/// `SLICE:crio:ID` and `SLICE:libpod:ID`. Parents may be chosen, this may not. podman leaves it out if it is to make none.
+/// CRI-O names its cgroups `crio-ID`, podman `libpod-ID` or `libpod-payload-ID`; for systemd they are
+/// `SLICE:crio:ID` and `SLICE:libpod:ID`. Authors may choose the parents, not this part. podman leaves it out if it is to create no cgroup.
 fn library_by_cgroup(cgroups_path: Option<&str>, id: &str) -> Option<Library> {
     let prefix = cgroups_path?.trim_end_matches('/').strip_suffix(id)?;
     let name = prefix.rsplit(['/', ':']).find(|name| !name.is_empty())?;
@@ -113,8 +113,8 @@ fn library_by_cgroup(cgroups_path: Option<&str>, id: &str) -> Option<Library> {
     }
 }
 
-/// The kubelet's keys hold in every bundle of CRI-O's. Who made it does not: an image that a container is restored from may
-/// say that podman did.
+/// The kubelet's keys are right in every bundle of CRI-O's. The manager's key is not: an image that a container is restored
+/// from may set it to podman's.
 fn library_by_annotations(config: &ConfigJson) -> Library {
     let has = |key| config.annotation(key).is_some_and(|value| !value.is_empty());
     let of_kubelet = [crio::POD_NAME, crio::POD_NAMESPACE, crio::POD_UID].into_iter().all(has);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_engine_has_its_place() {
+    fn each_engine_has_its_path() {
         let at = |bundle: &str| origin(bundle, "1", "{}");
         assert_eq!(at(&format!("{TASKS}/k8s.io/1")), Some("containerd"));
         assert_eq!(at(&format!("{TASKS}/default/1")), Some("containerd"));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_tells_podman_from_crio_whatever_the_annotations_say() {
+    fn cgroup_distinguishes_podman_from_crio_whatever_annotations_say() {
         let forged = r#""annotations":{"io.container.manager":"MANAGER","io.kubernetes.pod.name":"p",
             "io.kubernetes.pod.namespace":"n","io.kubernetes.pod.uid":"u"}"#;
         let of = |cgroup: &str, manager: &str| {
@@ -179,14 +179,14 @@ mod tests {
         {
             assert_eq!(of(cgroup, "cri-o"), Some("podman"), "{cgroup}");
         }
-        // Neither: the kubelet's keys count, not who says that it was podman.
+        // Neither: the kubelet's keys count, not the manager's.
         for cgroup in ["/1f", "/crio-2f", "/x/crio-1f/y", ""] {
             assert_eq!(of(cgroup, "libpod"), Some("cri-o"), "{cgroup}");
         }
     }
 
     #[test]
-    fn without_a_cgroup_the_storage_beside_the_bundle_is_podmans() {
+    fn without_cgroup_storage_next_to_bundle_is_podmans() {
         let json = r#"{"annotations":{"io.container.manager":"cri-o"}}"#;
         let config = ConfigJson::parse(json.as_bytes()).unwrap();
         let bundle = Path::new("/var/lib/containers/storage/overlay-containers/1/userdata");

@@ -1,24 +1,24 @@
-//! Records of the ring buffer `LIFECYCLE`, out of their bytes.
+//! Decodes records of the ring buffer `LIFECYCLE`.
 
 use tracer_common::lifecycle::{Bound, LifecycleKind, Record, Runtime};
 
 use crate::bpf::wire;
 
-/// What a record tells.
+/// A decoded record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Told<'a> {
+pub(crate) enum LifecycleRecord<'a> {
     /// A runtime was executed, with these NUL-terminated arguments.
     Runtime(Runtime, &'a [u8]),
     /// A container has a process of its own, in a cgroup of this name in the unified hierarchy.
     Bound(Bound, &'a [u8]),
-    /// The last process of a container is gone.
+    /// The last process of a container has exited.
     Ended(Record),
-    /// A program was executed in a container that no runtime was seen to start, in a cgroup of this name.
+    /// A program was executed in what only a container has, in a cgroup of this name; no runtime was seen before.
     Unannounced(Bound, &'a [u8]),
 }
 
-impl<'a> Told<'a> {
-    /// From the bytes of a record; None where they make no sense.
+impl<'a> LifecycleRecord<'a> {
+    /// Decodes a record; None if it is invalid.
     #[must_use]
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let record: Record = wire::read(bytes)?;
@@ -40,13 +40,13 @@ impl<'a> Told<'a> {
     }
 }
 
-/// A process that is a container's, with the name of its cgroup.
+/// A container's process, with the name of its cgroup.
 fn bound(bytes: &[u8]) -> Option<(Bound, &[u8])> {
     let bound: Bound = wire::read(bytes)?;
     Some((bound, behind::<Bound>(bytes, bound.cgroup_len as usize)?))
 }
 
-/// So many bytes that follow a structure; None where there are fewer.
+/// The `len` bytes after a structure; None if there are fewer.
 fn behind<T>(bytes: &[u8], len: usize) -> Option<&[u8]> {
     bytes.get(size_of::<T>()..)?.get(..len)
 }
@@ -56,14 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_ends_before_what_it_announces_is_refused() {
-        // A name of 2^32 - 1 bytes, and none behind.
+    fn record_shorter_than_its_length_field_is_refused() {
+        // A name of 2^32 - 1 bytes, and none of them there.
         let mut bytes = [0xff; size_of::<Bound>()];
         let at = std::mem::offset_of!(Record, kind);
         bytes[at..at + 4].copy_from_slice(&(LifecycleKind::Bound as u32).to_ne_bytes());
-        assert!(Told::decode(&bytes).is_none());
+        assert!(LifecycleRecord::decode(&bytes).is_none());
         let len = std::mem::offset_of!(Bound, cgroup_len);
         bytes[len..len + 4].copy_from_slice(&0_u32.to_ne_bytes());
-        assert!(matches!(Told::decode(&bytes), Some(Told::Bound(_, []))));
+        assert!(matches!(LifecycleRecord::decode(&bytes), Some(LifecycleRecord::Bound(_, []))));
     }
 }

@@ -14,11 +14,11 @@ use crate::{
     registry::{Attribution, Registry},
 };
 
-/// How long an engine may take to say of which pod a container is.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an engine may take to name the container's pod.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Warns about a container, of which so much is known as `container` has, unless it turns out to be one that is not
-/// selected, or to have its pod all the same. Where all are selected that is said at once.
+/// Logs a warning about a container, unless it turns out not to be selected, or to have a known pod all the same.
+/// `container` has what is known of it by now. If all containers are selected, the warning is logged at once.
 pub(crate) fn warn(
     key: ContainerKey,
     container: &Container,
@@ -35,21 +35,24 @@ pub(crate) fn warn(
     }
     let registry = Arc::clone(registry);
     handle.spawn(async move {
-        let known = decided(key, &registry).await;
-        if known.is_none_or(|known| known.choice != Choice::Rejected && known.container.pod.is_none()) {
+        let attribution = decided(key, &registry).await;
+        let is_relevant = |attribution: Arc<Attribution>| {
+            attribution.choice != Choice::Rejected && attribution.container.pod.is_none()
+        };
+        if attribution.is_none_or(is_relevant) {
             warn!("{text}");
         }
     });
 }
 
-/// What is known of a container once that decides whether it is selected, or after a while.
+/// The attribution of a container once that says whether it is selected, or the last one after a while.
 async fn decided(key: ContainerKey, registry: &Registry) -> Option<Arc<Attribution>> {
-    let (mut changes, deadline) = (registry.changes(), Instant::now() + PATIENCE);
+    let (mut changes, deadline) = (registry.changes(), Instant::now() + TIMEOUT);
     let mut last = None;
     loop {
         // It may be forgotten meanwhile.
         last = registry.resolved(key).or(last);
-        let is_decided = |known: &Arc<Attribution>| known.choice != Choice::Undecidable;
+        let is_decided = |attribution: &Arc<Attribution>| attribution.choice != Choice::Undecidable;
         if last.as_ref().is_some_and(is_decided) || timeout_at(deadline, changes.changed()).await.is_err() {
             return last;
         }

@@ -1,0 +1,185 @@
+//! Queries over all keys: lists of containers, and the keys that a recovery has to resolve.
+
+use std::collections::HashSet;
+
+use tokio::time::{Duration, Instant, timeout_at};
+use tracer_common::container::ContainerKey;
+
+use std::sync::Arc;
+
+use crate::{
+    model::{Choice, Container, Isolation},
+    registry::{
+        ContainerName, FirstProcess, Registry,
+        keys::{Key, RuntimeStart},
+        life::{Custody, Life, Stage},
+    },
+};
+
+/// A container with its first process.
+#[derive(Clone, Debug)]
+pub(crate) struct ListedContainer {
+    /// Its key.
+    pub(crate) key: ContainerKey,
+    /// The container.
+    pub(crate) container: Arc<Container>,
+    /// The process that it started with.
+    pub(crate) first: FirstProcess,
+    /// Whether its last process has exited.
+    pub(crate) ended: bool,
+}
+
+impl ListedContainer {
+    /// What is shown of this and differs from what was shown `before`, by the names of JSON's fields.
+    #[must_use]
+    pub(crate) fn changes_since(&self, before: &Self) -> Vec<&'static str> {
+        let mut changes = self.container.changes_since(&before.container);
+        let FirstProcess { pid, since } = self.first;
+        let first = [("pid", pid != before.first.pid), ("startedAt", since != before.first.since)];
+        changes.extend(first.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name));
+        changes
+    }
+}
+
+/// A container whose first process has started.
+#[derive(Clone, Debug)]
+pub(crate) struct StartedContainer {
+    /// Its key.
+    pub(crate) key: ContainerKey,
+    /// The name that its runtime has for it, if it is known.
+    pub(crate) name: Option<ContainerName>,
+    /// The process that it started with, in `tracer`'s pid namespace.
+    pub(crate) init: u32,
+    /// What keeps its processes from this kernel.
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// The outcome of waiting within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// What was waited for has happened.
+    Complete,
+    /// It took too long.
+    TimedOut,
+}
+
+impl Registry {
+    /// The containers that have started and are selected, until they are forgotten.
+    #[must_use]
+    pub(crate) fn list(&self) -> Vec<ListedContainer> {
+        let state = self.lock();
+        let listed = |(key, entry): (ContainerKey, &Key)| {
+            let Stage::Running(first, attribution) = entry.life.stage() else { return None };
+            let own = attribution.key == key && attribution.choice == Choice::Selected && !attribution.host;
+            let container = Arc::clone(&attribution.container);
+            let ended = entry.life.ended_at().is_some();
+            own.then_some(ListedContainer { key, container, first: *first, ended })
+        };
+        state.keys.iter().filter_map(listed).collect()
+    }
+
+    /// How many running containers are undecided: whether they are selected depends on what is not known yet.
+    #[must_use]
+    pub(crate) fn undecided(&self) -> usize {
+        let state = self.lock();
+        let undecided = |(key, entry): &(ContainerKey, &Key)| {
+            let Life::Live(Stage::Running(_, attribution)) = &entry.life else { return false };
+            attribution.key == *key && attribution.choice == Choice::Undecidable
+        };
+        state.keys.iter().filter(undecided).count()
+    }
+
+    /// The containers that have started, known or not; without what joined them.
+    #[must_use]
+    pub(crate) fn started_containers(&self) -> Vec<StartedContainer> {
+        let state = self.lock();
+        let started = |(key, entry): (ContainerKey, &Key)| {
+            let (first, attribution) = match entry.life.stage() {
+                Stage::Begun(first) => (first, None),
+                Stage::Running(first, attribution) => (first, Some(attribution)),
+                Stage::Taken | Stage::Missing | Stage::Announced | Stage::Resolved(_) => return None,
+            };
+            let is_own = attribution.is_none_or(|attribution| attribution.key == key && !attribution.host);
+            let isolation = attribution.and_then(|attribution| attribution.container.isolation);
+            is_own.then(|| StartedContainer { key, name: entry.name.clone(), init: first.pid, isolation })
+        };
+        state.keys.iter().filter_map(started).collect()
+    }
+
+    /// Waits, within bounds, for the bundles that are being read now.
+    pub(crate) async fn settled(&self, timeout: Duration) -> Wait {
+        let mut changes = self.changes();
+        let deadline = Instant::now() + timeout;
+        let mut unresolved = self.begun_and_unresolved();
+        while !unresolved.is_empty() {
+            if timeout_at(deadline, changes.changed()).await.is_err() {
+                return Wait::TimedOut;
+            }
+            // Not those that have come since: they may be many, and without an end.
+            let still = self.begun_and_unresolved();
+            unresolved.retain(|key| still.contains(key));
+        }
+        Wait::Complete
+    }
+
+    fn begun_and_unresolved(&self) -> HashSet<ContainerKey> {
+        self.keys_where(|entry| matches!(entry.life.stage(), Stage::Begun(_))).into_iter().collect()
+    }
+
+    /// The announced keys without a first process.
+    #[must_use]
+    pub(crate) fn not_begun(&self) -> HashSet<ContainerKey> {
+        let is_waiting = |entry: &Key| matches!(entry.life.stage(), Stage::Announced | Stage::Resolved(_));
+        self.keys_where(is_waiting).into_iter().collect()
+    }
+
+    /// The keys that have ended, and when.
+    #[must_use]
+    pub(crate) fn ended(&self) -> Vec<(ContainerKey, u64)> {
+        let state = self.lock();
+        state.keys.iter().filter_map(|(key, entry)| Some((key, entry.life.ended_at()?))).collect()
+    }
+
+    /// The keys in use whose runtime was not seen, and that were searched for or are to be.
+    #[must_use]
+    pub(crate) fn with_unseen_runtime(&self) -> Vec<ContainerKey> {
+        self.keys_where(|entry| entry.runtime == RuntimeStart::Unseen)
+    }
+
+    /// Whether the runtime of a key was not seen.
+    #[must_use]
+    pub(crate) fn is_runtime_unseen(&self, key: ContainerKey) -> bool {
+        self.lock().keys.get(key).is_some_and(|entry| entry.runtime == RuntimeStart::Unseen)
+    }
+
+    /// Whether a key is in use and was not announced.
+    #[must_use]
+    pub(crate) fn is_missing(&self, key: ContainerKey) -> bool {
+        let state = self.lock();
+        key != ContainerKey::HOST && state.keys.get_announced(key).is_none() && self.slots.is_in_use(key)
+    }
+
+    /// The keys in use of which the programs count no process, and which are not known to have ended.
+    #[must_use]
+    pub(crate) fn vacant(&self) -> Vec<ContainerKey> {
+        let mut vacant = self.slots.without_processes();
+        let state = self.lock();
+        vacant.retain(|key| match state.keys.get(*key) {
+            Some(entry) => entry.custody != Custody::Entering && entry.life.ended_at().is_none(),
+            // It is not known yet, or was forgotten just now.
+            None => self.slots.is_in_use(*key),
+        });
+        vacant
+    }
+
+    /// How many keys were announced: containers, what joined them, and running runtimes.
+    #[must_use]
+    pub(crate) fn keys_in_use(&self) -> usize {
+        self.lock().keys.announced().count()
+    }
+
+    fn keys_where(&self, is_it: impl Fn(&Key) -> bool) -> Vec<ContainerKey> {
+        let state = self.lock();
+        state.keys.iter().filter(|(_, entry)| is_it(entry)).map(|(key, _)| key).collect()
+    }
+}
