@@ -18,8 +18,9 @@ use harness::wait::{self, LIMIT};
 use harness::{NOBODY, Suite};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
-use tracer::containers::{ContainerType, Pod};
-use tracer::cri::{Client, Error, PodLabels, SocketError, WatchEnd, Witnessed};
+use tracer::testing::{
+    Client, ContainerType, EngineContainer, Error, Pod, PodLabels, SocketError, WatchEnd,
+};
 
 /// What pods of containerd take; `tracer` itself does not run here.
 const CONTAINERD: &[Need] = &[Need::Root, Need::Busybox, Need::Runc, Need::Containerd];
@@ -59,8 +60,8 @@ fn labels(app: &str) -> BTreeMap<String, String> {
 }
 
 /// What is to be known of a container of `pod`; of its sandbox, if `name` is none.
-fn expected(pod: &PodSandbox, namespace: &str, pod_name: &str, id: &str, name: Option<&str>) -> Witnessed {
-    Witnessed {
+fn expected(pod: &PodSandbox, namespace: &str, pod_name: &str, id: &str, name: Option<&str>) -> EngineContainer {
+    EngineContainer {
         id: id.to_owned(),
         kind: if name.is_some() { ContainerType::Container } else { ContainerType::Sandbox },
         pod: Pod {
@@ -81,9 +82,9 @@ fn expected(pod: &PodSandbox, namespace: &str, pod_name: &str, id: &str, name: O
 }
 
 #[track_caller]
-fn of_pod(witnessed: Vec<Witnessed>, pod: &PodSandbox) -> BTreeMap<String, Witnessed> {
+fn of_pod(witnessed: Vec<EngineContainer>, pod: &PodSandbox) -> BTreeMap<String, EngineContainer> {
     let own = witnessed.into_iter().filter(|container| container.sandbox_id == pod.id);
-    let by_id: Vec<(String, Witnessed)> = own.map(|container| (container.id.clone(), container)).collect();
+    let by_id: Vec<(String, EngineContainer)> = own.map(|container| (container.id.clone(), container)).collect();
     let count = by_id.len();
     let by_id: BTreeMap<_, _> = by_id.into_iter().collect();
     assert_eq!(by_id.len(), count, "a container is listed once: {by_id:#?}");
@@ -92,7 +93,7 @@ fn of_pod(witnessed: Vec<Witnessed>, pod: &PodSandbox) -> BTreeMap<String, Witne
 
 /// Takes the time of the start, which must lie in the last minute.
 #[track_caller]
-fn take_start(container: &mut Witnessed) {
+fn take_start(container: &mut EngineContainer) {
     let started = container.started_at.take().unwrap_or_else(|| panic!("no start: {container:?}"));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let age = i128::try_from(now).unwrap() - i128::from(started);
@@ -110,19 +111,19 @@ fn snapshot() {
         let container = found.get_mut(id).unwrap_or_else(|| panic!("{id} is not listed"));
         take_start(container);
     }
-    let sandbox = Witnessed {
+    let sandbox = EngineContainer {
         image: found[&pod.id].image.clone(),
         pid: Some(containerd.init_pid(&pod.id)),
         ..expected(&pod, &namespace, &name, &pod.id, None)
     };
     assert_eq!(found[&pod.id], sandbox);
     assert!(sandbox.image.is_some_and(|image| image.contains("pause")), "{:?}", found[&pod.id]);
-    let running = Witnessed {
+    let running = EngineContainer {
         pid: Some(containerd.init_pid(&app)),
         ..expected(&pod, &namespace, &name, &app, Some("app"))
     };
     assert_eq!(found[&app], running);
-    let created = Witnessed { running: false, ..expected(&pod, &namespace, &name, &later, Some("later")) };
+    let created = EngineContainer { running: false, ..expected(&pod, &namespace, &name, &later, Some("later")) };
     assert_eq!(found[&later], created);
     assert_eq!(found.len(), 3);
 }
@@ -140,9 +141,6 @@ fn pods() {
     };
     let client = client(&containerd);
     run(async {
-        let listed = client.pods().await.unwrap();
-        let own: Vec<&PodLabels> = listed.iter().filter(|listed| listed.sandbox_id == pod.id).collect();
-        assert_eq!(own, [&expected]);
         assert_eq!(client.pod(&pod.id).await.unwrap(), Some(expected));
         // containerd knows a sandbox by the first digits of its id; whose those are is not what was asked.
         assert_eq!(client.pod(&pod.id[..12]).await.unwrap(), None);
@@ -185,7 +183,7 @@ fn version() -> String {
 
 /// Listens in a thread of its own until dropped.
 struct Watch {
-    events: mpsc::Receiver<Result<Vec<Witnessed>, WatchEnd>>,
+    events: mpsc::Receiver<Result<Vec<EngineContainer>, WatchEnd>>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -210,7 +208,7 @@ impl Watch {
 
     /// The first event of which `wanted` picks something.
     #[track_caller]
-    fn find<T>(&self, what: &str, wanted: impl Fn(&Witnessed) -> Option<T>) -> T {
+    fn find<T>(&self, what: &str, wanted: impl Fn(&EngineContainer) -> Option<T>) -> T {
         let end = Instant::now() + LIMIT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -282,7 +280,7 @@ fn comes_back() {
 /// Asks whoever listens at `path` for all that can be asked for.
 async fn ask_all(path: &Path) -> Vec<Error> {
     // Each over a connection of its own: one that errs closes its connection.
-    let [engine, pods, pod, snapshot, watch] = [(); 5].map(|()| Client::connect(path));
+    let [engine, pod, snapshot, watch] = [(); 4].map(|()| Client::connect(path));
     let watched = async {
         match watch.watch(|event| panic!("an event: {event:?}")).await {
             WatchEnd::Failed(error) => error,
@@ -290,10 +288,10 @@ async fn ask_all(path: &Path) -> Vec<Error> {
         }
     };
     let began = Instant::now();
-    let (engine, pods, pod, snapshot, watched) =
-        tokio::join!(engine.engine(), pods.pods(), pod.pod("x"), snapshot.snapshot(), watched);
+    let (engine, pod, snapshot, watched) =
+        tokio::join!(engine.engine(), pod.pod("x"), snapshot.snapshot(), watched);
     assert!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
-    vec![engine.unwrap_err(), pods.unwrap_err(), pod.unwrap_err(), snapshot.unwrap_err(), watched]
+    vec![engine.unwrap_err(), pod.unwrap_err(), snapshot.unwrap_err(), watched]
 }
 
 /// When a peer says what it has to say.

@@ -36,6 +36,10 @@ impl TryFrom<u32> for LifecycleKind {
 /// Header of every lifecycle record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
 pub struct Record {
     /// Nanoseconds of `CLOCK_BOOTTIME`.
     pub timestamp: u64,
@@ -55,6 +59,10 @@ pub const CGROUP_NAME_MAX: usize = 255;
 /// the path in the unified hierarchy.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
 pub struct Bound {
     /// Header; its `pid` is the entrypoint's.
     pub record: Record,
@@ -94,6 +102,10 @@ pub const RUNTIME_REEXECUTED: u16 = 1 << 2;
 /// A container runtime was executed. `args_len` bytes of NUL-terminated arguments follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
 pub struct Runtime {
     /// Header; its `pid` is the runtime's.
     pub record: Record,

@@ -113,7 +113,7 @@ offsets! {
     FILE_INODE = offset_if_any__file__f_inode;
 }
 
-/// Says whether a system call was a 32-bit one. arm64 has a flag for that.
+// Says whether a system call was a 32-bit one. arm64 has a flag for that.
 #[cfg(bpf_target_arch = "x86_64")]
 offsets! {
     TASK_THREAD_STATUS = offset__task_struct__thread_info__status;

@@ -20,7 +20,6 @@ mod stats;
 pub(crate) mod sys_exit_event;
 mod uring;
 mod ways;
-pub(crate) mod wire;
 
 pub(crate) use container_maps::{ContainerMaps, FreeSlots};
 pub(crate) use event_ring::EventRing;

@@ -53,7 +53,7 @@ const GET_CONTAINER_EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvent
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// There is no connection.
     #[error("{}: {source}", path.display())]
     Connect {
@@ -86,7 +86,7 @@ pub(crate) enum Error {
 
 /// Why an event stream ended.
 #[derive(Debug)]
-pub(crate) enum WatchEnd {
+pub enum WatchEnd {
     /// The engine does not provide events, for this reason. Its lists can still be queried.
     Unsupported(String),
     /// The stream failed. It can be started again.
@@ -95,11 +95,11 @@ pub(crate) enum WatchEnd {
 
 /// Name and version of a container engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Engine {
+pub struct Engine {
     /// `containerd`, `cri-o`, `docker`.
-    pub(crate) name: String,
+    pub name: String,
     /// The version as the engine writes it: `1.7.24`, `v2.1.4`.
-    pub(crate) version: String,
+    pub version: String,
 }
 
 impl Engine {
@@ -118,7 +118,7 @@ impl Engine {
 ///
 /// Use it within a tokio runtime with its I/O and time drivers enabled.
 #[derive(Clone)]
-pub(crate) struct Client(Arc<Inner>);
+pub struct Client(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
@@ -128,7 +128,7 @@ struct Inner {
 impl Client {
     /// A client of the engine that listens at `path`. Does not connect yet.
     #[must_use]
-    pub(crate) fn connect(path: &Path) -> Self {
+    pub fn connect(path: &Path) -> Self {
         Self(Arc::new(Inner { path: path.to_owned(), connection: Mutex::new(None) }))
     }
 
@@ -139,18 +139,13 @@ impl Client {
     }
 
     /// Queries the engine's name and version.
-    pub(crate) async fn engine(&self) -> Result<Engine, Error> {
+    pub async fn engine(&self) -> Result<Engine, Error> {
         let version: proto::VersionResponse = self.call(VERSION, proto::Nothing {}).await?;
         Ok(Engine { name: version.runtime_name, version: version.runtime_version })
     }
 
-    /// Queries the pods, in one call, without their containers.
-    pub(crate) async fn pods(&self) -> Result<Vec<PodLabels>, Error> {
-        Ok(self.sandboxes().await?.into_iter().map(|sandbox| sandbox.pod).collect())
-    }
-
     /// Queries the pod of a sandbox; None if the engine does not know the sandbox.
-    pub(crate) async fn pod(&self, sandbox_id: &str) -> Result<Option<PodLabels>, Error> {
+    pub async fn pod(&self, sandbox_id: &str) -> Result<Option<PodLabels>, Error> {
         let request = proto::StatusRequest { id: sandbox_id.to_owned(), verbose: false };
         match self.call::<_, proto::PodSandboxStatusResponse>(POD_SANDBOX_STATUS, request).await {
             Ok(response) => Ok(response
@@ -167,7 +162,7 @@ impl Client {
     /// Queries the ready sandboxes, and the containers that are running or have not started yet. A container that
     /// ends meanwhile may be listed or not; one that exists throughout is listed. If the engine lists containers but
     /// answers too slowly for each, they have no pid.
-    pub(crate) async fn snapshot(&self) -> Result<Vec<EngineContainer>, Error> {
+    pub async fn snapshot(&self) -> Result<Vec<EngineContainer>, Error> {
         let deadline = Instant::now() + SNAPSHOT_DEADLINE;
         let engine = self.engine().await?.name;
         // Before the sandboxes: no container is older than its sandbox.
@@ -195,7 +190,7 @@ impl Client {
     /// pods after some 14 of them, until it continued. CRI-O goes on, and drops the events of all listeners, the
     /// kubelet's included. So listen only if the user asks for it ([`Client::pods`] takes a millisecond), and return
     /// from `on_event` quickly.
-    pub(crate) async fn watch(&self, on_event: impl FnMut(Vec<EngineContainer>)) -> WatchEnd {
+    pub async fn watch(&self, on_event: impl FnMut(Vec<EngineContainer>)) -> WatchEnd {
         match self.follow(on_event).await {
             Ok(why) => WatchEnd::Unsupported(why),
             Err(Error::Call { code: Code::Unimplemented, reason, .. }) => WatchEnd::Unsupported(reason),

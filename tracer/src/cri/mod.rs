@@ -11,7 +11,13 @@ mod proto;
 mod responses;
 mod socket;
 
-pub(crate) use client::{Client, Engine, Error, WatchEnd};
+pub use client::{Client, WatchEnd};
+#[cfg(feature = "testing")]
+pub use client::{Engine, Error};
 pub(crate) use endpoint::{NONE, SOCKETS, endpoints};
-pub(crate) use responses::{Info, PodLabels};
-pub(crate) use socket::SocketError;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use responses::Info;
+#[cfg(feature = "testing")]
+pub use responses::PodLabels;
+#[cfg(feature = "testing")]
+pub use socket::SocketError;

@@ -11,18 +11,18 @@ use crate::{
 
 /// The metadata and labels of a pod, from its sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PodLabels {
+pub struct PodLabels {
     /// Id of its sandbox. A pod whose sandbox was replaced is listed once for each sandbox that has not been removed
     /// yet.
-    pub(crate) sandbox_id: String,
+    pub sandbox_id: String,
     /// The pod's uid; empty if the engine was not given one.
-    pub(crate) uid: String,
+    pub uid: String,
     /// The pod's namespace.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The pod's name.
-    pub(crate) name: String,
+    pub name: String,
     /// The pod's labels, as `kubectl get pod --show-labels` shows them.
-    pub(crate) labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A pod sandbox, from a list or a status, which contain the same data.

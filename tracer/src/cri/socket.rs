@@ -13,7 +13,7 @@ use crate::sys::host_root;
 
 /// Why a socket could not be connected to.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SocketError {
+pub enum SocketError {
     /// It could not be opened, or no process listens.
     #[error("{0}")]
     Io(#[from] io::Error),

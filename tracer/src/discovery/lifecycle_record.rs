@@ -1,8 +1,7 @@
 //! Decodes records of the ring buffer `LIFECYCLE`.
 
 use tracer_common::lifecycle::{Bound, LifecycleKind, Record, Runtime};
-
-use crate::bpf::wire;
+use zerocopy::FromBytes;
 
 /// A decoded record.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +20,11 @@ impl<'a> LifecycleRecord<'a> {
     /// Decodes a record; None if it is invalid.
     #[must_use]
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let record: Record = wire::read(bytes)?;
+        let (record, _) = Record::read_from_prefix(bytes).ok()?;
         Some(match LifecycleKind::try_from(record.kind).ok()? {
             LifecycleKind::Runtime => {
-                let runtime: Runtime = wire::read(bytes)?;
-                Self::Runtime(runtime, behind::<Runtime>(bytes, usize::from(runtime.args_len))?)
+                let (runtime, args) = Runtime::read_from_prefix(bytes).ok()?;
+                Self::Runtime(runtime, args.get(..usize::from(runtime.args_len))?)
             }
             LifecycleKind::Bound => {
                 let (bound, cgroup) = bound(bytes)?;
@@ -42,13 +41,8 @@ impl<'a> LifecycleRecord<'a> {
 
 /// A container's process, with the name of its cgroup.
 fn bound(bytes: &[u8]) -> Option<(Bound, &[u8])> {
-    let bound: Bound = wire::read(bytes)?;
-    Some((bound, behind::<Bound>(bytes, bound.cgroup_len as usize)?))
-}
-
-/// The `len` bytes after a structure; None if there are fewer.
-fn behind<T>(bytes: &[u8], len: usize) -> Option<&[u8]> {
-    bytes.get(size_of::<T>()..)?.get(..len)
+    let (bound, cgroup) = Bound::read_from_prefix(bytes).ok()?;
+    Some((bound, cgroup.get(..bound.cgroup_len as usize)?))
 }
 
 #[cfg(test)]

@@ -30,11 +30,12 @@ use std::path::PathBuf;
 
 pub(crate) use environment::existing_state_roots;
 pub(crate) use lifecycle::Lifecycle;
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use lifecycle_record::LifecycleRecord;
 pub(crate) use readers::Readers;
 pub(crate) use resolver::Resolver;
+#[cfg(any(test, feature = "testing"))]
 pub(crate) use runtime_execution::{RuntimeExecution, TrustLevel};
-pub(crate) use unresolved::UnresolvedContainer;
 
 /// The runtimes to follow, and where their state is.
 #[derive(Clone, Debug, Default)]

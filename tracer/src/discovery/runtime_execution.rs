@@ -197,7 +197,7 @@ impl RuntimeExecution {
     }
 
     /// The command line, from the process itself if it does not fit into a record.
-    fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, RequestError> {
+    pub(crate) fn command_line(&self, process: Option<&RuntimeProcess>) -> Result<CommandLine, RequestError> {
         match process.filter(|_| !self.whole) {
             Some(process) => Ok(parse(&process.cmdline()?, false, &self.runtime)?),
             None => Ok(parse(&self.args, !self.whole, &self.runtime)?),

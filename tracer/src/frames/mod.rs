@@ -19,13 +19,18 @@
 //! A reader skips frames of types that it does not know, and shows kinds that it does not know by their schema. It trusts the
 //! stream with nothing: every length is bounded, every schema validated.
 
+#[cfg(any(test, feature = "kubectl", feature = "testing"))]
 mod listed;
+#[cfg_attr(not(feature = "kubectl"), allow(dead_code, reason = "the client alone reads all of a frame"))]
+#[cfg(any(test, feature = "kubectl", feature = "testing"))]
 mod reader;
 mod writer;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(test, feature = "kubectl", feature = "testing"))]
 pub(crate) use listed::Listed;
+#[cfg(any(test, feature = "kubectl", feature = "testing"))]
 pub(crate) use reader::{Frame, FrameError, FrameReader};
 pub(crate) use writer::{Compressor, FrameWriter, frame};
 

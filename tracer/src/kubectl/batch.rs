@@ -29,7 +29,7 @@ pub(super) struct Batch {
     /// Size of what was received, in bytes.
     pub(super) bytes: usize,
     /// Reserves capacity until the batch has been written.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Events, a container or a report of lost events.
@@ -66,7 +66,7 @@ impl Batch {
             ends: Vec::new(),
             items: Vec::new(),
             bytes: 0,
-            permit: None,
+            _permit: None,
         }
     }
 

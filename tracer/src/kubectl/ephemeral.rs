@@ -77,7 +77,7 @@ pub(super) async fn with_agents(
     common: &Common,
     run: impl AsyncFnOnce(Fleet, End) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let mut end = End::new(Limits::default())?;
+    let mut end = End::new(Limits::default(), || {})?;
     if !nodes.ephemeral {
         let agents = AgentSet::deployed(common.cluster.tracer_namespace());
         let (expected, unsupported) = (Expected::new(), UnsupportedNodes::default());

@@ -37,7 +37,7 @@ impl Warnings {
                 let mut shown = lock(&self.shown);
                 if shown.len() < SHOWN_MAX && shown.insert(text.clone()) {
                     let text = sanitize::message(&text::line(&text));
-                    stderr::say(format!("Warning: {text}\n").into_bytes());
+                    stderr::write_line(format!("Warning: {text}\n").into_bytes());
                 }
             }
         }

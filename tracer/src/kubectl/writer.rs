@@ -225,7 +225,7 @@ impl Writer {
             // As kubectl: no header, and no message for output that programs read.
             if renderer.is_table() {
                 let message = sanitize::message(message);
-                stderr::say(format!("{message}\n").into_bytes());
+                stderr::write_line(format!("{message}\n").into_bytes());
             }
             return;
         }

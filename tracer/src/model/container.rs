@@ -237,7 +237,7 @@ impl Unknown {
 /// A sandbox that runs a container's processes out of sight of this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Isolation {
+pub enum Isolation {
     /// gVisor: a kernel in user space.
     Gvisor,
     /// Kata: a virtual machine.
@@ -271,18 +271,18 @@ impl Isolation {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "the field is called podUid in JSON")]
-pub(crate) struct Pod {
+pub struct Pod {
     /// The pod's namespace.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The pod's name.
     #[serde(rename = "pod")]
-    pub(crate) name: String,
+    pub name: String,
     /// The pod's uid; containerd writes it since 1.6.11.
-    pub(crate) pod_uid: Option<String>,
+    pub pod_uid: Option<String>,
     /// The container's name in the pod's spec; None for the sandbox.
-    pub(crate) container: Option<String>,
+    pub container: Option<String>,
     /// The pod's labels; None, null in JSON, while they are unknown.
-    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// The labels that the API server has for a pod, from those that a bundle or an engine lists.
@@ -295,7 +295,7 @@ pub(crate) fn without_added_labels(mut labels: BTreeMap<String, String>) -> BTre
 /// The type of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum ContainerType {
+pub enum ContainerType {
     /// Holds a pod's namespaces (pause).
     Sandbox,
     /// Runs a program.

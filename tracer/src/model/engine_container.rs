@@ -4,27 +4,27 @@ use crate::model::{ContainerType, Isolation, Pod};
 
 /// A container as its engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EngineContainer {
+pub struct EngineContainer {
     /// Its id, which the runtime is given too.
-    pub(crate) id: String,
+    pub id: String,
     /// Whether it is a pod's sandbox (pause) or another container.
-    pub(crate) kind: ContainerType,
+    pub kind: ContainerType,
     /// The pod that it belongs to, with the pod's labels.
-    pub(crate) pod: Pod,
+    pub pod: Pod,
     /// The image as the pod's spec names it, else as the engine names it, which may be a digest.
-    pub(crate) image: Option<String>,
+    pub image: Option<String>,
     /// The engine's name: `containerd`, `cri-o`.
-    pub(crate) runtime: String,
+    pub runtime: String,
     /// The handler of the pod's RuntimeClass, such as `runsc` or `kata`; None for the engine's default.
-    pub(crate) runtime_handler: Option<String>,
+    pub runtime_handler: Option<String>,
     /// Process id of its first process in the engine's pid namespace, if there is one and the engine reports it.
-    pub(crate) pid: Option<u32>,
+    pub pid: Option<u32>,
     /// When it was started, or for a sandbox, created: nanoseconds since 1970.
-    pub(crate) started_at: Option<i64>,
+    pub started_at: Option<i64>,
     /// Whether it is running. If not, it has not started yet, or it has ended.
-    pub(crate) running: bool,
+    pub running: bool,
     /// Id of its pod's sandbox; a sandbox's own id.
-    pub(crate) sandbox_id: String,
+    pub sandbox_id: String,
 }
 
 impl EngineContainer {

@@ -6,9 +6,8 @@ pub(crate) mod json;
 mod label_selector;
 mod selection;
 
-pub(crate) use container::{
-    Container, ContainerType, Isolation, Nested, Pod, Source, Unknown, without_added_labels,
-};
-pub(crate) use engine_container::EngineContainer;
+pub(crate) use container::{Container, Nested, Source, Unknown, without_added_labels};
+pub use container::{ContainerType, Isolation, Pod};
+pub use engine_container::EngineContainer;
 pub(crate) use label_selector::LabelSelector;
 pub(crate) use selection::{Choice, Pattern, Selection};

@@ -196,12 +196,6 @@ impl<K: Rows> Table<K> {
         end_line(out);
     }
 
-    pub(crate) fn write_row(&mut self, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        self.write_cells(0..self.columns.len(), row, out)?;
-        end_line(out);
-        Ok(())
-    }
-
     /// Appends the cells of some columns, each filled up to its width and with a blank behind.
     pub(crate) fn write_cells(
         &mut self,

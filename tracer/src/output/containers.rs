@@ -223,6 +223,7 @@ impl ContainerRenderer {
     }
 
     /// Whether they are shown in columns, for people.
+    #[cfg(feature = "kubectl")]
     #[must_use]
     pub(crate) const fn is_table(&self) -> bool {
         matches!(self.renderer, Renderer::Table(_))

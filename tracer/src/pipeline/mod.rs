@@ -8,11 +8,14 @@ mod ring_source;
 mod router;
 mod sink;
 
-pub use attribution_cache::Attributor;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use attribution_cache::Attributor;
+#[cfg(feature = "kubectl")]
 pub(crate) use batch_writer::{BatchWriter, WriteCounters};
-pub use batch_writer::{Output, Stop};
+pub(crate) use batch_writer::{Output, Stop};
 pub(crate) use phase::Phase;
 pub(crate) use ring_source::RingSource;
-pub use router::Router;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use router::Router;
 pub(crate) use sink::View;
-pub use sink::{Sink, Tally};
+pub(crate) use sink::{Sink, Tally};

@@ -7,7 +7,8 @@ mod records;
 pub use hot_path::{HotPath, Load, Selected};
 pub use properties::{TARGETS, Target};
 
+#[cfg(feature = "testing")]
 pub use crate::{
-    cri::{Client, Ended, Error, PodLabels, SocketError},
+    cri::{Client, Engine, Error, PodLabels, SocketError, WatchEnd},
     model::{ContainerType, EngineContainer, Pod},
 };

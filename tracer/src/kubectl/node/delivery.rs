@@ -113,7 +113,7 @@ impl Delivery {
 
     fn send(&self, batch: Batch, permit: OwnedSemaphorePermit) {
         // The writer runs until the last sender is dropped.
-        let _ = self.messages.send(Message::Batch(Batch { permit: Some(permit), ..batch }));
+        let _ = self.messages.send(Message::Batch(Batch { _permit: Some(permit), ..batch }));
     }
 
     fn drop_batch(&mut self, batch: Batch) {

@@ -33,12 +33,12 @@ impl Session<'_> {
                 }
             }
         }
-        let content = self.nodes.plan.content;
+        let traces_events = matches!(self.nodes.plan.content, Content::Events(_));
         // The writer ends when the last sender of messages is dropped.
         drop(self.nodes);
         // What it does not write in time is lost.
         let _ = stdout::finished(&mut self.writer.finished, || 0).await;
-        if matches!(content, Content::Events(_)) {
+        if traces_events {
             report(&accounts, &self.writer.written[0]);
         }
         result

@@ -1,8 +1,7 @@
 //! Records from the ring of lifecycle records, as far as they tell by themselves. Input: a script of records.
 
 use crate::{
-    bpf::wire,
-    discovery::{Claim, Standing, Told},
+    discovery::{LifecycleRecord, RuntimeExecution, TrustLevel},
     model::Container,
 };
 use tracer_common::{
@@ -10,6 +9,7 @@ use tracer_common::{
     container::ContainerKey,
     lifecycle::{Bound, LifecycleKind, RUNTIME_ARGS_TRUNCATED, Record, Runtime, TRUSTED},
 };
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{Target, fixtures, script, shown};
 
@@ -31,18 +31,18 @@ fn runtime(args: &[u8], trust: u32, flags: u16, comm: &str) -> Vec<u8> {
         ppid: 4710,
         reserved: 0,
     };
-    [wire::bytes(&runtime), args].concat()
+    [runtime.as_bytes(), args].concat()
 }
 
 fn bound(kind: LifecycleKind, cgroup: &str) -> Vec<u8> {
     let cgroup_len = cgroup.len().try_into().unwrap();
     let bound = Bound { record: record(kind), cgroup_len, container_pid: 1, ppid: 4710, reserved: 0 };
-    [wire::bytes(&bound), cgroup.as_bytes()].concat()
+    [bound.as_bytes(), cgroup.as_bytes()].concat()
 }
 
 fn seeds() -> Vec<Vec<u8>> {
     let cgroups = ["cri-containerd-abc.scope", "crio-abc.scope", "abc", "", "session-3.scope", "\u{1b}[2J"];
-    let ended = wire::bytes(&record(LifecycleKind::Ended)).to_vec();
+    let ended = record(LifecycleKind::Ended).as_bytes().to_vec();
     let script = b"/bin/sh\0/opt/runc\0run\0id\0";
     let mut records: Vec<Vec<u8>> = [LifecycleKind::Bound, LifecycleKind::Unannounced]
         .iter()
@@ -65,56 +65,58 @@ fn check(input: &[u8]) {
 }
 
 fn check_record(record: &[u8], trust_rootless: bool) {
-    let told = Told::decode(record);
+    let decoded = LifecycleRecord::decode(record);
     let Some(len) = announced(record).filter(|len| *len <= record.len()) else {
-        assert!(told.is_none());
+        assert!(decoded.is_none());
         return;
     };
-    let (Some(told), Some(cut)) = (told, Told::decode(&record[..len])) else {
+    let (Some(decoded), Some(cut)) = (decoded, LifecycleRecord::decode(&record[..len])) else {
         panic!("{len} bytes are enough");
     };
-    assert!(Told::decode(&record[..len - 1]).is_none());
-    match (told, cut) {
-        (Told::Runtime(runtime, args), Told::Runtime(_, exact)) => {
+    assert!(LifecycleRecord::decode(&record[..len - 1]).is_none());
+    match (decoded, cut) {
+        (LifecycleRecord::Runtime(runtime, args), LifecycleRecord::Runtime(_, exact)) => {
             assert_eq!(args, exact);
-            check_claim(&runtime, args, trust_rootless);
+            check_execution(&runtime, args, trust_rootless);
         }
-        (Told::Bound(bound, cgroup), Told::Bound(_, exact))
-        | (Told::Unannounced(bound, cgroup), Told::Unannounced(_, exact)) => {
+        (LifecycleRecord::Bound(bound, cgroup), LifecycleRecord::Bound(_, exact))
+        | (LifecycleRecord::Unannounced(bound, cgroup), LifecycleRecord::Unannounced(_, exact)) => {
             assert_eq!(cgroup, exact);
             assert_eq!(cgroup.len(), bound.cgroup_len as usize);
             check_cgroup(&String::from_utf8_lossy(cgroup));
         }
-        (Told::Ended(ended), Told::Ended(_)) => assert_eq!(ended.kind, LifecycleKind::Ended as u32),
+        (LifecycleRecord::Ended(ended), LifecycleRecord::Ended(_)) => assert_eq!(ended.kind, LifecycleKind::Ended as u32),
         other => panic!("{other:?}"),
     }
 }
 
 /// The bytes that a record says it has, as its structures tell.
 fn announced(record: &[u8]) -> Option<usize> {
-    let kind = wire::read::<Record>(record)?.kind;
-    Some(match LifecycleKind::try_from(kind).ok()? {
-        LifecycleKind::Runtime => size_of::<Runtime>() + usize::from(wire::read::<Runtime>(record)?.args_len),
+    let (head, _) = Record::read_from_prefix(record).ok()?;
+    Some(match LifecycleKind::try_from(head.kind).ok()? {
+        LifecycleKind::Runtime => {
+            size_of::<Runtime>() + usize::from(Runtime::read_from_prefix(record).ok()?.0.args_len)
+        }
         LifecycleKind::Bound | LifecycleKind::Unannounced => {
-            size_of::<Bound>() + wire::read::<Bound>(record)?.cgroup_len as usize
+            size_of::<Bound>() + Bound::read_from_prefix(record).ok()?.0.cgroup_len as usize
         }
         LifecycleKind::Ended => size_of::<Record>(),
     })
 }
 
-/// A runtime is believed for its trust alone, and what it claims is shown safely.
-fn check_claim(runtime: &Runtime, args: &[u8], trust_rootless: bool) {
-    let claim = Claim::new(runtime, args);
-    let standing = claim.standing(trust_rootless);
-    assert_eq!(standing == Standing::Host, runtime.trust == TRUSTED);
-    assert!(trust_rootless || standing != Standing::Rootless);
-    let nested = claim.nested();
+/// A runtime is trusted for its flags alone, and what it claims is shown safely.
+fn check_execution(runtime: &Runtime, args: &[u8], trust_rootless: bool) {
+    let execution = RuntimeExecution::new(runtime, args);
+    let trust = execution.trust(trust_rootless);
+    assert_eq!(trust == TrustLevel::Host, runtime.trust == TRUSTED);
+    assert!(trust_rootless || trust != TrustLevel::Rootless);
+    let nested = execution.nested();
     assert_eq!(nested.runtime, String::from_utf8_lossy(comm_bytes(&runtime.comm)));
     assert!(nested.id.len() <= 3 * 1024);
     shown::check_container(&shown::called(&nested.id).with_inner(nested));
-    if let Some(stray) = claim.disbelieved() {
-        let container = stray.container("cri-containerd-abc.scope", 0);
-        assert!(container.pod.is_none() && (container.id == "abc") == claim.is_roots());
+    if let Some(unresolved) = execution.untrusted() {
+        let container = unresolved.in_cgroup("cri-containerd-abc.scope", 0);
+        assert!(container.pod.is_none() && (container.id == "abc") == execution.is_roots());
         shown::check_container(&container);
     }
 }
@@ -123,8 +125,10 @@ fn check_claim(runtime: &Runtime, args: &[u8], trust_rootless: bool) {
 fn check_cgroup(cgroup: &str) {
     // Of root's runtime, which is not understood.
     let args = runtime(b"", TRUSTED, 0, "runc");
-    let Some(Told::Runtime(record, _)) = Told::decode(&args) else { panic!() };
-    let Container { id, .. } = Claim::new(&record, b"").not_understood("").container(cgroup, 0);
+    let Some(LifecycleRecord::Runtime(record, _)) = LifecycleRecord::decode(&args) else { panic!() };
+    let execution = RuntimeExecution::new(&record, b"");
+    let Err(error) = execution.command_line(None) else { panic!() };
+    let Container { id, .. } = execution.not_understood(&error, None).in_cgroup(cgroup, 0);
     assert!(id.is_empty() || cgroup.contains(&id), "{id:?} of {cgroup:?}");
     shown::check_container(&shown::called(&id));
 }

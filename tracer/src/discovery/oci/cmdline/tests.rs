@@ -45,19 +45,19 @@ fn exec_c1(pid_file: &str) -> Command {
 fn command_lines_of_engines_are_parsed() {
     let files = [
         (
-            include_str!("../../../../tests/fixtures/argv/containerd-crun128.txt"),
+            include_str!("../../../testing/fixtures/argv/containerd-crun128.txt"),
             "/run/containerd/runc/k8s.io",
             8,
             6,
         ),
         (
-            include_str!("../../../../tests/fixtures/argv/containerd-runc13.txt"),
+            include_str!("../../../testing/fixtures/argv/containerd-runc13.txt"),
             "/run/containerd/runc/k8s.io",
             8,
             6,
         ),
-        (include_str!("../../../../tests/fixtures/argv/crio-crun128.txt"), "/run/crio/crun", 8, 5),
-        (include_str!("../../../../tests/fixtures/argv/crio-runc13.txt"), "/run/crio/runc", 8, 5),
+        (include_str!("../../../testing/fixtures/argv/crio-crun128.txt"), "/run/crio/crun", 8, 5),
+        (include_str!("../../../testing/fixtures/argv/crio-runc13.txt"), "/run/crio/runc", 8, 5),
     ];
     for (file, root, creates, execs) in files {
         let mut counts = (0, 0);
