@@ -8,8 +8,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     Global,
     helpers::{
-        bpf_get_current_comm,
-        generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
+        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
     },
 };
 use tracer_common::{COMM_LEN, Comm, offsets::UNKNOWN};
@@ -79,7 +78,7 @@ impl Current {
     pub fn comm(self) -> Comm {
         const { assert!(COMM_LEN == 2 * size_of::<u64>()) };
         if globals::TYPED_TASKS.load() == 0 {
-            return bpf_get_current_comm().unwrap_or_default();
+            return current_comm();
         }
         let halves = [self.load_at::<u64>(&globals::TASK_COMM, 0), self.load_at(&globals::TASK_COMM, 8)];
         // SAFETY: both types have 16 bytes, and every bit pattern is a valid comm.
@@ -143,5 +142,17 @@ impl Current {
             bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, field.cast());
             value.assume_init()
         }
+    }
+}
+
+/// The comm of the current task, by the helper.
+#[inline(always)]
+pub fn current_comm() -> Comm {
+    // As two numbers: for an array of bytes LLVM calls `memset` at every event.
+    let mut halves = MaybeUninit::<[u64; 2]>::uninit();
+    // SAFETY: the helper writes as many bytes as the type has, zeros if it fails, and every bit pattern is a valid comm.
+    unsafe {
+        bpf_get_current_comm(halves.as_mut_ptr().cast(), COMM_LEN as u32);
+        core::mem::transmute(halves.assume_init())
     }
 }

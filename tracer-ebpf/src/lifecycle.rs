@@ -6,7 +6,7 @@
 //! A runtime that a member executes prepares a container within the container: until the entrypoint is executed, its
 //! events are attributed to the outer container. A runtime that a hook executes prepares a container of its own.
 
-use aya_ebpf::{EbpfContext, helpers::bpf_get_current_comm};
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::warn;
 use tracer_common::{
     container::{CLOSED, ContainerKey, FollowedProcess, RESTORER, RUNTIME, Slot},
@@ -17,6 +17,7 @@ use tracer_common::{
 };
 
 use crate::{
+    current::current_comm,
     binding,
     emit::{Scratch, is_crowded, now},
     globals,
@@ -312,7 +313,7 @@ fn submit_runtime(task: Task, process: ProcessEntry, trust: u32, flags: u16) {
         trust,
         args_len: args.len as u16,
         flags: flags | truncated | fault,
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm: current_comm(),
         ppid: task.real_parent().process_ids().tracer,
         reserved: 0,
     });

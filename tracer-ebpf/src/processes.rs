@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id},
+    helpers::generated::bpf_get_current_cgroup_id,
 };
 use tracer_common::{
     container::{
@@ -15,7 +15,7 @@ use tracer_common::{
 use crate::{
     atomic::shared_field,
     binding,
-    current::Current,
+    current::{Current, current_comm},
     emit::{now, submit_lifecycle},
     globals,
     identity::begin_epoch,
@@ -228,7 +228,7 @@ pub fn is_still_runtime() -> bool {
     const YOUKI_MASK: u64 = (1 << 56) - 1;
     /// All eight bytes.
     const CRUN: u64 = u64::from_le_bytes(*b"memfd:cr");
-    let comm = bpf_get_current_comm().unwrap_or_default();
+    let comm = current_comm();
     let Some(start) = comm.first_chunk().map(|start| u64::from_le_bytes(*start)) else { return false };
     start & RUNC_MASK == RUNC || start & YOUKI_MASK == YOUKI || start == CRUN || runtime_role() != 0
 }
@@ -240,7 +240,7 @@ pub fn is_still_runtime() -> bool {
 /// verifiers refuse.
 #[inline(always)]
 pub fn runtime_role() -> u8 {
-    let Ok(comm) = bpf_get_current_comm() else { return 0 };
+    let comm = current_comm();
     // SAFETY: the map is written before the programs are attached and frozen then, so the value does not change while
     // it is copied.
     unsafe { RUNTIMES.get(&comm) }.copied().unwrap_or(0)

@@ -1,10 +1,12 @@
 //! execve and execveat: the successful ones when the new program is in place, the others when they return.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use tracer_common::{
     container::ContainerKey,
     kinds::{
-        ARGS_FAULT, ARGS_TRUNCATED, Header, PATH_FAULT, PATH_TRUNCATED,
+        ARGS_FAULT, ARGS_TRUNCATED, PATH_FAULT, PATH_TRUNCATED,
         exec::{self, ARGS_MAX, AT, COMPAT, Exec, HAS_DIRFD, IS_CHECK, PATH_MAX},
     },
 };
@@ -69,7 +71,8 @@ pub extern "C" fn emit_executed(filename: u64) -> u32 {
     let task = Current::task();
     let identity = Identity::look_up(state, task, epoch);
     let Some(header) = filter::admit(state, exec::NUMBER, task, &identity, false) else { return 0 };
-    let Some(scratch) = Scratch::take(AT_EXEC) else { return 0 };
+    let Some(mut scratch) = Scratch::take(AT_EXEC) else { return 0 };
+    scratch.write(header);
     let filename = KernelAddress(filename);
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::kernel_str(scratch.at(FIXED), PATH_MAX as u32, filename) };
@@ -80,7 +83,7 @@ pub extern "C" fn emit_executed(filename: u64) -> u32 {
         },
         None => Copied::FAULT,
     };
-    submit(state, scratch, header, Outcome { ret: 0, dirfd: 0, flags: 0 }, path, args);
+    submit(state, scratch, Outcome { ret: 0, dirfd: 0, flags: 0 }, path, args);
     1
 }
 
@@ -135,27 +138,25 @@ pub extern "C" fn emit_failed(path: u64, argv: u64, outcome: u64, flags: u32, co
     let ret = outcome as i32;
     let identity = Identity::of_container(ContainerKey(container), task.tgid());
     let Some(header) = filter::admit(state, exec::NUMBER, task, &identity, ret < 0) else { return 0 };
-    let Some(scratch) = Scratch::take(AT_SYS_EXIT) else { return 0 };
+    let Some(mut scratch) = Scratch::take(AT_SYS_EXIT) else { return 0 };
+    scratch.write(header);
     // SAFETY: the buffer is longer than both together.
     let path = unsafe { read::user_str(scratch.at(FIXED), PATH_MAX as u32, path) };
     let args = copy_argv(FIXED + path.len, argv, flags & COMPAT_POINTERS != 0);
     let outcome = Outcome { ret, dirfd: (outcome >> 32) as i32, flags: flags as u16 };
-    submit(state, scratch, header, outcome, path, args);
+    submit(state, scratch, outcome, path, args);
     1
 }
 
+/// Submits the record, whose header is written already: what is written early needs no room on the stack.
 #[inline(always)]
-fn submit(state: ProgramState, mut scratch: Scratch, header: Header, outcome: Outcome, path: Copied, args: Copied) {
+fn submit(state: ProgramState, mut scratch: Scratch, outcome: Outcome, path: Copied, args: Copied) {
+    const RET: u32 = offset_of!(Exec, ret) as u32;
+    const PATH_LEN: u32 = offset_of!(Exec, path_len) as u32;
     let Outcome { ret, dirfd, flags } = outcome;
-    scratch.write(Exec {
-        header,
-        ret,
-        dirfd,
-        path_len: path.len as u16,
-        args_len: args.len as u16,
-        event_flags: path.flags(PATH_TRUNCATED, PATH_FAULT) | args.flags(ARGS_TRUNCATED, ARGS_FAULT) | flags,
-        reserved: 0,
-    });
+    let event_flags = path.flags(PATH_TRUNCATED, PATH_FAULT) | args.flags(ARGS_TRUNCATED, ARGS_FAULT) | flags;
+    scratch.write_at::<RET, _>([ret, dirfd]);
+    scratch.write_at::<PATH_LEN, _>([path.len as u16, args.len as u16, event_flags, 0]);
     scratch.submit_event(state, FIXED + path.len + args.len);
 }
 
