@@ -18,9 +18,7 @@ use harness::wait::{self, LIMIT};
 use harness::{NOBODY, Suite};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
-use tracer::testing::{
-    Client, ContainerType, EngineContainer, Error, Pod, PodLabels, SocketError, WatchEnd,
-};
+use tracer::testing::{Client, ContainerType, EngineContainer, Error, Pod, PodLabels, SocketError, WatchEnd};
 
 /// What pods of containerd take; `tracer` itself does not run here.
 const CONTAINERD: &[Need] = &[Need::Root, Need::Busybox, Need::Runc, Need::Containerd];
@@ -60,7 +58,13 @@ fn labels(app: &str) -> BTreeMap<String, String> {
 }
 
 /// What is to be known of a container of `pod`; of its sandbox, if `name` is none.
-fn expected(pod: &PodSandbox, namespace: &str, pod_name: &str, id: &str, name: Option<&str>) -> EngineContainer {
+fn expected(
+    pod: &PodSandbox,
+    namespace: &str,
+    pod_name: &str,
+    id: &str,
+    name: Option<&str>,
+) -> EngineContainer {
     EngineContainer {
         id: id.to_owned(),
         kind: if name.is_some() { ContainerType::Container } else { ContainerType::Sandbox },
@@ -84,7 +88,8 @@ fn expected(pod: &PodSandbox, namespace: &str, pod_name: &str, id: &str, name: O
 #[track_caller]
 fn of_pod(witnessed: Vec<EngineContainer>, pod: &PodSandbox) -> BTreeMap<String, EngineContainer> {
     let own = witnessed.into_iter().filter(|container| container.sandbox_id == pod.id);
-    let by_id: Vec<(String, EngineContainer)> = own.map(|container| (container.id.clone(), container)).collect();
+    let by_id: Vec<(String, EngineContainer)> =
+        own.map(|container| (container.id.clone(), container)).collect();
     let count = by_id.len();
     let by_id: BTreeMap<_, _> = by_id.into_iter().collect();
     assert_eq!(by_id.len(), count, "a container is listed once: {by_id:#?}");
@@ -123,7 +128,8 @@ fn snapshot() {
         ..expected(&pod, &namespace, &name, &app, Some("app"))
     };
     assert_eq!(found[&app], running);
-    let created = EngineContainer { running: false, ..expected(&pod, &namespace, &name, &later, Some("later")) };
+    let created =
+        EngineContainer { running: false, ..expected(&pod, &namespace, &name, &later, Some("later")) };
     assert_eq!(found[&later], created);
     assert_eq!(found.len(), 3);
 }

@@ -7,8 +7,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     Global,
-    helpers::{
-        generated::{bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel},
+    helpers::generated::{
+        bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
     },
 };
 use tracer_common::{COMM_LEN, Comm, offsets::UNKNOWN};

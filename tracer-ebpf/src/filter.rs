@@ -19,7 +19,13 @@ use crate::{
 /// The header of an event of the current task, if it is asked for; else it is counted as filtered. The container comes
 /// first: what is not selected costs no more than to find that out.
 #[inline(always)]
-pub fn admit(state: ProgramState, kind: u32, task: Current, identity: &Identity, failed: bool) -> Option<Header> {
+pub fn admit(
+    state: ProgramState,
+    kind: u32,
+    task: Current,
+    identity: &Identity,
+    failed: bool,
+) -> Option<Header> {
     if identity.is_selected() && (failed || globals::FAILED_ONLY.load() == 0) && !is_tracer(task) {
         let header = header(kind, task, identity);
         if selects(&header) {

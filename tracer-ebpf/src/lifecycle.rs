@@ -17,8 +17,8 @@ use tracer_common::{
 };
 
 use crate::{
-    current::current_comm,
     binding,
+    current::current_comm,
     emit::{Scratch, is_crowded, now},
     globals,
     identity::{begin_epoch, decision_flags},

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Comm,
-    container::{Adoptee, Evidence, FollowedProcess, Slot, Suspect, Decision},
+    container::{Adoptee, Decision, Evidence, FollowedProcess, Slot, Suspect},
     kinds::open::{Open, PATH_MAX},
     programs::SYSTEM_CALLS as SYSTEM_CALLS_SIZE,
     stats::State,

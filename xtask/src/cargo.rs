@@ -24,7 +24,7 @@ pub(crate) const HOST_CRATES: [&str; 7] = [
     "--exclude",
     "tracer-bench-ebpf",
     "--features",
-    "tracer/kubectl",
+    "tracer/kubectl,tracer/testing",
 ];
 
 /// An executable that cargo built.

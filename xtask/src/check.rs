@@ -86,7 +86,16 @@ fn row(name: &str, ok: bool, time: Duration) -> String {
 
 fn format(sh: &Shell) -> Result<()> {
     let run = cmd!(sh, "rustup run {STABLE} cargo fmt --all --check").quiet().run();
-    run.with_context(|| format!("`cargo +{STABLE} fmt --all` formats the code"))
+    run.with_context(|| format!("`cargo +{STABLE} fmt --all` formats the code"))?;
+    // Modules that a macro declares are unknown to cargo fmt.
+    let mut files = Vec::new();
+    for directory in ["tracer-common/src/kinds", "tracer-ebpf/src/kinds"] {
+        files.extend(sh.read_dir(root().join(directory))?);
+    }
+    let run = cmd!(sh, "rustup run {STABLE} rustfmt --edition 2024 --check {files...}").quiet().run();
+    run.with_context(|| {
+        format!("`rustup run {STABLE} rustfmt --edition 2024 */src/kinds/*.rs` formats the kinds")
+    })
 }
 
 fn clippy_host(sh: &Shell) -> Result<()> {

@@ -68,7 +68,9 @@ pub(crate) fn attach(program: &mut aya_programs::Program) -> anyhow::Result<Link
             let link = program.attach()?;
             Box::new(program.take_link(link)?)
         }
-        aya_programs::Program::TracePoint(program) => Box::new(sys_exit_event::attach(program.fd()?.as_fd())?),
+        aya_programs::Program::TracePoint(program) => {
+            Box::new(sys_exit_event::attach(program.fd()?.as_fd())?)
+        }
         aya_programs::Program::BtfTracePoint(program) => {
             let link = program.attach()?;
             Box::new(program.take_link(link)?)

@@ -34,9 +34,10 @@ const NAME_MAX: usize = 255;
 pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Result<trace::Config, Usage> {
     let kinds = kinds(args)?;
     let node = node(on);
-    let renderer = match frames(&args.output).map_err(option("--output"))? {
-        true => None,
-        false => Some(renderer(&args.output, &kinds, &node).map_err(option("--output"))?),
+    let renderer = if frames(&args.output).map_err(option("--output"))? {
+        None
+    } else {
+        Some(renderer(&args.output, &kinds, &node).map_err(option("--output"))?)
     };
     Ok(trace::Config {
         scope: scope(&args.selection, &args.runtimes)?,
@@ -83,12 +84,13 @@ fn frames(args: &OutputArgs) -> Result<bool, String> {
 pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result<list::Config, Usage> {
     let OutputArgs { output, no_headers, .. } = &args.output;
     let node = node(on);
-    let renderer = match frames(&args.output).map_err(option("--output"))? {
-        true => None,
-        false => Some(
-            ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal_width(), args.watch)
-                .map_err(option("--output"))?,
-        ),
+    let renderer = if frames(&args.output).map_err(option("--output"))? {
+        None
+    } else {
+        let terminal = terminal_width();
+        let renderer =
+            ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal, args.watch);
+        Some(renderer.map_err(option("--output"))?)
     };
     Ok(list::Config {
         renderer,

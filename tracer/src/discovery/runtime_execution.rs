@@ -9,7 +9,7 @@ use tracer_common::{
     comm_bytes,
     container::{ContainerKey, NANOSECONDS_PER_TICK},
     lifecycle::{
-        RUNTIME_REEXECUTED, RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, Runtime, TRUST_PID_NS, TRUST_ROOT,
+        RUNTIME_ARGS_FAULT, RUNTIME_ARGS_TRUNCATED, RUNTIME_REEXECUTED, Runtime, TRUST_PID_NS, TRUST_ROOT,
         TRUST_ROOT_DIR, TRUST_USER_NS, TRUSTED,
     },
 };

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use listed::Listed;
 #[cfg(any(test, feature = "kubectl", feature = "testing"))]
 pub(crate) use reader::{Frame, FrameError, FrameReader};
-pub(crate) use writer::{Compressor, FrameWriter, frame};
+pub(crate) use writer::{Compressor, FrameWriter, frame, hello, lost};
 
 use crate::kinds::Schema;
 

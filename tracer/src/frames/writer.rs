@@ -37,18 +37,6 @@ struct ContainerBody<'a> {
 }
 
 impl FrameWriter {
-    /// Appends the first frame.
-    pub(crate) fn hello(&self, kinds: &Kinds, node: &str, out: &mut Vec<u8>) {
-        let hello = Hello {
-            version: env!("CARGO_PKG_VERSION").into(),
-            architecture: std::env::consts::ARCH.into(),
-            node: node.into(),
-            kinds: kinds.iter().map(|kind| kind.schema.clone()).collect(),
-        };
-        // Strings and numbers in JSON; writing to a vector cannot fail.
-        let _ = json_frame(Type::Hello, &hello, out);
-    }
-
     /// Appends an event, after its container if that was not sent yet, or is known better by now. `texts` are those of the
     /// container in rows: new ones mean that what is known of it may have changed.
     pub(crate) fn event(
@@ -96,17 +84,29 @@ impl FrameWriter {
             out.extend_from_slice(&key.0.to_le_bytes());
         }
     }
+}
 
-    /// Appends a loss.
-    pub(crate) fn lost(&self, timestamp: i128, lost: &Lost, out: &mut Vec<u8>) -> io::Result<()> {
-        let lost = LostFrame {
-            timestamp: i64::try_from(timestamp).unwrap_or(0),
-            count: lost.count,
-            reason: lost.reason.clone().into_owned(),
-            hook: lost.hook.clone().into_owned(),
-        };
-        json_frame(Type::Lost, &lost, out)
-    }
+/// Appends the first frame.
+pub(crate) fn hello(kinds: &Kinds, node: &str, out: &mut Vec<u8>) {
+    let hello = Hello {
+        version: env!("CARGO_PKG_VERSION").into(),
+        architecture: std::env::consts::ARCH.into(),
+        node: node.into(),
+        kinds: kinds.iter().map(|kind| kind.schema.clone()).collect(),
+    };
+    // Strings and numbers in JSON; writing to a vector cannot fail.
+    let _ = json_frame(Type::Hello, &hello, out);
+}
+
+/// Appends a loss.
+pub(crate) fn lost(timestamp: i128, lost: &Lost, out: &mut Vec<u8>) -> io::Result<()> {
+    let lost = LostFrame {
+        timestamp: i64::try_from(timestamp).unwrap_or(0),
+        count: lost.count,
+        reason: lost.reason.clone().into_owned(),
+        hook: lost.hook.clone().into_owned(),
+    };
+    json_frame(Type::Lost, &lost, out)
 }
 
 /// A frame with this body; without one if it is too long for a frame.

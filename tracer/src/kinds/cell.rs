@@ -203,7 +203,7 @@ fn quote(start: usize, out: &mut Vec<u8>) {
         return;
     }
     // From the end, in place: arguments with blanks are common, and nothing is allocated for an event.
-    let quotes = word.iter().filter(|byte| **byte == b'"').count();
+    let quotes = word.iter().map(|byte| usize::from(*byte == b'"')).sum::<usize>();
     let end = out.len();
     out.resize(end + quotes + 2, b'"');
     let mut to = out.len() - 1;

@@ -52,7 +52,7 @@ pub(super) fn plan(fields: &[Field], caches: &mut usize) -> Vec<Step> {
         let member = Member::new(field);
         match steps.last_mut() {
             Some(Step::Cached(_, members)) if field.steady && members.len() < STEADY_MAX => {
-                members.push(member)
+                members.push(member);
             }
             _ if field.steady => {
                 steps.push(Step::Cached(*caches, vec![member]));

@@ -41,8 +41,8 @@ pub(crate) struct Kind {
 /// The kinds of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Kinds {
-    kinds: Vec<Kind>,
-    /// Indices into `kinds` by [`Schema::number`].
+    all: Vec<Kind>,
+    /// Indices into `all` by [`Schema::number`].
     by_number: [Option<u8>; Schema::NUMBER_MAX as usize + 1],
     /// How many texts the JSON of all kinds caches.
     caches: usize,
@@ -51,10 +51,10 @@ pub(crate) struct Kinds {
 impl Kinds {
     /// The kinds that these schemas declare.
     pub(crate) fn new(schemas: Vec<Schema>) -> Result<Arc<Self>, InvalidSchema> {
-        let mut kinds = Self { kinds: Vec::new(), by_number: [None; _], caches: 0 };
+        let mut kinds = Self { all: Vec::new(), by_number: [None; _], caches: 0 };
         for schema in schemas {
             schema.validate()?;
-            let index = kinds.kinds.len();
+            let index = kinds.all.len();
             let (cells, columns) = Cell::all_of(&schema);
             let steps = json::plan(&schema.fields, &mut kinds.caches);
             let known = &mut kinds.by_number[schema.number as usize];
@@ -62,7 +62,7 @@ impl Kinds {
                 return Err(InvalidSchema::new(&schema.name, "another kind has its number"));
             }
             *known = u8::try_from(index).ok();
-            kinds.kinds.push(Kind { schema, index, cells, columns, steps });
+            kinds.all.push(Kind { schema, index, cells, columns, steps });
         }
         Ok(Arc::new(kinds))
     }
@@ -79,17 +79,17 @@ impl Kinds {
 
     /// All of them.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Kind> {
-        self.kinds.iter()
+        self.all.iter()
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.kinds.len()
+        self.all.len()
     }
 
     /// Their only one, if it is one.
     pub(crate) fn single(&self) -> Option<&Kind> {
-        match &self.kinds[..] {
+        match &self.all[..] {
             [kind] => Some(kind),
             _ => None,
         }
@@ -97,13 +97,13 @@ impl Kinds {
 
     /// The kind at that position.
     pub(crate) fn get(&self, index: usize) -> Option<&Kind> {
-        self.kinds.get(index)
+        self.all.get(index)
     }
 
     /// The kind with that number.
     fn by_number(&self, number: u32) -> Option<&Kind> {
         let index = *self.by_number.get(usize::try_from(number).ok()?)?;
-        self.kinds.get(usize::from(index?))
+        self.all.get(usize::from(index?))
     }
 
     /// Room for the texts that the JSON of all kinds caches.
@@ -114,12 +114,12 @@ impl Kinds {
     /// Their declarations, in the same order; of kinds that this `tracer` declares.
     pub(crate) fn declared(&self) -> Vec<&'static Declaration> {
         let declaration = |kind: &Kind| KINDS.iter().find(|declared| declared.number == kind.schema.number);
-        self.kinds.iter().filter_map(declaration).collect()
+        self.all.iter().filter_map(declaration).collect()
     }
 
     /// Names, separated by commas.
     pub(crate) fn names(&self) -> String {
-        self.kinds.iter().map(|kind| kind.schema.name.as_str()).collect::<Vec<_>>().join(",")
+        self.all.iter().map(|kind| kind.schema.name.as_str()).collect::<Vec<_>>().join(",")
     }
 }
 

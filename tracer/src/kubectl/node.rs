@@ -218,7 +218,7 @@ impl Node {
             () = heartbeat.run() => Ended::NotStopped,
             ended = attempt.read(&mut output) => ended,
         };
-        attempt.finish(heartbeat.is_stopping(), ended)
+        attempt.finish(heartbeat.is_stopping(), &ended)
     }
 
     async fn start(&self, target: &Target) -> Result<Exec, Refused> {

@@ -61,13 +61,10 @@ impl EventView {
 
     fn renderer(&mut self, kinds: &Arc<Kinds>) -> Result<&mut EventRenderer, String> {
         let known = self.renderers.iter().position(|(known, _)| Arc::ptr_eq(known, kinds));
-        let index = match known {
-            Some(index) => index,
-            None => {
-                self.renderers.push((Arc::clone(kinds), (self.make)(kinds)?));
-                self.renderers.len() - 1
-            }
-        };
+        if known.is_none() {
+            self.renderers.push((Arc::clone(kinds), (self.make)(kinds)?));
+        }
+        let index = known.unwrap_or(self.renderers.len() - 1);
         Ok(&mut self.renderers[index].1)
     }
 }
@@ -88,7 +85,12 @@ impl Writer {
         written: Arc<[WriteCounters; 1]>,
         stop: oneshot::Sender<Stop>,
     ) -> Self {
-        Self { view, written, clock: WallClock::new(), outlet: BatchWriter::new(max_events, Box::new(stdout::write), stop) }
+        Self {
+            view,
+            written,
+            clock: WallClock::new(),
+            outlet: BatchWriter::new(max_events, Box::new(stdout::write), stop),
+        }
     }
 
     /// Writes what arrives until the last sender is dropped.
@@ -141,8 +143,8 @@ impl Writer {
             }
         };
         // A panic while the lock was held would have ended the process.
-        let mut of_container = container
-            .map(|container| container.texts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut of_container =
+            container.map(|container| container.texts.lock().unwrap_or_else(PoisonError::into_inner));
         let mut of_host = ContainerTexts::default();
         for position in records {
             if self.outlet.is_over() || self.outlet.has_failed() {

@@ -270,7 +270,6 @@ impl Isolation {
 /// The pod that a container belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the field is called podUid in JSON")]
 pub struct Pod {
     /// The pod's namespace.
     pub namespace: String,

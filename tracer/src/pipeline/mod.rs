@@ -17,5 +17,4 @@ pub(crate) use phase::Phase;
 pub(crate) use ring_source::RingSource;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use router::Router;
-pub(crate) use sink::View;
-pub(crate) use sink::{Sink, Tally};
+pub(crate) use sink::{Sink, Tally, View};

@@ -10,7 +10,7 @@ use tracer_common::container::ContainerKey;
 use tracing::warn;
 
 use crate::{
-    frames::FrameWriter,
+    frames::{self, FrameWriter},
     kinds::{Event, Kinds},
     model::Container,
     output::{ContainerTexts, EventRenderer, Lost, Row},
@@ -137,7 +137,7 @@ impl Sink {
         let mut writer = BatchWriter::new(max_events, output, stop);
         match &view {
             View::Text(renderer) => renderer.begin(writer.text()),
-            View::Frames(frames) => frames.hello(&kinds, &node, writer.text()),
+            View::Frames(_) => frames::hello(&kinds, &node, writer.text()),
         }
         Self {
             filtered: vec![0; kinds.len()],
@@ -255,7 +255,7 @@ impl Sink {
         let now = self.clock.now();
         let result = match &mut self.view {
             View::Text(renderer) => renderer.lost(now, &self.node, lost, self.writer.text()),
-            View::Frames(frames) => frames.lost(now, lost, self.writer.text()).map(|()| true),
+            View::Frames(_) => frames::lost(now, lost, self.writer.text()).map(|()| true),
         };
         match result {
             Ok(true) => {}

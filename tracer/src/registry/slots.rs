@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::MapError;
 use tracer_common::container::{
-    Adoptee, ContainerKey, EPOCH_OF_USER, Evidence, FollowedProcess, Slot, Suspect, TRACING, Decision,
+    Adoptee, ContainerKey, Decision, EPOCH_OF_USER, Evidence, FollowedProcess, Slot, Suspect, TRACING,
 };
 use tracing::{debug, warn};
 

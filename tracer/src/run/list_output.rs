@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use crate::{
-    frames::{Compressor, FrameWriter, Type, frame},
+    frames::{self, Compressor, Type, frame},
     kinds::Kinds,
     output::{ContainerRenderer, ContainerRow, ListOf},
     run::reporter::Reporter,
@@ -47,7 +47,7 @@ impl ListOutput {
                 reporter: Reporter::Frames(sender),
             };
             let mut hello = Vec::new();
-            FrameWriter::default().hello(&Kinds::default(), node, &mut hello);
+            frames::hello(&Kinds::default(), node, &mut hello);
             output.queue(hello, None);
             let jobs = output.jobs.clone();
             tokio::spawn(async move {

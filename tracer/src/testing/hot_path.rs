@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-pub use super::records::{Load, Selected};
 use super::records::{All, router};
+pub use super::records::{Load, Selected};
 use crate::{
     kinds::{Event, Kinds},
     pipeline::{Router, Stop, Tally},

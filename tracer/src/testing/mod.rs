@@ -1,5 +1,7 @@
 //! What tests, benchmarks and fuzz targets outside this crate use of it. Not an interface for anything else.
 
+#![expect(clippy::expect_used, reason = "it is part of tests")]
+
 mod hot_path;
 mod properties;
 mod records;

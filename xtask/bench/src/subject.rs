@@ -212,7 +212,7 @@ impl Setting {
 
 /// Bytes of tracer's record for what the load opens.
 fn record_size() -> usize {
-    size_of::<tracer_common::event::Open>() + load::FILE.len()
+    size_of::<tracer_common::kinds::open::Open>() + load::FILE.len()
 }
 
 /// That program where tracefs is mounted: where it is not, in a mount namespace of its own, in which it is.

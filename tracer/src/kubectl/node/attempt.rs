@@ -165,7 +165,7 @@ impl<'n> Attempt<'n> {
     }
 
     /// Accounts for the run and decides what to do next. `stopped` is whether the run was told to stop.
-    pub(super) fn finish(mut self, stopped: bool, ended: Ended) -> Outcome {
+    pub(super) fn finish(mut self, stopped: bool, ended: &Ended) -> Outcome {
         let decoded = self.node.decoder.finish_run();
         let batch = self.take(decoded);
         self.node.account.add(&self.run);
@@ -178,7 +178,7 @@ impl<'n> Attempt<'n> {
         if stopped {
             return Outcome::Stopped;
         }
-        if let Ended::Incompatible(reason) = &ended {
+        if let Ended::Incompatible(reason) = ended {
             return Outcome::Failed(format!("{reason}; run `kubectl tracer deploy` again"), USAGE);
         }
         match self.exit {

@@ -220,10 +220,12 @@ impl Content {
 
     fn container(&mut self, key: ContainerKey, json: &[u8]) -> Result<(), String> {
         self.forget(key);
-        if self.containers.len() >= CONTAINERS_MAX || self.container_bytes + json.len() > CONTAINERS_BYTES_MAX {
+        if self.containers.len() >= CONTAINERS_MAX || self.container_bytes + json.len() > CONTAINERS_BYTES_MAX
+        {
             return Err("it has more containers than a node has".into());
         }
-        let ContainerBody { k8s, container } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let ContainerBody { k8s, container } =
+            serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let container = Container { pod: k8s, ..container };
         self.container_bytes += json.len();
         let texts = Mutex::new(ContainerTexts::default());
@@ -247,7 +249,8 @@ impl Content {
             batch.push_event(None, record);
             return Ok(());
         }
-        let (_, container) = self.containers.get(&header.container).ok_or("the container of an event is missing")?;
+        let (_, container) =
+            self.containers.get(&header.container).ok_or("the container of an event is missing")?;
         batch.push_event(Some(container), record);
         Ok(())
     }
@@ -276,7 +279,7 @@ fn log_line(line: Line<'_>) -> Option<Notice> {
 mod tests {
     use super::*;
     use crate::{
-        frames::{Compressor, FrameWriter, Type, frame},
+        frames::{self, Compressor, FrameWriter, Type, frame},
         testing::Load,
     };
 
@@ -292,7 +295,7 @@ mod tests {
     fn run(declared: &[&str]) -> Vec<u8> {
         let kinds = Kinds::by_name(declared).unwrap();
         let (mut writer, mut out) = (FrameWriter::default(), Vec::new());
-        writer.hello(&kinds, "other", &mut out);
+        frames::hello(&kinds, "other", &mut out);
         let container = Container::unknown(crate::model::Unknown::Late);
         let record = &Load::ONE.records(declared[0], 1)[0];
         for container in [Some(&container), None] {
@@ -329,7 +332,7 @@ mod tests {
         let record = &Load::ONE.records("open", 1)[0];
         assert!(reasons(&frame(Type::Event, record)).contains("before the schema"));
         let mut hello = Vec::new();
-        FrameWriter::default().hello(&Kinds::by_name(&["open"]).unwrap(), "n", &mut hello);
+        frames::hello(&Kinds::by_name(&["open"]).unwrap(), "n", &mut hello);
         let after_hello = |frame: Vec<u8>| reasons(&[&hello[..], &frame].concat());
         assert!(after_hello(frame(Type::Event, record)).contains("container of an event is missing"));
         assert!(after_hello(frame(Type::Event, &record[..70])).contains("no record"));

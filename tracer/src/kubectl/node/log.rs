@@ -67,7 +67,9 @@ mod tests {
     fn the_cause_of_a_failure_is_the_last_status_line_or_the_usage_error() {
         let log = |lines: &[&str]| {
             let mut log = NodeLog::new("n".into());
-            lines.iter().for_each(|line| log.push((*line).to_owned()));
+            for line in lines {
+                log.push((*line).to_owned());
+            }
             log
         };
         let mut failed = log(&["WARN one", "tracer: first", "tracer: BTF is missing: get it"]);

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use serde_json::Value;
 use crate::{
     discovery::oci::bundle::Bundle,
     model::{Container, ContainerType, Unknown},
 };
+use serde_json::Value;
 
 use super::{Target, fixtures, shown};
 

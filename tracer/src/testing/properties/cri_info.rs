@@ -1,10 +1,10 @@
 //! What an engine says of a container in a verbose status. Input: the JSON under the key `info`.
 
-use serde_json::Value;
 use crate::{
     cri::Info,
     model::{Container, Unknown},
 };
+use serde_json::Value;
 
 use super::{Target, shown};
 

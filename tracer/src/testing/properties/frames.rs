@@ -7,7 +7,7 @@ use tracer_common::container::ContainerKey;
 
 use super::{Target, shown};
 use crate::{
-    frames::{Compressor, Frame, FrameError, FrameReader, FrameWriter, Listed, Type, frame},
+    frames::{self, Compressor, Frame, FrameError, FrameReader, FrameWriter, Listed, Type, frame},
     kinds::{Event, Kinds},
     model::Container,
     output::{ContainerEvent, ContainerRenderer, ContainerRow, ContainerTexts, ListOf, Lost},
@@ -40,7 +40,7 @@ fn compressed(frames: &[u8]) -> Vec<u8> {
 fn events(names: &[&str]) -> Vec<u8> {
     let kinds = Kinds::by_name(names).unwrap();
     let (mut writer, mut out) = (FrameWriter::default(), Vec::new());
-    writer.hello(&kinds, NODE, &mut out);
+    frames::hello(&kinds, NODE, &mut out);
     out.extend(frame(Type::Ready, &[]));
     let named = shown::called("coredns-6d4b75cb6d-kcxd4");
     let alone = Container { pod: None, ..shown::called("\u{1b}[2J\u{202e}\n") };
@@ -55,7 +55,7 @@ fn events(names: &[&str]) -> Vec<u8> {
     }
     writer.forget(ContainerKey::new(1, 1), &mut out);
     let lost = Lost { count: 7, reason: "buffer-full".into(), hook: kinds.names().into() };
-    writer.lost(1_795_212_901_000_000_000, &lost, &mut out).unwrap();
+    frames::lost(1_795_212_901_000_000_000, &lost, &mut out).unwrap();
     out.extend(frame(Type::Alive, &[]));
     out.extend(frame(Type::Summary, br#"{"seen":9,"emitted":6,"filtered":1,"lost":2}"#));
     out

@@ -85,7 +85,9 @@ fn check_record(record: &[u8], trust_rootless: bool) {
             assert_eq!(cgroup.len(), bound.cgroup_len as usize);
             check_cgroup(&String::from_utf8_lossy(cgroup));
         }
-        (LifecycleRecord::Ended(ended), LifecycleRecord::Ended(_)) => assert_eq!(ended.kind, LifecycleKind::Ended as u32),
+        (LifecycleRecord::Ended(ended), LifecycleRecord::Ended(_)) => {
+            assert_eq!(ended.kind, LifecycleKind::Ended as u32);
+        }
         other => panic!("{other:?}"),
     }
 }

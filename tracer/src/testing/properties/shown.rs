@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize as _;
-use serde_json::Value;
 use crate::{
     model::{Container, Pod, Unknown},
     output::{ContainerRenderer, ContainerRow, ListOf},
 };
+use serde::Deserialize as _;
+use serde_json::Value;
 use unicode_width::UnicodeWidthChar;
 
 /// A terminal on which every table has room, if need be with each column as narrow as it can be.
