@@ -88,8 +88,7 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
         None
     } else {
         let terminal = terminal_width();
-        let renderer =
-            ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal, args.watch);
+        let renderer = ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal, args.watch);
         Some(renderer.map_err(option("--output"))?)
     };
     Ok(list::Config {
