@@ -67,6 +67,7 @@ pub fn exit_last_thread(ctx: BtfTracePointContext) -> i32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn emit_exit() -> u32 {
+    const LEN: usize = size_of::<Exit>();
     let Some(epoch) = identity::epoch() else { return 0 };
     let Some(state) = ProgramState::of(AT_EXIT) else { return 0 };
     state.count(|stats| &mut stats.seen);
@@ -94,7 +95,6 @@ pub extern "C" fn emit_exit() -> u32 {
         signal: signal as u8,
         reserved: 0,
     };
-    const LEN: usize = size_of::<Exit>();
     // SAFETY: a structure without padding is as many initialized bytes.
     let bytes = unsafe { core::slice::from_raw_parts((&raw const record).cast::<u8>(), LEN) };
     submit_event(state, bytes, LEN as u32);
