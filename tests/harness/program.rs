@@ -31,6 +31,7 @@ const ALL: &[(&str, &str, &[&str])] = &[
     ("dyn.c", "dyn", DYNAMIC),
     ("dying.c", "dying", STATIC),
     ("execs.c", "execs", STATIC),
+    ("exits.c", "exits", STATIC),
     ("fexits.c", "fexits", STATIC),
     ("headless.c", "headless", STATIC),
     ("in_process.c", "in_process", STATIC),

@@ -41,7 +41,8 @@ pub(crate) struct Executable {
 /// the build script, at every build again.
 pub(crate) fn cargo<'a>(sh: &'a Shell, subcommand: &str) -> Cmd<'a> {
     let quiet = "env.CARGO_TERM_QUIET=\"true\"";
-    cmd!(sh, "rustup run {STABLE} cargo {subcommand} --config {quiet}")
+    let subcommand = subcommand.split(' ');
+    cmd!(sh, "rustup run {STABLE} cargo {subcommand...} --config {quiet}")
 }
 
 /// `cargo SUBCOMMAND` for [`executables`].

@@ -132,8 +132,8 @@ fn build(sh: &Shell, state: &mut State) -> Result<()> {
     state.built = cargo::executables(command)?;
     fs::create_dir_all(store().join("unit"))?;
     fs::create_dir_all(store().join("integration"))?;
-    let list = ["list", "--list-type", "binaries-only", "--message-format", "json"];
-    let binaries = cargo(sh, "nextest").args(list).args(HOST_CRATES).quiet().read()?;
+    let list = ["--list-type", "binaries-only", "--message-format", "json"];
+    let binaries = cargo(sh, "nextest list").args(list).args(HOST_CRATES).quiet().read()?;
     fs::write(store().join("binaries.json"), binaries)?;
     let metadata = cmd!(sh, "rustup run {STABLE} cargo metadata --format-version 1").quiet().read()?;
     Ok(fs::write(store().join("cargo.json"), metadata)?)

@@ -1,4 +1,4 @@
-//! Arguments as they are written. kubectl's spelling wins where it has one.
+//! Command line arguments. Options that kubectl has too are spelled as there.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,7 +12,7 @@ use tracer_common::kinds::KINDS;
 
 use crate::{bpf::Hook, cli::generate::Generate, run::lease};
 
-/// Says which pod opened which file and executed which program, from a container's first instruction on.
+/// Trace which pod opens which file and executes which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
 #[command(name = "tracer", version, propagate_version = true)]
 pub(super) struct Args {
@@ -22,10 +22,10 @@ pub(super) struct Args {
     pub(super) log: LogArgs,
 }
 
-/// How much is logged.
+/// How much to log.
 #[derive(Clone, Copy, Debug, ClapArgs)]
 pub(crate) struct LogArgs {
-    /// Log more to standard error; twice for everything
+    /// Log more to stderr; given twice, log everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Log errors only
@@ -42,19 +42,19 @@ impl LogArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show events as they happen, each with its pod
+    /// Trace events, each with its pod
     Trace(Box<OnNode<TraceArgs>>),
     /// List the containers of this node, each with its pod
     ListContainers(Box<OnNode<ListArgs>>),
-    /// Tell what this kernel and this user allow, what is missing, and how to get it
+    /// Check whether this node supports tracing, and how to fix what is missing
     Doctor,
-    /// Do nothing but be there, so that tracer can be run in this container
+    /// Stay idle; `kubectl tracer` runs commands in this pod
     Agent(LeaseArgs),
     #[command(flatten)]
     Generate(Generate),
 }
 
-/// A command with what it takes on a node besides.
+/// A command with the options that it has on a node only.
 #[derive(Debug, ClapArgs)]
 pub(super) struct OnNode<A: ClapArgs> {
     #[command(flatten)]
@@ -63,28 +63,27 @@ pub(super) struct OnNode<A: ClapArgs> {
     pub(super) node: NodeArgs,
 }
 
-/// What is told to one that runs on a node, by whoever runs it there.
+/// Options that a client sets on a node.
 #[derive(Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct NodeArgs {
-    /// The node's name, instead of the host name
+    /// Name of the node [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub(crate) node: Option<String>,
     #[command(flatten)]
     pub(crate) lease: LeaseArgs,
 }
 
-/// For how long whoever started it may say nothing.
+/// How long the client may be silent.
 #[derive(Clone, Copy, Debug, Default, ClapArgs)]
 pub(crate) struct LeaseArgs {
-    /// Stop when standard input is closed, has a Ctrl-D, or is silent for this long: for who runs tracer from afar,
-    /// and may vanish
+    /// Exit when stdin closes or stays silent for TIME (used by remote clients)
     #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
     pub(crate) lease: Option<Duration>,
 }
 
 /// The kinds of events.
-fn kinds() -> PossibleValuesParser {
+pub(super) fn kinds() -> PossibleValuesParser {
     PossibleValuesParser::new(KINDS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.help)))
 }
 
@@ -100,28 +99,28 @@ pub(crate) struct TraceArgs {
     /// Kinds of events to trace, separated by commas
     #[arg(required = true, value_delimiter = ',', num_args = 1, value_parser = kinds())]
     pub(crate) kind: Vec<String>,
-    /// Show host processes as well
+    /// Trace host processes too
     #[arg(long)]
     pub(crate) host: bool,
-    /// Show failed calls only
+    /// Trace failures only
     #[arg(long)]
     pub(crate) failed: bool,
-    /// Only these processes, by id as tracer sees it
+    /// Process ids to trace, as tracer sees them
     #[arg(long, value_name = "N")]
     pub(crate) pid: Vec<String>,
-    /// Only these users, by number
+    /// User ids to trace
     #[arg(long, value_name = "N")]
     pub(crate) uid: Vec<String>,
-    /// Only these commands, by comm: up to 15 characters
+    /// Names of threads to trace (comm): up to 15 characters
     #[arg(long, value_name = "NAME")]
     pub(crate) comm: Vec<String>,
-    /// Stop after this many events
+    /// Exit after N events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_events: Option<u64>,
-    /// Size of the kernel's buffer for events, rounded up to a power of two
+    /// Size of the ring buffer for events, rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "8MiB")]
     pub(crate) buffer_size: ByteSize,
-    /// Where opens are hooked: all ways tell the same, but fexit costs other system calls nothing
+    /// Attach point for opens; fexit adds no overhead to other system calls
     #[arg(long, value_name = "HOOK", default_value = HOOK_AUTO, value_parser = hooks())]
     pub(crate) hook: String,
     #[command(flatten)]
@@ -134,7 +133,7 @@ pub(crate) struct TraceArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ListArgs {
-    /// Go on and show what changes
+    /// Keep watching, and show changes
     #[arg(short, long)]
     pub(crate) watch: bool,
     #[command(flatten)]
@@ -145,61 +144,61 @@ pub(crate) struct ListArgs {
     pub(crate) runtimes: RuntimeArgs,
 }
 
-/// How it is shown, and for how long.
+/// Output format, and how long to run.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B
+    /// Output format: columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B
     #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
     pub(crate) output: String,
-    /// No line with the columns' names
+    /// Omit the header line
     #[arg(long)]
     pub(crate) no_headers: bool,
-    /// Stop after this time, for instance 10s or 1m30s
+    /// Exit after TIME, for example 10s or 1m30s
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Where containers come from.
+/// Container runtimes and engines.
 #[derive(Debug, ClapArgs)]
 #[command(next_help_heading = "Runtimes and engines")]
 pub(crate) struct RuntimeArgs {
-    /// One more file name by which a container runtime is known
+    /// File name of a container runtime, in addition to the known ones
     #[arg(long, value_name = "NAME")]
     pub(crate) runtime_name: Vec<String>,
-    /// One more directory in which a runtime keeps the state of containers (its --root)
+    /// State directory of a runtime (its --root), in addition to the known ones
     #[arg(long, value_name = "DIR")]
     pub(crate) runtime_root: Vec<PathBuf>,
-    /// The engine's CRI socket, instead of the usual ones; none to ask no engine
+    /// CRI socket of the container engine, instead of the usual ones; none to query no engine
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) runtime_endpoint: Option<String>,
-    /// Hear the engine's events as well. An engine may wait for who hears them: stopped by Ctrl-Z, tracer would hold
-    /// up the node's pods
+    /// Subscribe to the engine's events. An engine may wait for its subscribers: suspended by Ctrl-Z, tracer would
+    /// delay the node's pods
     #[arg(long)]
     pub(crate) runtime_events: bool,
-    /// Believe the runtimes of users, too: they may name pods
+    /// Trust rootless runtimes. Any local user can then claim any pod name
     #[arg(long)]
     pub(crate) trust_rootless: bool,
 }
 
-/// Which containers. Values repeat or are separated by commas; `!x` leaves x out. Without any of these: all
-/// containers of the node.
+/// Containers to select: all of the node by default. Options can be repeated, values are separated by commas, and `!x`
+/// excludes x.
 #[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Containers (values repeat or take commas; !x leaves x out)")]
+#[command(next_help_heading = "Containers (options can be repeated; a,b lists values, !x excludes x)")]
 pub(crate) struct SelectionArgs {
-    /// Only pods of these namespaces
+    /// Namespaces of pods
     #[arg(short, long, value_name = "NS")]
     pub(crate) namespace: Vec<String>,
-    /// Pods of all namespaces, whatever -n says
+    /// All namespaces; overrides -n
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
-    /// Only these pods
+    /// Names of pods
     #[arg(short, long, value_name = "POD")]
     pub(crate) pod: Vec<String>,
-    /// Only these containers, by their name in the pod
+    /// Names of containers in their pods
     #[arg(short, long, value_name = "CONTAINER")]
     pub(crate) container: Vec<String>,
-    /// Only pods with these labels: k=v, k!=v, 'k in (a,b)', 'k notin (a,b)', k, !k; several with commas
+    /// Label selector for pods: k=v, k!=v, 'k in (a,b)', 'k notin (a,b)', k, !k; several are separated by commas
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     pub(crate) selector: Vec<String>,
 }
@@ -211,12 +210,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn definition_is_valid() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn the_unit_calls_it_as_it_is() {
+    fn systemd_unit_uses_existing_options() {
         let unit = include_str!("../../../deploy/tracer.service");
         let words = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
         let args = Args::try_parse_from(words.split(' ')).unwrap();
@@ -232,9 +231,9 @@ mod tests {
         ] {
             assert!(!unit.lines().any(|line| line.starts_with(setting)), "{setting}");
         }
-        // What pods do must not push the node's own logs out of its journal.
+        // Events must not displace the node's own logs in its journal.
         assert!(unit.contains("\nLogNamespace=tracer\n") && unit.contains("journalctl --namespace=tracer"));
-        // Neither is cured by starting once more.
+        // A restart fixes neither.
         assert!(unit.contains(&format!(
             "RestartPreventExitStatus={} {}\n",
             crate::error::USAGE,

@@ -1,4 +1,4 @@
-//! What is generated from the definition of a command line: completions for shells, and manual pages.
+//! Commands that write what is generated from definitions: shell completions, manual pages, the description of the kinds.
 
 use std::{
     fs,
@@ -12,16 +12,20 @@ use clap::{Command, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-/// The commands that generate, the same in each program.
+use crate::cli::kinds::KindsArgs;
+
+/// These commands, the same in each program.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Generate {
-    /// Write a shell's completions to standard output
+    /// Describe the kinds of events: kernels, hooks, fields, columns
+    Kinds(KindsArgs),
+    /// Write shell completions to stdout
     Completions {
-        /// Which shell's
+        /// Shell
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write manual pages, one for each command, into a directory
+    /// Write manual pages, one per command, to a directory
     #[command(hide = true)]
     Man {
         /// An existing directory
@@ -30,9 +34,10 @@ pub(crate) enum Generate {
 }
 
 impl Generate {
-    /// Does it for the program whose definition that is.
+    /// Runs the command. `program` is the definition of this program's command line.
     pub(crate) fn run(&self, program: Command) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Kinds(args) => write_text(args.text()?.as_bytes(), &mut io::stdout().lock())?,
             Self::Completions { shell } => completions(program, *shell, &mut io::stdout().lock())?,
             Self::Man { directory } => man(&program, directory)?,
         }
@@ -40,17 +45,22 @@ impl Generate {
     }
 }
 
-/// Where the pages stand among all others: `man 1`.
+/// The section of the manual.
 const SECTION: &str = "1";
 
-/// Writes the completions of `command` for that shell. A reader that has gone is no error.
+/// Writes the completions of `command` for that shell.
 fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> anyhow::Result<()> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
-    match out.write_all(&script).and_then(|()| out.flush()) {
+    write_text(&script, out)
+}
+
+/// Writes all of `text`. A reader that exits before the end is no error.
+fn write_text(text: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing the completions")
+            Err(error).context("cannot write to stdout")
         }
         _ => Ok(()),
     }
@@ -70,7 +80,7 @@ fn man(command: &Command, directory: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Gives `write` the file name and the text of each page. `source` is what the pages say at the bottom.
+/// Calls `write` with the file name and the text of each page. `source` is shown at the bottom of the pages.
 fn pages(
     command: &Command,
     source: &str,
@@ -98,7 +108,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::cli::args::Args;
 
-    /// Fails unless each shell completes these words, and each of these commands has a page that tells all its options.
+    /// Fails unless each shell completes these words, and each of these commands has a page with all its options.
     pub(crate) fn check(command: &Command, words: &[&str], names: &[&str]) {
         for shell in Shell::value_variants() {
             let mut script = Vec::new();
@@ -165,6 +175,7 @@ pub(crate) mod tests {
                 "tracer-agent.1",
                 "tracer-completions.1",
                 "tracer-doctor.1",
+                "tracer-kinds.1",
                 "tracer-list-containers.1",
                 "tracer-trace.1",
                 "tracer.1",
@@ -173,7 +184,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_error_and_a_full_disk_is() {
+    fn closed_pipe_is_no_error_and_full_disk_is() {
         struct Fails(io::ErrorKind);
         impl Write for Fails {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -189,7 +200,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn pages_are_files_of_the_directory() {
+    fn pages_are_written_to_the_directory() {
         let directory = std::env::temp_dir().join(format!("tracer-man-{}", process::id()));
         fs::create_dir(&directory).unwrap();
         let made = man(&Args::command(), &directory);
@@ -197,7 +208,7 @@ pub(crate) mod tests {
         let page = fs::read_to_string(directory.join("tracer-trace.1")).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         made.unwrap();
-        assert_eq!(files, 6);
+        assert_eq!(files, 7);
         assert!(page.contains(concat!("tracer ", env!("CARGO_PKG_VERSION"))), "{page}");
         assert!(man(&Args::command(), &directory).unwrap_err().to_string().contains("tracer.1"));
     }

@@ -4,15 +4,17 @@ pub(crate) mod args;
 pub(crate) mod config;
 mod doctor;
 pub(crate) mod generate;
+pub(crate) mod kinds;
 mod restrict;
 
 use std::{
+    env,
     fmt::{self, Debug},
     io::IsTerminal as _,
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, Parser};
 use tracing::field::Field;
 use tracing_subscriber::{
     EnvFilter,
@@ -32,19 +34,24 @@ use args::{Args, Command, LogArgs};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Where it fails, what is missing is named by what needs it.
+    // If this fails, whatever needs a missing capability reports it.
     let _ = capabilities::raise();
     if let Some(code) = file_helper::main() {
         return code;
     }
-    // clap ends the process itself on wrong usage, with the same code as below.
-    let args = Args::parse();
+    let args = parse::<Args>();
     stderr::start();
     start_log(args.log);
     finish(run(args))
 }
 
-/// The exit code of what came out, which is said if it is an error.
+/// The arguments of this process. Wrong ones end it, as `--help` does.
+pub(crate) fn parse<A: Parser>() -> A {
+    let command = kinds::with_options_of_kinds(A::command(), env::args_os());
+    A::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// The exit code for this result. Reports an error on stderr.
 pub(crate) fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
         status(&chain(error.as_ref()));
@@ -91,23 +98,23 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Standard error, plain: the log of a command, not of a service.
+/// Starts logging to stderr.
 pub(crate) fn start_log(log: LogArgs) {
     let directives = match (log.quiet, log.verbose) {
-        // kube logs each answer that is an error, which is told where it was asked for. kube-runtime logs it again.
+        // kube logs every error response, which is reported by the caller. kube-runtime logs it again.
         (true, _) => "error,kube_client::client=off,kube_runtime=off",
-        // aya cannot read versions such as "Debian 7.3~rc4-1" and says so for each map and program. What it does with them
-        // is to name maps and programs.
+        // aya cannot parse versions such as "Debian 7.3~rc4-1" and warns for each map and program. It only uses them to
+        // decide whether to name maps and programs.
         (false, 0) => "warn,kube_client::client=off,kube_runtime=off,aya::util=off",
-        // The libraries tell too much of what concerns nobody but their authors.
+        // Debug messages of the libraries help only their authors.
         (false, 1) => {
             "warn,kube_client::client=off,kube_runtime=off,aya::util=off,tracer=debug,tracer_ebpf=debug"
         }
         (false, _) => "debug",
     };
-    // Not of a user who may know less than this process.
-    let of_user = Some(()).filter(|()| !capabilities::exceed_the_callers());
-    let of_user = of_user.and_then(|()| EnvFilter::try_from_default_env().ok());
+    // RUST_LOG of a user with fewer privileges than this process is ignored.
+    let of_user =
+        if capabilities::exceed_the_callers() { None } else { EnvFilter::try_from_default_env().ok() };
     let filter = of_user.unwrap_or_else(|| EnvFilter::new(directives));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| stderr::Log)
@@ -119,12 +126,12 @@ pub(crate) fn start_log(log: LogArgs) {
     tracing_subscriber::registry().with(lines).with(Limited).with(filter).init();
 }
 
-/// A field of a line of the log: the message, or a value with its name. Libraries quote what others have chosen.
+/// Writes a field of a log line: the message, or a value with its name. Libraries quote untrusted text.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     let text = sanitize::message(&format!("{value:?}"));
     match field.name() {
         "message" => writer.write_str(&text),
-        // Of the crate `log`: where it was logged.
+        // Of the crate `log`: the location.
         name if name.starts_with("log.") => Ok(()),
         name => write!(writer, " {name}={text}"),
     }

@@ -1,7 +1,7 @@
-//! What is refused where this program has rights that whoever runs it has not.
+//! Refuses arguments where this program has privileges that its caller lacks.
 //!
 //! In the image of the agents the file `/tracer` has capabilities (`deploy/`), and whoever may execute commands in an agent's
-//! pod runs it with arguments of his own. What those arguments can do must be harmless then: trace, list, and tell.
+//! pod can run it with any arguments. Whatever those are must be harmless: tracing, listing, describing.
 
 use crate::{
     cli::{
@@ -12,12 +12,14 @@ use crate::{
     error::Usage,
 };
 
-/// An error if `command` would use this program's rights for something else than what it is for.
+/// An error if `command` would use this program's privileges for anything but tracing.
 pub(super) fn check(command: &Command) -> Result<(), Usage> {
     match command {
         Command::Trace(trace) => check_runtimes(&trace.args.runtimes),
         Command::ListContainers(list) => check_runtimes(&list.args.runtimes),
-        Command::Doctor | Command::Agent(_) | Command::Generate(Generate::Completions { .. }) => Ok(()),
+        Command::Doctor
+        | Command::Agent(_)
+        | Command::Generate(Generate::Completions { .. } | Generate::Kinds(_)) => Ok(()),
         Command::Generate(Generate::Man { .. }) => Err(refused("man", "it writes files")),
     }
 }
@@ -48,7 +50,9 @@ fn check_runtimes(args: &RuntimeArgs) -> Result<(), Usage> {
 }
 
 fn refused(what: &str, why: &str) -> Usage {
-    Usage(format!("{what} is refused, since this tracer has more rights than the user who runs it: {why}"))
+    Usage(format!(
+        "{what} is refused, since this tracer has more privileges than the user who runs it: {why}"
+    ))
 }
 
 #[cfg(test)]
@@ -64,21 +68,22 @@ mod tests {
     }
 
     #[test]
-    fn what_kubectl_tracer_executes_is_allowed() {
+    fn commands_of_kubectl_tracer_are_allowed() {
         for words in [
-            &["trace", "open", "--output=json", "--lease=10s", "--namespace=a", "--node=n", "-vv"][..],
+            &["trace", "open", "--output=frames=1", "--lease=10s", "--namespace=a", "--node=n", "-vv"][..],
             &["trace", "exec", "--runtime-endpoint=none", "--runtime-name=r"],
             &["list-containers", "--watch", "--runtime-endpoint=unix:///run/crio/crio.sock"],
             &["doctor"],
             &["agent", "--lease=1h"],
             &["completions", "bash"],
+            &["kinds", "open", "-o", "json-schema"],
         ] {
             assert_eq!(check_line(words), Ok(()), "{words:?}");
         }
     }
 
     #[test]
-    fn what_reads_writes_or_calls_elsewhere_is_refused() {
+    fn options_that_read_write_or_connect_elsewhere_are_refused() {
         for words in [
             &["man", "/proc/1/root/tmp"][..],
             &["trace", "open", "--runtime-root=/proc/1/root/root"],

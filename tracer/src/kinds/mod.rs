@@ -5,6 +5,7 @@
 //! is validated before use.
 
 mod cell;
+mod describe;
 mod event;
 mod json;
 mod schema;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use tracer_common::kinds::{KINDS, Kind as Declaration};
 
+pub(crate) use describe::{markdown, table};
 pub(crate) use event::Event;
 pub(crate) use json::FieldCache;
 pub(crate) use schema::{Field, InvalidSchema, Schema, Value};
@@ -75,6 +77,11 @@ impl Kinds {
         }
         let chosen = KINDS.iter().filter(|kind| names.iter().any(|name| name.as_ref() == kind.name));
         Self::new(chosen.map(Schema::from).collect()).ok()
+    }
+
+    /// All kinds that this `tracer` declares.
+    pub(crate) fn all() -> Arc<Self> {
+        Self::new(KINDS.iter().map(Schema::from).collect()).unwrap_or_default()
     }
 
     /// All of them.

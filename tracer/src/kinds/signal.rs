@@ -35,8 +35,8 @@ const NAMES: [&str; 31] = [
     "SIGPWR",
     "SIGSYS",
 ];
-/// The first real-time signal, as the kernel counts.
-const REAL_TIME: u8 = 32;
+/// `SIGRTMIN` of glibc, which keeps the kernel's first two real-time signals for itself (signal(7)).
+const REAL_TIME: u8 = 34;
 
 /// The name of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.get(usize::from(self.0).wrapping_sub(1)) {
             Some(name) => f.write_str(name),
+            None if self.0 < REAL_TIME => write!(f, "SIG{}", self.0),
             None => write!(f, "SIGRTMIN+{}", self.0 - REAL_TIME),
         }
     }
@@ -68,7 +69,11 @@ mod tests {
         assert_eq!(name(libc::SIGKILL), "SIGKILL");
         assert_eq!(name(libc::SIGSYS), "SIGSYS");
         assert_eq!(name(libc::SIGSTKFLT), "SIGSTKFLT");
-        assert_eq!((name(32), name(255)), ("SIGRTMIN+0".into(), "SIGRTMIN+223".into()));
+        assert_eq!(
+            ["SIG32", "SIG33", "SIGRTMIN+0", "SIGRTMIN+30"].map(str::to_owned),
+            [32, 33, 34, 64].map(name)
+        );
+        assert_eq!(name(255), "SIGRTMIN+221");
         assert_eq!(Name::of(0), None);
     }
 }

@@ -320,6 +320,7 @@ mod tests {
                 "kubectl-tracer-completions.1",
                 "kubectl-tracer-deploy.1",
                 "kubectl-tracer-doctor.1",
+                "kubectl-tracer-kinds.1",
                 "kubectl-tracer-list-containers.1",
                 "kubectl-tracer-trace.1",
                 "kubectl-tracer-undeploy.1",

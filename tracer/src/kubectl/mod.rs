@@ -29,7 +29,7 @@ mod writer;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use crate::{
     cli,
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
     if let Some(words) = complete::requested(std::env::args_os()) {
         return complete::run(&words);
     }
-    let args = Args::parse();
+    let args = cli::parse::<Args>();
     stderr::start();
     cli::start_log(args.common.log.log());
     cli::finish(run(args))

@@ -8,6 +8,7 @@ mod events;
 mod format;
 mod json;
 mod json_lines;
+mod json_schema;
 pub(crate) mod kyaml;
 mod shared;
 mod timestamp;
@@ -22,6 +23,7 @@ pub(crate) use event_table::EventTable;
 pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row};
 pub(crate) use format::{Document, Format};
 pub(crate) use json_lines::JsonLines;
+pub(crate) use json_schema::json_schema;
 
 /// What was lost: events, or what tells whose they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -1,0 +1,263 @@
+//! Documentation of the kinds, made from their declarations: `tracer kinds` and `docs/kinds.md`.
+
+use std::fmt::{self, Write as _};
+
+use serde::Serialize;
+use tracer_common::kinds::{Kind as Declaration, schema::Function};
+
+use super::{Field, Kinds, Schema, Value};
+
+/// A kind, described.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Description {
+    name: String,
+    summary: String,
+    description: String,
+    minimum_kernel: String,
+    hooks: Vec<String>,
+    /// What `--failed` selects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
+    fields: Vec<FieldDescription>,
+    columns: Vec<String>,
+    /// Columns for `custom-columns` only.
+    further_columns: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FieldDescription {
+    name: String,
+    #[serde(rename = "type")]
+    value_type: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    optional: bool,
+    description: String,
+    /// Of an object.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<Self>,
+}
+
+impl Kinds {
+    /// Descriptions of all kinds that this `tracer` declares, or of these.
+    pub(crate) fn describe(&self) -> Vec<Description> {
+        self.iter()
+            .zip(self.declared())
+            .map(|(kind, declaration)| {
+                let titles = |columns: &mut dyn Iterator<Item = (&str, usize)>| -> Vec<String> {
+                    columns.map(|(title, _)| title.to_owned()).collect()
+                };
+                let Schema { name, help, doc, since: (major, minor), failure, fields, .. } = &kind.schema;
+                Description {
+                    name: name.clone(),
+                    summary: help.clone(),
+                    description: doc.clone(),
+                    minimum_kernel: format!("{major}.{minor}"),
+                    hooks: hooks(declaration),
+                    failed: failure.clone(),
+                    fields: fields.iter().map(FieldDescription::new).collect(),
+                    columns: titles(&mut kind.columns()),
+                    further_columns: titles(&mut kind.further_columns()),
+                }
+            })
+            .collect()
+    }
+}
+
+/// What the kind's programs are attached to, on all architectures: the same text everywhere.
+fn hooks(kind: &Declaration) -> Vec<String> {
+    let mut hooks = Vec::new();
+    if !kind.calls.is_empty() {
+        hooks.push("tp_btf/sys_exit".to_owned());
+    }
+    for fexit in kind.fexit {
+        for function in [fexit.x86_64, fexit.aarch64] {
+            let (Function::Required(name) | Function::With(name, _)) = function else { continue };
+            let hook = format!("fexit/{name}");
+            if !hooks.contains(&hook) {
+                hooks.push(hook);
+            }
+        }
+    }
+    hooks.extend(kind.tracepoints.iter().map(|program| format!("tp_btf/{}", program.tracepoint)));
+    hooks
+}
+
+impl FieldDescription {
+    fn new(field: &Field) -> Self {
+        let fields = match &field.value {
+            Value::Object { fields } => fields.iter().map(Self::new).collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            name: field.name.clone(),
+            value_type: field.value.type_name(),
+            optional: field.is_optional(),
+            description: field.doc.clone(),
+            fields,
+        }
+    }
+}
+
+impl Field {
+    /// Whether the field is absent from some events.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.when != 0
+            || matches!(
+                self.value,
+                Value::Flag { only_true: true, .. } | Value::FirstFlag { .. } | Value::Signal { .. }
+            )
+    }
+}
+
+impl Value {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Self::Unsigned { .. }
+            | Self::Signed { .. }
+            | Self::FileDescriptor { .. }
+            | Self::Errno { .. }
+            | Self::Nanoseconds { .. } => "integer",
+            Self::Bits { .. } | Self::Texts { .. } => "list of strings",
+            Self::Choice { .. }
+            | Self::FirstFlag { .. }
+            | Self::Signal { .. }
+            | Self::Text { .. }
+            | Self::Bytes { .. } => "string",
+            Self::Flag { .. } => "boolean",
+            Self::Object { .. } => "object",
+        }
+    }
+}
+
+/// A table of the kinds, one line each.
+pub(crate) fn table(kinds: &[Description]) -> String {
+    let mut text = format!("{:<8}{:<8}{}\n", "KIND", "KERNEL", "DESCRIPTION");
+    for kind in kinds {
+        text += &format!("{:<8}{:<8}{}\n", kind.name, kind.minimum_kernel, kind.summary);
+    }
+    text
+}
+
+/// The description as text, in the form of `kubectl explain`.
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, summary, description, minimum_kernel, hooks, failed, fields, columns, .. } = self;
+        writeln!(f, "KIND:     {name}")?;
+        writeln!(f, "KERNEL:   {minimum_kernel} or later")?;
+        writeln!(f, "HOOKS:    {}", hooks.join(", "))?;
+        if let Some(failed) = failed {
+            writeln!(f, "FAILED:   {failed}")?;
+        }
+        writeln!(f, "COLUMNS:  {}", columns.join(", "))?;
+        if !self.further_columns.is_empty() {
+            writeln!(f, "          for custom-columns also {}", self.further_columns.join(", "))?;
+        }
+        writeln!(f, "\nDESCRIPTION:\n  {summary}\n")?;
+        wrap(description, 2, f)?;
+        writeln!(f, "\nFIELDS:")?;
+        fields.iter().try_for_each(|field| field.write(2, f))
+    }
+}
+
+impl FieldDescription {
+    fn write(&self, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value_type, optional, description, fields } = self;
+        let optional = if *optional { ", optional" } else { "" };
+        writeln!(f, "{:indent$}{name} <{value_type}{optional}>", "")?;
+        wrap(description, indent + 4, f)?;
+        fields.iter().try_for_each(|field| field.write(indent + 2, f))
+    }
+}
+
+/// Writes a paragraph in lines of 80 characters.
+fn wrap(text: &str, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const WIDTH: usize = 80;
+    let mut column = 0;
+    for word in text.split(' ') {
+        if column != 0 && column + 1 + word.len() > WIDTH {
+            f.write_char('\n')?;
+            column = 0;
+        }
+        let blanks = if column == 0 { indent } else { 1 };
+        write!(f, "{:blanks$}{word}", "")?;
+        column += blanks + word.len();
+    }
+    f.write_char('\n')
+}
+
+/// `docs/kinds.md`.
+pub(crate) fn markdown(kinds: &[Description]) -> String {
+    let mut text = "# Kinds of events\n\n\
+        <!-- Generated: `tracer kinds -o markdown > docs/kinds.md`. A test compares. -->\n\n\
+        `tracer trace KIND[,KIND…]` traces these kinds. `tracer kinds KIND` shows a kind's description on the command line, \
+        `tracer kinds -o json-schema` is a JSON Schema of the events. Fields that all events share are described in \
+        [reference.md](reference.md#fields).\n\n\
+        | kind | since Linux | description |\n|---|---|---|\n"
+        .to_owned();
+    for Description { name, summary, minimum_kernel, .. } in kinds {
+        text += &format!("| [`{name}`](#{name}) | {minimum_kernel} | {summary} |\n");
+    }
+    for kind in kinds {
+        text += &kind.markdown();
+    }
+    text
+}
+
+impl Description {
+    fn markdown(&self) -> String {
+        let Self { name, description, hooks, failed, fields, columns, further_columns, .. } = self;
+        let code =
+            |words: &[String]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let mut text = format!("\n## {name}\n\n{description}\n\nHooks: {}.\n", code(hooks));
+        if let Some(failed) = failed {
+            text += &format!("\n`--failed` selects {failed}.\n");
+        }
+        text += &format!("\nColumns: {}", code(columns));
+        if !further_columns.is_empty() {
+            text += &format!("; for `custom-columns` also {}", code(further_columns));
+        }
+        text += &format!(".\n\n| field of `{name}` | type | description |\n|---|---|---|\n");
+        fields.iter().for_each(|field| field.markdown("", &mut text));
+        text
+    }
+}
+
+impl FieldDescription {
+    fn markdown(&self, parent: &str, text: &mut String) {
+        let Self { name, value_type, optional, description, fields } = self;
+        let optional = if *optional { ", optional" } else { "" };
+        *text += &format!("| `{parent}{name}` | {value_type}{optional} | {description} |\n");
+        fields.iter().for_each(|field| field.markdown(&format!("{parent}{name}."), text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::kinds::KINDS;
+
+    use super::*;
+
+    fn all() -> Vec<Description> {
+        Kinds::all().describe()
+    }
+
+    #[test]
+    fn documentation_is_generated() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kinds.md");
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == markdown(&all()), "run: tracer kinds -o markdown > docs/kinds.md");
+    }
+
+    #[test]
+    fn every_declared_kind_is_described_with_its_hooks() {
+        let kinds = all();
+        assert_eq!(kinds.len(), KINDS.len());
+        for kind in &kinds {
+            assert!(!kind.hooks.is_empty() && !kind.fields.is_empty(), "{kind:?}");
+            let text = kind.to_string();
+            assert!(text.lines().all(|line| line.starts_with("HOOKS") || line.len() <= 120), "{text}");
+        }
+        assert!(kinds[0].hooks.contains(&"fexit/__arm64_sys_openat2".to_owned()), "{:?}", kinds[0].hooks);
+    }
+}
