@@ -251,14 +251,19 @@ fn counters() {
         let mut words = line.split(' ').skip_while(|word| *word != what);
         words.nth(1).expect("a number behind each").parse().expect("a number")
     };
-    let hooks = |what: &str| logged("process_exec: ", what) + logged("exec_exit: ", what);
+    let hooks = |what: &str| {
+        ["exec_success (exec): ", "sys_exit (exec): "]
+            .map(|program| logged(program, what))
+            .iter()
+            .sum::<u64>()
+    };
     let summary = done.summary();
     assert_eq!(summary.seen, hooks("seen") + hooks("program-skipped"));
     assert_eq!(summary.filtered, hooks("filtered") + logged("in user space: ", "filtered"));
     assert_eq!(summary.emitted, logged("in user space: ", "emitted"));
     let lost = hooks("buffer-full") + hooks("no-scratch") + hooks("program-skipped");
-    assert_eq!(summary.lost, lost + logged("in user space: ", "unattributed"));
-    for program in ["process_fork: ", "process_exit: "] {
+    assert_eq!(summary.lost, lost + logged("kind exec: ", "unattributed"));
+    for program in ["process_fork (lifecycle): ", "process_exit (lifecycle): "] {
         assert_eq!(logged(program, "lifecycle-full"), 0);
     }
 }

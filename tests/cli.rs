@@ -106,7 +106,7 @@ fn no_btf() {
 fn hook() {
     const BRIEFLY: [&str; 5] = ["trace", "open", "-v", "--timeout", "1ms"];
     let told = |output: &Output| {
-        let is_told = |hook: &&str| output.stderr.contains(&format!("opens are hooked at {hook}\n"));
+        let is_told = |hook: &&str| output.stderr.contains(&format!("system calls are traced at {hook}\n"));
         ["fexit", "sys-exit"].into_iter().find(is_told)
     };
     let best = told(&run(&BRIEFLY).success()).expect("-v tells the hook");

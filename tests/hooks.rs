@@ -96,7 +96,7 @@ fn crowded_fexit() {
     assert_eq!(forced.status.code(), Some(3), "beside {} programs: {forced:?}", fexits.count);
     assert!(forced.stderr.contains("leave --hook out"), "{forced:?}");
     let doctor = Launch::new(&["doctor"]).output().success().stdout;
-    let opens = doctor.lines().find(|line| line.starts_with("note     opens")).unwrap_or_default();
+    let opens = doctor.lines().find(|line| line.starts_with("note     open ")).unwrap_or_default();
     assert!(opens.contains("hooked at sys-exit") && opens.contains("fexit: "), "{doctor}");
 
     let pod = Pod::new("crowd", "app");

@@ -456,7 +456,7 @@ fn completion() {
         (&["doctor", "--node", "worker-1,w"], &["worker-1,worker-1", "worker-1,worker-2"]),
         (&["doctor", "--context", ""], &["test"]),
         (&["doctor", "--user", "t"], &["test"]),
-        (&["trace", "ex"], &["exec"]),
+        (&["trace", "ex"], &["exec", "exit"]),
     ] {
         let (found, directive) = completed(&kubeconfig, words);
         assert_eq!(

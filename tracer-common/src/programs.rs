@@ -50,9 +50,10 @@ pub const LIFECYCLE: [Tracepoint; 3] = [
     },
 ];
 
-/// The program that sees the return of every system call, and binds what criu has restored.
+/// The program that sees the return of every system call, and binds what criu has restored. Its buffers are those of its kinds
+/// ([`Kind::call_buffer`](crate::kinds::Kind::call_buffer)).
 pub const SYS_EXIT: Tracepoint =
-    Tracepoint { program: "sys_exit", buffer: Buffer::Long, tracepoint: "sys_exit", first: false };
+    Tracepoint { program: "sys_exit", buffer: Buffer::None, tracepoint: "sys_exit", first: false };
 
 /// The same at the event `raw_syscalls/sys_exit`, for kernels that may preempt programs at the tracepoint itself.
 pub const SYS_EXIT_EVENT: &str = "sys_exit_event";

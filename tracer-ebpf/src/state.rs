@@ -67,7 +67,7 @@ programs! {
     /// Forgets processes that exit.
     EXIT = PROCESS_EXIT, None;
     /// Sees the return of every system call; this is its part for what criu has restored.
-    SIGRETURN = SYS_EXIT, Long;
+    SIGRETURN = SYS_EXIT, None;
 }
 
 /// A program's values on this CPU.

@@ -99,6 +99,7 @@ pub const KIND: Kind = Kind {
         SystemCall { id: EXECVE | COMPAT, x86_64: 520, i386: 0, aarch64: 0, arm: 0 },
         SystemCall { id: EXECVEAT | COMPAT, x86_64: 545, i386: 0, aarch64: 0, arm: 0 },
     ],
+    call_buffer: Buffer::Long,
     fexit: &[],
     tracepoints: &[Tracepoint {
         program: "exec_success",

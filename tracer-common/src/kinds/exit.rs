@@ -74,6 +74,7 @@ pub const KIND: Kind = Kind {
         Column::field("LIFETIME", 10, "lifetimeNs"),
     ],
     calls: &[],
+    call_buffer: Buffer::None,
     fexit: &[],
     tracepoints: &[Tracepoint {
         program: "exit_last_thread",

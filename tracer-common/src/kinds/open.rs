@@ -131,6 +131,7 @@ pub const KIND: Kind = Kind {
         SystemCall { id: OPENAT2, x86_64: 437, i386: 437, aarch64: 437, arm: 437 },
         SystemCall { id: OPEN_BY_HANDLE_AT, x86_64: 304, i386: 342, aarch64: 265, arm: 371 },
     ],
+    call_buffer: Buffer::Short,
     fexit: &[
         Fexit {
             program: "open_return",

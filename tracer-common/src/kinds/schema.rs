@@ -30,6 +30,8 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// System calls that are events of this kind.
     pub calls: &'static [SystemCall],
+    /// The buffer in which the program at `sys_exit` puts their records together.
+    pub call_buffer: Buffer,
     /// Programs that see the same calls without a cost for other calls; empty if there are none.
     pub fexit: &'static [Fexit],
     /// Programs at tracepoints.

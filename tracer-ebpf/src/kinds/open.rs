@@ -40,7 +40,7 @@ struct OpenHow {
 
 programs! {
     /// Opens at the return of every system call.
-    AT_SYS_EXIT = SYS_EXIT_OPEN, Long;
+    AT_SYS_EXIT = SYS_EXIT_OPEN, Short;
     /// Calls that open files, openat2 left out.
     AT_OPEN = OPEN_RETURN, Short;
     /// openat2.

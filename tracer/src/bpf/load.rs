@@ -143,7 +143,7 @@ impl Bpf {
         let plan = Plan::new(&kinds, &types);
         let at_functions = Hooked::all_at_functions(&kinds, |function| types.has_function(function));
         let mut ways = Ways::new(&kinds, options.hook, Preemption::of_kernel(), at_functions);
-        let numbering = Numbering::new(plan.required().chain(plan.of_uring()).chain(ways.programs()), &kinds);
+        let numbering = Numbering::new(plan.required().chain(plan.of_uring()), ways.programs(), &kinds);
         let offsets = offsets::resolve(&types)?;
         let globals = Globals::new(options, &types, plan.uring.as_ref(), &numbering)?;
         let filter = KernelFilter::new(options.filter);
@@ -169,14 +169,15 @@ impl Bpf {
             .override_global("FILTER_COMMS", &filter.comms.mode, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("EVENTS", options.buffer_size)
+            .map_max_entries("AYA_LOGS", sizes::log_size(options.log))
             .map_max_entries("REQUESTS", requests)
             .map_max_entries("REPORTS", 2 * requests)
             .map_max_entries("PROCESSES", sizes::processes_max())
             .map_max_entries("ADOPTEES", sizes::adoptees_max())
             .map_max_entries("EVIDENCE", sizes::adoptees_max())
-            .map_max_entries("STATE", numbering.states)
-            .map_max_entries("SCRATCH", numbering.long)
-            .map_max_entries("SHORT_SCRATCH", numbering.short)
+            .map_max_entries("STATE", numbering.counts.states)
+            .map_max_entries("SCRATCH", numbering.counts.long)
+            .map_max_entries("SHORT_SCRATCH", numbering.counts.short)
             .map_max_entries("SLOTS", sizes::SLOTS)
             .map_max_entries("DECISIONS", sizes::SLOTS)
             .map_max_entries("KEPT_SLOTS", sizes::KEPT_SLOTS)
@@ -363,7 +364,7 @@ impl Globals {
             ("URING_ERROR_ARGUMENT", uring.map_or(0, |uring| uring.error_argument)),
         ];
         let sources = u32::try_from(options.kinds.len()).unwrap_or(u32::MAX);
-        debug!("values of STATE on each CPU: {}", numbering.states);
+        debug!("values of STATE on each CPU: {}", numbering.counts.states);
         Ok(Self { numbers, wake_bytes: sizes::wake_bytes(options.buffer_size, sources) })
     }
 }

@@ -1,7 +1,5 @@
 //! The programs that a run may load, and how they are numbered.
 
-use std::collections::HashSet;
-
 use tracer_common::{
     kinds::schema::{Buffer, Fexit, Function, Kind, Tracepoint},
     programs::{LIFECYCLE, SYS_EXIT, SYS_EXIT_EVENT, indices},
@@ -17,6 +15,8 @@ pub(crate) struct Hooked {
     /// The tracepoint or function.
     pub(crate) target: &'static str,
     buffer: Buffer,
+    /// Whether the target is a function.
+    at_function: bool,
     /// The kinds of which it sees events, by position.
     kinds: Vec<usize>,
 }
@@ -28,13 +28,15 @@ pub(crate) struct Share {
     global: String,
     /// The position of the kind.
     pub(crate) kind: Option<usize>,
+    /// The buffer that it uses for that.
+    buffer: Buffer,
 }
 
 impl Hooked {
     /// A program at a tracepoint, which sees events of these kinds.
     pub(crate) fn at_tracepoint(tracepoint: &Tracepoint, kinds: Vec<usize>) -> Self {
         let Tracepoint { program, buffer, tracepoint: target, .. } = *tracepoint;
-        Self { program, name: program, target, buffer, kinds }
+        Self { program, name: program, target, buffer, at_function: false, kinds }
     }
 
     /// A program at the return of a function, unless this kernel or architecture has no such function.
@@ -49,6 +51,7 @@ impl Hooked {
             name: fexit.program,
             target,
             buffer: fexit.buffer,
+            at_function: true,
             kinds: vec![kind],
         })
     }
@@ -99,14 +102,15 @@ impl Hooked {
     pub(crate) fn shares(&self, kinds: &[&'static Kind]) -> Vec<Share> {
         let global = self.program.to_ascii_uppercase();
         if self.program != SYS_EXIT.program {
-            return vec![Share { global, kind: self.first_kind() }];
+            return vec![Share { global, kind: self.first_kind(), buffer: self.buffer }];
         }
         let of_kind = |position: &usize| {
-            let kind = kinds.get(*position)?.name.to_ascii_uppercase();
-            Some(Share { global: format!("{global}_{kind}"), kind: Some(*position) })
+            let Kind { name, call_buffer: buffer, .. } = *kinds.get(*position)?;
+            let global = format!("{global}_{}", name.to_ascii_uppercase());
+            Some(Share { global, kind: Some(*position), buffer: *buffer })
         };
         let of_kinds: Vec<Share> = self.kinds.iter().filter_map(of_kind).collect();
-        [vec![Share { global, kind: None }], of_kinds].concat()
+        [vec![Share { global, kind: None, buffer: Buffer::None }], of_kinds].concat()
     }
 }
 
@@ -143,44 +147,85 @@ pub(crate) fn lifecycle() -> [Hooked; 3] {
 pub(crate) struct Numbering {
     /// The globals, with what they are set to.
     pub(crate) globals: Vec<(String, u64)>,
-    /// Values of `STATE`.
+    /// How many values there are.
+    pub(crate) counts: Counts,
+}
+
+/// How many values there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Of `STATE`.
     pub(crate) states: u32,
     /// Buffers for records with arguments, on each CPU.
     pub(crate) long: u32,
     /// Buffers for records without.
     pub(crate) short: u32,
+    /// The buffers of all programs at tracepoints: with arguments, and without.
+    at_tracepoints: (Option<u32>, Option<u32>),
 }
 
 impl Numbering {
-    /// Numbers all programs that may be loaded. The kernel may run one program in the middle of another, so no two have the
-    /// same values. Variants of one program never run together.
-    pub(crate) fn new<'a>(programs: impl IntoIterator<Item = &'a Hooked>, kinds: &[&'static Kind]) -> Self {
+    /// Numbers all programs that may be loaded: those that are, and those of one of several ways. Ways are never used
+    /// together, and share values.
+    ///
+    /// The kernel may run a program at a function in the middle of another program, so it has a buffer of its own. Programs at
+    /// tracepoints run with preemption disabled (`tracer-ebpf/src/preemption.rs`), and those with buffers not in
+    /// interrupts: they run one at a time on a CPU, and share them.
+    pub(crate) fn new<'a>(
+        programs: impl IntoIterator<Item = &'a Hooked>,
+        ways: impl IntoIterator<Item = &'a [Hooked]>,
+        kinds: &[&'static Kind],
+    ) -> Self {
         let mut numbering = Self::default();
-        let mut numbered = HashSet::new();
         for hooked in programs {
-            if !numbered.insert(hooked.program) {
+            numbering.number(hooked, kinds);
+        }
+        let required = numbering.counts;
+        // The kernel makes no map without an entry.
+        let mut most = Counts { long: required.long.max(1), short: required.short.max(1), ..required };
+        for programs in ways {
+            numbering.counts = required;
+            for hooked in programs {
+                numbering.number(hooked, kinds);
+            }
+            most = most.max(numbering.counts);
+        }
+        Self { counts: most, ..numbering }
+    }
+
+    fn number(&mut self, hooked: &Hooked, kinds: &[&'static Kind]) {
+        let Counts { states, long, short, at_tracepoints } = &mut self.counts;
+        let mut own = (None, None);
+        let (own_long, own_short) = if hooked.at_function { &mut own } else { at_tracepoints };
+        for Share { global, buffer, .. } in hooked.shares(kinds) {
+            // Variants of one program have the same globals.
+            if self.globals.iter().any(|(known, _)| *known == global) {
                 continue;
             }
-            let buffer = match hooked.buffer {
+            let buffer = match buffer {
                 Buffer::None => 0,
-                Buffer::Short => post_increment(&mut numbering.short),
-                Buffer::Long => post_increment(&mut numbering.long),
+                Buffer::Short => *own_short.get_or_insert_with(|| post_increment(short)),
+                Buffer::Long => *own_long.get_or_insert_with(|| post_increment(long)),
             };
-            for Share { global, .. } in hooked.shares(kinds) {
-                let state = post_increment(&mut numbering.states);
-                numbering.globals.push((global, indices(state, buffer)));
-            }
+            self.globals.push((global, indices(post_increment(states), buffer)));
         }
-        // The kernel makes no map without an entry.
-        numbering.long = numbering.long.max(1);
-        numbering.short = numbering.short.max(1);
-        numbering
     }
 
     /// The index into `STATE` of what a program counts.
     pub(crate) fn state(&self, share: &Share) -> Option<u32> {
         let (_, indices) = self.globals.iter().find(|(global, _)| *global == share.global)?;
         Some(tracer_common::programs::state_index(*indices))
+    }
+}
+
+impl Counts {
+    fn max(self, other: Self) -> Self {
+        Self {
+            states: self.states.max(other.states),
+            long: self.long.max(other.long),
+            short: self.short.max(other.short),
+            ..self
+        }
     }
 }
 
@@ -193,10 +238,7 @@ fn post_increment(number: &mut u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use object::{Object as _, ObjectSymbol as _};
-    use tracer_common::{
-        kinds::KINDS,
-        programs::{buffer_index, state_index},
-    };
+    use tracer_common::{kinds::KINDS, programs::buffer_index};
 
     use super::*;
     use crate::bpf::load::OBJECT;
@@ -205,44 +247,56 @@ mod tests {
         KINDS.iter().collect()
     }
 
-    /// Every program that any run may load.
-    fn all_programs(kinds: &[&'static Kind]) -> Vec<Hooked> {
+    /// Every program that any run may load: those that are, and those of each way.
+    fn all_programs(kinds: &[&'static Kind]) -> (Vec<Hooked>, [Vec<Hooked>; 3]) {
         let functions = kinds.iter().enumerate().flat_map(|(position, kind)| {
             kind.fexit.iter().map(move |fexit| Hooked {
                 program: fexit.program,
                 name: fexit.program,
                 target: "",
                 buffer: fexit.buffer,
+                at_function: true,
                 kinds: vec![position],
             })
         });
-        let mut programs: Vec<Hooked> = functions.collect();
-        programs.extend(at_tracepoints(kinds, true));
-        programs.extend(lifecycle());
-        programs.extend([Hooked::at_sys_exit(kinds), Hooked::at_sys_exit(kinds).at_event()]);
-        programs.extend(at_tracepoints(kinds, false));
-        programs
+        let mut required = at_tracepoints(kinds, true);
+        required.extend(lifecycle());
+        required.extend(at_tracepoints(kinds, false));
+        let sys_exit = Hooked::at_sys_exit(kinds);
+        (required, [functions.collect(), vec![sys_exit.clone()], vec![sys_exit.at_event()]])
     }
 
     #[test]
-    fn no_two_programs_have_the_same_state_or_buffer() {
+    fn no_two_programs_of_a_run_have_the_same_state_or_buffer() {
         let kinds = all_kinds();
-        let programs = all_programs(&kinds);
-        let numbering = Numbering::new(&programs, &kinds);
-        let mut states: Vec<u32> =
-            numbering.globals.iter().map(|(_, indices)| state_index(*indices)).collect();
-        let all = states.len();
-        states.sort_unstable();
-        states.dedup();
-        assert_eq!((states.len(), u32::try_from(all).unwrap()), (all, numbering.states));
-        for buffer in [Buffer::Long, Buffer::Short] {
+        let (required, ways) = all_programs(&kinds);
+        let numbering = Numbering::new(&required, ways.iter().map(Vec::as_slice), &kinds);
+        for way in &ways {
+            let shares = required.iter().chain(way).flat_map(|hooked| hooked.shares(&kinds));
+            let mut states: Vec<u32> = shares.map(|share| numbering.state(&share).unwrap()).collect();
+            let all = states.len();
+            states.sort_unstable();
+            states.dedup();
+            assert_eq!(states.len(), all, "{way:?}");
+            assert!(states.iter().all(|state| *state < numbering.counts.states));
+        }
+        for (way, buffer) in ways.iter().flat_map(|way| [(way, Buffer::Long), (way, Buffer::Short)]) {
             let mut taken = Vec::new();
-            for hooked in programs.iter().filter(|hooked| hooked.buffer == buffer && !hooked.is_at_event()) {
-                let global = hooked.program.to_ascii_uppercase();
-                let (_, indices) = numbering.globals.iter().find(|(known, _)| *known == global).unwrap();
-                assert!(!taken.contains(&buffer_index(*indices)), "{hooked:?}");
-                taken.push(buffer_index(*indices));
+            for hooked in required.iter().chain(way) {
+                let shares = hooked.shares(&kinds).into_iter().filter(|share| share.buffer == buffer);
+                let mut own: Vec<u32> = shares
+                    .map(|share| {
+                        let of_share = |(global, _): &&(String, u64)| *global == share.global;
+                        buffer_index(numbering.globals.iter().find(of_share).unwrap().1)
+                    })
+                    .collect();
+                own.dedup();
+                assert!(own.len() <= 1, "{hooked:?}");
+                assert!(!hooked.at_function || own.iter().all(|index| !taken.contains(index)), "{hooked:?}");
+                taken.extend(own);
             }
+            let count = if buffer == Buffer::Long { numbering.counts.long } else { numbering.counts.short };
+            assert!(taken.iter().all(|index| *index < count), "{taken:?} of {count}");
         }
     }
 
@@ -251,7 +305,8 @@ mod tests {
         let file = object::File::parse(OBJECT).unwrap();
         let symbols: Vec<&str> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
         let kinds = all_kinds();
-        for hooked in all_programs(&kinds) {
+        let (required, ways) = all_programs(&kinds);
+        for hooked in required.into_iter().chain(ways.into_iter().flatten()) {
             assert!(symbols.contains(&hooked.name), "{hooked:?}");
             for share in hooked.shares(&kinds) {
                 assert!(symbols.contains(&share.global.as_str()), "{share:?}");

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::param::page_size;
+
 /// Containers and runtime invocations that can be known at a time. More are counted as lost.
 pub(crate) const SLOTS: u32 = 32_768;
 /// How many of them are for trusted runtimes only.
@@ -13,6 +15,12 @@ pub(crate) const REQUESTS: u32 = 256;
 /// Bytes that a CPU submits to the event ring at the most between two wake-ups of its reader, which drains the ring every few
 /// milliseconds anyway.
 const WAKE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bytes of the ring for log messages of the programs, of which there are none unless they are asked for.
+pub(crate) fn log_size(log: bool) -> u32 {
+    const LOG: u32 = 128 * 1024;
+    if log { LOG } else { u32::try_from(page_size()).unwrap_or(LOG) }
+}
 
 /// Bytes that a program may submit to the event ring on a CPU before it wakes the reader: a quarter of the ring for all together.
 pub(crate) fn wake_bytes(buffer_size: u32, programs: u32) -> u64 {
