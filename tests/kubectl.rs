@@ -11,7 +11,7 @@ use std::time::Duration;
 use harness::agent::Agent;
 use harness::apiserver::{ApiServer, NAMESPACE, Options, Program};
 use harness::need::{KUBECTL_RUNC, Need};
-use harness::printing::{assert_fails, event, halves, prints};
+use harness::printing::{assert_fails, prints};
 use harness::scratch;
 use harness::wait;
 use harness::{Bundle, Finished, Launch, Pod, Runtime, Suite, Tracer, tracer};
@@ -310,8 +310,8 @@ fn stalled_reader() {
     let server = ApiServer::start(Options::default());
     let dir = scratch::Dir::new("flood");
     let printed = dir.path().join("printed");
-    let line = event(&format!("/{}", "x".repeat(1600)));
-    let script = format!("yes '{line}' | head -n {COUNT}\necho >{}", printed.display());
+    let path = format!("/{}", "x".repeat(1600));
+    let script = format!("frames repeat={COUNT},{path}\necho >{}", printed.display());
     server.add("flood", Program::script(&script, &format!("{COUNT} {COUNT} 0 0")));
     server.add("quiet", Program::script("", "0 0 0 0"));
     let mut client = trace(&server, &[]).hold_stdout().start();
@@ -333,8 +333,7 @@ fn restart() {
     server.add("n-2", Program::script("", "4 0 4 0"));
     let client = trace(&server, &[]).start();
     client.wait_open("/1");
-    let (before, after) = halves();
-    server.restart("n-1", Program::script(&format!("echo \"{before}2{after}\""), "1 1 0 0"));
+    server.restart("n-1", Program::script("frames open=/2", "1 1 0 0"));
     client.wait_open("/2");
     client.signal(Signal::INT);
     let done = client.wait_end();
@@ -506,27 +505,16 @@ fn assert_harmless(done: &Finished) {
 
 fn hostile(output: &[&str]) {
     let server = ApiServer::start(Options::default());
-    let line = event("/one").replace('\'', "");
-    let control = event("/\u{1b}[2J\n{\"event\":\"open\"}\u{202e}");
-    let other = event("/two").replace("\"node\":\"n\"", "\"node\":\"good\"");
-    let last = event("/last");
-    let script = format!(
-        r#"
-        echo '{line}'
-        printf '\033[2J\n'
-        printf 'not UTF-8 \377\n'
-        echo '{{"event":"open"}}'
-        echo '[]'
-        printf '%s\n' '{control}'
-        echo '{other}'
-        head -c 3000000 /dev/zero | tr '\0' x; echo
+    // A record that is too short, an unknown type, containers and losses that are not JSON, and paths that look like output.
+    let script = r#"
+        frames open=/one raw=4,short raw=77,unknown raw=2,12345678nojson raw=5,nojson raw=3,x
+        frames "$(printf 'open=/\033[2J\n{"event":"open"}\342\200\256')" open=/two
         printf '\033]0;title\007 WARN \033[31mred\n' >&2
         echo 'tracer: node good: forged' >&2
         head -c 100000 /dev/zero | tr '\0' y >&2; echo >&2
-        echo '{last}'
-        "#
-    );
-    server.add("bad", Program::script(&script, "8 8 0 0"));
+        frames open=/last
+        "#;
+    server.add("bad", Program::script(script, "8 8 0 0"));
     server.add("good", Program::script("", "0 0 0 0"));
     let arguments = [&["trace", "open", "-A"], output].concat();
     let client = kubectl(&server, &arguments).start();
@@ -582,7 +570,7 @@ fn hostile_list() {
     };
     // 30 MB, of which 16 may wait.
     let many = row(&"x".repeat(1000));
-    let script = format!("echo '{}'\nyes '{many}' | head -n 30000", row("\u{1b}[2J"));
+    let script = format!("frames hello=n 'listed=1,{}' 'listed=30000,{many}'", row("\u{1b}[2J"));
     server.add("bad", Program::Script(script));
     let client = kubectl(&server, &["list-containers", "-A", "-o", "json"]);
     let output = client.output().success();

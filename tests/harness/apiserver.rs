@@ -50,17 +50,18 @@ pub enum Program {
     Refused(u16, &'static str),
 }
 
-/// Functions for scripts: `ready`, `hold`, `closing SEEN EMITTED FILTERED LOST`.
+/// Functions for scripts: `frames` (`tests/frames.rs`), `ready`, `hold`, `closing SEEN EMITTED FILTERED LOST`.
 pub const FUNCTIONS: &str = r#"
-ready() { echo 'tracer: ready' >&2; }
+frames() { "$FRAMES" "$@"; }
+ready() { frames hello=n ready; }
 # Answers heartbeats until told to stop.
 hold() {
     while c=$(dd bs=1 count=1 2>/dev/null | od -An -tx1); do
         case "$c" in *04*|'') return;; esac
-        echo 'tracer: alive' >&2
+        frames alive
     done
 }
-closing() { echo "tracer: seen $1 emitted $2 filtered $3 lost $4" >&2; }
+closing() { frames "summary=$1,$2,$3,$4"; }
 "#;
 
 impl Program {

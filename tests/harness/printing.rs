@@ -1,37 +1,11 @@
-//! Scripts that print the output of a node, for tests of the client.
-
-use serde_json::json;
+//! Scripts that send the output of a node, for tests of the client.
 
 use crate::apiserver::{ApiServer, Options, Program};
 use crate::wait::Output;
 
-/// An event of a node with the name `n`, as a line.
-pub fn event(path: &str) -> String {
-    json!({
-        "timestamp": "2026-11-20T22:15:01.123456789Z",
-        "event": "open",
-        "node": "n",
-        "k8s": {"namespace": "ns", "pod": "web", "podUid": "u", "container": "app", "labels": {}},
-        "container": {"id": "c", "runtime": "containerd", "type": "container", "image": "i", "source": "bundle"},
-        "process": {"pid": 7, "tid": 7, "ppid": 1, "containerPid": 1, "uid": 0, "gid": 0, "comm": "sh"},
-        "open": {
-            "path": path, "flags": ["O_RDONLY"], "mode": 0, "dirfd": -100, "call": "openat", "fd": 3, "errno": 0, "truncated": false
-        },
-    })
-    .to_string()
-}
-
-/// A script that prints events with the numbers from 1 to `count`.
+/// A script that sends events with the numbers from 1 to `count`.
 pub fn prints(count: u32) -> String {
-    let (before, after) = halves();
-    format!("seq {count} | sed \"s|.*|{before}&{after}|\"")
-}
-
-/// The parts of an event's line before and after its number, quoted for `sed` in double quotes.
-pub fn halves() -> (String, String) {
-    let line = event("/NUMBER").replace('\\', "\\\\").replace('"', "\\\"");
-    let (before, after) = line.split_once("NUMBER").expect("the number");
-    (before.to_owned(), after.to_owned())
+    format!("frames opens={count}")
 }
 
 /// A server with one node that prints one event.

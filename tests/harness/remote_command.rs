@@ -1,5 +1,6 @@
 //! Runs commands in pods and attaches to them: the server side of the WebSocket protocol of Kubernetes' API server.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -121,7 +122,7 @@ pub(crate) async fn run(
         }
         Program::Script(script) => {
             let mut process = Command::new("/bin/sh");
-            process.arg("-c").arg(format!("{FUNCTIONS}\n{script}")).arg("/tracer");
+            process.arg("-c").arg(format!("{FUNCTIONS}\n{script}")).arg("/tracer").env("FRAMES", frames());
             process
         }
         Program::Refused(..) => unreachable!("it was refused"),
@@ -176,6 +177,12 @@ pub(crate) async fn run(
     drop(sender);
     let _ = writes.await;
     reads.abort();
+}
+
+/// The program `tests/frames.rs`, which cargo builds with the tests.
+fn frames() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's path");
+    test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").join("frames")
 }
 
 async fn copy(channel: u8, mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Vec<u8>>) {

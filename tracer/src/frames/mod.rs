@@ -39,7 +39,7 @@ use crate::kinds::Schema;
 /// The version of the protocol.
 pub(crate) const VERSION: u8 = 1;
 /// What a stream begins with, before the version.
-const MAGIC: [u8; 7] = *b"tracer\0";
+pub(crate) const MAGIC: [u8; 7] = *b"tracer\0";
 /// Bytes of a frame's head.
 const HEAD: usize = 4;
 

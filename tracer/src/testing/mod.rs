@@ -5,9 +5,11 @@
 mod hot_path;
 mod properties;
 mod records;
+mod stream;
 
 pub use hot_path::{HotPath, Load, Selected};
 pub use properties::{TARGETS, Target};
+pub use stream::Stream;
 
 #[cfg(feature = "testing")]
 pub use crate::{
