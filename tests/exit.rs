@@ -163,7 +163,9 @@ fn exec_into() {
     let codes: Vec<_> =
         events.iter().map(|event| (&event["exit"]["code"], &event["exit"]["first"])).collect();
     assert_eq!(codes, [(&json!(3), &json!(false)), (&json!(4), &json!(true))], "{events:#?}");
-    events.iter().for_each(|event| bundle.assert_names(event));
+    for event in &events {
+        bundle.assert_names(event);
+    }
 }
 
 fn ran_before() {
@@ -236,7 +238,9 @@ fn several_kinds() {
     let expected = ["exec /bin/sh".to_owned(), "exec /bin/cat".into(), format!("open /{end}"), "exit".into()];
     assert_eq!(summaries, expected, "{events:#?}");
     assert_eq!(done.summary().emitted, 4);
-    events.iter().for_each(|event| bundle.assert_names(event));
+    for event in &events {
+        bundle.assert_names(event);
+    }
     // A failed open is selected, what succeeded is not, whichever kind it is.
     let bundle = Bundle::script(&pod, &format!("exec /bin/cat /{end}"));
     let tracer = Tracer::start(&["trace", "open,exec,exit", "--failed", "-n", &pod.namespace, "-o", "json"]);

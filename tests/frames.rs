@@ -1,6 +1,6 @@
 //! Writes frames as a node sends them: what the scripts of `tests/harness/printing.rs` call. Each argument is a frame, or
 //! many: `hello=NODE`, `ready`, `alive`, `summary=SEEN,EMITTED,FILTERED,LOST`, `opens=COUNT` of the paths `/1`, `/2` and so on,
-//! `repeat=COUNT,PATH`, `open=PATH`, `listed=COUNT,JSON`, `raw=TYPE,TEXT`.
+//! `random=COUNT` of long paths, `open=PATH`, `listed=COUNT,JSON`, `raw=TYPE,TEXT`.
 
 #![allow(clippy::unwrap_used, reason = "what it is called with is in the tests")]
 
@@ -29,7 +29,19 @@ fn main() {
                 (1..=value.parse::<u32>().unwrap())
                     .for_each(|n| stream.open(format!("/{n}").as_bytes()).unwrap());
             }
-            "repeat" => (0..first.parse().unwrap()).for_each(|_| stream.open(rest.as_bytes()).unwrap()),
+            "random" => {
+                let mut state = 1_u64;
+                for _ in 0..value.parse::<u32>().unwrap() {
+                    let digits = (0..100).map(|_| {
+                        // xorshift64: what does not compress well.
+                        state ^= state << 13;
+                        state ^= state >> 7;
+                        state ^= state << 17;
+                        format!("{state:016x}")
+                    });
+                    stream.open(format!("/{}", digits.collect::<String>()).as_bytes()).unwrap();
+                }
+            }
             "open" => stream.open(value.as_bytes()).unwrap(),
             "listed" => (0..first.parse().unwrap()).for_each(|_| stream.listed(rest)),
             "raw" => stream.raw(first.parse().unwrap(), rest.as_bytes()),

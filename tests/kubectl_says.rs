@@ -396,7 +396,7 @@ fn warnings_of_others() {
     fs::copy(need::find("busybox").unwrap(), &runc).unwrap();
     let mut claim = Command::new(&runc);
     wait::output(claim.args(["create", "--bundle", "/nowhere", &id]).uid(NOBODY).gid(NOBODY), wait::LIMIT);
-    all.wait_log("the warning", |line| line.contains("is not believed") && line.contains(&id));
+    all.wait_log("the warning", |line| line.contains("is not trusted") && line.contains(&id));
     // Events are in order, so the warning would have been shown by now.
     Runtime::runc().run(&Bundle::script(&selected, "cat /end-of-it"));
     some.wait_open("/end-of-it");

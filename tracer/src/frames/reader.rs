@@ -90,17 +90,27 @@ impl FrameReader {
         bytes: &[u8],
         mut each: impl FnMut(Frame<'_>) -> Result<(), FrameError>,
     ) -> Result<(), FrameError> {
-        let mut input = InBuffer::around(self.skip_preamble(bytes)?);
-        loop {
-            let mut output = OutBuffer::around(&mut self.chunk[..]);
-            self.decoder.run(&mut input, &mut output)?;
-            let written = output.pos();
-            hand_over(&mut self.begun, &self.chunk[..written], &mut each)?;
-            // A full chunk may not be all that the input decompresses to.
-            if input.pos() == input.src.len() && written < CHUNK {
-                return Ok(());
-            }
-        }
+        let mut bytes = bytes;
+        while self.feed_chunk(&mut bytes, &mut each)? {}
+        Ok(())
+    }
+
+    /// [`Self::feed`] for one decompressed chunk: a few bytes may decompress to a thousand times as many. Takes what it has read
+    /// off `bytes`, and returns whether there is more.
+    pub(crate) fn feed_chunk(
+        &mut self,
+        bytes: &mut &[u8],
+        each: &mut impl FnMut(Frame<'_>) -> Result<(), FrameError>,
+    ) -> Result<bool, FrameError> {
+        *bytes = self.skip_preamble(bytes)?;
+        let mut input = InBuffer::around(bytes);
+        let mut output = OutBuffer::around(&mut self.chunk[..]);
+        self.decoder.run(&mut input, &mut output)?;
+        let (read, written) = (input.pos(), output.pos());
+        *bytes = &bytes[read..];
+        hand_over(&mut self.begun, &self.chunk[..written], each)?;
+        // A full chunk may not be all that the input decompresses to.
+        Ok(!bytes.is_empty() || written == CHUNK)
     }
 
     /// Whether the stream ends between two frames.

@@ -13,7 +13,8 @@ use super::{Field, Kinds, Schema, Value};
 pub(crate) struct Description {
     name: String,
     summary: String,
-    description: String,
+    #[serde(rename = "description")]
+    details: String,
     minimum_kernel: String,
     hooks: Vec<String>,
     /// What `--failed` selects.
@@ -51,7 +52,7 @@ impl Kinds {
                 Description {
                     name: name.clone(),
                     summary: help.clone(),
-                    description: doc.clone(),
+                    details: doc.clone(),
                     minimum_kernel: format!("{major}.{minor}"),
                     hooks: hooks(declaration),
                     failed: failure.clone(),
@@ -132,29 +133,28 @@ impl Value {
 
 /// A table of the kinds, one line each.
 pub(crate) fn table(kinds: &[Description]) -> String {
-    let mut text = format!("{:<8}{:<8}{}\n", "KIND", "KERNEL", "DESCRIPTION");
-    for kind in kinds {
-        text += &format!("{:<8}{:<8}{}\n", kind.name, kind.minimum_kernel, kind.summary);
-    }
-    text
+    let row = |kind: &str, kernel: &str, summary: &str| format!("{kind:<8}{kernel:<8}{summary}\n");
+    let rows = kinds.iter().map(|kind| row(&kind.name, &kind.minimum_kernel, &kind.summary));
+    row("KIND", "KERNEL", "DESCRIPTION") + &rows.collect::<String>()
 }
 
 /// The description as text, in the form of `kubectl explain`.
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, summary, description, minimum_kernel, hooks, failed, fields, columns, .. } = self;
-        writeln!(f, "KIND:     {name}")?;
-        writeln!(f, "KERNEL:   {minimum_kernel} or later")?;
-        writeln!(f, "HOOKS:    {}", hooks.join(", "))?;
+        let Self { name, summary, details, minimum_kernel, hooks, failed, fields, columns, further_columns } =
+            self;
+        labelled("KIND:", name, f)?;
+        labelled("KERNEL:", &format!("{minimum_kernel} or later"), f)?;
+        labelled("HOOKS:", &hooks.join(", "), f)?;
         if let Some(failed) = failed {
-            writeln!(f, "FAILED:   {failed}")?;
+            labelled("FAILED:", failed, f)?;
         }
-        writeln!(f, "COLUMNS:  {}", columns.join(", "))?;
-        if !self.further_columns.is_empty() {
-            writeln!(f, "          for custom-columns also {}", self.further_columns.join(", "))?;
+        labelled("COLUMNS:", &columns.join(", "), f)?;
+        if !further_columns.is_empty() {
+            labelled("", &format!("for custom-columns also {}", further_columns.join(", ")), f)?;
         }
         writeln!(f, "\nDESCRIPTION:\n  {summary}\n")?;
-        wrap(description, 2, f)?;
+        wrap(details, 2, f)?;
         writeln!(f, "\nFIELDS:")?;
         fields.iter().try_for_each(|field| field.write(2, f))
     }
@@ -170,65 +170,85 @@ impl FieldDescription {
     }
 }
 
+/// Writes a label, and a paragraph beside it.
+fn labelled(label: &str, text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const INDENT: usize = 10;
+    write!(f, "{label:<INDENT$}")?;
+    wrap_from(INDENT, text, INDENT, f)
+}
+
 /// Writes a paragraph in lines of 80 characters.
 fn wrap(text: &str, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{:indent$}", "")?;
+    wrap_from(indent, text, indent, f)
+}
+
+/// Writes a paragraph whose first line has been begun up to `column`.
+fn wrap_from(mut column: usize, text: &str, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     const WIDTH: usize = 80;
-    let mut column = 0;
-    for word in text.split(' ') {
-        if column != 0 && column + 1 + word.len() > WIDTH {
-            f.write_char('\n')?;
-            column = 0;
+    for (index, word) in text.split(' ').enumerate() {
+        if index == 0 {
+            // Nothing comes before it.
+        } else if column + 1 + word.len() > WIDTH {
+            write!(f, "\n{:indent$}", "")?;
+            column = indent;
+        } else {
+            f.write_char(' ')?;
+            column += 1;
         }
-        let blanks = if column == 0 { indent } else { 1 };
-        write!(f, "{:blanks$}{word}", "")?;
-        column += blanks + word.len();
+        f.write_str(word)?;
+        column += word.len();
     }
     f.write_char('\n')
 }
 
 /// `docs/kinds.md`.
 pub(crate) fn markdown(kinds: &[Description]) -> String {
-    let mut text = "# Kinds of events\n\n\
+    let row = |Description { name, summary, minimum_kernel, .. }: &Description| {
+        format!("| [`{name}`](#{name}) | {minimum_kernel} | {summary} |\n")
+    };
+    let table: String = kinds.iter().map(row).collect();
+    let sections: String = kinds.iter().map(Description::markdown).collect();
+    format!(
+        "# Kinds of events\n\n\
         <!-- Generated: `tracer kinds -o markdown > docs/kinds.md`. A test compares. -->\n\n\
         `tracer trace KIND[,KIND…]` traces these kinds. `tracer kinds KIND` shows a kind's description on the command line, \
         `tracer kinds -o json-schema` is a JSON Schema of the events. Fields that all events share are described in \
-        [reference.md](reference.md#fields).\n\n\
-        | kind | since Linux | description |\n|---|---|---|\n"
-        .to_owned();
-    for Description { name, summary, minimum_kernel, .. } in kinds {
-        text += &format!("| [`{name}`](#{name}) | {minimum_kernel} | {summary} |\n");
-    }
-    for kind in kinds {
-        text += &kind.markdown();
-    }
-    text
+        [reference.md](reference.md#json).\n\n\
+        | kind | since Linux | description |\n|---|---|---|\n{table}{sections}"
+    )
 }
 
 impl Description {
     fn markdown(&self) -> String {
-        let Self { name, description, hooks, failed, fields, columns, further_columns, .. } = self;
+        let Self { name, details, hooks, failed, fields, columns, further_columns, .. } = self;
         let code =
             |words: &[String]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-        let mut text = format!("\n## {name}\n\n{description}\n\nHooks: {}.\n", code(hooks));
-        if let Some(failed) = failed {
-            text += &format!("\n`--failed` selects {failed}.\n");
-        }
-        text += &format!("\nColumns: {}", code(columns));
-        if !further_columns.is_empty() {
-            text += &format!("; for `custom-columns` also {}", code(further_columns));
-        }
-        text += &format!(".\n\n| field of `{name}` | type | description |\n|---|---|---|\n");
-        fields.iter().for_each(|field| field.markdown("", &mut text));
-        text
+        let failed = match failed {
+            Some(failed) => format!("`--failed` selects {failed}.\n\n"),
+            None => String::new(),
+        };
+        let further = match &further_columns[..] {
+            [] => String::new(),
+            further => format!("; for `custom-columns` also {}", code(further)),
+        };
+        let rows: String = fields.iter().map(|field| field.markdown("")).collect();
+        format!(
+            "\n## {name}\n\n{details}\n\nHooks: {}.\n\n{failed}Columns: {}{further}.\n\n\
+             | field of `{name}` | type | description |\n|---|---|---|\n{rows}",
+            code(hooks),
+            code(columns),
+        )
     }
 }
 
 impl FieldDescription {
-    fn markdown(&self, parent: &str, text: &mut String) {
+    fn markdown(&self, parent: &str) -> String {
         let Self { name, value_type, optional, description, fields } = self;
         let optional = if *optional { ", optional" } else { "" };
-        *text += &format!("| `{parent}{name}` | {value_type}{optional} | {description} |\n");
-        fields.iter().for_each(|field| field.markdown(&format!("{parent}{name}."), text));
+        let parent = &format!("{parent}{name}");
+        let fields: String = fields.iter().map(|field| field.markdown(&format!("{parent}."))).collect();
+        format!("| `{parent}` | {value_type}{optional} | {description} |\n{fields}")
     }
 }
 
@@ -256,7 +276,7 @@ mod tests {
         for kind in &kinds {
             assert!(!kind.hooks.is_empty() && !kind.fields.is_empty(), "{kind:?}");
             let text = kind.to_string();
-            assert!(text.lines().all(|line| line.starts_with("HOOKS") || line.len() <= 120), "{text}");
+            assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         }
         assert!(kinds[0].hooks.contains(&"fexit/__arm64_sys_openat2".to_owned()), "{:?}", kinds[0].hooks);
     }

@@ -26,8 +26,8 @@ pub(super) struct Batch {
     /// Where in `records` each ends.
     pub(super) ends: Vec<usize>,
     pub(super) items: Vec<Item>,
-    /// Size of what was received, in bytes.
-    pub(super) bytes: usize,
+    /// Bytes of the containers that the items refer to or are.
+    pub(super) referenced_bytes: usize,
     /// Reserves capacity until the batch has been written.
     pub(super) _permit: Option<OwnedSemaphorePermit>,
 }
@@ -65,9 +65,17 @@ impl Batch {
             records: Vec::new(),
             ends: Vec::new(),
             items: Vec::new(),
-            bytes: 0,
+            referenced_bytes: 0,
             _permit: None,
         }
+    }
+
+    /// Bytes of memory that it needs, about.
+    pub(super) fn size(&self) -> usize {
+        self.records.len()
+            + size_of_val(&self.ends[..])
+            + size_of_val(&self.items[..])
+            + self.referenced_bytes
     }
 
     /// The number of events or containers.
@@ -80,18 +88,20 @@ impl Batch {
         self.items.iter().map(count).sum()
     }
 
-    /// Appends an event of a container.
-    pub(super) fn push_event(&mut self, container: Option<&Arc<NodeContainer>>, record: &[u8]) {
+    /// Appends an event of a container, which has so many bytes.
+    pub(super) fn push_event(&mut self, container: Option<(&Arc<NodeContainer>, usize)>, record: &[u8]) {
         self.records.extend_from_slice(record);
         let position = self.ends.len();
         self.ends.push(self.records.len());
         if let Some(Item::Events { container: last, records }) = self.items.last_mut()
-            && last.as_ref().map(Arc::as_ptr) == container.map(Arc::as_ptr)
+            && last.as_ref().map(Arc::as_ptr) == container.map(|(container, _)| Arc::as_ptr(container))
         {
             records.end = position + 1;
             return;
         }
-        self.items.push(Item::Events { container: container.cloned(), records: position..position + 1 });
+        self.referenced_bytes += container.map_or(0, |(_, bytes)| bytes);
+        let container = container.map(|(container, _)| Arc::clone(container));
+        self.items.push(Item::Events { container, records: position..position + 1 });
     }
 
     /// The record at a position.

@@ -22,8 +22,8 @@ fn event(schema: &Schema) -> Json {
         ("timestamp", reference("timestamp")),
         ("event", json!({ "const": name })),
         ("node", json!({ "type": "string" })),
-        ("k8s", or_null(reference("k8s"))),
-        ("container", or_null(reference("container"))),
+        ("k8s", or_null(&reference("k8s"))),
+        ("container", or_null(&reference("container"))),
         ("process", reference("process")),
     ]);
     event["title"] = json!(name);
@@ -107,18 +107,18 @@ fn pod() -> Json {
     object(&[
         ("namespace", text("the pod's namespace")),
         ("pod", text("the pod's name")),
-        ("podUid", or_null(text("the pod's uid; null if the engine does not annotate it"))),
-        ("container", or_null(text("the container's name; null for a sandbox"))),
-        ("labels", or_null(json!({ "type": "object", "additionalProperties": { "type": "string" } }))),
+        ("podUid", or_null(&text("the pod's uid; null if the engine does not annotate it"))),
+        ("container", or_null(&text("the container's name; null for a sandbox"))),
+        ("labels", or_null(&json!({ "type": "object", "additionalProperties": { "type": "string" } }))),
     ])
 }
 
 fn container() -> Json {
     let mut container = object(&[
         ("id", text("the container's id")),
-        ("runtime", or_null(text("file name of its runtime"))),
-        ("type", or_null(text("container or sandbox"))),
-        ("image", or_null(text("its image"))),
+        ("runtime", or_null(&text("file name of its runtime"))),
+        ("type", or_null(&text("container or sandbox"))),
+        ("image", or_null(&text("its image"))),
         ("source", json!({ "type": "string", "enum": ["bundle", "state", "cri", "cgroup"] })),
     ]);
     container["properties"]["name"] = text("its name, if it belongs to no pod");
@@ -172,6 +172,6 @@ fn reference(name: &str) -> Json {
     json!({ "$ref": format!("#/$defs/{name}") })
 }
 
-fn or_null(schema: Json) -> Json {
+fn or_null(schema: &Json) -> Json {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }

@@ -108,9 +108,18 @@ impl<'n> Attempt<'n> {
     async fn receive(&mut self, received: Received) {
         match received {
             Received::Stdout(bytes) => {
-                let decoded = self.node.decoder.stdout(&bytes);
-                let batch = self.take(decoded);
-                self.node.delivery.deliver(batch).await;
+                let mut bytes = &bytes[..];
+                loop {
+                    let decoded = self.node.decoder.stdout(&mut bytes);
+                    let has_more = decoded.has_more;
+                    let batch = self.take(decoded);
+                    self.node.delivery.deliver(batch).await;
+                    if !has_more {
+                        break;
+                    }
+                    // As below.
+                    consume_budget().await;
+                }
             }
             Received::Stderr(bytes) => {
                 let decoded = self.node.decoder.stderr(&bytes);
@@ -128,7 +137,7 @@ impl<'n> Attempt<'n> {
     }
 
     /// Counts what was received and handles the notices. Returns what is to be shown.
-    fn take(&mut self, Decoded { batch, notices }: Decoded) -> Batch {
+    fn take(&mut self, Decoded { batch, notices, .. }: Decoded) -> Batch {
         self.run.received += batch.shown();
         for item in &batch.items {
             if let Item::Lost { lost, .. } = item

@@ -30,6 +30,9 @@ const CONTAINERS_MAX: usize = 1 << 16;
 /// How many bytes their descriptions may have together. One has 600.
 const CONTAINERS_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of decoded frames after which a batch is handed over.
+const BATCH_MAX: usize = 256 << 10;
+
 /// Decodes the stream of one node, over all runs of its `tracer`.
 pub(in crate::kubectl) struct Decoder {
     node: Arc<str>,
@@ -68,6 +71,8 @@ struct Content {
 pub(super) struct Decoded {
     pub(super) batch: Batch,
     pub(super) notices: Vec<Notice>,
+    /// Whether there is more to decode already.
+    pub(super) has_more: bool,
 }
 
 /// Anything but events, containers and losses.
@@ -112,11 +117,13 @@ impl Decoder {
         self.content.container_bytes = 0;
     }
 
-    /// Decodes bytes of standard output.
-    pub(super) fn stdout(&mut self, bytes: &[u8]) -> Decoded {
+    /// Decodes bytes of standard output, as many as make a batch, and takes them off `bytes`. What remains is decoded by the next
+    /// call, if [`Decoded::has_more`].
+    pub(super) fn stdout(&mut self, bytes: &mut &[u8]) -> Decoded {
         let mut decoded = Decoded::new(&self.node);
         if let Err(error) = self.read(bytes, &mut decoded) {
             self.stdout = Stdout::Broken;
+            decoded.has_more = false;
             let reason = error.to_string();
             decoded.notices.push(match error {
                 FrameError::NotFrames | FrameError::Version { .. } => Notice::Incompatible(reason),
@@ -127,17 +134,21 @@ impl Decoder {
         decoded
     }
 
-    fn read(&mut self, bytes: &[u8], decoded: &mut Decoded) -> Result<(), FrameError> {
+    fn read(&mut self, bytes: &mut &[u8], decoded: &mut Decoded) -> Result<(), FrameError> {
         if matches!(self.stdout, Stdout::Fresh) {
             self.stdout = Stdout::Open(Box::new(FrameReader::new()?));
         }
         let Stdout::Open(reader) = &mut self.stdout else { return Ok(()) };
         let (content, kinds) = (&mut self.content, &self.kinds);
-        decoded.batch.bytes += bytes.len();
-        reader.feed(bytes, |frame| {
-            content.take(frame, kinds, decoded);
-            Ok(())
-        })
+        loop {
+            decoded.has_more = reader.feed_chunk(bytes, &mut |frame| {
+                content.take(frame, kinds, decoded);
+                Ok(())
+            })?;
+            if !decoded.has_more || decoded.size() >= BATCH_MAX {
+                return Ok(());
+            }
+        }
     }
 
     /// Decodes bytes of standard error.
@@ -162,7 +173,14 @@ impl Decoder {
 
 impl Decoded {
     fn new(node: &Arc<str>) -> Self {
-        Self { batch: Batch::new(Arc::clone(node)), notices: Vec::new() }
+        Self { batch: Batch::new(Arc::clone(node)), notices: Vec::new(), has_more: false }
+    }
+}
+
+impl Decoded {
+    /// Bytes of memory that it needs, about.
+    fn size(&self) -> usize {
+        self.batch.size() + self.notices.len() * size_of::<Notice>()
     }
 }
 
@@ -249,9 +267,9 @@ impl Content {
             batch.push_event(None, record);
             return Ok(());
         }
-        let (_, container) =
+        let (len, container) =
             self.containers.get(&header.container).ok_or("the container of an event is missing")?;
-        batch.push_event(Some(container), record);
+        batch.push_event(Some((container, *len)), record);
         Ok(())
     }
 
@@ -261,6 +279,7 @@ impl Content {
             self.list_capacity = rest.ok_or("the list is too long")?;
         }
         let listed = Listed::read(line).map_err(|error| error.to_string())?;
+        batch.referenced_bytes += line.len();
         batch.items.push(Item::Container(Box::new(listed)));
         Ok(())
     }
@@ -305,10 +324,32 @@ mod tests {
         out
     }
 
+    fn stdout(decoder: &mut Decoder, bytes: &[u8]) -> Decoded {
+        decoder.stdout(&mut &bytes[..])
+    }
+
+    #[test]
+    fn stream_is_decoded_in_batches_however_little_it_was_compressed() {
+        let event = frame(Type::Event, &Load::ONE.records("open", 1)[0]);
+        let stream = compressed(&[run(&["open"]), event.repeat(20_000)].concat());
+        let (mut decoder, mut rest) = (decoder(&["open"]), &stream[..]);
+        let (mut batches, mut shown) = (0, 0);
+        loop {
+            let decoded = decoder.stdout(&mut rest);
+            assert!(decoded.size() < 4 * BATCH_MAX, "{} bytes", decoded.size());
+            (batches, shown) = (batches + 1, shown + decoded.batch.shown());
+            if !decoded.has_more {
+                break;
+            }
+        }
+        assert!(rest.is_empty() && shown == 20_002 && batches > 5, "{shown} events in {batches} batches");
+    }
+
     #[test]
     fn events_come_with_their_container_and_schema() {
         let mut decoder = decoder(&["open"]);
-        let Decoded { batch, notices } = decoder.stdout(&compressed(&run(&["open"])));
+        let Decoded { batch, notices, has_more } = stdout(&mut decoder, &compressed(&run(&["open"])));
+        assert!(!has_more);
         assert_eq!((notices, batch.shown()), (vec![], 2));
         assert!(Arc::ptr_eq(batch.kinds.as_ref().unwrap(), &decoder.kinds), "the same schema");
         assert!(matches!(&batch.items[0], Item::Events { container: Some(_), .. }));
@@ -318,14 +359,14 @@ mod tests {
 
     #[test]
     fn kinds_that_were_not_selected_are_shown_by_their_own_schema() {
-        let Decoded { batch, .. } = decoder(&["open"]).stdout(&compressed(&run(&["exec"])));
+        let Decoded { batch, .. } = stdout(&mut decoder(&["open"]), &compressed(&run(&["exec"])));
         assert_eq!((batch.shown(), batch.kinds.unwrap().names()), (2, "exec".to_owned()));
     }
 
     #[test]
     fn hostile_frames_are_left_out_and_named() {
         let reasons = |frames: &[u8]| {
-            let decoded = decoder(&["open"]).stdout(&compressed(frames));
+            let decoded = stdout(&mut decoder(&["open"]), &compressed(frames));
             assert_eq!(decoded.batch.shown(), 0);
             decoded.notices.into_iter().map(|notice| format!("{notice:?}")).collect::<Vec<_>>().join("; ")
         };
@@ -343,7 +384,7 @@ mod tests {
 
     #[test]
     fn tracer_that_sends_no_frames_is_incompatible() {
-        let decoded = decoder(&["open"]).stdout(b"{\"timestamp\":");
+        let decoded = stdout(&mut decoder(&["open"]), b"{\"timestamp\":");
         assert!(matches!(&decoded.notices[..], [Notice::Incompatible(_)]), "{decoded:?}");
     }
 
@@ -363,7 +404,7 @@ mod tests {
         let mut compressor = Compressor::new().unwrap();
         let mut reason = |frame: &[u8]| {
             let stream = compressor.write(frame, <[u8]>::to_vec).unwrap();
-            match &decoder.stdout(&stream).notices[..] {
+            match &stdout(&mut decoder, &stream).notices[..] {
                 [Notice::Invalid(reason)] => reason.clone(),
                 other => format!("{other:?}"),
             }

@@ -30,7 +30,7 @@ pub(super) struct Delivery {
     hook: Arc<str>,
     messages: mpsc::UnboundedSender<Message>,
     capacity: Arc<Semaphore>,
-    /// Whether the writer took nothing the last time.
+    /// Whether the writer was blocked the last time, and has not caught up since.
     stalled: bool,
     /// Losses that are not reported yet.
     losses: Vec<Lost>,
@@ -106,7 +106,8 @@ impl Delivery {
         let Ok(permit) = Arc::clone(&self.capacity).try_acquire_many_owned(size(&batch)) else {
             return Some(batch);
         };
-        self.stalled = false;
+        // A small batch may fit although the writer is blocked.
+        self.stalled &= self.capacity.available_permits() < CAPACITY as usize / 2;
         self.send(batch, permit);
         None
     }
@@ -130,7 +131,7 @@ impl Delivery {
 
 /// The capacity that a batch needs.
 fn size(batch: &Batch) -> u32 {
-    u32::try_from(batch.bytes).unwrap_or(CAPACITY).clamp(1, CAPACITY)
+    u32::try_from(batch.size()).unwrap_or(CAPACITY).clamp(1, CAPACITY)
 }
 
 #[cfg(test)]
@@ -152,7 +153,7 @@ mod tests {
         delivery.lose(3, "malformed");
         delivery.lose(4, "malformed");
         assert!(messages.try_recv().is_err());
-        capacity.add_permits(1);
+        capacity.add_permits(1024);
         delivery.report_losses();
         let Ok(Message::Batch(batch)) = messages.try_recv() else { panic!() };
         let found: Vec<Lost> = batch
