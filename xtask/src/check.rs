@@ -16,7 +16,7 @@ use xshell::{Shell, cmd};
 use crate::{
     bench,
     cargo::{self, Executable, HOST_CRATES, cargo},
-    criu, integration,
+    criu, integration, layers,
     pins::{NIGHTLY, STABLE},
     process::{as_root, is_root, root},
     setup::{self, Scope},
@@ -31,8 +31,9 @@ struct Step {
     run: fn(&Shell, &mut State) -> Result<()>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { name: "format", quick: true, run: |sh, _| format(sh) },
+    Step { name: "layers", quick: true, run: |_, _| layers::check() },
     Step { name: "clippy, host crates", quick: true, run: |sh, _| clippy_host(sh) },
     Step { name: "clippy, eBPF crates", quick: true, run: |sh, _| clippy_bpf(sh) },
     Step { name: "dependencies", quick: false, run: |sh, _| dependencies(sh) },

@@ -19,6 +19,7 @@ mod fuzz;
 mod image;
 mod integration;
 mod kind;
+mod layers;
 mod pins;
 mod process;
 mod setup;
