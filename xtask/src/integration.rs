@@ -61,6 +61,12 @@ pub(crate) fn soak(sh: &Shell, minutes: u32) -> Result<ExitCode> {
     run(sh, cargo::building(sh, "build").args(["--bin", "soak"]), "soak", None, Some(minutes.to_string()))
 }
 
+/// `cargo xtask client-cost`: `tests/client_cost.rs`.
+pub(crate) fn client_cost(sh: &Shell) -> Result<ExitCode> {
+    let build = cargo::building(sh, "build").args(["--bin", "client-cost", "--bin", "frames"]);
+    run(sh, build, "client-cost", None, None)
+}
+
 /// Builds a program of the integration tests and runs it with the release build.
 fn run(
     sh: &Shell,

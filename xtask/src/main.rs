@@ -97,6 +97,8 @@ enum Task {
     },
     /// Run tests/faults.rs with the tests that take long, or take a CPU away meanwhile
     Faults,
+    /// Measure what kubectl tracer spends on an event, and how many bytes one takes between node and client
+    ClientCost,
     /// Trace everything at once for a while, and check that tracer's memory does not grow
     Soak {
         /// Duration
@@ -146,6 +148,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test { quick } => return check::run(sh, quick),
         Task::Bench { bench } => return bench::run(sh, &bench),
         Task::Faults => return integration::faults(sh),
+        Task::ClientCost => return integration::client_cost(sh),
         Task::Soak { minutes } => return integration::soak(sh, minutes),
         Task::Fuzz(options) => return fuzz::run(sh, &options),
         Task::Vm(options) => return vm::run(sh, &options),
