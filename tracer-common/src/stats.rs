@@ -21,7 +21,7 @@ pub struct ProgramStats {
     pub lost_processes_full: u64,
     /// Runtimes that no slot was free for: their containers pass for the host's.
     pub lost_slots_full: u64,
-    /// Runtimes that are not believed, and came when `LIFECYCLE` was half full: likewise.
+    /// Runtimes that are not trusted, and came when `LIFECYCLE` was half full: likewise.
     pub lost_crowded: u64,
     /// Runtimes in user namespaces, where users' runtimes are not trusted: likewise.
     pub lost_user_namespace: u64,

@@ -60,10 +60,11 @@ impl Tally {
     }
 }
 
-/// What a test printed if it could not run.
+/// What a test printed if it could not run: about itself, not what it is a test of.
 fn skipped<'a>(test: Node<'a, '_>) -> Option<&'a str> {
+    let start = format!("SKIPPED {}: ", test.attribute("name")?);
     let outputs = test.children().filter(|node| node.has_tag_name("system-err"));
-    outputs.filter_map(|node| node.text()).flat_map(str::lines).find(|line| line.starts_with("SKIPPED "))
+    outputs.filter_map(|node| node.text()).flat_map(str::lines).find(|line| line.starts_with(&start))
 }
 
 impl AddAssign for Tally {
@@ -97,7 +98,7 @@ mod tests {
             <testcase name="absent"><system-out>running 1 test</system-out><system-err>SKIPPED absent: no criu
             </system-err></testcase>
             <testcase name="bad"><failure type="test failure"/></testcase>
-            <testcase name="fine"/></testsuite></testsuites>"#;
+            <testcase name="fine"><system-err>SKIPPED absent: no criu</system-err></testcase></testsuite></testsuites>"#;
         fs::write(report.path(), text).unwrap();
         let tally = Tally::of_report(report.path()).unwrap();
         assert_eq!(tally, Tally { passed: 2, failed: 1, skipped: 1 });

@@ -84,7 +84,8 @@ impl FrameReader {
         Ok(Self { preamble: 0, decoder, chunk: vec![0; CHUNK].into(), begun: Vec::new() })
     }
 
-    /// Hands over each frame that ends in `bytes`, and keeps what begins there. After an error nothing more is to be read.
+    /// [`Self::feed_chunk`] until `bytes` are read.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn feed(
         &mut self,
         bytes: &[u8],
@@ -95,8 +96,9 @@ impl FrameReader {
         Ok(())
     }
 
-    /// [`Self::feed`] for one decompressed chunk: a few bytes may decompress to a thousand times as many. Takes what it has read
-    /// off `bytes`, and returns whether there is more.
+    /// Hands over each frame that ends in the next decompressed chunk, and keeps what begins there: a few bytes may decompress to
+    /// a thousand times as many. Takes what it has read off `bytes`, and returns whether there is more. After an error nothing
+    /// more is to be read.
     pub(crate) fn feed_chunk(
         &mut self,
         bytes: &mut &[u8],

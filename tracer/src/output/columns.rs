@@ -86,7 +86,7 @@ impl<K: Rows> Column<K> {
     }
 }
 
-/// Stands where there is nothing to show, so that columns can be told apart by blanks.
+/// Shown where there is no value, so that columns can be separated by blanks.
 const NOTHING: &str = "-";
 /// No column is made narrower, or not to this anyway where its name is longer.
 const WIDTH_MIN: usize = 8;

@@ -67,7 +67,7 @@ const ENGINE_ID: usize = 64;
 /// How much of one crictl and docker show.
 const SHORT: usize = 12;
 
-/// Only ids that an engine made up are shortened: a name that somebody gave may be told by its end.
+/// Only ids that an engine generated are shortened: a name that a user chose may differ at its end only.
 fn short(id: &str) -> &str {
     let is_engines = id.len() == ENGINE_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_engines { &id[..SHORT] } else { id }
