@@ -33,7 +33,7 @@ use kernel::{Kernel, kernels};
 use report::{Report, Step};
 
 /// The default test binaries: those that need no more than runc and crun, and say something about the kernel.
-const SUITES: [&str; 7] = ["hooks", "open", "exec", "identity", "lifecycle", "list", "accounting"];
+const SUITES: [&str; 8] = ["hooks", "open", "exec", "exit", "identity", "lifecycle", "list", "accounting"];
 /// The tests to run of those binaries that take many minutes in emulation: the others say nothing more about the kernel.
 const CHOICES: [(&str, &str); 2] =
     [("accounting", "one_namespace"), ("list", "--skip watch_a_hundred --skip watch_many")];
