@@ -1,6 +1,6 @@
 //! Runs commands in pods and attaches to them: the server side of the WebSocket protocol of Kubernetes' API server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -181,8 +181,10 @@ pub(crate) async fn run(
 
 /// The program `tests/frames.rs`, which cargo builds with the tests.
 fn frames() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's path");
-    test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST").join("frames")
+    let program = std::env::current_exe().expect("the path of the test or program");
+    // target/PROFILE/deps/TEST or target/PROFILE/PROGRAM.
+    let mut directories = program.ancestors().skip(1).map(|directory| directory.join("frames"));
+    directories.find(|frames| frames.is_file()).expect("cargo builds it with the tests")
 }
 
 async fn copy(channel: u8, mut from: impl AsyncRead + Unpin, to: mpsc::Sender<Vec<u8>>) {
