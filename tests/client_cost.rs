@@ -25,7 +25,7 @@ fn main() {
         Command::new(frames).arg(format!("opens={EVENTS}")).stdout(File::create(&recorded).unwrap()).status();
     assert!(record.unwrap().success());
     let bytes = fs::metadata(&recorded).unwrap().len();
-    println!("bytes of an event between node and client: {:.1}", bytes as f64 / f64::from(EVENTS));
+    println!("bytes of 1000 events between node and client: {}", bytes * 1000 / u64::from(EVENTS));
     for output in ["columns", "json"] {
         let without = cpu_time(output, "", 0);
         let with = cpu_time(output, &format!("cat {}", recorded.display()), EVENTS);
