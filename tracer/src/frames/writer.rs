@@ -52,7 +52,7 @@ impl FrameWriter {
         const TIMESTAMP: usize = std::mem::offset_of!(Header, timestamp);
         const CONTAINER: usize = std::mem::offset_of!(Header, container);
         if let Some(container) = container {
-            texts.append(0, out, |out| self.container(key, container, out))?;
+            texts.once(|| self.container(key, container, out))?;
         }
         let start = head(Type::Event, record.len(), out)?;
         out.extend_from_slice(record);
@@ -161,5 +161,45 @@ impl Compressor {
 impl std::fmt::Debug for Compressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Compressor").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Unknown, testing::Load};
+
+    /// The types of the frames that events of these containers make, each with the texts at that index.
+    fn types(containers: &[(&Container, usize)]) -> Vec<u8> {
+        let (mut writer, mut texts) = (FrameWriter::default(), [(); 2].map(|()| ContainerTexts::default()));
+        let record = &Load::ONE.records("open", 1)[0];
+        let mut types = Vec::new();
+        for (container, index) in containers {
+            let mut out = Vec::new();
+            let key = ContainerKey::new(1, 1);
+            writer.event(7, key, record, Some(container), &mut texts[*index], &mut out).unwrap();
+            let mut rest = &out[..];
+            while let Some((head, body)) = rest.split_first_chunk::<HEAD>() {
+                let head = u32::from_le_bytes(*head);
+                types.push(u8::try_from(head >> 24).unwrap());
+                rest = &body[(head & 0xff_ffff) as usize..];
+            }
+        }
+        types
+    }
+
+    #[test]
+    fn container_is_sent_once_and_again_when_more_is_known() {
+        const CONTAINER: u8 = Type::Container as u8;
+        const EVENT: u8 = Type::Event as u8;
+        let container = Container::unknown(Unknown::Late);
+        let named = Container { id: "c".into(), ..container.clone() };
+        assert_eq!(types(&[(&container, 0); 3]), [CONTAINER, EVENT, EVENT, EVENT]);
+        assert_eq!(
+            types(&[(&container, 0), (&named, 1), (&named, 1)]),
+            [CONTAINER, EVENT, CONTAINER, EVENT, EVENT]
+        );
+        // Nothing new, although the texts are.
+        assert_eq!(types(&[(&container, 0), (&container, 1)]), [CONTAINER, EVENT, EVENT]);
     }
 }

@@ -108,6 +108,15 @@ pub(crate) struct ContainerTexts {
 }
 
 impl ContainerTexts {
+    /// Calls `first` for the first event of the container only, until it succeeds.
+    pub(crate) fn once(&mut self, first: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.texts.is_empty() {
+            first()?;
+            self.texts.push(Box::default());
+        }
+        Ok(())
+    }
+
     /// Appends the text at `index`, which `write` writes the first time. Indices are used in their order.
     pub(crate) fn append(
         &mut self,
