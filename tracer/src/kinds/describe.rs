@@ -45,9 +45,6 @@ impl Kinds {
         self.iter()
             .zip(self.declared())
             .map(|(kind, declaration)| {
-                let titles = |columns: &mut dyn Iterator<Item = (&str, usize)>| -> Vec<String> {
-                    columns.map(|(title, _)| title.to_owned()).collect()
-                };
                 let Schema { name, help, doc, since: (major, minor), failure, fields, .. } = &kind.schema;
                 Description {
                     name: name.clone(),
@@ -57,12 +54,16 @@ impl Kinds {
                     hooks: hooks(declaration),
                     failed: failure.clone(),
                     fields: fields.iter().map(FieldDescription::new).collect(),
-                    columns: titles(&mut kind.columns()),
-                    further_columns: titles(&mut kind.further_columns()),
+                    columns: titles(kind.columns()),
+                    further_columns: titles(kind.further_columns()),
                 }
             })
             .collect()
     }
+}
+
+fn titles<'a>(columns: impl Iterator<Item = (&'a str, usize)>) -> Vec<String> {
+    columns.map(|(title, _)| title.to_owned()).collect()
 }
 
 /// What the kind's programs are attached to, on all architectures: the same text everywhere.

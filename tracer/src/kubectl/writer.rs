@@ -69,12 +69,45 @@ impl EventView {
     }
 }
 
-/// Writes many lines at a time.
+/// Renders what nodes send.
 pub(super) struct Writer {
     view: View,
+    outlet: Outlet,
+}
+
+/// Writes many lines at a time, and counts them.
+struct Outlet {
+    batches: BatchWriter,
     written: Arc<[WriteCounters; 1]>,
     clock: WallClock,
-    outlet: BatchWriter,
+}
+
+impl Outlet {
+    /// Whether one more is to be written; if not, it is counted: as filtered after `max_events`, and as lost, which is the rest of
+    /// the sum, if writing has failed.
+    fn accepts_more(&self) -> bool {
+        let is_over = self.batches.is_over();
+        if is_over {
+            self.written[0].filtered.fetch_add(1, Ordering::Relaxed);
+        }
+        !is_over && !self.batches.has_failed()
+    }
+
+    /// Appends one, which `render` writes.
+    fn show(&mut self, render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+        match self.batches.show(0, render) {
+            Ok(false) => {}
+            Ok(true) => self.flush(),
+            // It counts as lost: the rest of the sum.
+            Err(error) => warn!("cannot render an event: {error}"),
+        }
+    }
+
+    /// Writes what was rendered.
+    fn flush(&mut self) {
+        self.clock.adjust();
+        self.batches.flush(&*self.written);
+    }
 }
 
 impl Writer {
@@ -87,9 +120,11 @@ impl Writer {
     ) -> Self {
         Self {
             view,
-            written,
-            clock: WallClock::new(),
-            outlet: BatchWriter::new(max_events, Box::new(stdout::write), stop),
+            outlet: Outlet {
+                batches: BatchWriter::new(max_events, Box::new(stdout::write), stop),
+                written,
+                clock: WallClock::new(),
+            },
         }
     }
 
@@ -97,21 +132,21 @@ impl Writer {
     pub(super) fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
         if let View::Events(events) = &self.view {
             for (_, renderer) in &events.renderers {
-                renderer.begin(self.outlet.text());
+                renderer.begin(self.outlet.batches.text());
             }
         }
-        self.flush();
+        self.outlet.flush();
         while let Some(message) = messages.blocking_recv() {
             self.take(message);
             while let Ok(message) = messages.try_recv() {
                 self.take(message);
             }
-            self.flush();
+            self.outlet.flush();
         }
         // The session ended before all lists were there.
         if matches!(&self.view, View::Containers { pending: Some(pending), .. } if !pending.is_empty()) {
             self.list();
-            self.flush();
+            self.outlet.flush();
         }
     }
 
@@ -147,8 +182,7 @@ impl Writer {
             container.map(|container| container.texts.lock().unwrap_or_else(PoisonError::into_inner));
         let mut of_host = ContainerTexts::default();
         for position in records {
-            if self.outlet.is_over() || self.outlet.has_failed() {
-                count_unneeded(&self.outlet, &self.written);
+            if !self.outlet.accepts_more() {
                 continue;
             }
             let Some(event) = Event::decode(kinds, batch.record(position)) else { continue };
@@ -156,42 +190,15 @@ impl Writer {
             let container = container.map(|container| &container.container);
             let row = Row { timestamp, node: &batch.node, event: &event, container };
             let texts = of_container.as_deref_mut().unwrap_or(&mut of_host);
-            match self.outlet.show(0, |out| renderer.row(&row, texts, out)) {
-                Ok(false) => {}
-                Ok(true) => {
-                    self.clock.adjust();
-                    self.outlet.flush(&*self.written);
-                }
-                // It counts as lost: the rest of the sum.
-                Err(error) => warn!("cannot render an event: {error}"),
-            }
-        }
-    }
-
-    /// Whether one more is to be written; if not, it is counted.
-    fn accepts_more(&self) -> bool {
-        let accepts = !self.outlet.is_over() && !self.outlet.has_failed();
-        if !accepts {
-            count_unneeded(&self.outlet, &self.written);
-        }
-        accepts
-    }
-
-    /// Handles the result of rendering.
-    fn rendered(&mut self, result: io::Result<bool>) {
-        match result {
-            Ok(false) => {}
-            Ok(true) => self.flush(),
-            // It counts as lost: the rest of the sum.
-            Err(error) => warn!("cannot render an event: {error}"),
+            self.outlet.show(|out| renderer.row(&row, texts, out));
         }
     }
 
     fn lost(&mut self, timestamp: Option<i128>, node: &str, lost: &Lost) {
-        let timestamp = timestamp.unwrap_or_else(|| self.clock.now());
+        let timestamp = timestamp.unwrap_or_else(|| self.outlet.clock.now());
         let result = match &mut self.view {
             View::Events(events) => match events.renderers.first_mut() {
-                Some((_, renderer)) => renderer.lost(timestamp, node, lost, self.outlet.text()),
+                Some((_, renderer)) => renderer.lost(timestamp, node, lost, self.outlet.batches.text()),
                 None => Ok(false),
             },
             View::Containers { .. } => Ok(false),
@@ -203,7 +210,7 @@ impl Writer {
     }
 
     fn container(&mut self, node: &Arc<str>, listed: Listed) {
-        if !self.accepts_more() {
+        if !self.outlet.accepts_more() {
             return;
         }
         let View::Containers { renderer, pending, .. } = &mut self.view else { return };
@@ -211,10 +218,9 @@ impl Writer {
             pending.push((Arc::clone(node), listed));
             return;
         }
-        self.clock.adjust();
-        let now = self.clock.now();
-        let shown = self.outlet.show(0, |out| renderer.row(&row(node, &listed, now), out));
-        self.rendered(shown);
+        self.outlet.clock.adjust();
+        let now = self.outlet.clock.now();
+        self.outlet.show(|out| renderer.row(&row(node, &listed, now), out));
     }
 
     /// Writes the pending containers.
@@ -237,26 +243,12 @@ impl Writer {
             let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
             (names.is_none(), names, Arc::clone(node), *started)
         });
-        let now = self.clock.now();
+        let now = self.outlet.clock.now();
         let rows: Vec<ContainerRow<'_>> =
             listed.iter().map(|(node, listed)| row(node, listed, now)).collect();
-        if let Err(error) = renderer.begin(&rows, self.outlet.text()) {
+        if let Err(error) = renderer.begin(&rows, self.outlet.batches.text()) {
             warn!("cannot render the containers: {error}");
         }
-    }
-
-    /// Writes what was rendered.
-    fn flush(&mut self) {
-        self.clock.adjust();
-        self.outlet.flush(&*self.written);
-    }
-}
-
-/// Counts one that is not written: as filtered behind `max_events`, and as lost, which is the rest of the sum, if writing has
-/// failed.
-fn count_unneeded(outlet: &BatchWriter, written: &[WriteCounters; 1]) {
-    if outlet.is_over() {
-        written[0].filtered.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -58,10 +58,6 @@ fn of_fields(fields: &[Field]) -> Json {
 }
 
 fn of_value(value: &Value) -> Json {
-    let names = |names: &mut dyn Iterator<Item = &String>| {
-        let names: Vec<&String> = names.collect();
-        json!({ "type": "string", "enum": names })
-    };
     match value {
         Value::Unsigned { .. } | Value::Errno { .. } | Value::Nanoseconds { .. } => {
             json!({ "type": "integer", "minimum": 0 })
@@ -69,13 +65,18 @@ fn of_value(value: &Value) -> Json {
         Value::FileDescriptor { .. } => json!({ "type": "integer", "minimum": -1 }),
         Value::Signed { .. } => json!({ "type": "integer" }),
         Value::Bits { .. } | Value::Texts { .. } => json!({ "type": "array", "items": { "type": "string" } }),
-        Value::Choice { names: known, .. } => names(&mut known.iter().map(|(_, name)| name)),
-        Value::FirstFlag { names: known } => names(&mut known.iter().map(|(_, name)| name)),
+        Value::Choice { names: known, .. } => one_of(known),
+        Value::FirstFlag { names: known } => one_of(known),
         Value::Flag { only_true: true, .. } => json!({ "const": true }),
         Value::Flag { .. } => json!({ "type": "boolean" }),
         Value::Signal { .. } | Value::Text { .. } | Value::Bytes { .. } => json!({ "type": "string" }),
         Value::Object { fields } => of_fields(fields),
     }
+}
+
+fn one_of<N>(names: &[(N, String)]) -> Json {
+    let names: Vec<&String> = names.iter().map(|(_, name)| name).collect();
+    json!({ "type": "string", "enum": names })
 }
 
 fn loss() -> Json {

@@ -24,7 +24,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long engines may take to complete what is listed.
 const ENGINES_PATIENCE: Duration = Duration::from_millis(500);
-/// How long where it takes them to know what is asked for.
+/// How long to wait where a selection needs them.
 const LABELS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether something was missed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
