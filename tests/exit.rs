@@ -147,6 +147,12 @@ fn out_of_memory() {
     );
 }
 
+/// The exit code of each event, and whether it is of the container's first process.
+fn codes(events: &[Value]) -> Vec<(Value, Value)> {
+    let exits = events.iter().map(|event| &event["exit"]);
+    exits.map(|exit| (exit["code"].clone(), exit["first"].clone())).collect()
+}
+
 fn exec_into() {
     let pod = Pod::new("web", "app");
     let bundle = Bundle::script(&pod, "read x < /go; exit 4").with_fifo("/go");
@@ -160,9 +166,7 @@ fn exec_into() {
     tracer.wait_for("the container's end", is_first);
     runtime.wait_stopped(&bundle);
     let events = tracer.stop().events();
-    let codes: Vec<_> =
-        events.iter().map(|event| (&event["exit"]["code"], &event["exit"]["first"])).collect();
-    assert_eq!(codes, [(&json!(3), &json!(false)), (&json!(4), &json!(true))], "{events:#?}");
+    assert_eq!(codes(&events), [(json!(3), json!(false)), (json!(4), json!(true))], "{events:#?}");
     for event in &events {
         bundle.assert_names(event);
     }
@@ -180,9 +184,7 @@ fn ran_before() {
     tracer.wait_for("the container's end", is_first);
     runtime.wait_stopped(&bundle);
     let events = tracer.stop().events();
-    let codes: Vec<_> =
-        events.iter().map(|event| (&event["exit"]["code"], &event["exit"]["first"])).collect();
-    assert_eq!(codes, [(&json!(1), &json!(false)), (&json!(5), &json!(true))], "{events:#?}");
+    assert_eq!(codes(&events), [(json!(1), json!(false)), (json!(5), json!(true))], "{events:#?}");
     assert!(events.iter().all(|event| event["k8s"] == bundle.k8s()), "{events:#?}");
 }
 
