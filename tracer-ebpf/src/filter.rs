@@ -1,4 +1,4 @@
-//! Whether an event is asked for. What nobody asks about is a branch that the verifier leaves out.
+//! Whether an event is selected. The verifier leaves out branches for filters that are not used.
 
 use aya_ebpf::{Global, maps::HashMap};
 use tracer_common::{
@@ -16,8 +16,8 @@ use crate::{
     state::ProgramState,
 };
 
-/// The header of an event of the current task, if it is asked for; else it is counted as filtered. The container comes
-/// first: what is not selected costs no more than to find that out.
+/// The header of an event of the current task, if it is selected; else it is counted as filtered. The container is checked
+/// first: events of other containers cost no more than that check.
 #[inline(always)]
 pub fn admit(
     state: ProgramState,

@@ -38,15 +38,15 @@ pub static TRUST_ROOTLESS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TYPED_TASKS: Global<u32> = Global::new(0);
 
-/// Which process ids are asked for: one of `tracer_common::filter`, about the map `PIDS`.
+/// Which process ids are selected: one of `tracer_common::filter`, about the map `PIDS`.
 #[unsafe(no_mangle)]
 pub static FILTER_PIDS: Global<u32> = Global::new(ANY);
 
-/// Which real user ids are asked for, likewise.
+/// Which real user ids are selected, likewise.
 #[unsafe(no_mangle)]
 pub static FILTER_UIDS: Global<u32> = Global::new(ANY);
 
-/// Which comms are asked for, likewise.
+/// Which comms are selected, likewise.
 #[unsafe(no_mangle)]
 pub static FILTER_COMMS: Global<u32> = Global::new(ANY);
 

@@ -77,15 +77,15 @@ pub static TRACER_LEVEL: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static EPOCHS: Array<u64> = Array::with_max_entries(2, 0);
 
-/// The process ids that are asked for, or are not.
+/// The process ids that are selected, or excluded.
 #[map]
 pub static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, 0);
 
-/// The real user ids that are asked for, or are not.
+/// The real user ids that are selected, or excluded.
 #[map]
 pub static UIDS: HashMap<u32, u8> = HashMap::with_max_entries(1, 0);
 
-/// The comms that are asked for, or are not.
+/// The comms that are selected, or excluded.
 #[map]
 pub static COMMS: HashMap<Comm, u8> = HashMap::with_max_entries(1, 0);
 

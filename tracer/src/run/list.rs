@@ -20,13 +20,13 @@ use crate::{
     sys::{clock::WallClock, log_limit::REPORTS, stdout},
 };
 
-/// How long bundles may take to be read: what takes longer is not listed, or comes later.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for bundles to be read; later containers are not listed, or only with `--watch`.
+const BUNDLES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long engines may take to complete what is listed.
-const ENGINES_PATIENCE: Duration = Duration::from_millis(500);
+const ENGINES_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long to wait where a selection needs them.
-const LABELS_PATIENCE: Duration = Duration::from_secs(2);
-/// How often it is looked whether something was missed.
+const LABELS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often missed records are checked for.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Nothing is written to it.
 const EVENT_BUFFER: u32 = 4096;
@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) watch: bool,
     /// When to stop by itself.
     pub(crate) limits: Limits,
-    /// The containers that are asked for, and how they become known.
+    /// The selected containers, and how they are found.
     pub(crate) scope: Scope,
     /// Whether missing labels are reported: whoever asks no engine on purpose knows.
     pub(crate) report_missing_labels: bool,
@@ -66,8 +66,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         trust_rootless: runtimes.trust_rootless,
         log: config.log_programs,
     };
-    let engines_patience =
-        if config.scope.selection.labels.is_empty() { ENGINES_PATIENCE } else { LABELS_PATIENCE };
+    let engines_timeout =
+        if config.scope.selection.labels.is_empty() { ENGINES_TIMEOUT } else { LABELS_TIMEOUT };
     let (observer, _events) = Observer::load(&options, config.scope, &runtime)?;
     stdout::prepare();
     let output = {
@@ -78,7 +78,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         output,
         node: config.node,
         watch: config.watch,
-        engines_patience,
+        engines_timeout,
         report_missing_labels: config.report_missing_labels,
         clock: WallClock::new(),
         shown: HashMap::new(),
@@ -93,7 +93,7 @@ struct List {
     output: ListOutput,
     node: String,
     watch: bool,
-    engines_patience: Duration,
+    engines_timeout: Duration,
     report_missing_labels: bool,
     /// One for all rows: that of a container says the same start each time.
     clock: WallClock,
@@ -128,9 +128,9 @@ impl List {
 
     /// Shows the containers that there are. Returns whether anybody reads on.
     async fn begin(&mut self, observer: &Observer) -> anyhow::Result<bool> {
-        observer.start().await?.within(self.engines_patience).await;
+        observer.start().await?.within(self.engines_timeout).await;
         let registry = &observer.registry;
-        if registry.settled(PATIENCE).await == Wait::TimedOut {
+        if registry.settled(BUNDLES_TIMEOUT).await == Wait::TimedOut {
             warn!("some containers are not listed: their bundles could not be read in time");
         }
         let mut listed: Vec<ListedContainer> =
@@ -139,7 +139,7 @@ impl List {
         if undecided > 0 && !self.watch {
             warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
         }
-        // Nobody can be asked for those of pods within a container.
+        // No engine of this node knows those of pods within a container.
         let lacks_labels =
             |listed: &&ListedContainer| listed.container.lacks_labels() && listed.container.outer.is_none();
         let lacking = listed.iter().filter(lacks_labels).count();
@@ -221,10 +221,10 @@ impl List {
 
 /// The keys that have ended and are known, or have had the time to become known.
 fn over(registry: &Registry) -> Vec<ContainerKey> {
-    let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+    let timeout = u64::try_from(BUNDLES_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
     let now = WallClock::boot_now();
     let is_over = |key: ContainerKey, at: u64| {
-        matches!(registry.look_up(key), Lookup::Known(_)) || at.saturating_add(patience) < now
+        matches!(registry.look_up(key), Lookup::Known(_)) || at.saturating_add(timeout) < now
     };
     registry.ended().into_iter().filter(|(key, at)| is_over(*key, *at)).map(|(key, _)| key).collect()
 }

@@ -1,4 +1,4 @@
-//! One run of `tracer trace`: load, attach, report it, show events until told to stop, and account for all of them.
+//! One run of `tracer trace`: load, attach, report it, show events until the run is stopped, and account for all of them.
 
 use std::{io, sync::Arc};
 

@@ -173,7 +173,7 @@ impl<'n> Attempt<'n> {
         self.node.report(Report::Ready { gap });
     }
 
-    /// Accounts for the run and decides what to do next. `stopped` is whether the run was told to stop.
+    /// Accounts for the run and decides what to do next. `stopped` is whether the client has stopped the run.
     pub(super) fn finish(mut self, stopped: bool, ended: &Ended) -> Outcome {
         let decoded = self.node.decoder.finish_run();
         let batch = self.take(decoded);

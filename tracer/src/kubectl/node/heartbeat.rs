@@ -63,7 +63,7 @@ pub(super) struct Heartbeat {
     stop: Stop,
     /// Whether the input accepts bytes. Once it does not, what the node has sent is still read: it may have the reason.
     writable: bool,
-    /// Whether the run was told to stop.
+    /// Whether the client has stopped the run.
     stopping: bool,
 }
 

@@ -82,7 +82,7 @@ fn check(input: &[u8]) {
 /// The container whose annotations they are, for those who know it.
 const ID: &str = "1";
 
-/// No sandbox of CRI-O passes for another one, nor brings labels for one.
+/// No sandbox of CRI-O is taken for another one, nor brings labels for one.
 fn check_own(container: &PodContainer, annotations: &BTreeMap<&str, &str>) {
     if container.engine != Engine::CriO || container.role != Role::Sandbox {
         return;

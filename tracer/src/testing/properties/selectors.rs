@@ -63,7 +63,7 @@ fn check_labels(text: &str) {
         LabelSelector::parse_all(&[text.to_owned(), printed.clone()]).unwrap().is_empty(),
         selector.is_empty()
     );
-    // What is asked for twice is asked for once.
+    // A selector that is given twice selects the same.
     let twice = LabelSelector::parse_all(&[printed.clone(), printed]).unwrap();
     let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).take(6);
     let words: Vec<&str> = words.collect();
