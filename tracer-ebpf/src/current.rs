@@ -148,11 +148,12 @@ impl Current {
 /// The comm of the current task, by the helper.
 #[inline(always)]
 pub fn current_comm() -> Comm {
-    // As two numbers: for an array of bytes LLVM calls `memset` at every event.
-    let mut halves = MaybeUninit::<[u64; 2]>::uninit();
-    // SAFETY: the helper writes as many bytes as the type has, zeros if it fails, and every bit pattern is a valid comm.
+    // Zeros, since Linux 6.1 leaves what is behind the NUL as it was (`strscpy` in bpf_get_current_comm,
+    // kernel/bpf/helpers.c). As two numbers: for an array of bytes LLVM calls `memset` at every event.
+    let mut halves = [0_u64; 2];
+    // SAFETY: the helper writes at most as many bytes as the type has, and every bit pattern is a valid comm.
     unsafe {
         bpf_get_current_comm(halves.as_mut_ptr().cast(), COMM_LEN as u32);
-        core::mem::transmute(halves.assume_init())
+        core::mem::transmute(halves)
     }
 }
