@@ -243,7 +243,7 @@ fn stopped(load: &Load) {
 fn counters() {
     let _alone = alone();
     let bundle = Load::EXECS.once();
-    let tracer = Tracer::start(&Load::EXECS.arguments(&["-n", &namespace(&bundle), "-v"]));
+    let tracer = Tracer::start(&Load::EXECS.arguments(&["-n", &namespace(&bundle), "-vv"]));
     Runtime::runc().run(&bundle).success();
     let done = tracer.stop();
     let logged = |whose: &str, what: &str| -> u64 {

@@ -515,7 +515,7 @@ fn logged_requests() {
     let server = small(Options::default());
     let url = format!("http://{}", server.address());
     let config = Config::new(&url, json!({}), json!({}));
-    for option in ["-v=6", "--v=6", "-v"] {
+    for option in ["-v=6", "--v=6", "-vv"] {
         let client = config.launch(&[option]).start();
         client.wait_open("/1");
         let done = client.stop();

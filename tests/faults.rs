@@ -321,6 +321,8 @@ fn blocked() {
     tracer.wait_for("a loss", |event| event["lost"]["reason"] == "buffer-full");
     // The sum, the losses in the stream and the lines agree.
     let done = tracer.stop();
+    let closing = done.stderr.last().unwrap();
+    assert!(closing.contains(" (buffer-full ") && closing.contains(": raise --buffer-size"), "{closing}");
     let summary = done.summary();
     assert!(summary.lost > 0 && summary.emitted > 0, "{summary:?}");
     let own = done.events().iter().filter(|event| bundle.owns(event)).count() as u64;

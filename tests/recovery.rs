@@ -93,7 +93,7 @@ fn start_and_end() {
     let bundle = Bundle::script(&pod, &ticking(&tick));
     let runtime = Runtime::runc();
     let _state = KnownRoot::new(&runtime);
-    let tracer = Tracer::start(&["trace", "open", "-n", &pod.namespace, "-o", "json", "-v"]);
+    let tracer = Tracer::start(&["trace", "open", "-n", &pod.namespace, "-o", "json", "-vv"]);
     unseen(&tracer, || runtime.run_detached(&bundle));
     let event = tracer.wait_open(&tick);
     assert_eq!(event["k8s"], bundle.k8s(), "in {event}");

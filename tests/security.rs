@@ -684,7 +684,7 @@ fn orphaned_share() {
         .with_fifo("/jail/hold")
         .with_fifo("/jail/end");
     let runtime = Runtime::runc();
-    let tracer = Tracer::start(&["trace", "open", "-v", "-o", "json"]);
+    let tracer = Tracer::start(&["trace", "open", "-vv", "-o", "json"]);
     runtime.run_detached(&bundle);
     let bound = format!("entrypoint is process {}", runtime.init_pid(&bundle).unwrap());
     let line = tracer.wait_log("the container", |line| line.ends_with(&bound));

@@ -7,9 +7,11 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use harness::need::RUNC;
+use harness::runtime::KnownRoot;
 use harness::scratch::{self, unique};
 use harness::wait::{self, LIMIT};
-use harness::{Bundle, Dialect, Need, Pod, Runtime, Suite, Tracer, bundle};
+use harness::{Bundle, Dialect, Launch, Need, Pod, Runtime, Suite, Tracer, bundle};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const HOST: &[Need] = &[Need::Root, Need::Btf, Need::Tracer];
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         .test("users", RUNC, by_uid)
         .test("commands", RUNC, by_comm)
         .test("another_name_for_a_runtime", RUNC, runtime_name)
+        .test("ready_and_changes_say_what_is_selected", RUNC, matches)
+        .test("empty_list_says_what_there_is_instead", RUNC, empty_list)
+        .test("sighup_ends_the_run_with_the_sum_unless_it_is_ignored", HOST, hangup)
         .run()
 }
 
@@ -45,6 +50,7 @@ fn selectors() {
     let not = |name: &str| format!("!{name}");
     let both = format!("{a},{b}");
     let neither = format!("!{a},!{b}");
+    let (web_of_b, all_of_a) = (format!("{b}/web"), format!("{a}/*"));
     let (not_a, not_web, not_app) = (not(&a), not("web"), not("app"));
     let table: Vec<(Vec<&str>, &str)> = vec![
         (vec![], "ABCP"),
@@ -63,6 +69,11 @@ fn selectors() {
         (vec!["-n", &both, "-c", &not_app], "C"),
         (vec!["-n", &both, "-p", "web", "-c", "side"], "C"),
         (vec!["-n", &a, "-A"], "ABC_"),
+        (vec!["-n", &both, "-p", "w*"], "AC"),
+        (vec!["-n", &both, "-p", "!w?b"], "B"),
+        (vec!["-n", &both, "-c", "[as]*"], "ABC"),
+        (vec!["-p", &web_of_b], "C"),
+        (vec!["-p", &all_of_a, "-c", "app"], "AB"),
     ];
     let tracers: Vec<Tracer> = table
         .iter()
@@ -267,12 +278,77 @@ fn by_comm() {
     let pod = Pod::new("web", "app");
     let bundle = Bundle::script(&pod, "true < /by/sh; /bin/head /by/head; /bin/cat /by/cat");
     let arguments = ["trace", "open", "-n", &pod.namespace, "--comm", "head,cat", "-o", "json"];
-    let tracer = Tracer::start(&arguments);
+    let by_name = Tracer::start(&arguments);
+    let by_glob = Tracer::start(&arguments.map(|word| if word == "head,cat" { "h*d,[bc]at" } else { word }));
     Runtime::runc().run(&bundle);
-    tracer.wait_open("/by/cat");
-    let events = tracer.stop().events();
-    let told: Vec<&Value> = events.iter().map(|event| &event["open"]["path"]).collect();
-    assert_eq!(told, ["/by/head", "/by/cat"]);
+    for tracer in [by_name, by_glob] {
+        tracer.wait_open("/by/cat");
+        let done = tracer.stop().assert_clean();
+        let events = done.events();
+        let told: Vec<&Value> = events.iter().map(|event| &event["open"]["path"]).collect();
+        assert_eq!(told, ["/by/head", "/by/cat"]);
+    }
+}
+
+fn matches() {
+    let pod = Pod::new("web", "app");
+    let namespace = &pod.namespace;
+    let bundle = Bundle::script(&pod, "read x < /begin").with_fifo("/begin");
+    let runtime = Runtime::runc();
+    let _root = KnownRoot::new(&runtime);
+    let ready =
+        |tracer: &Tracer| tracer.wait_log("that it is ready", |line| line.starts_with("tracer: ready"));
+    let before = Tracer::start(&["trace", "open", "-n", namespace, "-o", "json"]);
+    assert!(ready(&before).starts_with(&format!("tracer: ready (nothing matches -n {namespace} yet; ")));
+    runtime.run_detached(&bundle);
+    before.wait_log("that it matches", |line| line == "tracer: 1 container matches now");
+    let line = |further: &[&str]| {
+        let tracer = Tracer::start(&[&["trace", "open", "-n", namespace, "-o", "json"], further].concat());
+        let line = ready(&tracer);
+        tracer.stop();
+        line
+    };
+    let nothing = format!("tracer: ready (nothing matches -n {namespace}");
+    assert_eq!(line(&[]), "tracer: ready (1 container matches)");
+    assert_eq!(line(&["-p", "nosuch"]), format!("{nothing} -p nosuch yet; pods there: web)"));
+    assert_eq!(line(&["-p", "w*", "-c", "x"]), format!("{nothing} -p w* -c x yet; containers there: app)"));
+    let mut exited = Command::new("true").spawn().unwrap();
+    exited.wait().unwrap();
+    let nobody = exited.id().to_string();
+    assert_eq!(line(&["--pid", &nobody]), "tracer: ready (1 container matches; no process has that --pid)");
+    let other = Tracer::start(&["trace", "open", "-n", "no-such", "-o", "json"]);
+    let other_line = ready(&other);
+    assert!(
+        other_line.contains("(nothing matches -n no-such yet; namespaces on this node: "),
+        "{other_line}"
+    );
+    runtime.delete(&bundle);
+    before.wait_log("that it does no more", |line| {
+        *line == format!("tracer: nothing matches -n {namespace} now")
+    });
+}
+
+fn empty_list() {
+    let pod = Pod::new("web", "app");
+    let bundle = Bundle::script(&pod, "read x < /begin").with_fifo("/begin");
+    let runtime = Runtime::runc();
+    let _root = KnownRoot::new(&runtime);
+    runtime.run_detached(&bundle);
+    let output = Launch::new(&["list-containers", "-n", &pod.namespace, "-p", "nosuch"]).output().success();
+    let expected = format!("tracer: nothing matches -n {} -p nosuch; pods there: web\n", pod.namespace);
+    assert!(output.stderr.ends_with(&expected), "{output:?}");
+}
+
+fn hangup() {
+    let arguments = ["trace", "open", "-n", "no-such", "-o", "json"];
+    let ended = Tracer::start(&arguments);
+    ended.signal(Signal::HUP);
+    assert_eq!(ended.wait_end().assert_clean().summary().lost, 0);
+    // As nohup(1) does.
+    let ignoring = Launch::new(&arguments).prelude("trap '' HUP").start();
+    ignoring.signal(Signal::HUP);
+    // It is still there, and handles the next signal.
+    ignoring.stop().assert_clean();
 }
 
 /// A runtime by a name of its own is followed from its own execution on if the option names it.

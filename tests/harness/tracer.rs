@@ -641,7 +641,9 @@ fn parse(line: &str) -> Value {
 }
 
 fn parse_summary(line: &str) -> Option<Summary> {
-    let words: Vec<&str> = line.strip_prefix("tracer: ")?.split(' ').collect();
+    // The reasons of losses follow in parentheses.
+    let numbers = line.split_once(" (").map_or(line, |(numbers, _)| numbers);
+    let words: Vec<&str> = numbers.strip_prefix("tracer: ")?.split(' ').collect();
     let numbers: BTreeMap<&str, u64> = words
         .as_chunks()
         .0

@@ -25,7 +25,7 @@ pub(super) struct Args {
 /// How much to log.
 #[derive(Clone, Copy, Debug, ClapArgs)]
 pub(crate) struct LogArgs {
-    /// Log more to stderr; given twice, log everything
+    /// Log more to stderr; given twice, log debug messages too; three times, those of libraries
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Log errors only
@@ -34,9 +34,9 @@ pub(crate) struct LogArgs {
 }
 
 impl LogArgs {
-    /// Whether it is more than usual.
-    pub(crate) const fn is_verbose(self) -> bool {
-        self.verbose > 0
+    /// Whether debug messages are logged.
+    pub(crate) const fn is_debug(self) -> bool {
+        self.verbose > 1
     }
 }
 

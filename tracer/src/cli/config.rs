@@ -42,7 +42,7 @@ pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Resu
     Ok(trace::Config {
         scope: scope(&args.selection, &args.runtimes)?,
         filter: EventFilter {
-            pids: Pattern::parse(&args.pid).map_err(option("--pid"))?,
+            pids: pids(&args.pid).map_err(option("--pid"))?,
             uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
             comms: Pattern::parse(&args.comm).map_err(option("--comm"))?,
         },
@@ -126,6 +126,7 @@ fn scope(selected: &SelectionArgs, args: &RuntimeArgs) -> Result<Scope, Usage> {
     let endpoint = args.runtime_endpoint.as_deref().or(endpoint);
     Ok(Scope {
         selection: selection(selected)?,
+        options: selection_options(selected, namespaces(selected)),
         runtimes: Runtimes {
             names: runtimes(&args.runtime_name).map_err(option("--runtime-name"))?,
             state_roots: state_roots(roots).map_err(option("--runtime-root"))?,
@@ -141,8 +142,32 @@ fn option<E: Display>(name: &'static str) -> impl Fn(E) -> Usage {
     move |problem| Usage(format!("{name}: {problem}"))
 }
 
+/// The highest process id of any kernel: below `PID_MAX_LIMIT` (include/linux/threads.h).
+const PID_MAX: u32 = (1 << 22) - 1;
+
+fn pids(values: &[String]) -> Result<Pattern<u32>, String> {
+    let pattern = Pattern::parse(values).map_err(|error| error.to_string())?;
+    match pattern.wanted().iter().chain(pattern.unwanted()).find(|pid| !(1..=PID_MAX).contains(*pid)) {
+        Some(pid) => Err(format!("{pid} is not a process id: they are from 1 to {PID_MAX}")),
+        None => Ok(pattern),
+    }
+}
+
+/// The options that select containers, as given; empty if there are none.
+pub(crate) fn selection_options(args: &SelectionArgs, namespaces: &[String]) -> String {
+    let SelectionArgs { namespace: _, all_namespaces: _, pod, container, selector } = args;
+    let lists = [("-n", namespaces), ("-p", pod), ("-c", container), ("-l", selector)];
+    let given = lists.into_iter().filter(|(_, values)| !values.is_empty());
+    given.map(|(option, values)| format!("{option} {}", values.join(","))).collect::<Vec<_>>().join(" ")
+}
+
+/// The selected namespaces: none means all.
+fn namespaces(args: &SelectionArgs) -> &[String] {
+    if args.all_namespaces { &[] } else { &args.namespace }
+}
+
 fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
-    let namespaces = if args.all_namespaces { &[][..] } else { &args.namespace };
+    let namespaces = namespaces(args);
     Ok(Selection {
         namespaces: Pattern::parse(namespaces).map_err(option("--namespace"))?,
         pods: Pattern::parse(&args.pod).map_err(option("--pod"))?,

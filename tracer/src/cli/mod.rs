@@ -68,11 +68,11 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     match args.command {
         Command::Trace(trace) => {
-            trace::run(config::trace(&trace.args, &trace.node, args.log.is_verbose())?)?;
+            trace::run(config::trace(&trace.args, &trace.node, args.log.is_debug())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListContainers(list) => {
-            list::run(config::list(&list.args, &list.node, args.log.is_verbose())?)?;
+            list::run(config::list(&list.args, &list.node, args.log.is_debug())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Agent(agent) => {
@@ -106,8 +106,9 @@ pub(crate) fn start_log(log: LogArgs) {
         // aya cannot parse versions such as "Debian 7.3~rc4-1" and warns for each map and program. It only uses them to
         // decide whether to name maps and programs.
         (false, 0) => "warn,kube_client::client=off,kube_runtime=off,aya::util=off",
+        (false, 1) => "warn,kube_client::client=off,kube_runtime=off,aya::util=off,tracer=info",
         // Debug messages of the libraries help only their authors.
-        (false, 1) => {
+        (false, 2) => {
             "warn,kube_client::client=off,kube_runtime=off,aya::util=off,tracer=debug,tracer_ebpf=debug"
         }
         (false, _) => "debug",

@@ -15,6 +15,7 @@
 //! | 7 | `Alive`: answers the client's heartbeat | empty |
 //! | 8 | `Summary`: last, once | JSON: the counters of the closing line |
 //! | 9 | `Listed`: a container of `list-containers` | JSON, a line of its output |
+//! | 10 | `Matches`: what the selection matches, before `Ready` and whenever that changes | JSON |
 //!
 //! A reader skips frames of types that it does not know, and shows kinds that it does not know by their schema. It trusts the
 //! stream with nothing: every length is bounded, every schema validated.
@@ -56,6 +57,7 @@ pub(crate) enum Type {
     Alive = 7,
     Summary = 8,
     Listed = 9,
+    Matches = 10,
 }
 
 /// What a stream's sender is.

@@ -33,6 +33,8 @@ pub(super) struct Target {
     uid: String,
     /// The container's id.
     container: String,
+    /// The container's image, for messages.
+    pub(super) image: String,
 }
 
 /// A node's agent.

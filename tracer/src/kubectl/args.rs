@@ -56,7 +56,7 @@ pub(super) struct Common {
 /// kubectl's verbosity.
 #[derive(Clone, Debug, ClapArgs)]
 pub(super) struct VerbosityArgs {
-    /// Log more to stderr, including requests to the API server; given twice, or from level 8 on, log everything
+    /// Log more to stderr; given twice, or from level 6 on, log requests to the API server; from level 8 on, log everything
     #[arg(short, long = "v", alias = "verbose", value_name = "LEVEL", num_args = 0..=1, require_equals = true,
         default_missing_value = "1", action = clap::ArgAction::Append, global = true)]
     verbose: Vec<u8>,
@@ -68,14 +68,17 @@ pub(super) struct VerbosityArgs {
 impl VerbosityArgs {
     /// The verbosity of `tracer` on the nodes.
     pub(super) fn log(&self) -> LogArgs {
-        /// From this level on, kubectl logs the content of requests and responses.
+        /// The levels from which on kubectl logs requests, and their content.
+        const REQUESTS: u8 = 6;
         const EVERYTHING: u8 = 8;
         let level = self.verbose.iter().max().copied().unwrap_or_default();
         let verbose = match level {
             0 => 0,
-            1 if self.verbose.len() > 1 => 2,
-            1..EVERYTHING => 1,
-            EVERYTHING.. => 2,
+            // A flag, as often as it was given.
+            1 => u8::try_from(self.verbose.len()).unwrap_or(u8::MAX),
+            2..REQUESTS => 1,
+            REQUESTS..EVERYTHING => 2,
+            EVERYTHING.. => 3,
         };
         LogArgs { verbose, quiet: self.quiet }
     }
@@ -341,13 +344,15 @@ mod tests {
             (&[][..], 0),
             (&["-v=0"], 0),
             (&["-v"], 1),
-            (&["-v=6"], 1),
-            (&["--v=6"], 1),
+            (&["-v=5"], 1),
+            (&["-v=6"], 2),
+            (&["--v=6"], 2),
             (&["--verbose"], 1),
-            (&["-v=9"], 2),
-            (&["-v=1", "-v=9"], 2),
+            (&["-v=9"], 3),
+            (&["-v=1", "-v=9"], 3),
             (&["-v", "-v"], 2),
             (&["-vv"], 2),
+            (&["-vvv"], 3),
         ] {
             assert_eq!(verbose(words), Ok(level), "{words:?}");
         }

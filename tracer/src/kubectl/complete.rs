@@ -25,7 +25,11 @@ use crate::{
         cluster::Cluster,
         text,
     },
-    model::Pattern,
+    model::{
+        Pattern,
+        name::{NamespaceName, PodName},
+        pattern::Item,
+    },
     sanitize,
     sys::thread::local_runtime,
 };
@@ -160,9 +164,9 @@ impl Values {
         }
         Self {
             cluster: ClusterArgs::from_arg_matches(matches).ok(),
-            namespaces: wanted(matches, "namespace"),
+            namespaces: wanted(matches, "namespace", |name: &NamespaceName| name.0.literal()),
             all_namespaces: matches!(matches.try_get_one("all_namespaces"), Ok(Some(true))),
-            pods: wanted(matches, "pod"),
+            pods: wanted(matches, "pod", PodName::literal),
         }
     }
 
@@ -239,11 +243,12 @@ impl Values {
     }
 }
 
-/// The names that an option selects.
-fn wanted(matches: &ArgMatches, option: &str) -> Vec<String> {
+/// The names that an option selects, without globs.
+fn wanted<T: Item>(matches: &ArgMatches, option: &str, literal: fn(&T) -> Option<&str>) -> Vec<String> {
     let values = matches.try_get_many::<String>(option).ok().flatten();
     let values: Vec<String> = values.into_iter().flatten().cloned().collect();
-    Pattern::parse(&values).map(|pattern: Pattern| pattern.wanted().to_vec()).unwrap_or_default()
+    let pattern = Pattern::parse(&values).unwrap_or_default();
+    pattern.wanted().iter().filter_map(literal).map(ToOwned::to_owned).collect()
 }
 
 /// The names of all objects of a kind.

@@ -25,6 +25,7 @@ mod restriction;
 mod session;
 mod text;
 mod warnings;
+mod workload;
 mod writer;
 
 use std::process::ExitCode;
@@ -54,8 +55,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = local_runtime()?;
     let result = runtime.block_on(async {
         match command {
-            Command::Trace(trace) => session::trace(&trace.args, &trace.nodes, &common).await,
-            Command::ListContainers(list) => session::list(&list.args, &list.nodes, &common).await,
+            Command::Trace(trace) => session::trace(trace.args, &trace.nodes, &common).await,
+            Command::ListContainers(list) => session::list(list.args, &list.nodes, &common).await,
             Command::Doctor(nodes) => doctor::run(&nodes, &common).await,
             Command::Deploy(args) => deploy::deploy(&args, &common).await,
             Command::Undeploy(args) => deploy::undeploy(&args, &common).await,

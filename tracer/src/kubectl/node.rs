@@ -31,6 +31,7 @@ use crate::{
         text,
         writer::Message,
     },
+    model::Matches,
 };
 pub(super) use decoder::Decoder;
 pub(super) use delivery::CAPACITY;
@@ -49,6 +50,8 @@ pub(super) enum Report {
         /// The time without data, if the node was ready before.
         gap: Option<Duration>,
     },
+    /// What the selection matches.
+    Matches(Matches),
     /// An attempt failed; another one follows.
     Retrying,
     /// This agent is not tried again; the exit code.
@@ -218,7 +221,7 @@ impl Node {
             () = heartbeat.run() => Ended::NotStopped,
             ended = attempt.read(&mut output) => ended,
         };
-        attempt.finish(heartbeat.is_stopping(), &ended)
+        attempt.finish(target, heartbeat.is_stopping(), &ended)
     }
 
     async fn start(&self, target: &Target) -> Result<Exec, Refused> {

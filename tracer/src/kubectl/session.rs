@@ -21,22 +21,30 @@ use crate::{
         node::Decoder,
         node_command::NodeCommand,
         text,
+        workload::Workload,
         writer::{EventView, MakeRenderer, View},
     },
-    model::Pattern,
+    model::{Pattern, name::NamespaceName},
     output::{ContainerRenderer, ListOf},
 };
 use run::Session;
 
 /// `kubectl tracer trace`.
-pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
+pub(super) async fn trace(
+    mut args: TraceArgs,
+    nodes: &NodesArgs,
+    common: &Common,
+) -> anyhow::Result<ExitCode> {
     // Usage errors are reported before anything is sent.
-    let checked = config::trace(args, &NodeArgs::default(), common.log.log().is_verbose())?;
+    let workload = Workload::take(&mut args.selection)?;
+    let checked = config::trace(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;
+    let options = select(&mut args.selection, workload, &cluster, &namespaces).await?;
     let kinds = checked.kinds;
     let plan = Plan {
-        command: NodeCommand::trace(args, &namespaces, nodes.lease, common.log.log()),
+        command: NodeCommand::trace(&args, &namespaces, nodes.lease, common.log.log()),
         namespaces: named(&namespaces),
+        options,
         content: Content::Events(Arc::clone(&kinds)),
         max_events: checked.max_events,
         timeout: checked.limits.timeout,
@@ -54,13 +62,16 @@ pub(super) async fn trace(args: &TraceArgs, nodes: &NodesArgs, common: &Common) 
 }
 
 /// `kubectl tracer list-containers`.
-pub(super) async fn list(args: &ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
-    let checked = config::list(args, &NodeArgs::default(), common.log.log().is_verbose())?;
+pub(super) async fn list(mut args: ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    let workload = Workload::take(&mut args.selection)?;
+    let checked = config::list(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;
+    let options = select(&mut args.selection, workload, &cluster, &namespaces).await?;
     let if_empty = (!args.watch).then(|| no_resources(&named(&namespaces)));
     let plan = Plan {
-        command: NodeCommand::list(args, &namespaces, nodes.lease, common.log.log()),
+        command: NodeCommand::list(&args, &namespaces, nodes.lease, common.log.log()),
         namespaces: named(&namespaces),
+        options,
         content: Content::Containers,
         max_events: None,
         timeout: checked.limits.timeout,
@@ -93,10 +104,26 @@ fn cluster_and_namespaces(
     Ok((cluster, namespaces))
 }
 
+/// Replaces a workload by the labels of its pods. Returns the options that select containers, for messages.
+async fn select(
+    selection: &mut SelectionArgs,
+    workload: Option<Workload>,
+    cluster: &Cluster,
+    namespaces: &[String],
+) -> anyhow::Result<String> {
+    let mut options = config::selection_options(selection, namespaces);
+    if let (Some(workload), [namespace]) = (workload, namespaces) {
+        options = format!("{options} -p {}", workload.text);
+        selection.selector.push(workload.selector(&cluster.client, namespace).await?);
+    }
+    Ok(options)
+}
+
 /// The namespaces that a selection names, without those that it excludes.
 fn named(namespaces: &[String]) -> Vec<String> {
     // An invalid selection was rejected before.
-    Pattern::parse(namespaces).map(|pattern: Pattern| pattern.wanted().to_vec()).unwrap_or_default()
+    let pattern: Pattern<NamespaceName> = Pattern::parse(namespaces).unwrap_or_default();
+    pattern.wanted().iter().filter_map(|name| name.0.literal()).map(ToOwned::to_owned).collect()
 }
 
 /// kubectl's message for an empty list.
@@ -113,6 +140,8 @@ struct Plan {
     command: NodeCommand,
     /// The namespaces that are selected by name.
     namespaces: Vec<String>,
+    /// The options that select containers, for messages.
+    options: String,
     content: Content,
     max_events: Option<u64>,
     timeout: Option<Duration>,

@@ -4,10 +4,15 @@ mod container;
 mod engine_container;
 pub(crate) mod json;
 mod label_selector;
+mod matches;
+pub(crate) mod name;
+pub(crate) mod pattern;
 mod selection;
 
 pub(crate) use container::{Container, Nested, Source, Unknown, without_added_labels};
 pub use container::{ContainerType, Isolation, Pod};
 pub use engine_container::EngineContainer;
 pub(crate) use label_selector::LabelSelector;
-pub(crate) use selection::{Choice, Pattern, Selection};
+pub(crate) use matches::Matches;
+pub(crate) use pattern::Pattern;
+pub(crate) use selection::{Choice, Selection};

@@ -1,119 +1,78 @@
 //! Selection of containers.
 
-use std::str::FromStr;
+use serde::{Deserialize, Serialize};
 
-use crate::model::{Container, LabelSelector};
-
-/// Values to include and values to exclude: names or numbers. An empty pattern selects everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern<T = String> {
-    included: Vec<T>,
-    excluded: Vec<T>,
-}
-
-impl<T> Default for Pattern<T> {
-    fn default() -> Self {
-        Self { included: Vec::new(), excluded: Vec::new() }
-    }
-}
-
-/// Why a value of an option is not a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PatternError {
-    /// An item of this value is empty.
-    #[error("{0:?} has an empty item; write X, X,Y or !X")]
-    Empty(String),
-    /// This item is not a number, where the option takes numbers.
-    #[error("{0:?} is not a number from 0 to 4294967295")]
-    NotNumber(String),
-}
-impl<T: FromStr> Pattern<T> {
-    /// Parses the values of an option: each is a list separated by commas, with `!x` to exclude x.
-    pub(crate) fn parse(values: &[String]) -> Result<Self, PatternError> {
-        let mut pattern = Self::default();
-        for value in values {
-            for item in value.split(',') {
-                let (list, text) = match item.strip_prefix('!') {
-                    Some(text) => (&mut pattern.excluded, text),
-                    None => (&mut pattern.included, item),
-                };
-                if text.is_empty() {
-                    return Err(PatternError::Empty(value.clone()));
-                }
-                list.push(text.parse().map_err(|_| PatternError::NotNumber(text.to_owned()))?);
-            }
-        }
-        Ok(pattern)
-    }
-}
-
-impl<T> Pattern<T> {
-    /// Whether it selects everything.
-    #[must_use]
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.included.is_empty() && self.excluded.is_empty()
-    }
-
-    /// The included values; if there are none, all values are included.
-    #[must_use]
-    pub(crate) fn wanted(&self) -> &[T] {
-        &self.included
-    }
-
-    /// The excluded values, even if they are included too.
-    #[must_use]
-    pub(crate) fn unwanted(&self) -> &[T] {
-        &self.excluded
-    }
-
-    /// Whether it selects this value. A missing value is selected only if no values are included.
-    #[must_use]
-    pub(crate) fn selects<V: ?Sized>(&self, value: Option<&V>) -> bool
-    where
-        T: PartialEq<V>,
-    {
-        let is = |listed: &T| value.is_some_and(|value| listed == value);
-        (self.included.is_empty() || self.included.iter().any(is)) && !self.excluded.iter().any(is)
-    }
-}
+use crate::model::{
+    Container, LabelSelector,
+    name::{ContainerName, NamespaceName, PodName},
+    pattern::Pattern,
+};
 
 /// The selected containers: `-n`, `-p`, `-c`, `-A`, `-l`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
     /// Patterns of namespaces.
-    pub(crate) namespaces: Pattern,
+    pub(crate) namespaces: Pattern<NamespaceName>,
     /// Patterns of pod names.
-    pub(crate) pods: Pattern,
+    pub(crate) pods: Pattern<PodName>,
     /// Patterns of container names in the pod.
-    pub(crate) containers: Pattern,
+    pub(crate) containers: Pattern<ContainerName>,
     /// Selector on the pod's labels.
     pub(crate) labels: LabelSelector,
 }
 
+/// What a selection goes by, from the outermost to the innermost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Property {
+    Namespace,
+    Pod,
+    Container,
+    Labels,
+}
+
 impl Selection {
+    /// Whether every container is selected.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.namespaces.is_empty()
+            && self.pods.is_empty()
+            && self.containers.is_empty()
+            && self.labels.is_empty()
+    }
+
     /// Whether the container is selected. A container without a pod has no namespace, pod or name; a label selector
     /// never selects it.
     #[must_use]
     pub(crate) fn judge(&self, container: &Container) -> Choice {
-        let by_name = !(self.namespaces.is_empty() && self.pods.is_empty() && self.containers.is_empty());
-        let by_labels = !self.labels.is_empty();
-        if (by_name || by_labels) && !container.pod_known {
+        if !self.is_empty() && !container.pod_known {
             return Choice::Undecidable;
         }
-        let pod = container.pod.as_ref();
-        let named = self.namespaces.selects(pod.map(|pod| pod.namespace.as_str()))
-            && self.pods.selects(pod.map(|pod| pod.name.as_str()))
-            && self.containers.selects(pod.and_then(|pod| pod.container.as_deref()));
-        match pod {
-            _ if !named => Choice::Rejected,
-            _ if !by_labels => Choice::Selected,
-            None => Choice::Rejected,
-            Some(pod) => match &pod.labels {
-                None => Choice::Undecidable,
-                Some(labels) if self.labels.matches(labels) => Choice::Selected,
-                Some(_) => Choice::Rejected,
-            },
+        let lacks_labels = || container.pod.as_ref().is_some_and(|pod| pod.labels.is_none());
+        match self.mismatch(container) {
+            None => Choice::Selected,
+            Some(Property::Labels) if lacks_labels() => Choice::Undecidable,
+            Some(_) => Choice::Rejected,
         }
+    }
+
+    /// The outermost property that keeps the container from being selected.
+    pub(crate) fn mismatch(&self, container: &Container) -> Option<Property> {
+        let pod = container.pod.as_ref();
+        let labels = || pod.and_then(|pod| pod.labels.as_ref());
+        if !self.namespaces.selects(|name| pod.is_some_and(|pod| name.0.matches(&pod.namespace))) {
+            return Some(Property::Namespace);
+        }
+        if !self.pods.selects(|name| pod.is_some_and(|pod| name.matches(&pod.namespace, &pod.name))) {
+            return Some(Property::Pod);
+        }
+        let container = pod.and_then(|pod| pod.container.as_deref());
+        if !self.containers.selects(|name| container.is_some_and(|container| name.0.matches(container))) {
+            return Some(Property::Container);
+        }
+        let is_labelled =
+            self.labels.is_empty() || labels().is_some_and(|labels| self.labels.matches(labels));
+        (!is_labelled).then_some(Property::Labels)
     }
 }
 
@@ -133,37 +92,6 @@ mod tests {
     use super::*;
     use crate::model::{Pod, Source, Unknown};
 
-    fn pattern(values: &[&str]) -> Pattern {
-        Pattern::parse(&values.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
-    }
-
-    #[test]
-    fn pattern_combines_lists_repetitions_and_exclusions() {
-        assert!(pattern(&[]).selects::<str>(None));
-        assert!(pattern(&["a,b", "c"]).selects(Some("c")));
-        assert!(!pattern(&["a,b"]).selects(Some("c")));
-        assert!(!pattern(&["a"]).selects::<str>(None));
-        assert!(pattern(&["!a"]).selects(Some("b")));
-        assert!(pattern(&["!a"]).selects::<str>(None));
-        assert!(!pattern(&["!a,!b"]).selects(Some("b")));
-        assert!(!pattern(&["a,!a"]).selects(Some("a")));
-    }
-
-    #[test]
-    fn empty_item_is_an_error_that_quotes_the_value() {
-        for value in ["", "a,", "!", ",a", "a,!"] {
-            let error = Pattern::<String>::parse(&[value.to_owned()]).unwrap_err().to_string();
-            assert!(error.contains(&format!("{value:?}")), "{error}");
-        }
-    }
-
-    #[test]
-    fn included_and_excluded_numbers_are_checked() {
-        let parse = |value: &str| Pattern::<u32>::parse(&[value.to_owned()]);
-        assert!(parse("1,!2").unwrap().selects(Some(&1)));
-        assert!(!parse("!2").unwrap().selects(Some(&2)));
-        assert_eq!(parse("1,!x"), Err(PatternError::NotNumber("x".into())));
-    }
     /// A container of the pod `web` in `shop`, with these labels or unknown ones.
     fn of_pod(labels: Option<&[(&str, &str)]>) -> Container {
         let labels = labels
@@ -185,7 +113,8 @@ mod tests {
     }
 
     fn selection(namespace: &str, labels: &str) -> Selection {
-        let namespaces = if namespace.is_empty() { Pattern::default() } else { pattern(&[namespace]) };
+        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
+        let namespaces = Pattern::parse(namespace.as_slice()).unwrap();
         Selection { namespaces, labels: LabelSelector::parse(labels).unwrap(), ..Selection::default() }
     }
 
@@ -219,5 +148,25 @@ mod tests {
         assert_eq!(selection("", "").judge(&podless), Choice::Selected);
         assert_eq!(selection("", "!app").judge(&Container::unknown(Unknown::Late)), Choice::Undecidable);
         assert_eq!(selection("", "").judge(&Container::unknown(Unknown::Late)), Choice::Selected);
+    }
+    #[test]
+    fn mismatch_is_the_outermost_property() {
+        let container = of_pod(Some(&[("app", "web")]));
+        let mismatch = |namespace: &str, pod: &str, name: &str, labels: &str| {
+            let values = |text: &str| text.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>();
+            let selection = Selection {
+                namespaces: Pattern::parse(&values(namespace)).unwrap(),
+                pods: Pattern::parse(&values(pod)).unwrap(),
+                containers: Pattern::parse(&values(name)).unwrap(),
+                labels: LabelSelector::parse(labels).unwrap(),
+            };
+            selection.mismatch(&container)
+        };
+        assert_eq!(mismatch("sh*", "shop/w*", "nginx", "app"), None);
+        assert_eq!(mismatch("other", "x", "x", "x"), Some(Property::Namespace));
+        assert_eq!(mismatch("shop", "other/web", "x", "x"), Some(Property::Pod));
+        assert_eq!(mismatch("shop", "!web*", "", ""), Some(Property::Pod));
+        assert_eq!(mismatch("shop", "web", "x", "x"), Some(Property::Container));
+        assert_eq!(mismatch("shop", "web", "nginx", "x"), Some(Property::Labels));
     }
 }

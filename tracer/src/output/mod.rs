@@ -10,6 +10,7 @@ mod json;
 mod json_lines;
 mod json_schema;
 pub(crate) mod kyaml;
+mod losses;
 mod shared;
 mod timestamp;
 
@@ -24,6 +25,7 @@ pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row};
 pub(crate) use format::{Document, Format};
 pub(crate) use json_lines::JsonLines;
 pub(crate) use json_schema::json_schema;
+pub(crate) use losses::{Losses, remedy};
 
 /// What was lost: events, or what tells whose they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

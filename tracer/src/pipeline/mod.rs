@@ -2,6 +2,7 @@
 
 mod attribution_cache;
 mod batch_writer;
+mod comm_filter;
 mod pending;
 mod phase;
 mod ring_source;

@@ -12,9 +12,12 @@ use tracing::warn;
 use crate::{
     frames::{self, FrameWriter},
     kinds::{Event, Kinds},
-    model::Container,
-    output::{ContainerTexts, EventRenderer, Lost, Row},
-    pipeline::batch_writer::{BatchWriter, Output, Stop, WriteCounters, add},
+    model::{Container, Pattern, name::Name},
+    output::{ContainerTexts, EventRenderer, Lost, Row, remedy},
+    pipeline::{
+        batch_writer::{BatchWriter, Output, Stop, WriteCounters, add},
+        comm_filter::CommFilter,
+    },
     sys::{clock::WallClock, log_limit::REPORTS},
 };
 
@@ -116,6 +119,7 @@ pub struct Sink {
     /// This process's.
     pid: u32,
     clock: WallClock,
+    comms: Option<CommFilter>,
     tally: Arc<Tally>,
     /// Filtered here since that was last added to `tally`, by the position of the kind.
     filtered: Vec<u64>,
@@ -146,16 +150,23 @@ impl Sink {
             node,
             pid: std::process::id(),
             clock: WallClock::new(),
+            comms: None,
             tally,
             writer,
         }
+    }
+
+    /// Leaves out the events of threads with other names.
+    pub(crate) fn select_comms(&mut self, pattern: Pattern<Name>) {
+        self.comms = Some(CommFilter::new(pattern));
     }
 
     /// Whether an event may be shown, as far as it says itself; if not, it is counted.
     pub(crate) fn accepts(&mut self, event: &Event<'_>) -> bool {
         // The programs leave out what this process does, but not what reads containers' files for it.
         let is_helper = event.header.ppid == self.pid;
-        if self.is_over() || is_helper {
+        let is_left_out = self.comms.as_mut().is_some_and(|comms| !comms.selects(event.header.comm));
+        if self.is_over() || is_helper || is_left_out {
             self.filtered(event.kind.index);
             return false;
         }
@@ -257,12 +268,11 @@ impl Sink {
             View::Text(renderer) => renderer.lost(now, &self.node, lost, self.writer.text()),
             View::Frames(_) => frames::lost(now, lost, self.writer.text()).map(|()| true),
         };
+        let Lost { count, reason, hook } = lost;
         match result {
             Ok(true) => {}
-            Ok(false) => warn!(target: REPORTS, "lost {} of {}: {}", lost.count, lost.hook, lost.reason),
-            Err(error) => {
-                warn!(target: REPORTS, "lost {} of {}: {} ({error})", lost.count, lost.hook, lost.reason);
-            }
+            Ok(false) => warn!(target: REPORTS, "lost {count} of {hook}: {reason} ({})", remedy(reason)),
+            Err(error) => warn!(target: REPORTS, "lost {count} of {hook}: {reason} ({error})"),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tracer_common::container::ContainerKey;
 
-use crate::model::{Choice, Container, Selection, Unknown};
+use crate::model::{Choice, Container, Matches, Selection, Unknown};
 
 /// What an event needs to know about its container.
 #[derive(Debug)]
@@ -78,7 +78,12 @@ impl Attributions {
 
     /// Whether every container is selected.
     pub(crate) fn selects_all(&self) -> bool {
-        self.selection == Selection::default()
+        self.selection.is_empty()
+    }
+
+    /// Adds a running container to what the selection matches.
+    pub(crate) fn add_to(&self, matches: &mut Matches, attribution: &Attribution) {
+        matches.add(&attribution.container, attribution.choice, &self.selection);
     }
 
     /// Whether a container is not selected, even if more becomes known of it.

@@ -34,7 +34,7 @@ pub(crate) struct MissedRecords {
 pub(crate) struct Registry {
     /// The kernel's side.
     pub(crate) slots: Slots,
-    attributions: Attributions,
+    pub(super) attributions: Attributions,
     state: Mutex<State>,
     /// Notified whenever a container is resolved, begins or ends.
     changed: watch::Sender<()>,

@@ -8,7 +8,7 @@ use tracer_common::container::ContainerKey;
 use std::sync::Arc;
 
 use crate::{
-    model::{Choice, Container, Isolation},
+    model::{Choice, Container, Isolation, Matches},
     registry::{
         ContainerName, FirstProcess, Registry,
         keys::{Key, RuntimeStart},
@@ -87,6 +87,21 @@ impl Registry {
             attribution.key == *key && attribution.choice == Choice::Undecidable
         };
         state.keys.iter().filter(undecided).count()
+    }
+
+    /// What the selection matches.
+    #[must_use]
+    pub(crate) fn matches(&self) -> Matches {
+        let (state, mut matches) = (self.lock(), Matches::default());
+        for (key, entry) in state.keys.iter() {
+            if let Life::Live(Stage::Running(_, attribution)) = &entry.life
+                && attribution.key == key
+                && !attribution.host
+            {
+                self.attributions.add_to(&mut matches, attribution);
+            }
+        }
+        matches
     }
 
     /// The containers that have started, known or not; without what joined them.

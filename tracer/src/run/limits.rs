@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::debug;
+use tracing::info;
 
-use crate::run::lease::Lease;
+use crate::{run::lease::Lease, sys::signals};
 
 /// Limits on the duration of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Limits {
 pub(crate) struct End {
     interrupt: Signal,
     terminate: Signal,
+    /// None if it is ignored, as by `nohup`.
+    hangup: Option<Signal>,
     lease: Option<Lease>,
     timeout: Option<Duration>,
 }
@@ -31,8 +33,10 @@ impl End {
     pub(crate) fn new(limits: Limits, on_renewal: impl Fn() + Send + 'static) -> anyhow::Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
+        let hangup = (!signals::is_ignored(libc::SIGHUP)).then(|| signal(SignalKind::hangup()));
+        let hangup = hangup.transpose().context("handling SIGHUP")?;
         let lease = limits.lease.map(|term| Lease::start(term, on_renewal)).transpose()?;
-        Ok(Self { interrupt, terminate, lease, timeout: limits.timeout })
+        Ok(Self { interrupt, terminate, hangup, lease, timeout: limits.timeout })
     }
 
     /// Returns when a condition is met. The timeout counts from this call.
@@ -46,11 +50,11 @@ impl End {
         };
         tokio::select! {
             () = self.requested() => {}
-            () = timeout => debug!("timeout"),
+            () = timeout => info!("timeout"),
         }
     }
 
-    /// Returns at SIGINT, at SIGTERM, or when the lease ends.
+    /// Returns at SIGINT, SIGTERM or SIGHUP, or when the lease ends.
     pub(crate) async fn requested(&mut self) {
         let lease = async {
             match &mut self.lease {
@@ -58,9 +62,16 @@ impl End {
                 None => std::future::pending().await,
             }
         };
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => debug!("SIGINT"),
-            _ = self.terminate.recv() => debug!("SIGTERM"),
+            _ = self.interrupt.recv() => info!("SIGINT"),
+            _ = self.terminate.recv() => info!("SIGTERM"),
+            () = hangup => info!("SIGHUP"),
             () = lease => {}
         }
     }

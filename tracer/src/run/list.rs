@@ -16,6 +16,7 @@ use crate::{
         list_output::ListOutput,
         observer,
         observer::{Observer, Scope},
+        reporter::Selected,
     },
     sys::{clock::WallClock, log_limit::REPORTS, stdout},
 };
@@ -68,6 +69,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     };
     let engines_timeout =
         if config.scope.selection.labels.is_empty() { ENGINES_TIMEOUT } else { LABELS_TIMEOUT };
+    let selected_by = config.scope.options.clone();
     let (observer, _events) = Observer::load(&options, config.scope, &runtime)?;
     stdout::prepare();
     let output = {
@@ -82,6 +84,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         report_missing_labels: config.report_missing_labels,
         clock: WallClock::new(),
         shown: HashMap::new(),
+        selected: Selected::new(&observer.registry, selected_by, &EventFilter::default()),
     };
     let result = runtime.block_on(list.run(&observer, config.limits));
     // A bundle that hangs must not keep the process.
@@ -99,6 +102,7 @@ struct List {
     clock: WallClock,
     /// What was shown last of each container.
     shown: HashMap<ContainerKey, ListedContainer>,
+    selected: Selected,
 }
 
 impl List {
@@ -116,7 +120,8 @@ impl List {
             observer.detach();
             return reads_on.map(drop);
         }
-        self.output.reporter().ready();
+        let reporter = self.output.reporter();
+        reporter.ready(&self.selected);
         let result = tokio::select! {
             () = end.reached() => Ok(()),
             error = observer.failed() => Err(error),
@@ -162,6 +167,12 @@ impl List {
         let mut out = Vec::new();
         self.output.begin(&rows, &mut out)?;
         self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
+        self.selected.update();
+        if let Some(nothing) = self.selected.nothing()
+            && !self.watch
+        {
+            self.output.note(&nothing);
+        }
         self.output.write(out).await
     }
 

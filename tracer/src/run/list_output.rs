@@ -10,7 +10,7 @@ use crate::{
     kinds::Kinds,
     output::{ContainerRenderer, ContainerRow, ListOf},
     run::reporter::Reporter,
-    sys::{stdout, thread::spawn},
+    sys::{stderr::status, stdout, thread::spawn},
 };
 
 /// What is to be written, and who waits for the result.
@@ -70,6 +70,13 @@ impl ListOutput {
     /// What the run reports of itself goes there.
     pub(crate) fn reporter(&self) -> Reporter {
         self.reporter.clone()
+    }
+
+    /// Writes a status line, unless a client does that.
+    pub(crate) fn note(&self, line: &str) {
+        if !self.is_frames {
+            status(line);
+        }
     }
 
     /// Appends the heading and the first rows.

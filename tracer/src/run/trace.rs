@@ -1,25 +1,25 @@
 //! One run of `tracer trace`: load, attach, report it, show events until the run is stopped, and account for all of them.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
     runtime::Runtime,
     sync::{mpsc, oneshot},
 };
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::{
     bpf::{self, Counters, EventFilter, Hook, ProgramCounters},
     frames::{Compressor, FrameWriter, Summary},
     kinds::Kinds,
-    output::EventRenderer,
+    output::{EventRenderer, Losses},
     pipeline::{Output, RingSource, Sink, Stop, Tally, View},
     run::{
         doctor,
         limits::{End, Limits},
         observer::{self, Observer, Scope},
-        reporter::{Reporter, closing_frame, closing_line},
+        reporter::{Reporter, Selected, closing_frame, closing_line},
     },
     sys::{
         capabilities, log_limit,
@@ -28,6 +28,9 @@ use crate::{
         thread::{local_runtime, lock, spawn},
     },
 };
+
+/// How long `ready` waits for the bundles of containers that were running already.
+const BUNDLES_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What to trace, and how to show it.
 #[derive(Debug)]
@@ -73,6 +76,7 @@ struct Session {
     kinds: Arc<Kinds>,
     tally: Arc<Tally>,
     reporter: Reporter,
+    selected: Selected,
     /// Gets the reason when showing events stops by itself.
     stopped: oneshot::Receiver<Stop>,
     /// Gets the sink when the last event has been handled.
@@ -85,6 +89,7 @@ impl Session {
     fn start(config: Config, runtime: &Runtime) -> anyhow::Result<Self> {
         let Config { kinds, renderer, .. } = config;
         let runtimes = config.scope.runtimes.clone();
+        let selected_by = config.scope.options.clone();
         let options = bpf::Options {
             kinds: kinds.declared(),
             buffer_size: config.buffer_size,
@@ -97,6 +102,7 @@ impl Session {
             log: config.log_programs,
         };
         let (observer, events) = Observer::load(&options, config.scope, runtime)?;
+        let selected = Selected::new(&observer.registry, selected_by, &config.filter);
         stdout::prepare();
         let tally = Arc::new(Tally::new(kinds.len()));
         let (stop, stopped) = oneshot::channel();
@@ -106,7 +112,7 @@ impl Session {
             Some(renderer) => (View::Text(renderer), Box::new(stdout::write), Reporter::Lines),
             None => (View::Frames(FrameWriter::default()), compressed_output()?, Reporter::Frames(sender)),
         };
-        let sink = Sink::new(
+        let mut sink = Sink::new(
             Arc::clone(&kinds),
             view,
             config.node,
@@ -115,6 +121,9 @@ impl Session {
             output,
             stop,
         );
+        if let Some(comms) = config.filter.comms_of_user_space() {
+            sink.select_comms(comms);
+        }
         let source = RingSource::new(
             events,
             Arc::clone(&observer.bpf),
@@ -132,14 +141,17 @@ impl Session {
             let _ = finish.send(result);
             Ok(())
         })?;
-        Ok(Self { observer, kinds, tally, reporter, stopped, finished, limits: config.limits })
+        Ok(Self { observer, kinds, tally, reporter, selected, stopped, finished, limits: config.limits })
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
         let reporter = self.reporter.clone();
         let end = End::new(self.limits, move || reporter.alive())?;
         self.observer.start().await?;
-        self.reporter.ready();
+        // What is not read by then is reported as a change.
+        let _ = self.observer.registry.settled(BUNDLES_TIMEOUT).await;
+        self.selected.update();
+        self.reporter.ready(&self.selected);
         self.observer.show();
         let mut result = Ok(());
         tokio::select! {
@@ -150,6 +162,7 @@ impl Session {
                 Ok(Stop::MaxEvents | Stop::Closed) | Err(_) => {}
             },
             error = self.observer.failed() => result = Err(error),
+            () = self.selected.report_changes(&self.reporter) => {}
         }
         result.and(self.finish().await)
     }
@@ -167,6 +180,7 @@ impl Session {
         } else {
             events.seen.saturating_sub(emitted + filtered)
         };
+        let losses = self.losses(&counters, lost);
         self.log(&counters);
         let missed = counters.lifecycle.by_reason().into_iter().filter(|(_, count)| *count > 0);
         let missed: Vec<String> = missed.map(|(why, count)| format!("{why} {count}")).collect();
@@ -176,7 +190,7 @@ impl Session {
         log_limit::finish();
         let summary = Summary { seen: events.seen, emitted, filtered, lost };
         match (&self.reporter, sink) {
-            (Reporter::Lines, _) => status(&closing_line(summary)),
+            (Reporter::Lines, _) => status(&closing_line(summary, &losses)),
             (Reporter::Frames(_), Some(mut sink)) => {
                 sink.append(&closing_frame(summary));
                 sink.flush();
@@ -185,6 +199,38 @@ impl Session {
             (Reporter::Frames(_), None) => {}
         }
         result
+    }
+
+    /// The reasons of all losses.
+    fn losses(&self, counters: &Counters, lost: u64) -> Losses {
+        let events = counters.events();
+        let (mut unattributed, mut output) = (0, 0);
+        for kind in self.kinds.iter() {
+            let counts = self.tally.of_kind(kind.index);
+            unattributed += counts.unattributed;
+            output += counts.output;
+        }
+        let mut losses = Losses::default();
+        // What was lost when no more were needed counts as filtered.
+        let mut not_needed = self.tally.not_needed();
+        let mut needed = |count: u64| {
+            let left_out = not_needed.min(count);
+            not_needed -= left_out;
+            count - left_out
+        };
+        let known = [
+            ("buffer-full", needed(events.buffer_full)),
+            ("program-skipped", needed(events.skipped)),
+            ("unattributed", unattributed),
+            ("malformed", self.tally.malformed()),
+        ];
+        for (reason, count) in known {
+            losses.add(reason, count.into());
+        }
+        // With it, what the reader did not take before the end.
+        let known: u64 = known.iter().map(|(_, count)| count).sum();
+        losses.add("output", lost.saturating_sub(known).max(output).into());
+        losses
     }
 
     /// Waits until the last event has been handled, as long as there is progress. Returns how that went, and the sink unless
@@ -221,7 +267,7 @@ impl Session {
         }
         for (kind, in_kernel) in self.kinds.iter().zip(&counters.kinds) {
             let counts = self.tally.of_kind(kind.index);
-            debug!(
+            info!(
                 "kind {}: seen {} emitted {} filtered {} buffer-full {} program-skipped {} unattributed {} output {}",
                 kind.name(),
                 in_kernel.seen,

@@ -10,6 +10,7 @@ pub(crate) mod log_limit;
 pub(crate) mod proc_table;
 pub(crate) mod process_handle;
 mod runtime_copy;
+pub(crate) mod signals;
 pub(crate) mod stderr;
 pub(crate) mod stdout;
 pub(crate) mod thread;

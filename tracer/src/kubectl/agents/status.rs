@@ -22,6 +22,7 @@ pub(super) fn agent(pod: &Pod) -> Option<(String, Agent)> {
             pod: name,
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             container: container.container_id.clone().unwrap_or_default(),
+            image: container.image.clone(),
         })
     } else {
         let (problem, outlook) = waiting(status, container);

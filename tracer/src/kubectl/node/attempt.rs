@@ -13,6 +13,7 @@ use crate::{
     error::{UNSUPPORTED, USAGE},
     kubectl::{
         account::Run,
+        agents::Target,
         batch::{Batch, Item},
         exec::{ExecOutput, Exit, Received},
         node::{
@@ -144,12 +145,14 @@ impl<'n> Attempt<'n> {
                 && lost.hook != LIFECYCLE
             {
                 self.run.reported_lost = self.run.reported_lost.saturating_add(lost.count);
+                self.run.losses.add(&lost.reason, lost.count.into());
             }
         }
         for notice in notices {
             match notice {
                 Notice::Ready => self.ready(),
                 Notice::Alive => {}
+                Notice::Matches(matches) => self.node.report(Report::Matches(matches)),
                 Notice::Summary(summary) => self.run.summary = Some(summary),
                 Notice::Log(line) => self.log.push(line),
                 Notice::Invalid(reason) => {
@@ -174,7 +177,7 @@ impl<'n> Attempt<'n> {
     }
 
     /// Accounts for the run and decides what to do next. `stopped` is whether the client has stopped the run.
-    pub(super) fn finish(mut self, stopped: bool, ended: &Ended) -> Outcome {
+    pub(super) fn finish(mut self, target: &Target, stopped: bool, ended: &Ended) -> Outcome {
         let decoded = self.node.decoder.finish_run();
         let batch = self.take(decoded);
         self.node.account.add(&self.run);
@@ -188,7 +191,7 @@ impl<'n> Attempt<'n> {
             return Outcome::Stopped;
         }
         if let Ended::Incompatible(reason) = ended {
-            return Outcome::Failed(format!("{reason}; run `kubectl tracer deploy` again"), USAGE);
+            return Outcome::Failed(format!("{reason}: {}", other_version(target)), USAGE);
         }
         match self.exit {
             Some(Exit::Code(0)) if self.node.shared.once => Outcome::Done,
@@ -198,7 +201,7 @@ impl<'n> Attempt<'n> {
                 "the connection to its tracer was closed: the container engine, the kubelet or the agent stopped"
                     .into(),
             ),
-            Some(Exit::Code(code)) => failure(code, cause),
+            Some(Exit::Code(code)) => failure(target, code, cause),
             Some(Exit::Failed(problem)) if self.run.ready => Outcome::Retry(problem),
             Some(Exit::Failed(problem)) => Outcome::Retry(format!("cannot run tracer: {problem}")),
             None => Outcome::Retry(ended.to_string()),
@@ -207,22 +210,28 @@ impl<'n> Attempt<'n> {
 }
 
 /// The outcome of a run that exited with an error.
-fn failure(code: i32, cause: Option<String>) -> Outcome {
+fn failure(target: &Target, code: i32, cause: Option<String>) -> Outcome {
     match u8::try_from(code) {
         Ok(UNSUPPORTED) => {
             Outcome::Failed(cause.unwrap_or_else(|| "tracing is not permitted".into()), UNSUPPORTED)
         }
         Ok(USAGE) => {
             let refused = cause.unwrap_or_else(|| "no reason given".into());
-            let problem = format!(
-                "its tracer rejects the arguments ({refused}): the agent has another version than this command ({}); \
-                 run `kubectl tracer deploy` again",
-                env!("CARGO_PKG_VERSION")
-            );
-            Outcome::Failed(problem, USAGE)
+            let problem = format!("its tracer rejects the arguments ({refused})");
+            Outcome::Failed(format!("{problem}: {}", other_version(target)), USAGE)
         }
         _ => Outcome::Retry(cause.unwrap_or_else(|| format!("its tracer exited with code {code}"))),
     }
+}
+
+/// Which versions do not understand each other. An agent that rejects the arguments does not report its own: its image
+/// is named.
+fn other_version(target: &Target) -> String {
+    format!(
+        "the agent (image {}) has another version than this command ({}); run `kubectl tracer deploy` again",
+        target.image,
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 impl Node {

@@ -17,7 +17,7 @@ use crate::{
         batch::{Batch, Item, NodeContainer},
         lines::{Line, Lines},
     },
-    model::{Container, Pod},
+    model::{Container, Matches, Pod},
     output::{ContainerTexts, Lost},
 };
 
@@ -82,6 +82,8 @@ pub(super) enum Notice {
     Ready,
     /// The answer to a heartbeat.
     Alive,
+    /// What the selection matches.
+    Matches(Matches),
     /// The totals of the run.
     Summary(Summary),
     /// A line of the log, as it was written.
@@ -220,6 +222,10 @@ impl Content {
                 Ok(())
             }
             Frame::Listed(line) => self.listed(line, &mut decoded.batch),
+            Frame::Matches(matches) => {
+                decoded.notices.push(Notice::Matches(matches.bounded()));
+                Ok(())
+            }
         };
         if let Err(reason) = result {
             decoded.notices.push(Notice::Invalid(reason));

@@ -15,6 +15,7 @@ use crate::{
         ephemeral::Fleet,
         node::{Node, Report, Shared, node_status},
     },
+    model::Matches,
 };
 
 /// The state of a node.
@@ -41,6 +42,8 @@ struct NodeStatus {
     reason: String,
     /// The reason that was reported last.
     reported: String,
+    /// What the selection matches there.
+    matches: Matches,
 }
 
 /// All nodes. Each has a task that runs the command there.
@@ -68,7 +71,13 @@ impl Nodes {
             let (command, decoder) = (plan.command.on(name), plan.content.decoder(Arc::clone(name)));
             let node = Node::new(Arc::clone(name), command, decoder, targets, Arc::clone(shared));
             tasks.spawn(node.run());
-            NodeStatus { state: State::Starting, target, reason: String::new(), reported: String::new() }
+            NodeStatus {
+                state: State::Starting,
+                target,
+                reason: String::new(),
+                reported: String::new(),
+                matches: Matches::default(),
+            }
         })
     }
 
@@ -139,17 +148,36 @@ impl Nodes {
         let Some(status) = self.statuses.get_mut(node) else { return };
         let before = status.state;
         status.state = match report {
+            Report::Matches(matches) => {
+                status.matches.clone_from(matches);
+                return;
+            }
             Report::Ready { .. } => State::Ready,
             Report::Retrying => State::Retrying,
             Report::Failed(code) => State::Failed(*code),
             Report::Done => State::Done,
         };
-        let Report::Ready { gap } = report else { return };
+        let Report::Ready { gap } = report else {
+            status.matches = Matches::default();
+            return;
+        };
         match gap {
             Some(gap) => node_status(node, &format!("traced again after a gap of {}", rounded(*gap))),
             None if matches!(before, State::Retrying | State::NoAgent) => node_status(node, "traced now"),
             None => {}
         }
+    }
+
+    /// What the selection matches on all nodes.
+    pub(super) fn matches(&self) -> Matches {
+        let mut all = Matches::default();
+        self.statuses.values().for_each(|status| all.merge(&status.matches));
+        all
+    }
+
+    /// Where containers are, in messages.
+    pub(super) fn place(&self) -> &'static str {
+        if self.statuses.len() == 1 { "the node" } else { "these nodes" }
     }
 
     fn states(&self) -> impl Iterator<Item = State> + Clone {

@@ -22,6 +22,7 @@ use crate::{
         text,
         writer::Message,
     },
+    model::Matches,
     pipeline::{Stop, WriteCounters},
     run::limits::End,
     sys::stderr::status,
@@ -46,6 +47,8 @@ pub(super) struct Session<'a> {
     pub(super) watch: WatchState,
     /// Whether every node is ready or was reported.
     pub(super) ready: bool,
+    /// What the selection matches, as reported last.
+    pub(super) matches: Matches,
 }
 
 /// The writer's thread.
@@ -110,7 +113,9 @@ impl Session<'_> {
         // The writer runs until the last sender is dropped.
         let _ = self.nodes.shared().messages.send(Message::Listed);
         if !self.nodes.plan.once {
-            status("ready");
+            self.matches = self.nodes.matches();
+            let matches = self.matches.text(&self.nodes.plan.options, self.nodes.place());
+            status(&format!("ready ({})", text::line(&matches)));
             deadlines.timeout = self.nodes.plan.timeout.and_then(|time| Instant::now().checked_add(time));
         }
     }
@@ -140,6 +145,7 @@ impl Session<'_> {
             }),
             Some((node, report)) = self.reports.recv() => {
                 self.nodes.apply(&node, &report);
+                self.report_matches();
                 None
             }
             Some(event) = self.pods.next(), if follows_pods => {
@@ -156,6 +162,17 @@ impl Session<'_> {
                 }
                 None
             }
+        }
+    }
+
+    /// Reports that the selection matches something now and did not, or the other way round.
+    fn report_matches(&mut self) {
+        if !self.ready || self.nodes.plan.once {
+            return;
+        }
+        let before = std::mem::replace(&mut self.matches, self.nodes.matches());
+        if let Some(change) = self.matches.change(&before, &self.nodes.plan.options) {
+            status(&text::line(&change));
         }
     }
 

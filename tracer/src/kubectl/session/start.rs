@@ -32,6 +32,7 @@ use crate::{
         text,
         writer::{View, Writer},
     },
+    model::Matches,
     pipeline::WriteCounters,
     run::limits::End,
     sys::{stderr::status, stdout, thread::spawn},
@@ -119,6 +120,7 @@ impl<'a> Session<'a> {
             end,
             watch: WatchState::default(),
             ready: false,
+            matches: Matches::default(),
         })
     }
 }

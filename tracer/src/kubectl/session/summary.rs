@@ -8,7 +8,11 @@ use tracing::{debug, warn};
 use super::{Content, run::Session};
 use crate::{
     error::FAILURE,
-    kubectl::{account::Account, node::node_status, text},
+    kubectl::{
+        account::{Account, Sum},
+        node::node_status,
+        text,
+    },
     pipeline::WriteCounters,
     sys::{stderr::status, stdout},
 };
@@ -60,8 +64,10 @@ fn report(accounts: &BTreeMap<Arc<str>, Account>, written: &WriteCounters) {
                 ),
             );
         }
-        all += *account;
+        all += account;
     }
-    let sum = all.sum(written);
-    status(&format!("seen {} emitted {} filtered {} lost {}", sum.seen, sum.emitted, sum.filtered, sum.lost));
+    let Sum { seen, emitted, filtered, lost, losses } = all.sum(written);
+    // Nodes send reasons as they like.
+    let closing = format!("seen {seen} emitted {emitted} filtered {filtered} lost {lost} {losses}");
+    status(&text::line(&closing));
 }

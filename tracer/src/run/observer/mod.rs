@@ -35,6 +35,8 @@ use lifecycle_reader::Failure;
 pub(crate) struct Scope {
     /// The selected containers.
     pub(crate) selection: Selection,
+    /// The options that select them, for messages.
+    pub(crate) options: String,
     /// The runtimes to follow, and where their state is.
     pub(crate) runtimes: Runtimes,
     /// The CRI sockets of the engines that complete what is known.

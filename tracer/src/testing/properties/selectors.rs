@@ -1,12 +1,16 @@
 //! What containers, processes and outputs are selected by on tracer's own command line. Input: the text that an option is
 //! given.
 
-use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display};
 
 use crate::{
     cri::endpoints,
     kinds::Kinds,
-    model::{LabelSelector, Pattern},
+    model::{
+        LabelSelector, Pattern,
+        name::{ContainerName, Name, NamespaceName, PodName},
+        pattern::Item,
+    },
     output::{EventRenderer, Format},
 };
 
@@ -21,6 +25,7 @@ fn seeds() -> Vec<Vec<u8>> {
         "example.com/name,9>8,k<-9",
         "a==b , in in (in,notin)",
         "kube-system,!default",
+        "shop/web-*,!web-[0-9],?",
         "1,!2,4294967295",
         "custom-columns=NODE,pod,PATH,TIMESTAMP",
         "unix:///run/containerd/containerd.sock",
@@ -32,7 +37,10 @@ fn seeds() -> Vec<Vec<u8>> {
 fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     check_labels(text);
-    check_pattern::<String>(text);
+    check_pattern::<Name>(text);
+    check_pattern::<NamespaceName>(text);
+    check_pattern::<ContainerName>(text);
+    check_pattern::<PodName>(text);
     check_pattern::<u32>(text);
     check_problem(endpoints(Some(text)));
     for kind in ["open", "exec", "exit"] {
@@ -76,7 +84,7 @@ fn check_labels(text: &str) {
     assert!(!selector.is_empty() || selector.matches(&BTreeMap::new()));
 }
 
-fn check_pattern<T: FromStr + Display + PartialEq + std::fmt::Debug>(text: &str) {
+fn check_pattern<T: Item + Display + PartialEq + std::fmt::Debug>(text: &str) {
     let Some(pattern) = check_problem(Pattern::<T>::parse(&[text.to_owned()])) else { return };
     let wanted = pattern.wanted().iter().map(ToString::to_string);
     let unwanted = pattern.unwanted().iter().map(|value| format!("!{value}"));
