@@ -86,9 +86,10 @@ pub const KIND: Kind = Kind {
         Field::only_if("check", IS_CHECK, "the file was only checked, not executed (AT_EXECVE_CHECK)"),
     ],
     columns: &[
-        Column { title: "PPID", width: 7, shows: Shows::Ppid },
-        Column { title: "RET", width: 4, shows: Shows::Negated("errno") },
-        Column { title: "ARGS", width: 32, shows: Shows::CommandLine("args", "path") },
+        Column::new("PPID", 7, Shows::Ppid),
+        Column::new("RET", 6, Shows::Error("errno")).alarm(),
+        Column::field("PATH", 24, "path").wide(),
+        Column::new("ARGS", 32, Shows::CommandLine("args", "path")),
     ],
     calls: &[
         SystemCall { id: EXECVE, x86_64: 59, i386: 0, aarch64: 221, arm: 0 },

@@ -67,8 +67,8 @@ pub const KIND: Kind = Kind {
         ),
     ],
     columns: &[
-        Column::field("CODE", 4, "code"),
-        Column::field("SIGNAL", 8, "signal"),
+        Column::field("CODE", 4, "code").alarm(),
+        Column::field("SIGNAL", 8, "signal").alarm(),
         Column::field("OOM", 5, "oomKilled"),
         Column::field("FIRST", 5, "first"),
         Column::field("LIFETIME", 10, "lifetimeNs"),

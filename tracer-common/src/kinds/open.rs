@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     FIRST_OWN_FLAG, Header, PATH_FAULT, PATH_TRUNCATED, SECCOMP,
-    schema::{BitNames, Buffer, Column, Fexit, Field, Function, Kind, SystemCall},
+    schema::{BitNames, Buffer, Column, Fexit, Field, Function, Kind, Shows, SystemCall},
 };
 
 /// Bytes of a path that a record holds at the most: `PATH_MAX` (include/uapi/linux/limits.h) without its NUL.
@@ -74,6 +74,18 @@ pub struct Open {
 /// [`Kind::number`].
 pub const NUMBER: u32 = 1;
 
+/// Letters for the flags that say what is done with the file.
+const LETTERS: [(&str, &str); 8] = [
+    ("O_RDONLY", "r"),
+    ("O_WRONLY", "w"),
+    ("O_RDWR", "rw"),
+    ("O_CREAT", "c"),
+    ("O_TRUNC", "t"),
+    ("O_APPEND", "a"),
+    ("O_DIRECTORY", "d"),
+    ("O_PATH", "p"),
+];
+
 /// The declaration.
 pub const KIND: Kind = Kind {
     number: NUMBER,
@@ -121,7 +133,8 @@ pub const KIND: Kind = Kind {
     ],
     columns: &[
         Column::field("FD", 4, "fd"),
-        Column::field("ERR", 3, "errno"),
+        Column::new("ERR", 6, Shows::Error("errno")).alarm(),
+        Column::new("FLAGS", 5, Shows::Letters("flags", &LETTERS)).wide(),
         Column::field("PATH", 32, "path"),
     ],
     calls: &[

@@ -128,6 +128,10 @@ pub struct Column {
     pub width: u8,
     /// What is shown.
     pub shows: Shows,
+    /// Whether it is one of `wide` and `custom-columns` only.
+    pub wide: bool,
+    /// Whether any value but 0 marks a failure.
+    pub alarm: bool,
 }
 
 /// What a column shows.
@@ -137,8 +141,10 @@ pub enum Shows {
     Field(&'static str),
     /// The process id of the parent.
     Ppid,
-    /// The field with this name, an error number, as the call returns it: negative.
-    Negated(&'static str),
+    /// The field with this name, an error number, by its name: `ENOENT`, or `0`.
+    Error(&'static str),
+    /// Of the field with this name, bits, a letter for each of these names that is set.
+    Letters(&'static str, &'static [(&'static str, &'static str)]),
     /// The arguments in the first field as one line, or, if there are none, the path in the second.
     CommandLine(&'static str, &'static str),
 }
@@ -356,7 +362,25 @@ impl Column {
     /// A column that shows a field.
     #[must_use]
     pub const fn field(title: &'static str, width: u8, field: &'static str) -> Self {
-        Self { title, width, shows: Shows::Field(field) }
+        Self::new(title, width, Shows::Field(field))
+    }
+
+    /// A column that shows this.
+    #[must_use]
+    pub const fn new(title: &'static str, width: u8, shows: Shows) -> Self {
+        Self { title, width, shows, wide: false, alarm: false }
+    }
+
+    /// Only in `wide` and `custom-columns`.
+    #[must_use]
+    pub const fn wide(self) -> Self {
+        Self { wide: true, ..self }
+    }
+
+    /// With values that mark failures, unless they are 0.
+    #[must_use]
+    pub const fn alarm(self) -> Self {
+        Self { alarm: true, ..self }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{
-    Args as ClapArgs, Parser, Subcommand,
+    Args as ClapArgs, ColorChoice, Parser, Subcommand,
     builder::{PossibleValue, PossibleValuesParser},
 };
 
@@ -154,6 +154,12 @@ pub(crate) struct OutputArgs {
     /// Omit the header line
     #[arg(long)]
     pub(crate) no_headers: bool,
+    /// Show the local time of each event in a column TIME
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// When to use colors; NO_COLOR=1 turns them off, too
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
     /// Exit after TIME, for example 10s or 1m30s
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,

@@ -1,14 +1,15 @@
 //! From arguments to what a run needs, checked.
 
 use std::{
+    env,
     fmt::Display,
     fs,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustix::termios::tcgetwinsize;
-
+use clap::ColorChoice;
 use tracer_common::kinds::Kind as Declaration;
 
 use crate::{
@@ -20,9 +21,9 @@ use crate::{
     frames,
     kinds::Kinds,
     model::{LabelSelector, Pattern, Selection},
-    output::{ContainerRenderer, EventRenderer, Format, ListOf},
+    output::{ContainerRenderer, EventRenderer, Format, ListOf, Look},
     run::{limits::Limits, list, observer::Scope, trace},
-    sys::capabilities,
+    sys::{capabilities, stdout},
 };
 
 /// The kernel's limits of a ring buffer: a page at least, and what fits into 32 bits, twice mapped.
@@ -82,13 +83,12 @@ fn frames(args: &OutputArgs) -> Result<bool, String> {
 
 /// Likewise.
 pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result<list::Config, Usage> {
-    let OutputArgs { output, no_headers, .. } = &args.output;
+    let output = &args.output.output;
     let node = node(on);
     let renderer = if frames(&args.output).map_err(option("--output"))? {
         None
     } else {
-        let terminal = terminal_width();
-        let renderer = ContainerRenderer::new(ListOf::Node, output, &node, !no_headers, terminal, args.watch);
+        let renderer = ContainerRenderer::new(ListOf::Node, output, &node, look(&args.output), args.watch);
         Some(renderer.map_err(option("--output"))?)
     };
     Ok(list::Config {
@@ -192,13 +192,27 @@ fn hook(name: &str, kinds: &Kinds) -> Result<Option<Hook>, Usage> {
 }
 
 pub(crate) fn renderer(args: &OutputArgs, kinds: &Arc<Kinds>, node: &str) -> Result<EventRenderer, String> {
-    EventRenderer::new(&Format::parse(&args.output)?, kinds, node, terminal_width(), !args.no_headers)
+    EventRenderer::new(&Format::parse(&args.output)?, kinds, node, look(args))
 }
 
-pub(crate) fn terminal_width() -> Option<usize> {
-    let size = tcgetwinsize(rustix::stdio::stdout()).ok()?;
-    // A terminal that does not know its size says 0.
-    (size.ws_col > 0).then(|| usize::from(size.ws_col))
+/// How a table looks on standard output.
+pub(crate) fn look(args: &OutputArgs) -> Look {
+    Look {
+        terminal: stdout::terminal_width(),
+        header: !args.no_headers,
+        color: match args.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => io::stdout().is_terminal() && has_colors(),
+        },
+        timestamps: args.timestamps,
+    }
+}
+
+/// Whether a terminal may be shown colours (<https://no-color.org>).
+pub(crate) fn has_colors() -> bool {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 fn buffer_size(bytes: u64) -> Result<u32, String> {

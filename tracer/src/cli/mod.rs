@@ -119,7 +119,7 @@ pub(crate) fn start_log(log: LogArgs) {
     let filter = of_user.unwrap_or_else(|| EnvFilter::new(directives));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| stderr::Log)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && config::has_colors())
         .with_target(false)
         .log_internal_errors(false)
         .fmt_fields(debug_fn(write_field))

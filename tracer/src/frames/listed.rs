@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{ContainerType, Isolation, Nested, Source, Unknown},
-        output::{ContainerRenderer, ContainerRow, ListOf},
+        output::{ContainerRenderer, ContainerRow, ListOf, Look},
     };
 
     fn any_listed() -> impl Strategy<Value = Listed> {
@@ -104,7 +104,7 @@ mod tests {
             let Listed { event, changed, container, pid, started } = &listed;
             let changed = changed.iter().map(String::as_str).collect();
             let row = ContainerRow { node: "n", event: *event, changed, container, pid: *pid, started: *started, now: 0 };
-            let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", true, None, watch).unwrap();
+            let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", Look::plain(None), watch).unwrap();
             let mut out = Vec::new();
             renderer.begin(&[row], &mut out).unwrap();
             prop_assert_eq!(Listed::read(out.trim_ascii_end()).unwrap(), listed);

@@ -1,19 +1,26 @@
 //! What columns show of a kind's own fields.
 
-use std::io::{self, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
 use super::{
-    Event, Field, Hex, Kind, Schema, Value,
-    json::{Texts, errno, file_descriptor, for_each_name},
+    Event, Field, Hex, Kind, Schema, Value, errno,
+    json::{Texts, error_number, file_descriptor, for_each_name},
     schema::Shows,
     write_number,
 };
 
 /// What a column shows of a kind.
 #[derive(Debug)]
-pub(super) struct Cell {
-    pub(super) title: String,
-    pub(super) width: usize,
+pub(crate) struct Cell {
+    pub(crate) title: String,
+    pub(crate) width: usize,
+    /// Whether it is one of `wide` and `custom-columns` only.
+    pub(crate) wide: bool,
+    /// Whether any value but 0 marks a failure.
+    pub(crate) alarm: bool,
     shows: CellValue,
 }
 
@@ -21,7 +28,8 @@ pub(super) struct Cell {
 enum CellValue {
     Field(Field),
     Ppid,
-    Negated(Field),
+    Error(Field),
+    Letters(Field, Vec<(String, String)>),
     /// Arguments, and the path that stands in for them.
     CommandLine(Field, Field),
 }
@@ -38,7 +46,10 @@ impl Cell {
             let shows = match &column.shows {
                 Shows::Ppid => Some(CellValue::Ppid),
                 Shows::Field(name) => field(name).map(CellValue::Field),
-                Shows::Negated(name) => field(name).map(CellValue::Negated),
+                Shows::Error(name) => field(name).map(CellValue::Error),
+                Shows::Letters(name, letters) => {
+                    field(name).map(|field| CellValue::Letters(field, letters.clone()))
+                }
                 Shows::CommandLine(args, path) => {
                     field(args).zip(field(path)).map(|(args, path)| CellValue::CommandLine(args, path))
                 }
@@ -47,6 +58,8 @@ impl Cell {
             cells.extend(shows.map(|shows| Self {
                 title: column.title.clone(),
                 width: column.width.into(),
+                wide: column.wide,
+                alarm: column.alarm,
                 shows,
             }));
         }
@@ -54,7 +67,8 @@ impl Cell {
         for field in &schema.fields {
             let title = field.name.to_ascii_uppercase();
             if !cells.iter().any(|cell| cell.title == title) {
-                cells.push(Self { title, width: WIDTH, shows: CellValue::Field(field.clone()) });
+                let shows = CellValue::Field(field.clone());
+                cells.push(Self { title, width: WIDTH, wide: false, alarm: false, shows });
             }
         }
         (cells, columns)
@@ -73,7 +87,7 @@ impl Kind {
     /// Appends the kind's columns as `title=value`.
     pub(crate) fn write_details(&self, event: &Event<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         let mut is_first = true;
-        for cell in &self.cells[..self.columns] {
+        for cell in self.cells[..self.columns].iter().filter(|cell| !cell.wide) {
             let start = out.len();
             if !is_first {
                 out.push(b' ');
@@ -100,8 +114,24 @@ impl CellValue {
         match self {
             Self::Field(field) => write_field(field, event, out),
             Self::Ppid => write_number(event.header.ppid, out),
-            Self::Negated(field) => match field.value {
-                Value::Errno { at } => write_number(-i64::from(errno(event.i32_at(at))), out),
+            Self::Error(field) => match field.value {
+                Value::Errno { at } => {
+                    let errno = error_number(event.i32_at(at));
+                    match errno::name(errno) {
+                        Some(name) => out.extend_from_slice(name.as_bytes()),
+                        None => write_number(errno, out)?,
+                    }
+                    Ok(())
+                }
+                _ => write_field(field, event, out),
+            },
+            Self::Letters(field, letters) => match &field.value {
+                Value::Bits { at, low, bits } => for_each_name(event.u64_at(*at), low, bits, |name| {
+                    let name = name.as_str().map_or_else(|| Cow::Owned(name.to_string()), Cow::Borrowed);
+                    let letter = letters.iter().find(|(known, _)| *known == name);
+                    out.extend_from_slice(letter.map_or(b"", |(_, letter)| letter.as_bytes()));
+                    Ok(())
+                }),
                 _ => write_field(field, event, out),
             },
             Self::CommandLine(args, path) => {
@@ -122,7 +152,7 @@ impl CellValue {
         match self {
             Self::Field(field) => matches!(field.value, Value::Text { .. } | Value::Texts { .. }),
             Self::CommandLine(..) => true,
-            Self::Ppid | Self::Negated(_) => false,
+            Self::Ppid | Self::Error(_) | Self::Letters(..) => false,
         }
     }
 }
@@ -135,7 +165,7 @@ fn write_field(field: &Field, event: &Event<'_>, out: &mut Vec<u8>) -> io::Resul
         Value::Unsigned { at, size } => write_number(event.unsigned_at(*at, *size), out),
         Value::Signed { at } => write_number(event.i32_at(*at), out),
         Value::FileDescriptor { at } => write_number(file_descriptor(event.i32_at(*at)), out),
-        Value::Errno { at } => write_number(errno(event.i32_at(*at)), out),
+        Value::Errno { at } => write_number(error_number(event.i32_at(*at)), out),
         Value::Nanoseconds { at } => write_duration(event.u64_at(*at), out),
         Value::Bits { at, low, bits } => {
             let start = out.len();

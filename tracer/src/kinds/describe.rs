@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 use tracer_common::kinds::{Kind as Declaration, schema::Function};
 
-use super::{Field, Kinds, Schema, Value};
+use super::{Cell, Field, Kinds, Schema, Value, companion};
 
 /// A kind, described.
 #[derive(Debug, Serialize)]
@@ -22,7 +22,7 @@ pub(crate) struct Description {
     failed: Option<String>,
     fields: Vec<FieldDescription>,
     columns: Vec<String>,
-    /// Columns for `custom-columns` only.
+    /// Columns for `wide` and `custom-columns` only.
     further_columns: Vec<String>,
 }
 
@@ -46,6 +46,7 @@ impl Kinds {
             .zip(self.declared())
             .map(|(kind, declaration)| {
                 let Schema { name, help, doc, since: (major, minor), failure, fields, .. } = &kind.schema;
+                let own = || kind.columns().iter();
                 Description {
                     name: name.clone(),
                     summary: help.clone(),
@@ -53,17 +54,17 @@ impl Kinds {
                     minimum_kernel: format!("{major}.{minor}"),
                     hooks: hooks(declaration),
                     failed: failure.clone(),
-                    fields: fields.iter().map(FieldDescription::new).collect(),
-                    columns: titles(kind.columns()),
-                    further_columns: titles(kind.further_columns()),
+                    fields: fields.iter().flat_map(FieldDescription::with_companion).collect(),
+                    columns: titles(own().filter(|cell| !cell.wide)),
+                    further_columns: titles(own().filter(|cell| cell.wide).chain(kind.further_columns())),
                 }
             })
             .collect()
     }
 }
 
-fn titles<'a>(columns: impl Iterator<Item = (&'a str, usize)>) -> Vec<String> {
-    columns.map(|(title, _)| title.to_owned()).collect()
+fn titles<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
+    cells.map(|cell| cell.title.clone()).collect()
 }
 
 /// What the kind's programs are attached to, on all architectures: the same text everywhere.
@@ -86,6 +87,18 @@ fn hooks(kind: &Declaration) -> Vec<String> {
 }
 
 impl FieldDescription {
+    /// A field, and what is shown beside it.
+    fn with_companion(field: &Field) -> impl Iterator<Item = Self> {
+        let of_error = matches!(field.value, Value::Errno { .. }).then(|| Self {
+            name: companion(field),
+            value_type: "string",
+            optional: true,
+            description: "name of the error number, if it has one: `ENOENT`".to_owned(),
+            fields: Vec::new(),
+        });
+        [Self::new(field)].into_iter().chain(of_error)
+    }
+
     fn new(field: &Field) -> Self {
         let fields = match &field.value {
             Value::Object { fields } => fields.iter().map(Self::new).collect(),

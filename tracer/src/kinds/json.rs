@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use tracer_common::kinds::schema::UNREPORTED;
 
-use super::{Event, Field, Hex, Kind, Text, Value, write_number};
+use super::{Event, Field, Hex, Kind, Text, Value, errno, write_number};
 use crate::text_cache::{Key, TextCache};
 
 /// Texts of fields that have the same value in many events.
@@ -37,8 +37,8 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Member {
     prefix: Box<[u8]>,
-    /// Likewise for the bytes of what is no text.
-    hex_prefix: Box<[u8]>,
+    /// Likewise of what accompanies it: the bytes of what is no text, the name of an error.
+    companion_prefix: Box<[u8]>,
     when: u16,
     value: Value,
     /// Of an object.
@@ -115,7 +115,7 @@ impl Member {
         };
         Self {
             prefix: format!(r#","{name}":"#).into_bytes().into(),
-            hex_prefix: format!(r#","{name}Hex":"#).into_bytes().into(),
+            companion_prefix: format!(r#","{}":"#, companion(field)).into_bytes().into(),
             when: *when,
             value: value.clone(),
             members,
@@ -145,7 +145,15 @@ impl Member {
             Value::Unsigned { at, size } => self.number(event.unsigned_at(*at, *size), out),
             Value::Signed { at } => self.number(event.i32_at(*at), out),
             Value::FileDescriptor { at } => self.number(file_descriptor(event.i32_at(*at)), out),
-            Value::Errno { at } => self.number(errno(event.i32_at(*at)), out),
+            Value::Errno { at } => {
+                let number = error_number(event.i32_at(*at));
+                self.number(number, out)?;
+                if let Some(name) = errno::name(number) {
+                    out.extend_from_slice(&self.companion_prefix);
+                    write!(out, r#""{name}""#)?;
+                }
+                Ok(())
+            }
             Value::Nanoseconds { at } => self.number(event.u64_at(*at), out),
             Value::Bits { at, low, bits } => {
                 out.extend_from_slice(&self.prefix);
@@ -216,7 +224,7 @@ impl Member {
     fn text(&self, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.prefix);
         if !Text(text).write_json(out) {
-            out.extend_from_slice(&self.hex_prefix);
+            out.extend_from_slice(&self.companion_prefix);
             Hex(text).write_json(out);
         }
     }
@@ -226,9 +234,17 @@ impl Member {
         let mut is_text = true;
         texts.write_list(out, |text, out| is_text &= Text(text).write_json(out));
         if !is_text {
-            out.extend_from_slice(&self.hex_prefix);
+            out.extend_from_slice(&self.companion_prefix);
             texts.write_list(out, |text, out| Hex(text).write_json(out));
         }
+    }
+}
+
+/// The name of the member that accompanies a field's value where there is more to say.
+pub(crate) fn companion(Field { name, value, .. }: &Field) -> String {
+    match value {
+        Value::Errno { .. } => format!("{name}Name"),
+        _ => format!("{name}Hex"),
     }
 }
 
@@ -239,7 +255,7 @@ pub(super) fn file_descriptor(ret: i32) -> i32 {
 
 /// The error number in the result of a call, or 0. A call that a signal ends returns a code of the kernel's own (`ERESTARTSYS`
 /// and its kin, 512 to 516, include/linux/errno.h), instead of which the process gets EINTR, or nothing if it is restarted.
-pub(super) fn errno(ret: i32) -> u32 {
+pub(super) fn error_number(ret: i32) -> u32 {
     match ret {
         UNREPORTED | 0.. => 0,
         -516..=-512 => libc::EINTR.unsigned_abs(),
@@ -338,7 +354,7 @@ mod tests {
 
     #[test]
     fn codes_of_the_kernels_own_are_not_shown() {
-        assert_eq!((errno(3), errno(-2), errno(-512), errno(-514), errno(UNREPORTED)), (0, 2, 4, 4, 0));
+        assert_eq!([3, -2, -512, -514, UNREPORTED].map(error_number), [0, 2, 4, 4, 0]);
     }
 
     #[test]

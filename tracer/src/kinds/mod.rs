@@ -6,6 +6,7 @@
 
 mod cell;
 mod describe;
+mod errno;
 mod event;
 mod json;
 mod schema;
@@ -18,11 +19,11 @@ use tracer_common::kinds::{KINDS, Kind as Declaration};
 
 pub(crate) use describe::{markdown, table};
 pub(crate) use event::Event;
-pub(crate) use json::FieldCache;
+pub(crate) use json::{FieldCache, companion};
 pub(crate) use schema::{Field, InvalidSchema, Schema, Value};
 pub(crate) use text::{Hex, Text, write_number};
 
-use cell::Cell;
+pub(crate) use cell::Cell;
 use json::Step;
 
 /// A kind of event, ready to decode and show its records.
@@ -136,14 +137,14 @@ impl Kind {
         &self.schema.name
     }
 
-    /// The columns that a table of this kind alone has, with their widths.
-    pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.cells[..self.columns].iter().map(|cell| (cell.title.as_str(), cell.width))
+    /// The columns that a table of this kind alone has.
+    pub(crate) fn columns(&self) -> &[Cell] {
+        &self.cells[..self.columns]
     }
 
     /// The columns that it can have besides.
-    pub(crate) fn further_columns(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.cells[self.columns..].iter().map(|cell| (cell.title.as_str(), cell.width))
+    pub(crate) fn further_columns(&self) -> &[Cell] {
+        &self.cells[self.columns..]
     }
 
     /// The cell with that title.

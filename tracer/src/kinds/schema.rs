@@ -58,6 +58,10 @@ pub(crate) struct Column {
     pub(crate) title: String,
     pub(crate) width: u8,
     pub(crate) shows: Shows,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) wide: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) alarm: bool,
 }
 
 /// See [`declared::Shows`].
@@ -66,8 +70,13 @@ pub(crate) struct Column {
 pub(crate) enum Shows {
     Field(String),
     Ppid,
-    Negated(String),
+    Error(String),
+    Letters(String, Vec<(String, String)>),
     CommandLine(String, String),
+}
+
+fn named<N: Copy, O: From<N>>(names: &[(N, &str)]) -> Vec<(O, String)> {
+    names.iter().map(|(number, name)| ((*number).into(), (*name).to_owned())).collect()
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -106,9 +115,6 @@ impl From<&declared::Field> for Field {
 
 impl From<declared::Value> for Value {
     fn from(value: declared::Value) -> Self {
-        fn named<N: Copy>(names: &[(N, &str)]) -> Vec<(N, String)> {
-            names.iter().map(|(number, name)| (*number, (*name).to_owned())).collect()
-        }
         match value {
             declared::Value::Unsigned { at, size } => Self::Unsigned { at, size },
             declared::Value::Signed(at) => Self::Signed { at },
@@ -139,10 +145,12 @@ impl From<&declared::Column> for Column {
         let shows = match column.shows {
             declared::Shows::Field(name) => Shows::Field(name.into()),
             declared::Shows::Ppid => Shows::Ppid,
-            declared::Shows::Negated(name) => Shows::Negated(name.into()),
+            declared::Shows::Error(name) => Shows::Error(name.into()),
+            declared::Shows::Letters(name, letters) => Shows::Letters(name.into(), named(letters)),
             declared::Shows::CommandLine(args, path) => Shows::CommandLine(args.into(), path.into()),
         };
-        Self { title: column.title.into(), width: column.width, shows }
+        let declared::Column { title, width, wide, alarm, .. } = *column;
+        Self { title: title.into(), width, shows, wide, alarm }
     }
 }
 
@@ -263,14 +271,18 @@ impl Schema {
     }
 
     fn check_column(&self, column: &Column) -> Result<(), String> {
-        let Column { title, width, shows } = column;
+        let Column { title, width, shows, wide: _, alarm: _ } = column;
         check_name(title)?;
         if *width > Self::WIDTH_MAX {
             return Err(format!("column {title} is {width} characters wide"));
         }
         let fields: Vec<&str> = match shows {
             Shows::Ppid => Vec::new(),
-            Shows::Field(name) | Shows::Negated(name) => vec![name],
+            Shows::Field(name) | Shows::Error(name) => vec![name],
+            Shows::Letters(name, letters) => {
+                check_names(letters.iter().flat_map(|(name, letter)| [name, letter]))?;
+                vec![name]
+            }
             Shows::CommandLine(args, path) => vec![args, path],
         };
         let is_missing = |name: &&&str| !self.fields.iter().any(|field| field.name == **name);

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -57,7 +57,22 @@ pub(super) struct NodeContainer {
     pub(super) texts: Mutex<ContainerTexts>,
 }
 
+impl NodeContainer {
+    pub(super) fn texts(&self) -> MutexGuard<'_, ContainerTexts> {
+        // A panic while the lock was held would have ended the process.
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Batch {
+    /// The containers of its events, some of them several times.
+    pub(super) fn containers(&self) -> impl Iterator<Item = &NodeContainer> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Events { container, .. } => container.as_deref(),
+            Item::Container(_) | Item::Lost { .. } => None,
+        })
+    }
+
     pub(super) const fn new(node: Arc<str>) -> Self {
         Self {
             node,

@@ -39,7 +39,7 @@ impl NodeCommand {
             buffer_size,
             hook,
             selection,
-            output: OutputArgs { output: _, no_headers: _, timeout: _ },
+            output: OutputArgs { output: _, no_headers: _, timestamps: _, color: _, timeout: _ },
             runtimes,
         } = args;
         let mut command = Self { words: vec![TRACER.into(), "trace".into(), kind.join(",")] };
@@ -61,7 +61,7 @@ impl NodeCommand {
         let ListArgs {
             watch,
             selection,
-            output: OutputArgs { output: _, no_headers: _, timeout: _ },
+            output: OutputArgs { output: _, no_headers: _, timestamps: _, color: _, timeout: _ },
             runtimes,
         } = args;
         let mut command = Self { words: vec![TRACER.into(), "list-containers".into()] };

@@ -78,9 +78,8 @@ pub(super) async fn list(mut args: ListArgs, nodes: &NodesArgs, common: &Common)
         once: !args.watch,
     };
     let view = |widest: &str| {
-        let (output, header) = (&args.output.output, !args.output.no_headers);
-        let terminal = config::terminal_width();
-        let renderer = ContainerRenderer::new(ListOf::Cluster, output, widest, header, terminal, args.watch);
+        let (output, look) = (&args.output.output, config::look(&args.output));
+        let renderer = ContainerRenderer::new(ListOf::Cluster, output, widest, look, args.watch);
         let renderer = renderer.map_err(anyhow::Error::msg)?;
         Ok(View::Containers { renderer, pending: Some(Vec::new()), if_empty })
     };

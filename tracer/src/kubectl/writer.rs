@@ -4,7 +4,7 @@
 use std::{
     io,
     ops::Range,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -130,8 +130,8 @@ impl Writer {
 
     /// Writes what arrives until the last sender is dropped.
     pub(super) fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
-        if let View::Events(events) = &self.view {
-            for (_, renderer) in &events.renderers {
+        if let View::Events(events) = &mut self.view {
+            for (_, renderer) in &mut events.renderers {
                 renderer.begin(self.outlet.batches.text());
             }
         }
@@ -157,7 +157,26 @@ impl Writer {
         }
     }
 
+    /// The terminal may have changed, and the containers of a batch need columns that are wide enough.
+    fn begin_batch(&mut self, batch: &Batch) {
+        match &mut self.view {
+            View::Events(view) => {
+                let Some(Ok(renderer)) = batch.kinds.as_ref().map(|kinds| view.renderer(kinds)) else {
+                    return;
+                };
+                renderer.resize(stdout::terminal_width);
+                let is_new = |container: &&NodeContainer| container.texts().is_empty();
+                for container in batch.containers().filter(is_new) {
+                    // If it cannot be measured, it cannot be shown either, which is reported then.
+                    let _ = renderer.expect(&batch.node, Some(&container.container));
+                }
+            }
+            View::Containers { renderer, .. } => renderer.resize(stdout::terminal_width),
+        }
+    }
+
     fn batch(&mut self, mut batch: Batch) {
+        self.begin_batch(&batch);
         for item in std::mem::take(&mut batch.items) {
             match item {
                 Item::Lost { timestamp, lost } => self.lost(timestamp, &batch.node, &lost),
@@ -177,9 +196,7 @@ impl Writer {
                 return;
             }
         };
-        // A panic while the lock was held would have ended the process.
-        let mut of_container =
-            container.map(|container| container.texts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut of_container = container.map(NodeContainer::texts);
         let mut of_host = ContainerTexts::default();
         for position in records {
             if !self.outlet.accepts_more() {

@@ -1,10 +1,18 @@
-//! Columns, and a layout that fits them to a terminal.
+//! Columns, and the table that they make.
 
 use std::{borrow::Cow, fmt::Debug, io, ops::Range};
 
 use unicode_width::UnicodeWidthChar;
 
-use crate::{model::Container, output::Events, sanitize};
+use crate::{
+    model::Container,
+    output::{
+        Events,
+        fit::{Fitted, fit},
+        look::{Look, Mark, write_heading, write_mark},
+    },
+    sanitize,
+};
 
 /// A type of rows: what they are made of, and what all types have.
 pub(crate) trait Rows: Copy + Debug + 'static {
@@ -40,9 +48,13 @@ pub(crate) enum Scope {
     Row,
 }
 
+/// Appends the value of a column that depends on the node and the container.
+type WriteOfContainer = fn(&str, Option<&Container>, &mut Vec<u8>) -> io::Result<()>;
+
 /// Where a column's value comes from.
 #[derive(Clone, Debug)]
 enum Source<K: Rows> {
+    Container(WriteOfContainer),
     Row(WriteValue<K>),
     /// The kind of event: see [`Rows::write_cell_of_kind`].
     Kind(Vec<Option<usize>>),
@@ -52,33 +64,51 @@ enum Source<K: Rows> {
 #[derive(Clone, Debug)]
 pub(crate) struct Column<K: Rows = Events> {
     name: Cow<'static, str>,
+    /// How wide it is where there is room: for usual values, or for the widest one so far.
     width: usize,
+    mark: Mark,
     scope: Scope,
     source: Source<K>,
 }
 
 impl<K: Rows> Column<K> {
+    /// The width that it has where there is room.
+    pub(crate) const fn width(&self) -> usize {
+        self.width
+    }
+
     /// A column that is `width` characters wide if there is room, and writes what `value` appends.
     #[must_use]
     pub(crate) const fn new(name: &'static str, width: usize, value: WriteValue<K>) -> Self {
-        Self { name: Cow::Borrowed(name), width, scope: Scope::Row, source: Source::Row(value) }
+        let (scope, source) = (Scope::Row, Source::Row(value));
+        Self { name: Cow::Borrowed(name), width, mark: Mark::None, scope, source }
     }
 
     /// A column whose value depends on nothing but the container and the node.
     #[must_use]
-    pub(crate) const fn of_container(name: &'static str, width: usize, value: WriteValue<K>) -> Self {
-        Self { name: Cow::Borrowed(name), width, scope: Scope::Container, source: Source::Row(value) }
+    pub(crate) const fn of_container(name: &'static str, width: usize, value: WriteOfContainer) -> Self {
+        let (scope, source) = (Scope::Container, Source::Container(value));
+        Self { name: Cow::Borrowed(name), width, mark: Mark::None, scope, source }
     }
 
     /// A column whose value depends on nothing but the process in the header of an event.
     #[must_use]
     pub(crate) const fn of_process(name: &'static str, width: usize, value: WriteValue<K>) -> Self {
-        Self { name: Cow::Borrowed(name), width, scope: Scope::Process, source: Source::Row(value) }
+        let (scope, source) = (Scope::Process, Source::Row(value));
+        Self { name: Cow::Borrowed(name), width, mark: Mark::None, scope, source }
     }
 
     /// A column of kinds of events, with the index of its cell at the position of each.
     pub(crate) fn of_kinds(name: &str, width: usize, cells: Vec<Option<usize>>) -> Self {
-        Self { name: Cow::Owned(name.to_owned()), width, scope: Scope::Row, source: Source::Kind(cells) }
+        let (scope, source) = (Scope::Row, Source::Kind(cells));
+        Self { name: Cow::Owned(name.to_owned()), width, mark: Mark::None, scope, source }
+    }
+
+    /// Marks its values where there are colours.
+    #[must_use]
+    pub(crate) const fn marked(mut self, mark: Mark) -> Self {
+        self.mark = mark;
+        self
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -88,8 +118,6 @@ impl<K: Rows> Column<K> {
 
 /// Shown where there is no value, so that columns can be separated by blanks.
 const NOTHING: &str = "-";
-/// No column is made narrower, or not to this anyway where its name is longer.
-const WIDTH_MIN: usize = 8;
 /// No column is made wider for what it has: one long value does not move all others to the right.
 const WIDTH_MAX: usize = 128;
 
@@ -118,25 +146,36 @@ pub(crate) struct Columns<K: Rows> {
     pub(crate) further: Vec<Column<K>>,
 }
 
+/// How many rows are between two changes of the layout at least: about a screen.
+const ROWS_MIN: usize = 24;
+
 /// A table, its columns as wide as there is room for.
 #[derive(Debug)]
 pub(crate) struct Table<K: Rows = Events> {
     columns: Vec<Column<K>>,
-    terminal: Option<usize>,
-    header: bool,
+    /// The widths that they have now.
+    fitted: Vec<Fitted>,
+    /// Whether columns may be left out.
+    may_hide: bool,
+    look: Look,
+    /// Counts the changes of the layout: what was written for another one is out of line.
+    layout: u32,
+    /// Whether columns have to be wider, or the terminal is another.
+    is_outdated: bool,
+    /// Rows since the last heading; none if there was no heading yet.
+    rows: Option<usize>,
     /// A value that is not safe to show as it is, and what is shown of it.
     value: Vec<u8>,
     cell: String,
 }
 
 impl<K: Rows> Table<K> {
-    /// A table of some of `all` columns. `terminal` is the width of the terminal that it is shown on, if one.
+    /// A table of some of `all` columns.
     pub(crate) fn of_columns(
         layout: &Layout,
         all: Columns<K>,
         node: &str,
-        terminal: Option<usize>,
-        header: bool,
+        look: Look,
     ) -> Result<Self, String> {
         let mut columns = match layout {
             Layout::Narrow => all.narrow,
@@ -152,9 +191,29 @@ impl<K: Rows> Table<K> {
             }
             column.width = column.width.max(column.name.len());
         }
-        let mut table = Self { columns, terminal, header, value: Vec::new(), cell: String::new() };
+        let mut table = Self {
+            columns,
+            fitted: Vec::new(),
+            may_hide: !matches!(layout, Layout::Custom(_)),
+            look,
+            layout: 0,
+            is_outdated: false,
+            rows: None,
+            value: Vec::new(),
+            cell: String::new(),
+        };
         table.fit();
         Ok(table)
+    }
+
+    /// Has the columns of containers no wider than those need that [`Self::expect`] is called with.
+    pub(crate) fn narrow_containers(&mut self) {
+        for column in self.columns.iter_mut().filter(|column| column.scope == Scope::Container) {
+            if column.name() != NODE {
+                column.width = column.name.len();
+            }
+        }
+        self.fit();
     }
 
     /// Makes the columns as wide as what they have in `rows`; narrower than they were only if no `more` rows are to
@@ -174,9 +233,67 @@ impl<K: Rows> Table<K> {
         Ok(())
     }
 
+    /// Rows of this container follow: its columns will be as wide as it needs.
+    pub(crate) fn expect(&mut self, node: &str, container: Option<&Container>) -> io::Result<()> {
+        let mut cell = Vec::new();
+        for index in 0..self.columns.len() {
+            let Source::Container(write) = &self.columns[index].source else { continue };
+            cell.clear();
+            write(node, container, &mut cell)?;
+            let width = self.make_safe(0, &mut cell).min(WIDTH_MAX);
+            if width > self.columns[index].width {
+                self.columns[index].width = width;
+                self.is_outdated = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The terminal may be another. `width` is not called if there is none.
+    pub(crate) fn resize(&mut self, width: impl FnOnce() -> Option<usize>) {
+        if let Some(before) = self.look.terminal
+            && let Some(now) = width()
+            && now != before
+        {
+            self.look.terminal = Some(now);
+            self.fit();
+            // What follows fits at once; the heading above it does not any more.
+            self.rows = self.rows.map(|_| ROWS_MIN);
+            self.is_outdated = true;
+        }
+    }
+
+    /// The number of the layout that the next row has. If it is another than before, it has a heading of its own on a terminal,
+    /// which is written at most once a screen.
+    pub(crate) fn next_row(&mut self, out: &mut Vec<u8>) -> u32 {
+        let rows = self.rows.map_or(0, |rows| rows + 1);
+        let is_first = self.rows.is_none();
+        self.rows = Some(rows);
+        let is_terminal = self.look.terminal.is_some();
+        if is_first || self.is_outdated && (!is_terminal || rows >= ROWS_MIN) {
+            self.is_outdated = false;
+            self.fit();
+            if is_first || is_terminal {
+                self.rows = Some(0);
+                self.write_header(out);
+            }
+        }
+        self.layout
+    }
+
+    /// Writes the heading now, if it need not wait for the widths of the first row.
+    pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
+        if self.look.terminal.is_none() {
+            self.rows = Some(0);
+            self.write_header(out);
+        }
+    }
+
     fn fit(&mut self) {
-        if let Some(width) = self.terminal {
-            fit(&mut self.columns, width);
+        let fitted = fit(&self.columns, self.look.terminal, self.may_hide);
+        if fitted != self.fitted {
+            self.fitted = fitted;
+            self.layout += 1;
         }
     }
 
@@ -186,14 +303,22 @@ impl<K: Rows> Table<K> {
     }
 
     pub(crate) fn write_header(&self, out: &mut Vec<u8>) {
-        if !self.header {
+        if !self.look.header {
             return;
         }
+        let start = out.len();
         for (index, column) in self.columns.iter().enumerate() {
-            out.extend_from_slice(column.name.as_bytes());
-            fill(out, column.name.len(), self.width_at(index));
+            if let Fitted::Width(_) = self.fitted[index] {
+                out.extend_from_slice(column.name.as_bytes());
+                fill(out, column.name.len(), self.width_at(index));
+            }
         }
         end_line(out);
+        if self.look.color {
+            out.pop();
+            write_heading(start, out);
+            out.push(b'\n');
+        }
     }
 
     /// Appends the cells of some columns, each filled up to its width and with a blank behind.
@@ -204,8 +329,10 @@ impl<K: Rows> Table<K> {
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
         for index in columns {
-            let width = self.write_fitted_cell(index, row, out)?;
-            fill(out, width, self.width_at(index));
+            if let Fitted::Width(room) = self.fitted[index] {
+                let width = self.write_fitted_cell(index, room, row, out)?;
+                fill(out, width, self.width_at(index));
+            }
         }
         Ok(())
     }
@@ -216,38 +343,55 @@ impl<K: Rows> Table<K> {
         // How far the cells so far reach beyond their columns.
         let mut excess = 0;
         for index in 0..self.columns.len() {
-            let width = self.write_fitted_cell(index, row, out)?;
+            let Fitted::Width(room) = self.fitted[index] else { continue };
+            let width = self.write_fitted_cell(index, room, row, out)?;
             fill(out, width, self.width_at(index).saturating_sub(excess));
-            excess = (excess + width).saturating_sub(self.columns[index].width);
+            excess = (excess + width).saturating_sub(room);
         }
         end_line(out);
         Ok(())
     }
 
-    /// Appends what a column has in a row, on a terminal no wider than the column. Returns how wide it is.
-    fn write_fitted_cell(&mut self, index: usize, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<usize> {
+    /// Appends what a column has in a row, on a terminal no wider than `room`. Returns how wide it is.
+    fn write_fitted_cell(
+        &mut self,
+        index: usize,
+        room: usize,
+        row: &K::Row<'_>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<usize> {
         let start = out.len();
-        let width = self.write_cell(index, row, out)?;
-        let room = self.columns[index].width;
+        let mut width = self.write_cell(index, row, out)?;
         // Elsewhere than on a terminal nothing is left out.
-        let is_too_wide = self.terminal.is_some() && width > room;
-        Ok(if is_too_wide { self.shorten_cell(start, room, out) } else { width })
+        if self.look.terminal.is_some() && width > room {
+            width = self.shorten_cell(start, room, out);
+        }
+        if self.look.color {
+            write_mark(self.columns[index].mark, start, out);
+        }
+        Ok(width)
     }
 
     /// Appends what a column has in a row, safe to show. Returns how wide it is.
     fn write_cell(&mut self, index: usize, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<usize> {
         let start = out.len();
         match &self.columns[index].source {
+            Source::Container(write) => write(K::node(row), K::container(row), out)?,
             Source::Row(write) => write(row, out)?,
             Source::Kind(cells) => K::write_cell_of_kind(row, cells, out)?,
         }
+        Ok(self.make_safe(start, out))
+    }
+
+    /// Makes the value that begins at `start` safe to show. Returns how wide it is.
+    fn make_safe(&mut self, start: usize, out: &mut Vec<u8>) -> usize {
         let value = &out[start..];
         if value.is_empty() {
             out.extend_from_slice(NOTHING.as_bytes());
-            return Ok(NOTHING.len());
+            return NOTHING.len();
         }
         if sanitize::is_plain(value) {
-            return Ok(value.len());
+            return value.len();
         }
         self.value.clear();
         self.value.extend_from_slice(value);
@@ -255,7 +399,7 @@ impl<K: Rows> Table<K> {
         sanitize::write(&self.value, &mut self.cell);
         out.truncate(start);
         out.extend_from_slice(self.cell.as_bytes());
-        Ok(text_width(&self.cell))
+        text_width(&self.cell)
     }
 
     /// Leaves out the middle of the cell that begins at `start`. Returns how wide it is then.
@@ -273,7 +417,10 @@ impl<K: Rows> Table<K> {
 
     /// The width that the column at `index` is filled up to: the last one is not.
     fn width_at(&self, index: usize) -> usize {
-        if index + 1 == self.columns.len() { 0 } else { self.columns[index].width }
+        match self.fitted[index] {
+            Fitted::Width(width) if index + 1 < self.columns.len() => width,
+            _ => 0,
+        }
     }
 }
 
@@ -282,23 +429,6 @@ fn find<K: Rows>(all: &[Column<K>], name: &str) -> Result<Column<K>, String> {
         let names: Vec<&str> = all.iter().map(Column::name).collect();
         format!("unknown column {name:?}; expected one of: {}", names.join(", "))
     })
-}
-
-/// Takes from the widest columns until all fit; what is left over goes to the last, which has no end.
-fn fit<K: Rows>(columns: &mut [Column<K>], terminal: usize) {
-    let total = |columns: &[Column<K>]| columns.iter().map(|column| column.width + 1).sum::<usize>() - 1;
-    while total(columns) > terminal {
-        let narrowable = |column: &&mut Column<K>| column.width > WIDTH_MIN.max(column.name.len());
-        match columns.iter_mut().filter(narrowable).max_by_key(|column| column.width) {
-            Some(widest) => widest.width -= 1,
-            // A terminal too narrow for anything: lines will wrap.
-            None => return,
-        }
-    }
-    let left = terminal - total(columns);
-    if let Some(last) = columns.last_mut() {
-        last.width += left;
-    }
 }
 
 /// How many places a text takes on a terminal: its characters' together. Hardly one knows of the ligatures that would make it
@@ -365,16 +495,6 @@ mod tests {
         fn a_shortened_text_is_never_wider(text: String, width in 1..50_usize) {
             let (head, tail) = shorten(&text, width);
             prop_assert!(text_width(head) + 1 + text_width(tail) <= width);
-        }
-
-        #[test]
-        fn columns_fit_any_terminal_that_has_room(widths in prop::collection::vec(1..60_usize, 1..12), terminal in 0..300_usize) {
-            let column = |width: &usize| Column::<Events>::new("X", *width, |_, _| Ok(()));
-            let mut columns: Vec<Column> = widths.iter().map(column).collect();
-            fit(&mut columns, terminal);
-            let total: usize = columns.iter().map(|column| column.width + 1).sum::<usize>() - 1;
-            let least: usize = widths.iter().map(|width| (*width).min(WIDTH_MIN) + 1).sum::<usize>() - 1;
-            prop_assert_eq!(total, terminal.max(least));
         }
     }
 }

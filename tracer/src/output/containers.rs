@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{Container, Pod},
     output::{
-        Document, Format, Table, age,
+        Document, Format, Look, Table, age,
         columns::{Column, Columns, Rows},
         timestamp::format_timestamp,
     },
@@ -196,16 +196,8 @@ enum Renderer {
 }
 
 impl ContainerRenderer {
-    /// As `-o` says. `terminal` is the width of the terminal that it is shown on, if there is one; with `watch` rows say what
-    /// happened. `node` is the node's name, or the longest one.
-    pub(crate) fn new(
-        of: ListOf,
-        output: &str,
-        node: &str,
-        header: bool,
-        terminal: Option<usize>,
-        watch: bool,
-    ) -> Result<Self, String> {
+    /// As `-o` says. With `watch` rows say what happened. `node` is the node's name, or the longest one.
+    pub(crate) fn new(of: ListOf, output: &str, node: &str, look: Look, watch: bool) -> Result<Self, String> {
         let (event, changed) = if watch { (&[EVENT][..], &[CHANGED][..]) } else { (&[][..], &[][..]) };
         let nodes = if of == ListOf::Cluster { &[Column::NODE][..] } else { &[] };
         let all = Columns {
@@ -214,9 +206,7 @@ impl ContainerRenderer {
             further: Vec::new(),
         };
         let renderer = match Format::parse(output)? {
-            Format::Table(layout) => {
-                Renderer::Table(Table::of_columns(&layout, all, node, terminal, header)?)
-            }
+            Format::Table(layout) => Renderer::Table(Table::of_columns(&layout, all, node, look)?),
             Format::Document(document) => Renderer::Document(document),
         };
         Ok(Self { renderer, watch })
@@ -236,6 +226,13 @@ impl ContainerRenderer {
             table.write_header(out);
         }
         rows.iter().try_for_each(|row| self.row(row, out))
+    }
+
+    /// See [`Table::resize`].
+    pub(crate) fn resize(&mut self, width: impl FnOnce() -> Option<usize>) {
+        if let Renderer::Table(table) = &mut self.renderer {
+            table.resize(width);
+        }
     }
 
     /// Appends a row.
@@ -305,7 +302,8 @@ mod tests {
     }
 
     fn shown(output: &str, terminal: Option<usize>, watch: bool, rows: &[ContainerRow<'_>]) -> String {
-        let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", true, terminal, watch).unwrap();
+        let mut renderer =
+            ContainerRenderer::new(ListOf::Node, output, "n1", Look::plain(terminal), watch).unwrap();
         let mut out = Vec::new();
         renderer.begin(rows, &mut out).unwrap();
         String::from_utf8(out).unwrap()
@@ -356,7 +354,8 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
     #[test]
     fn rows_that_come_later_are_in_line() {
         for output in ["columns", "wide"] {
-            let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", true, None, true).unwrap();
+            let mut renderer =
+                ContainerRenderer::new(ListOf::Node, output, "n1", Look::plain(None), true).unwrap();
             let mut out = Vec::new();
             renderer.begin(&[], &mut out).unwrap();
             let container = Container { inner: None, ..of_pod() };
@@ -374,7 +373,8 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
 
     #[test]
     fn a_value_wider_than_its_column_moves_only_what_is_next_to_it() {
-        let mut renderer = ContainerRenderer::new(ListOf::Node, "columns", "n1", true, None, true).unwrap();
+        let mut renderer =
+            ContainerRenderer::new(ListOf::Node, "columns", "n1", Look::plain(None), true).unwrap();
         let (mut out, name) = (Vec::new(), "n".repeat(40));
         renderer.begin(&[], &mut out).unwrap();
         let pod = Pod { name: name.clone(), ..of_pod().pod.unwrap() };
@@ -432,7 +432,14 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
         let deleted = ContainerRow { event: Some(ContainerEvent::Deleted), ..row(&container) };
         let text = shown("columns", None, true, &[]);
         assert!(text.starts_with("EVENT    NAMESPACE        POD "), "{text}");
-        let mut renderer = ContainerRenderer::new(ListOf::Node, "wide", "n1", false, None, true).unwrap();
+        let mut renderer = ContainerRenderer::new(
+            ListOf::Node,
+            "wide",
+            "n1",
+            Look { header: false, ..Look::plain(None) },
+            true,
+        )
+        .unwrap();
         let mut out = Vec::new();
         renderer.begin(&[], &mut out).unwrap();
         renderer.row(&deleted, &mut out).unwrap();
@@ -474,8 +481,9 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
         let container = of_pod();
         let text = shown("custom-columns=containerid,AGE,labels", None, false, &[row(&container)]);
         assert_eq!(text.lines().nth(1).unwrap(), format!("{ID}/inner 5d  app=web,tier="));
-        let error =
-            |output: &str| ContainerRenderer::new(ListOf::Node, output, "n1", true, None, false).unwrap_err();
+        let error = |output: &str| {
+            ContainerRenderer::new(ListOf::Node, output, "n1", Look::plain(None), false).unwrap_err()
+        };
         assert!(error("custom-columns=COMM").contains("CONTAINERID"));
         assert!(error("custom-columns=EVENT").contains("EVENT"), "it is there only while watching");
         assert!(error("xml").contains("jsonpretty"));
@@ -551,7 +559,7 @@ shop      web-0 nginx     container containerd 0123456789ab/inner 42  nginx:1.29
             terminal in 160..400_usize,
         ) {
             let rows = rows(&containers);
-            let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", true, Some(terminal), watch).unwrap();
+            let mut renderer = ContainerRenderer::new(ListOf::Node, output, "n1", Look::plain(Some(terminal)), watch).unwrap();
             let mut out = Vec::new();
             // The last one comes when the columns have their width.
             let (last, first) = rows.split_last().map_or((None, &[][..]), |(last, first)| (Some(last), first));

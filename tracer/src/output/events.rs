@@ -10,13 +10,14 @@ use serde_yaml_ng::Value as DocumentValue;
 use tracer_common::{Comm, comm_bytes, kinds::Header};
 
 use crate::{
-    kinds::{Event, Hex, Kind, Kinds, write_number},
+    kinds::{Cell, Event, Hex, Kind, Kinds, write_number},
     model::Container,
     output::{
         Document, EventTable, Format, JsonLines, Layout, Lost, Table,
         columns::{Column, Columns, Rows},
         json,
-        timestamp::format_timestamp,
+        look::{Look, Mark},
+        timestamp::{format_timestamp, write_time},
     },
     text_cache::Key,
 };
@@ -105,9 +106,24 @@ fn is_text(comm: &Comm) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct ContainerTexts {
     texts: Vec<Box<[u8]>>,
+    /// The layout that they were written for.
+    layout: u32,
 }
 
 impl ContainerTexts {
+    /// Whether none was written yet.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// Drops texts that were written for another layout.
+    pub(crate) fn of_layout(&mut self, layout: u32) {
+        if self.layout != layout {
+            self.texts.clear();
+            self.layout = layout;
+        }
+    }
+
     /// Calls `first` for the first event of the container only, until it succeeds.
     pub(crate) fn once(&mut self, first: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         if self.texts.is_empty() {
@@ -154,19 +170,11 @@ pub(crate) enum EventRenderer {
 }
 
 impl EventRenderer {
-    /// In this format. `terminal` is the width of the terminal that it is shown on, if there is one.
-    pub(crate) fn new(
-        format: &Format,
-        kinds: &Arc<Kinds>,
-        node: &str,
-        terminal: Option<usize>,
-        header: bool,
-    ) -> Result<Self, String> {
+    /// In this format.
+    pub(crate) fn new(format: &Format, kinds: &Arc<Kinds>, node: &str, look: Look) -> Result<Self, String> {
         let lines = || JsonLines::new(kinds);
         Ok(match format {
-            Format::Table(layout) => {
-                Self::Table(EventTable::new(Table::new(layout, kinds, node, terminal, header)?))
-            }
+            Format::Table(layout) => Self::Table(EventTable::new(Table::new(layout, kinds, node, look)?)),
             Format::Document(Document::Json) => Self::Json(lines()),
             Format::Document(document) => {
                 Self::Document { document: *document, lines: lines(), json: Vec::new() }
@@ -174,10 +182,25 @@ impl EventRenderer {
         })
     }
 
-    /// Appends the heading.
-    pub(crate) fn begin(&self, out: &mut Vec<u8>) {
+    /// Appends the heading. On a terminal it comes before the first row, when it is known how wide columns have to be.
+    pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
         if let Self::Table(table) = self {
-            table.write_header(out);
+            table.begin(out);
+        }
+    }
+
+    /// See [`Table::resize`].
+    pub(crate) fn resize(&mut self, width: impl FnOnce() -> Option<usize>) {
+        if let Self::Table(table) = self {
+            table.resize(width);
+        }
+    }
+
+    /// Rows of this container follow.
+    pub(crate) fn expect(&mut self, node: &str, container: Option<&Container>) -> io::Result<()> {
+        match self {
+            Self::Table(table) => table.expect(node, container),
+            Self::Json(_) | Self::Document { .. } => Ok(()),
         }
     }
 
@@ -220,6 +243,10 @@ impl EventRenderer {
 
 const TIMESTAMP: Column =
     Column::new("TIMESTAMP", 30, |row, out| out.write_all(format_timestamp(row.timestamp).as_bytes()));
+const TIME: Column = Column::new("TIME", 12, |row, out| {
+    write_time(row.timestamp, out);
+    Ok(())
+});
 const PID: Column = Column::of_process("PID", 7, |row, out| write_number(row.event.header.pid, out));
 const TID: Column = Column::of_process("TID", 7, |row, out| write_number(row.event.header.tid, out));
 const PPID: Column = Column::of_process("PPID", 7, |row, out| write_number(row.event.header.ppid, out));
@@ -235,7 +262,8 @@ const DETAILS: Column = Column::new("DETAILS", 40, |row, out| row.event.kind.wri
 /// The columns of `columns`, before the kind's own.
 const NARROW: [Column; 6] = [Column::NODE, Column::NAMESPACE, Column::POD, Column::CONTAINER, PID, COMM];
 /// The columns of `wide`, before the kind's own.
-const WIDE: [Column; 13] = [
+const WIDE: [Column; 14] = [
+    TIME,
     Column::NODE,
     Column::NAMESPACE,
     Column::POD,
@@ -254,43 +282,51 @@ const WIDE: [Column; 13] = [
 const FURTHER: [Column; 4] = [TIMESTAMP, TID, CONTAINER_PID, Column::TYPE];
 
 impl Table {
-    /// A table for events of these kinds. `terminal` is the width of the terminal that it is shown on, if there is one.
-    pub(crate) fn new(
-        layout: &Layout,
-        kinds: &Kinds,
-        node: &str,
-        terminal: Option<usize>,
-        header: bool,
-    ) -> Result<Self, String> {
-        let own = match kinds.single() {
-            Some(kind) => columns_of(kinds, kind.columns()),
+    /// A table for events of these kinds.
+    pub(crate) fn new(layout: &Layout, kinds: &Kinds, node: &str, look: Look) -> Result<Self, String> {
+        // Of a single kind its own columns; several kinds have their columns in one.
+        let of_kind = |wide: bool| match kinds.single() {
+            Some(kind) => columns_of(kinds, kind.columns().iter().filter(|cell| wide || !cell.wide)),
             None => vec![EVENT, DETAILS],
         };
+        let (own, own_wide) = (of_kind(false), of_kind(true));
         // A kind may have a column of all kinds at a position of its own.
-        let is_own = |column: &Column| own.iter().any(|other| other.name() == column.name());
+        let is_own = |column: &Column| own_wide.iter().any(|other| other.name() == column.name());
         let others: Vec<Column> = WIDE.into_iter().filter(|column| !is_own(column)).collect();
         let mut further = FURTHER.to_vec();
-        for column in
-            kinds.iter().flat_map(|kind| columns_of(kinds, kind.columns().chain(kind.further_columns())))
-        {
-            let is_there = |known: &Column| known.name() == column.name();
-            if !own.iter().chain(&others).chain(&further).any(is_there) {
-                further.push(column);
+        for kind in kinds.iter() {
+            for column in columns_of(kinds, kind.columns().iter().chain(kind.further_columns())) {
+                let is_there = |known: &Column| known.name() == column.name();
+                if !own_wide.iter().chain(&others).chain(&further).any(is_there) {
+                    further.push(column);
+                }
             }
         }
-        let all =
-            Columns { narrow: [&NARROW[..], &own].concat(), wide: [&others[..], &own].concat(), further };
-        Self::of_columns(layout, all, node, terminal, header)
+        let time = if look.timestamps { &[TIME][..] } else { &[] };
+        let all = Columns {
+            narrow: [time, &NARROW, &own].concat(),
+            wide: [&others[..], &own_wide].concat(),
+            further,
+        };
+        let mut table = Self::of_columns(layout, all, node, look)?;
+        if look.terminal.is_some() {
+            table.narrow_containers();
+        }
+        Ok(table)
     }
 }
 
-/// Columns with these titles and widths, of every kind that has them.
-fn columns_of<'a>(kinds: &Kinds, titles: impl Iterator<Item = (&'a str, usize)>) -> Vec<Column> {
-    let cells = |title: &str| kinds.iter().map(|kind: &Kind| kind.cell(title)).collect();
-    titles
-        .map(|(title, width)| match title {
+/// The columns of these cells, of every kind that has them.
+fn columns_of<'a>(kinds: &Kinds, cells: impl Iterator<Item = &'a Cell>) -> Vec<Column> {
+    let of_kinds = |title: &str| kinds.iter().map(|kind: &Kind| kind.cell(title)).collect();
+    cells
+        .map(|Cell { title, width, alarm, .. }| match title.as_str() {
             "PPID" => PPID,
-            _ => Column::of_kinds(title, width, cells(title)),
+            _ => Column::of_kinds(title, *width, of_kinds(title)).marked(if *alarm {
+                Mark::Alarm
+            } else {
+                Mark::None
+            }),
         })
         .collect()
 }

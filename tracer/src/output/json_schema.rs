@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::kinds::{Field, Kinds, Schema, Value};
+use crate::kinds::{Field, Kinds, Schema, Value, companion};
 
 /// The schema of a line with an event of these kinds, or with a loss.
 pub(crate) fn json_schema(kinds: &Kinds) -> Json {
@@ -47,7 +47,10 @@ fn of_fields(fields: &[Field]) -> Json {
             let mut hex = of_value(value);
             hex["description"] =
                 json!(format!("the bytes of `{name}` in hexadecimal digits, if they are not UTF-8"));
-            properties.insert(format!("{name}Hex"), hex);
+            properties.insert(companion(field), hex);
+        }
+        if matches!(value, Value::Errno { .. }) {
+            properties.insert(companion(field), text("name of the error number, if it has one"));
         }
         properties.insert(name.clone(), property);
         if !field.is_optional() {

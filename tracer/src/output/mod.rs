@@ -5,11 +5,13 @@ mod columns;
 mod containers;
 mod event_table;
 mod events;
+mod fit;
 mod format;
 mod json;
 mod json_lines;
 mod json_schema;
 pub(crate) mod kyaml;
+mod look;
 mod losses;
 mod shared;
 mod timestamp;
@@ -25,6 +27,7 @@ pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row};
 pub(crate) use format::{Document, Format};
 pub(crate) use json_lines::JsonLines;
 pub(crate) use json_schema::json_schema;
+pub(crate) use look::Look;
 pub(crate) use losses::{Losses, remedy};
 
 /// What was lost: events, or what tells whose they are.

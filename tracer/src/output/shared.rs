@@ -4,52 +4,56 @@ use std::io::{self, Write as _};
 
 use crate::{
     model::{Container, Pod},
-    output::columns::{Column, NODE, Rows},
+    output::{
+        columns::{Column, NODE, Rows},
+        look::Mark,
+    },
 };
 
 impl<K: Rows> Column<K> {
-    pub(crate) const NODE: Self =
-        Self::of_container(NODE, 16, |row, out| out.write_all(K::node(row).as_bytes()));
-    pub(crate) const NAMESPACE: Self =
-        Self::of_container("NAMESPACE", 16, |row, out| pod::<K>(row, out, |pod| Some(&pod.namespace)));
+    pub(crate) const NODE: Self = Self::of_container(NODE, 16, |node, _, out| out.write_all(node.as_bytes()));
+    pub(crate) const NAMESPACE: Self = Self::of_container("NAMESPACE", 16, |_, container, out| {
+        pod(container, out, |pod| Some(&pod.namespace))
+    });
     pub(crate) const POD: Self =
-        Self::of_container("POD", 32, |row, out| pod::<K>(row, out, |pod| Some(&pod.name)));
-    pub(crate) const CONTAINER: Self =
-        Self::of_container("CONTAINER", 16, |row, out| pod::<K>(row, out, |pod| pod.container.as_deref()));
-    pub(crate) const RUNTIME: Self = Self::of_container("RUNTIME", 10, |row, out| {
-        container::<K>(row, |container| out.write_all(container.runtime.as_bytes()))
+        Self::of_container("POD", 32, |_, container, out| pod(container, out, |pod| Some(&pod.name)))
+            .marked(Mark::Hue);
+    pub(crate) const CONTAINER: Self = Self::of_container("CONTAINER", 16, |_, container, out| {
+        pod(container, out, |pod| pod.container.as_deref())
+    });
+    pub(crate) const RUNTIME: Self = Self::of_container("RUNTIME", 10, |_, container, out| {
+        of(container, |container| out.write_all(container.runtime.as_bytes()))
     });
     /// `ID`, or `ID/INNERID` for what a container has started within itself.
-    pub(crate) const CONTAINER_ID: Self = Self::of_container("CONTAINERID", ENGINE_ID, |row, out| {
-        container::<K>(row, |container| write_id(container, out, whole))
-    });
+    pub(crate) const CONTAINER_ID: Self =
+        Self::of_container("CONTAINERID", ENGINE_ID, |_, container, out| {
+            of(container, |container| write_id(container, out, whole))
+        });
     /// The same, of an engine's long ids no more than engines' clients show.
-    pub(crate) const SHORT_CONTAINER_ID: Self = Self::of_container("CONTAINERID", 12, |row, out| {
-        container::<K>(row, |container| write_id(container, out, short))
+    pub(crate) const SHORT_CONTAINER_ID: Self = Self::of_container("CONTAINERID", 12, |_, container, out| {
+        of(container, |container| write_id(container, out, short))
     });
-    pub(crate) const TYPE: Self = Self::of_container("TYPE", 9, |row, out| {
-        container::<K>(row, |container| out.write_all(container.kind.as_str().as_bytes()))
+    pub(crate) const TYPE: Self = Self::of_container("TYPE", 9, |_, container, out| {
+        of(container, |container| out.write_all(container.kind.as_str().as_bytes()))
     });
-    pub(crate) const IMAGE: Self = Self::of_container("IMAGE", 24, |row, out| {
-        container::<K>(row, |container| {
-            out.write_all(container.image.as_deref().unwrap_or_default().as_bytes())
-        })
+    pub(crate) const IMAGE: Self = Self::of_container("IMAGE", 24, |_, container, out| {
+        of(container, |container| out.write_all(container.image.as_deref().unwrap_or_default().as_bytes()))
     });
     /// `cgroup:untrusted`: how it was learnt, and why not better.
-    pub(crate) const SOURCE: Self = Self::of_container("SOURCE", 16, |row, out| {
-        container::<K>(row, |container| {
+    pub(crate) const SOURCE: Self = Self::of_container("SOURCE", 16, |_, container, out| {
+        of(container, |container| {
             out.write_all(container.source.as_str().as_bytes())?;
             container.why.map_or(Ok(()), |why| write!(out, ":{}", why.as_str()))
         })
     });
 }
 
-fn container<K: Rows>(row: &K::Row<'_>, write: impl FnOnce(&Container) -> io::Result<()>) -> io::Result<()> {
-    K::container(row).map_or(Ok(()), write)
+fn of(container: Option<&Container>, write: impl FnOnce(&Container) -> io::Result<()>) -> io::Result<()> {
+    container.map_or(Ok(()), write)
 }
 
-fn pod<K: Rows>(row: &K::Row<'_>, out: &mut Vec<u8>, field: fn(&Pod) -> Option<&str>) -> io::Result<()> {
-    let value = K::container(row).and_then(|container| container.pod.as_ref()).and_then(field);
+fn pod(container: Option<&Container>, out: &mut Vec<u8>, field: fn(&Pod) -> Option<&str>) -> io::Result<()> {
+    let value = container.and_then(|container| container.pod.as_ref()).and_then(field);
     out.write_all(value.unwrap_or_default().as_bytes())
 }
 

@@ -1,15 +1,42 @@
 //! Points in time as text.
 
-use std::fmt::Write as _;
+use std::{cell::RefCell, fmt::Write as _};
+
+use jiff::{Timestamp, tz::TimeZone};
 
 /// RFC 3339 in UTC, to the nanosecond.
 pub(crate) fn format_timestamp(nanoseconds: i128) -> String {
     let mut text = String::with_capacity(30);
-    if let Ok(timestamp) = jiff::Timestamp::from_nanosecond(nanoseconds) {
+    if let Ok(timestamp) = Timestamp::from_nanosecond(nanoseconds) {
         // Writing to a String cannot fail.
         let _ = write!(text, "{timestamp:.9}");
     }
     text
+}
+
+/// Appends the time of day in the local time zone, to the millisecond.
+pub(crate) fn write_time(nanoseconds: i128, out: &mut Vec<u8>) {
+    thread_local! {
+        /// The second that was shown last, and its text up to the point before its fraction.
+        static LAST: RefCell<(i128, String)> = const { RefCell::new((i128::MIN, String::new())) };
+    }
+    let (second, fraction) = (nanoseconds.div_euclid(SECOND), nanoseconds.rem_euclid(SECOND));
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != second {
+            (*last, *text) = (second, time_of_day(nanoseconds, TimeZone::system()));
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+    let fraction = nine_digits(u32::try_from(fraction).unwrap_or(0));
+    out.push(b'.');
+    out.extend_from_slice(&fraction[..3]);
+}
+
+/// The time of day to the second.
+fn time_of_day(nanoseconds: i128, zone: TimeZone) -> String {
+    let timestamp = Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH);
+    let time = timestamp.to_zoned(zone).time();
+    format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
 }
 
 const SECOND: i128 = 1_000_000_000;
@@ -82,6 +109,21 @@ mod tests {
     fn timestamps_have_nine_digits_always() {
         assert_eq!(format_timestamp(1_700_000_000_000_000_000), "2023-11-14T22:13:20.000000000Z");
         assert_eq!(format_timestamp(1_700_000_000_123_456_789), "2023-11-14T22:13:20.123456789Z");
+    }
+
+    #[test]
+    fn time_is_of_the_day_in_its_zone() {
+        let zone = |hours| TimeZone::fixed(jiff::tz::offset(hours));
+        assert_eq!(time_of_day(1_700_000_000_123_456_789, zone(0)), "22:13:20");
+        assert_eq!(time_of_day(1_700_000_000_999_999_999, zone(2)), "00:13:20");
+        assert_eq!(time_of_day(i128::MAX, zone(0)), "00:00:00");
+        for (nanoseconds, fraction) in
+            [(1_700_000_000_123_999_999, ".123"), (1_700_000_000_000_000_000, ".000")]
+        {
+            let mut out = Vec::new();
+            write_time(nanoseconds, &mut out);
+            assert!(String::from_utf8(out).unwrap().ends_with(fraction));
+        }
     }
 
     /// Points in time close to each other, to the ends of what has a date, and any.

@@ -109,6 +109,8 @@ impl RingSource {
                 }
             }
         }
+        let running = self.registry.list();
+        self.router.sink.expect(running.iter().map(|listed| &*listed.container));
         while *phases.borrow() == Phase::Running {
             let keeps_back = self.router.is_keeping_back();
             let report_due = self.report_due();

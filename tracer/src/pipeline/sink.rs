@@ -18,7 +18,7 @@ use crate::{
         batch_writer::{BatchWriter, Output, Stop, WriteCounters, add},
         comm_filter::CommFilter,
     },
-    sys::{clock::WallClock, log_limit::REPORTS},
+    sys::{clock::WallClock, log_limit::REPORTS, stdout},
 };
 
 /// What became of the events that reached user space. Each is counted once.
@@ -131,7 +131,7 @@ impl Sink {
     /// most. `stop` gets the reason when that stops by itself.
     pub(crate) fn new(
         kinds: Arc<Kinds>,
-        view: View,
+        mut view: View,
         node: String,
         max_events: Option<u64>,
         tally: Arc<Tally>,
@@ -139,7 +139,7 @@ impl Sink {
         stop: oneshot::Sender<Stop>,
     ) -> Self {
         let mut writer = BatchWriter::new(max_events, output, stop);
-        match &view {
+        match &mut view {
             View::Text(renderer) => renderer.begin(writer.text()),
             View::Frames(_) => frames::hello(&kinds, &node, writer.text()),
         }
@@ -234,6 +234,9 @@ impl Sink {
             self.filtered(kind);
             return;
         }
+        if self.writer.text().is_empty() {
+            self.begin_batch();
+        }
         let timestamp = self.clock.wall_time(event.header.timestamp);
         let shown = match &mut self.view {
             View::Text(renderer) => {
@@ -250,6 +253,23 @@ impl Sink {
             Err(error) => {
                 warn!("an event cannot be shown: {error}");
                 add(&self.tally.malformed, 1);
+            }
+        }
+    }
+
+    /// The terminal may have changed since the last batch was written.
+    fn begin_batch(&mut self) {
+        if let View::Text(renderer) = &mut self.view {
+            renderer.resize(stdout::terminal_width);
+        }
+    }
+
+    /// Events of these containers may follow: columns will be wide enough for them.
+    pub(crate) fn expect<'a>(&mut self, containers: impl Iterator<Item = &'a Container>) {
+        if let View::Text(renderer) = &mut self.view {
+            for container in containers {
+                // If it cannot be measured, it cannot be shown either, which is reported then.
+                let _ = renderer.expect(&self.node, Some(container));
             }
         }
     }

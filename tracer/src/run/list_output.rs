@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     frames::{self, Compressor, Type, frame},
     kinds::Kinds,
-    output::{ContainerRenderer, ContainerRow, ListOf},
+    output::{ContainerRenderer, ContainerRow, ListOf, Look},
     run::reporter::Reporter,
     sys::{stderr::status, stdout, thread::spawn},
 };
@@ -38,7 +38,7 @@ impl ListOutput {
                 }
                 Ok(())
             })?;
-            let json = ContainerRenderer::new(ListOf::Node, "json", node, false, None, false);
+            let json = ContainerRenderer::new(ListOf::Node, "json", node, Look::plain(None), false);
             let (sender, mut frames) = tokio::sync::mpsc::unbounded_channel();
             let output = Self {
                 renderer: json.map_err(anyhow::Error::msg)?,
@@ -90,6 +90,7 @@ impl ListOutput {
     /// Appends a row.
     pub(crate) fn row(&mut self, row: &ContainerRow<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         if !self.is_frames {
+            self.renderer.resize(stdout::terminal_width);
             return self.renderer.row(row, out);
         }
         let mut line = Vec::new();

@@ -32,6 +32,13 @@ static WRITTEN: AtomicU64 = AtomicU64::new(0);
 /// Whether blocked writes fail instead of waiting.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
+/// The width of the terminal that standard output is, if it is one.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+    // A terminal that does not know its size says 0.
+    (size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
 /// Writes to standard output without a buffer, even if another process has made it non-blocking. Returns the number
 /// of bytes written: all of them unless there is an error.
 pub(crate) fn write(bytes: &[u8]) -> (usize, io::Result<()>) {

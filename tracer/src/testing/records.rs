@@ -17,7 +17,7 @@ use zerocopy::IntoBytes as _;
 use crate::{
     kinds::{Kind, Kinds},
     model::{Choice, Container, ContainerType, Pod, Source, Unknown},
-    output::{EventRenderer, Format},
+    output::{EventRenderer, Format, Look},
     pipeline::{Attributor, Router, Sink, Stop, Tally, View},
     registry::{Attribution, Lookup},
 };
@@ -202,7 +202,7 @@ pub(crate) fn router<A: Attributor>(
     write: impl FnMut(&[u8]) -> (usize, io::Result<()>) + Send + 'static,
 ) -> (Router<A>, Arc<Tally>, oneshot::Receiver<Stop>) {
     let format = Format::parse(output).expect("the format exists");
-    let renderer = EventRenderer::new(&format, kinds, NODE, None, true).expect("the columns exist");
+    let renderer = EventRenderer::new(&format, kinds, NODE, Look::plain(None)).expect("the columns exist");
     let tally = Arc::new(Tally::new(kinds.len()));
     let (stop, stopped) = oneshot::channel();
     let sink = Sink::new(

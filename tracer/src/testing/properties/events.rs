@@ -16,9 +16,9 @@ use super::{
     shown::{self, TERMINAL},
 };
 use crate::{
-    kinds::{Event, Field, Hex, Kind, Kinds, Value},
+    kinds::{Event, Field, Hex, Kind, Kinds, Value, companion},
     model::{Choice, Container, Unknown},
-    output::{ContainerTexts, EventRenderer, Format, Lost, Row},
+    output::{ContainerTexts, EventRenderer, Format, Look, Lost, Row},
     pipeline::Attributor,
     registry::{Attribution, Lookup},
     testing::{
@@ -123,7 +123,7 @@ fn check_rows(kinds: &Arc<Kinds>, output: &str, terminal: Option<usize>, script:
     let container = shown::called(&name(script));
     let format = Format::parse(output).unwrap();
     let json = Format::parse("json").unwrap();
-    let mut renderer = EventRenderer::new(&format, kinds, NODE, terminal, true).unwrap();
+    let mut renderer = EventRenderer::new(&format, kinds, NODE, Look::plain(terminal)).unwrap();
     let mut text = Vec::new();
     renderer.begin(&mut text);
     let (mut texts, mut texts_of_host) = (ContainerTexts::default(), ContainerTexts::default());
@@ -145,7 +145,7 @@ fn check_rows(kinds: &Arc<Kinds>, output: &str, terminal: Option<usize>, script:
         // What follows a record in the ring is not shown with it, and what is cached is what is written anew.
         let line = |event| {
             let mut line = Vec::new();
-            let mut fresh = EventRenderer::new(&json, kinds, NODE, None, true).unwrap();
+            let mut fresh = EventRenderer::new(&json, kinds, NODE, Look::plain(None)).unwrap();
             fresh.row(&row(event), &mut ContainerTexts::default(), &mut line).unwrap();
             shown::check_json(&line).remove(0)
         };
@@ -154,7 +154,8 @@ fn check_rows(kinds: &Arc<Kinds>, output: &str, terminal: Option<usize>, script:
         check_line(&whole, kind, &record[..len]);
         lines.push(whole);
     }
-    let header = usize::from(matches!(format, Format::Table(_)));
+    // On a terminal the heading waits for the first row.
+    let header = usize::from(terminal.is_none() || !lines.is_empty());
     match output {
         "json" => assert_eq!(shown::check_json(&text), lines),
         "jsonpretty" => assert_eq!(shown::check_pretty(&text), lines),
@@ -229,7 +230,12 @@ fn check_field(shown: &Json, field: &Field, kind: &Kind, record: &[u8]) {
         },
         Value::Bits { .. } => assert!(value.is_some_and(Json::is_array)),
         Value::Object { .. } => assert!(value.is_some_and(Json::is_object)),
-        Value::FileDescriptor { .. } | Value::Errno { .. } | Value::Unsigned { .. } => {
+        Value::Errno { .. } => {
+            let name = shown.get(companion(field));
+            assert!(value.is_some_and(Json::is_number) && name.is_none_or(Json::is_string));
+            assert!(name.is_none() || value != Some(&0.into()));
+        }
+        Value::FileDescriptor { .. } | Value::Unsigned { .. } => {
             assert!(value.is_some_and(Json::is_number));
         }
         Value::Choice { .. } | Value::FirstFlag { .. } | Value::Signal { .. } => {

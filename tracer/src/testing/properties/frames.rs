@@ -10,7 +10,7 @@ use crate::{
     frames::{self, Compressor, Frame, FrameError, FrameReader, FrameWriter, Listed, Type, frame},
     kinds::{Event, Kinds},
     model::Container,
-    output::{ContainerEvent, ContainerRenderer, ContainerRow, ContainerTexts, ListOf, Lost},
+    output::{ContainerEvent, ContainerRenderer, ContainerRow, ContainerTexts, ListOf, Look, Lost},
     testing::{Load, records::NODE},
 };
 
@@ -148,7 +148,8 @@ fn row(listed: &Listed) -> ContainerRow<'_> {
 }
 
 fn show(rows: &[ContainerRow<'_>], output: &str, watch: bool) -> Vec<u8> {
-    let mut renderer = ContainerRenderer::new(ListOf::Cluster, output, NODE, true, None, watch).unwrap();
+    let mut renderer =
+        ContainerRenderer::new(ListOf::Cluster, output, NODE, Look::plain(None), watch).unwrap();
     let mut text = Vec::new();
     renderer.begin(rows, &mut text).unwrap();
     text

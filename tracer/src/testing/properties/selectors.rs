@@ -11,7 +11,7 @@ use crate::{
         name::{ContainerName, Name, NamespaceName, PodName},
         pattern::Item,
     },
-    output::{EventRenderer, Format},
+    output::{EventRenderer, Format, Look},
 };
 
 use super::{Target, shown};
@@ -45,8 +45,8 @@ fn check(input: &[u8]) {
     check_problem(endpoints(Some(text)));
     for kind in ["open", "exec", "exit"] {
         let kinds = Kinds::by_name(&[kind]).unwrap();
-        let renderer =
-            Format::parse(text).and_then(|format| EventRenderer::new(&format, &kinds, "n1", None, true));
+        let renderer = Format::parse(text)
+            .and_then(|format| EventRenderer::new(&format, &kinds, "n1", Look::plain(None)));
         if let Some(EventRenderer::Table(table)) = check_problem(renderer) {
             let mut header = Vec::new();
             EventRenderer::Table(table).begin(&mut header);

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::{
     model::{Container, Pod, Unknown},
-    output::{ContainerRenderer, ContainerRow, ListOf},
+    output::{ContainerRenderer, ContainerRow, ListOf, Look},
 };
 use serde::Deserialize as _;
 use serde_json::Value;
 use unicode_width::UnicodeWidthChar;
 
 /// A terminal on which every table has room, if need be with each column as narrow as it can be.
-pub(super) const TERMINAL: usize = 170;
+pub(super) const TERMINAL: usize = 190;
 
 /// Whether a terminal or a reader of lines may act on a character rather than show it in a place of its own.
 fn is_active(c: char) -> bool {
@@ -83,7 +83,7 @@ pub(super) fn check_container(container: &Container) {
     };
     let show = |output: &str, terminal: Option<usize>| {
         let mut renderer =
-            ContainerRenderer::new(ListOf::Node, output, "worker-1", true, terminal, false).unwrap();
+            ContainerRenderer::new(ListOf::Node, output, "worker-1", Look::plain(terminal), false).unwrap();
         let mut text = Vec::new();
         renderer.begin(std::slice::from_ref(&row), &mut text).unwrap();
         text
