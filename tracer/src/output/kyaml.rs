@@ -17,7 +17,7 @@ pub(crate) fn write(record: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()
     Ok(())
 }
 
-fn value(of: &Value, indent: usize, out: &mut Vec<u8>) -> io::Result<()> {
+pub(super) fn value(of: &Value, indent: usize, out: &mut Vec<u8>) -> io::Result<()> {
     match of {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(is) => out.extend_from_slice(is.to_string().as_bytes()),
@@ -64,7 +64,7 @@ fn sequence(items: &[Value], indent: usize, out: &mut Vec<u8>) -> io::Result<()>
     Ok(())
 }
 
-fn begin_line(indent: usize, out: &mut Vec<u8>) {
+pub(super) fn begin_line(indent: usize, out: &mut Vec<u8>) {
     out.extend(std::iter::repeat_n(b' ', indent * 2));
 }
 
@@ -78,7 +78,7 @@ fn key(name: &Value, out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn is_plain(name: &str) -> bool {
+pub(super) fn is_plain(name: &str) -> bool {
     /// Words of YAML 1.1 and 1.2.
     const WORDS: [&str; 14] =
         ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "nan", "inf", "infinity"];
@@ -88,7 +88,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -147,7 +147,7 @@ mod tests {
         }
     }
 
-    fn any_record() -> impl Strategy<Value = serde_json::Value> {
+    pub(in crate::output) fn any_record() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             any::<String>().prop_map(serde_json::Value::from),
             "yes|no|null|1e3|0x1f|~|-|: |#".prop_map(serde_json::Value::from),

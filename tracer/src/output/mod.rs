@@ -15,6 +15,7 @@ mod look;
 mod losses;
 mod shared;
 mod timestamp;
+mod yaml;
 
 use std::borrow::Cow;
 
