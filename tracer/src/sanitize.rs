@@ -13,6 +13,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// Whether a text can be displayed as it is, with no more lines than it has.
+#[cfg(test)]
 pub(crate) fn is_safe(text: &str) -> bool {
     !text.chars().any(|c| c != '\n' && is_unsafe(c))
 }

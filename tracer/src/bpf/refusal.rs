@@ -35,8 +35,7 @@ pub(crate) fn of_program(error: ProgramError, program: &str, hook: &str) -> anyh
     if io_error.raw_os_error() == Some(libc::EPERM) {
         return Unsupported::new(
             format!("not permitted: the kernel refuses the BPF program {program} for {hook} ({io_error})"),
-            "`tracer doctor` shows which capability is missing; else a security module or a seccomp filter \
-             forbids bpf(2)",
+            "a security module or a seccomp filter forbids it, or a capability is missing",
         )
         .into();
     }

@@ -66,6 +66,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     if capabilities::exceed_the_callers() {
         restrict::check(&args.command)?;
     }
+    let has_colors = std::io::stdout().is_terminal() && config::has_colors();
     match args.command {
         Command::Trace(trace) => {
             trace::run(config::trace(&trace.args, &trace.node, args.log.is_debug())?)?;
@@ -76,12 +77,12 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Agent(agent) => {
-            doctor::run(&mut std::io::stdout().lock())?;
+            doctor::run(&mut std::io::stdout().lock(), has_colors)?;
             agent::run(agent.lease)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {
-            let well = doctor::run(&mut std::io::stdout().lock())?;
+            let well = doctor::run(&mut std::io::stdout().lock(), has_colors)?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
         }
         Command::Generate(generate) => generate.run(Args::command()),

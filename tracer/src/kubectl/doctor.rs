@@ -133,7 +133,7 @@ async fn report(
     let (mut lines, mut report, mut exit) = (Lines::new(LINE_MAX), Vec::new(), None);
     let mut keep = |line: Line<'_>| {
         let (Line::Whole(line) | Line::Cut(line)) = line;
-        if report.len() < LINES_MAX {
+        if !line.is_empty() && report.len() < LINES_MAX {
             report.push(sanitize::line(&String::from_utf8_lossy(line)));
         }
     };

@@ -236,7 +236,10 @@ fn judge_hooks(kind: &Kind, taken: &Taken) -> Outcome {
     if refused.is_empty() {
         return Outcome::Fine(found);
     }
-    Outcome::Note(format!("{found}, which every system call passes: not at {}", refused.join("; ")))
+    Outcome::Note(format!(
+        "{found}: each system call of the node takes some 60 ns longer; without that cost, but not at {}",
+        refused.join("; ")
+    ))
 }
 
 /// Why the programs cannot be loaded or attached.
@@ -378,7 +381,7 @@ fn tracefs() -> Outcome {
              /sys/kernel/tracing` prevents that"
                 .into(),
         ),
-        (false, false) => Outcome::Note("not mounted; not needed".into()),
+        (false, false) => Outcome::Fine("not mounted (not needed)".into()),
     }
 }
 

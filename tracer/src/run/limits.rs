@@ -1,12 +1,18 @@
 //! Conditions that end a run: a timeout, a signal, or the end of its lease.
 
-use std::time::Duration;
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-use crate::{run::lease::Lease, sys::signals};
+use crate::{
+    run::lease::Lease,
+    sys::{signals, stderr},
+};
 
 /// Limits on the duration of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,7 +75,13 @@ impl End {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => info!("SIGINT"),
+            _ = self.interrupt.recv() => {
+                // Behind the terminal's `^C`.
+                if io::stderr().is_terminal() {
+                    stderr::write_line(b"\n".to_vec());
+                }
+                info!("SIGINT");
+            }
             _ = self.terminate.recv() => info!("SIGTERM"),
             () = hangup => info!("SIGHUP"),
             () = lease => {}
