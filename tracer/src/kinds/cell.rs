@@ -1,9 +1,6 @@
 //! What columns show of a kind's own fields.
 
-use std::{
-    borrow::Cow,
-    io::{self, Write as _},
-};
+use std::io::{self, Write as _};
 
 use super::{
     Event, Field, Hex, Kind, Schema, Value, errno,
@@ -29,7 +26,12 @@ enum CellValue {
     Field(Field),
     Ppid,
     Error(Field),
-    Letters(Field, Vec<(String, String)>),
+    /// Letters for the values of the lowest bits of a number at this offset, and for its other bits.
+    Letters {
+        at: usize,
+        low: Vec<String>,
+        bits: Vec<(u64, String)>,
+    },
     /// Arguments, and the path that stands in for them.
     CommandLine(Field, Field),
 }
@@ -48,7 +50,7 @@ impl Cell {
                 Shows::Field(name) => field(name).map(CellValue::Field),
                 Shows::Error(name) => field(name).map(CellValue::Error),
                 Shows::Letters(name, letters) => {
-                    field(name).map(|field| CellValue::Letters(field, letters.clone()))
+                    field(name).and_then(|field| CellValue::letters(&field, letters))
                 }
                 Shows::CommandLine(args, path) => {
                     field(args).zip(field(path)).map(|(args, path)| CellValue::CommandLine(args, path))
@@ -110,6 +112,18 @@ impl Kind {
 }
 
 impl CellValue {
+    /// Letters for those bits of a field that have one.
+    fn letters(field: &Field, letters: &[(String, String)]) -> Option<Self> {
+        let Value::Bits { at, low, bits } = &field.value else { return None };
+        let letter =
+            |name: &String| letters.iter().find(|(known, _)| known == name).map(|(_, letter)| letter.clone());
+        Some(Self::Letters {
+            at: *at,
+            low: low.iter().map(|name| letter(name).unwrap_or_default()).collect(),
+            bits: bits.iter().filter_map(|(bits, name)| Some((*bits, letter(name)?))).collect(),
+        })
+    }
+
     fn write(&self, event: &Event<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Self::Field(field) => write_field(field, event, out),
@@ -125,15 +139,15 @@ impl CellValue {
                 }
                 _ => write_field(field, event, out),
             },
-            Self::Letters(field, letters) => match &field.value {
-                Value::Bits { at, low, bits } => for_each_name(event.u64_at(*at), low, bits, |name| {
-                    let name = name.as_str().map_or_else(|| Cow::Owned(name.to_string()), Cow::Borrowed);
-                    let letter = letters.iter().find(|(known, _)| *known == name);
-                    out.extend_from_slice(letter.map_or(b"", |(_, letter)| letter.as_bytes()));
-                    Ok(())
-                }),
-                _ => write_field(field, event, out),
-            },
+            Self::Letters { at, low, bits } => {
+                let number = event.u64_at(*at);
+                let low_bits = u64::try_from(low.len().saturating_sub(1)).unwrap_or(0);
+                let of_low = usize::try_from(number & low_bits).ok().and_then(|index| low.get(index));
+                let of_bits =
+                    bits.iter().filter(|(bits, _)| number & bits == *bits).map(|(_, letter)| letter);
+                of_low.into_iter().chain(of_bits).for_each(|letter| out.extend_from_slice(letter.as_bytes()));
+                Ok(())
+            }
             Self::CommandLine(args, path) => {
                 let start = out.len();
                 write_field(args, event, out)?;
@@ -152,7 +166,7 @@ impl CellValue {
         match self {
             Self::Field(field) => matches!(field.value, Value::Text { .. } | Value::Texts { .. }),
             Self::CommandLine(..) => true,
-            Self::Ppid | Self::Error(_) | Self::Letters(..) => false,
+            Self::Ppid | Self::Error(_) | Self::Letters { .. } => false,
         }
     }
 }
