@@ -372,6 +372,7 @@ fn slots_of_joined() {
     let tracer = Tracer::start(&["trace", "open", "-o", "json"]);
     runtime.run_detached(&bundle);
     let held: Vec<File> = (0..3).map(|_| hold(&runtime, &bundle, 100)).collect();
+    tracer.wait_log("that there are too many", |line| line.contains("too many runtimes"));
     let event = nest(&tracer, &runtime, &bundle, &mark);
     bundle.assert_names(&event);
     assert_eq!(event["container"].get("inner"), None, "too many to follow one more, in {event}");
