@@ -127,7 +127,8 @@ impl Registry {
         let deadline = Instant::now() + timeout;
         let mut unresolved = self.begun_and_unresolved();
         while !unresolved.is_empty() {
-            if timeout_at(deadline, changes.changed()).await.is_err() {
+            // Changes that come all the time would keep the timeout from being noticed.
+            if timeout_at(deadline, changes.changed()).await.is_err() || Instant::now() >= deadline {
                 return Wait::TimedOut;
             }
             // Not those that have come since: they may be many, and without an end.
