@@ -83,8 +83,12 @@ pub(super) fn is_plain(name: &str) -> bool {
     const WORDS: [&str; 14] =
         ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "nan", "inf", "infinity"];
     let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let holds = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
-    starts && name.chars().all(holds) && !WORDS.contains(&name.to_ascii_lowercase().as_str())
+    starts && name.chars().all(is_plain_char) && !WORDS.contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// Whether a character behind the first needs no quotes.
+pub(super) fn is_plain_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/')
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_yaml_ng::{Mapping, Value};
 
 use crate::{
-    output::kyaml::{begin_line, is_plain, value},
+    output::kyaml::{begin_line, is_plain, is_plain_char, value},
     sanitize,
 };
 
@@ -18,31 +18,17 @@ const KEY_MAX: usize = 1000;
 pub(crate) fn write(record: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
     out.extend_from_slice(b"---\n");
     let start = out.len();
-    match serde_yaml_ng::to_value(record).map_err(io::Error::other)? {
-        Value::Mapping(fields) if !fields.is_empty() => mapping(&fields, 0, Line::Fresh, out)?,
-        other => {
-            node(&other, 0, out)?;
-        }
-    }
-    if out.last() == Some(&b'\n') {
-        out.pop();
-    }
+    node(&serde_yaml_ng::to_value(record).map_err(io::Error::other)?, 0, out)?;
+    // The end of the last line.
+    out.pop();
     sanitize::escape_yaml(out, start);
     Ok(())
 }
 
-/// Where the first entry of a mapping goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// On a line of its own.
-    Fresh,
-    /// Behind the dash of a sequence.
-    Begun,
-}
-
-fn mapping(fields: &Mapping, indent: usize, line: Line, out: &mut Vec<u8>) -> io::Result<()> {
+/// The fields of a mapping; the line of the first one is begun.
+fn mapping(fields: &Mapping, indent: usize, out: &mut Vec<u8>) -> io::Result<()> {
     for (index, (name, field)) in fields.iter().enumerate() {
-        if index > 0 || line == Line::Fresh {
+        if index > 0 {
             begin_line(indent, out);
         }
         let is_long = name.as_str().is_some_and(|name| name.len() > KEY_MAX);
@@ -58,7 +44,8 @@ fn mapping(fields: &Mapping, indent: usize, line: Line, out: &mut Vec<u8>) -> io
         match field {
             Value::Mapping(fields) if !fields.is_empty() => {
                 out.push(b'\n');
-                mapping(fields, indent + 1, Line::Fresh, out)?;
+                begin_line(indent + 1, out);
+                mapping(fields, indent + 1, out)?;
             }
             Value::Sequence(items) if !items.is_empty() => {
                 out.push(b'\n');
@@ -86,7 +73,7 @@ fn sequence(items: &[Value], indent: usize, out: &mut Vec<u8>) -> io::Result<()>
 /// A value that is no field: its first line is begun.
 fn node(item: &Value, indent: usize, out: &mut Vec<u8>) -> io::Result<()> {
     match item {
-        Value::Mapping(fields) if !fields.is_empty() => mapping(fields, indent, Line::Begun, out),
+        Value::Mapping(fields) if !fields.is_empty() => mapping(fields, indent, out),
         // In flow style, which may stand anywhere.
         other => {
             scalar(other, out)?;
@@ -99,17 +86,12 @@ fn node(item: &Value, indent: usize, out: &mut Vec<u8>) -> io::Result<()> {
 /// A scalar, or anything else in flow style.
 fn scalar(of: &Value, out: &mut Vec<u8>) -> io::Result<()> {
     match of.as_str() {
-        Some(text) if is_plain(text) || text.strip_prefix('/').is_some_and(is_rest_of_path) => {
+        Some(text) if is_plain(text) || text.starts_with('/') && text.chars().all(is_plain_char) => {
             out.extend_from_slice(text.as_bytes());
             Ok(())
         }
         _ => value(of, 0, out),
     }
-}
-
-/// Whether a text behind a slash needs no quotes.
-fn is_rest_of_path(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
 }
 
 #[cfg(test)]
