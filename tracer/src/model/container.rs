@@ -78,6 +78,18 @@ impl Container {
         }
     }
 
+    /// The container of a pod, as its bundle says.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn of_pod(pod: Pod) -> Self {
+        Self {
+            source: Source::Bundle,
+            why: None,
+            pod: Some(pod),
+            pod_known: true,
+            ..Self::unknown(Unknown::Late)
+        }
+    }
+
     /// Whether runtimes in this container (a node container) may name containers and their pods, like those of the
     /// host: it belongs to no pod and has the powers of root on the host, so trusting it gives it nothing that it
     /// does not have already. A node of kind is such a container. A pod's container never is, nor is a container

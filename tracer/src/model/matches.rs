@@ -154,7 +154,7 @@ fn number(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LabelSelector, Pod, Source, Unknown, pattern::Pattern};
+    use crate::model::{LabelSelector, Pod, pattern::Pattern};
 
     fn container(namespace: &str, pod: &str, name: &str) -> Container {
         let pod = Pod {
@@ -164,13 +164,7 @@ mod tests {
             container: Some(name.into()),
             labels: Some([("app".to_owned(), "web".to_owned())].into()),
         };
-        Container {
-            source: Source::Bundle,
-            why: None,
-            pod: Some(pod),
-            pod_known: true,
-            ..Container::unknown(Unknown::Late)
-        }
+        Container::of_pod(pod)
     }
 
     fn matches(selection: &Selection, containers: &[Container]) -> Matches {

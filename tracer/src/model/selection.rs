@@ -90,7 +90,7 @@ pub(crate) enum Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Pod, Source, Unknown};
+    use crate::model::{Pod, Unknown};
 
     /// A container of the pod `web` in `shop`, with these labels or unknown ones.
     fn of_pod(labels: Option<&[(&str, &str)]>) -> Container {
@@ -103,13 +103,7 @@ mod tests {
             container: Some("nginx".into()),
             labels,
         };
-        Container {
-            source: Source::Bundle,
-            why: None,
-            pod: Some(pod),
-            pod_known: true,
-            ..Container::unknown(Unknown::Late)
-        }
+        Container::of_pod(pod)
     }
 
     fn selection(namespace: &str, labels: &str) -> Selection {

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::{
         kinds::{Event, Kinds},
-        model::{Pod, Source, Unknown},
+        model::Pod,
         output::{EventRenderer, Format, Look},
         testing::Load,
     };
@@ -133,13 +133,7 @@ mod tests {
             container: Some("nginx".into()),
             labels: None,
         };
-        Container {
-            source: Source::Bundle,
-            why: None,
-            pod: Some(pod),
-            pod_known: true,
-            ..Container::unknown(Unknown::Late)
-        }
+        Container::of_pod(pod)
     }
 
     fn kinds() -> Arc<Kinds> {

@@ -16,7 +16,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::{
     kinds::{Kind, Kinds},
-    model::{Choice, Container, ContainerType, Pod, Source, Unknown},
+    model::{Choice, Container, ContainerType, Pod},
     output::{EventRenderer, Format, Look},
     pipeline::{Attributor, Router, Sink, Stop, Tally, View},
     registry::{Attribution, Lookup},
@@ -157,11 +157,7 @@ fn container(key: ContainerKey) -> Container {
         runtime: "containerd".into(),
         kind: ContainerType::Container,
         image: Some("registry.k8s.io/coredns/coredns:v1.11.1".into()),
-        source: Source::Bundle,
-        why: None,
-        pod: Some(pod),
-        pod_known: true,
-        ..Container::unknown(Unknown::Late)
+        ..Container::of_pod(pod)
     }
 }
 
