@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    time::{Instant, timeout_at},
-};
+use tokio::runtime::Handle;
 use tracer_common::container::ContainerKey;
 use tracing::warn;
 
@@ -47,18 +44,14 @@ pub(crate) fn warn(
 
 /// The attribution of a container once that says whether it is selected, or the last one after a while.
 async fn decided(key: ContainerKey, registry: &Registry) -> Option<Arc<Attribution>> {
-    let (mut changes, deadline) = (registry.changes(), Instant::now() + TIMEOUT);
+    let is_decided = |attribution: &Arc<Attribution>| attribution.choice != Choice::Undecidable;
     let mut last = None;
-    loop {
+    let holds = || {
         // It may be forgotten meanwhile.
-        last = registry.resolved(key).or(last);
-        let is_decided = |attribution: &Arc<Attribution>| attribution.choice != Choice::Undecidable;
-        if last.as_ref().is_some_and(is_decided) || timeout_at(deadline, changes.changed()).await.is_err() {
-            return last;
-        }
-        // Changes that come all the time would keep the timeout from being noticed.
-        if Instant::now() >= deadline {
-            return last;
-        }
-    }
+        last = registry.resolved(key).or(last.take());
+        last.as_ref().is_some_and(is_decided)
+    };
+    // After a while that does not matter any more.
+    let _ = registry.wait_for(TIMEOUT, holds).await;
+    last
 }

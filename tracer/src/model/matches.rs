@@ -17,7 +17,7 @@ pub(crate) struct Matches {
     /// How many running containers are selected.
     pub(crate) containers: u64,
     /// How many containers may be selected: their pods, or those pods' labels, are not known yet.
-    undecided: u64,
+    pub(crate) undecided: u64,
     /// How many processes have a selected process id, if any is selected.
     pub(crate) processes: Option<u64>,
     /// What comes nearest to a container that is selected.

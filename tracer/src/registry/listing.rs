@@ -1,11 +1,8 @@
 //! Queries over all keys: lists of containers, and the keys that a recovery has to resolve.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::time::{Duration, Instant, timeout_at};
 use tracer_common::container::ContainerKey;
-
-use std::sync::Arc;
 
 use crate::{
     model::{Choice, Container, Isolation, Matches},
@@ -13,6 +10,7 @@ use crate::{
         ContainerName, FirstProcess, Registry,
         keys::{Key, RuntimeStart},
         life::{Custody, Life, Stage},
+        wait::{Wait, wait_for},
     },
 };
 
@@ -54,15 +52,6 @@ pub(crate) struct StartedContainer {
     pub(crate) isolation: Option<Isolation>,
 }
 
-/// The outcome of waiting within bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// What was waited for has happened.
-    Complete,
-    /// It took too long.
-    TimedOut,
-}
-
 impl Registry {
     /// The containers that have started and are selected, until they are forgotten.
     #[must_use]
@@ -76,17 +65,6 @@ impl Registry {
             own.then_some(ListedContainer { key, container, first: *first, ended })
         };
         state.keys.iter().filter_map(listed).collect()
-    }
-
-    /// How many running containers are undecided: whether they are selected depends on what is not known yet.
-    #[must_use]
-    pub(crate) fn undecided(&self) -> usize {
-        let state = self.lock();
-        let undecided = |(key, entry): &(ContainerKey, &Key)| {
-            let Life::Live(Stage::Running(_, attribution)) = &entry.life else { return false };
-            attribution.key == *key && attribution.choice == Choice::Undecidable
-        };
-        state.keys.iter().filter(undecided).count()
     }
 
     /// What the selection matches.
@@ -123,19 +101,19 @@ impl Registry {
 
     /// Waits, within bounds, for the bundles that are being read now.
     pub(crate) async fn settled(&self, timeout: Duration) -> Wait {
-        let mut changes = self.changes();
-        let deadline = Instant::now() + timeout;
         let mut unresolved = self.begun_and_unresolved();
-        while !unresolved.is_empty() {
-            // Changes that come all the time would keep the timeout from being noticed.
-            if timeout_at(deadline, changes.changed()).await.is_err() || Instant::now() >= deadline {
-                return Wait::TimedOut;
-            }
-            // Not those that have come since: they may be many, and without an end.
+        // Not those that come meanwhile: they may be many, and without an end.
+        let holds = || {
             let still = self.begun_and_unresolved();
             unresolved.retain(|key| still.contains(key));
-        }
-        Wait::Complete
+            unresolved.is_empty()
+        };
+        self.wait_for(timeout, holds).await
+    }
+
+    /// Waits within bounds until `holds`, which changes of containers bring about.
+    pub(crate) async fn wait_for(&self, timeout: Duration, holds: impl FnMut() -> bool) -> Wait {
+        wait_for(self.changes(), timeout, holds).await
     }
 
     fn begun_and_unresolved(&self) -> HashSet<ContainerKey> {

@@ -12,8 +12,10 @@ mod listing;
 mod quotas;
 mod slots;
 mod state;
+mod wait;
 
 pub(crate) use attribution::{Attribution, ContainerName, Lookup};
 pub(crate) use containers::{MissedRecords, Registry};
 pub(crate) use life::FirstProcess;
-pub(crate) use listing::{ListedContainer, StartedContainer, Wait};
+pub(crate) use listing::{ListedContainer, StartedContainer};
+pub(crate) use wait::Wait;

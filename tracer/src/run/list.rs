@@ -140,7 +140,8 @@ impl List {
         }
         let mut listed: Vec<ListedContainer> =
             registry.list().into_iter().filter(|listed| !listed.ended).collect();
-        let undecided = registry.undecided();
+        self.selected.update();
+        let undecided = self.selected.undecided();
         if undecided > 0 && !self.watch {
             warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
         }
@@ -167,7 +168,6 @@ impl List {
         let mut out = Vec::new();
         self.output.begin(&rows, &mut out)?;
         self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
-        self.selected.update();
         if let Some(nothing) = self.selected.nothing()
             && !self.watch
         {

@@ -67,7 +67,7 @@ impl Reporter {
 }
 
 /// Where a run's containers are, in messages.
-pub(crate) const PLACE: &str = "this node";
+const PLACE: &str = "this node";
 
 /// What is selected on this node.
 pub(crate) struct Selected {
@@ -93,6 +93,11 @@ impl Selected {
         let processes = (!self.pids.is_empty()).then(|| u64::try_from(processes).unwrap_or(u64::MAX));
         self.matches = self.registry.matches();
         self.matches.processes = processes;
+    }
+
+    /// How many containers may be selected: too little is known of them.
+    pub(crate) const fn undecided(&self) -> u64 {
+        self.matches.undecided
     }
 
     /// Describes that nothing is matched, if that is so.
