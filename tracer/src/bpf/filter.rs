@@ -91,10 +91,11 @@ impl<T: Pod + Eq + Hash> Listed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::pattern::number;
 
     fn pids(values: &[&str]) -> (u32, Vec<u32>) {
         let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let filter = EventFilter { pids: Pattern::parse(&values).unwrap(), ..EventFilter::default() };
+        let filter = EventFilter { pids: Pattern::parse(&values, number).unwrap(), ..EventFilter::default() };
         let listed = KernelFilter::new(&filter).pids;
         (listed.mode, listed.values)
     }
@@ -123,7 +124,7 @@ mod tests {
 
     /// The mode and values of a filter by comms, and whether user space has to see to some.
     fn comms(value: &str) -> (u32, Vec<Comm>, bool) {
-        let comms = Pattern::parse(&[value.to_owned()]).unwrap();
+        let comms = Pattern::parse(&[value.to_owned()], Name::any).unwrap();
         let filter = EventFilter { comms, ..EventFilter::default() };
         let of_user_space = filter.comms_of_user_space().is_some();
         let Listed { mode, values } = KernelFilter::new(&filter).comms;

@@ -20,7 +20,11 @@ use crate::{
     error::Usage,
     frames,
     kinds::Kinds,
-    model::{LabelSelector, Pattern, Selection},
+    model::{
+        LabelSelector, Pattern, Selection,
+        name::{Name, PodName},
+        pattern::number,
+    },
     output::{ContainerRenderer, EventRenderer, Format, ListOf, Look},
     run::{limits::Limits, list, observer::Scope, trace},
     sys::{capabilities, stdout},
@@ -44,8 +48,8 @@ pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Resu
         scope: scope(&args.selection, &args.runtimes)?,
         filter: EventFilter {
             pids: pids(&args.pid).map_err(option("--pid"))?,
-            uids: Pattern::parse(&args.uid).map_err(option("--uid"))?,
-            comms: Pattern::parse(&args.comm).map_err(option("--comm"))?,
+            uids: Pattern::parse(&args.uid, number).map_err(option("--uid"))?,
+            comms: Pattern::parse(&args.comm, Name::any).map_err(option("--comm"))?,
         },
         hook: hook(&args.hook, &kinds)?,
         kinds,
@@ -146,7 +150,7 @@ fn option<E: Display>(name: &'static str) -> impl Fn(E) -> Usage {
 const PID_MAX: u32 = (1 << 22) - 1;
 
 fn pids(values: &[String]) -> Result<Pattern<u32>, String> {
-    let pattern = Pattern::parse(values).map_err(|error| error.to_string())?;
+    let pattern = Pattern::parse(values, number).map_err(|error| error.to_string())?;
     match pattern.wanted().iter().chain(pattern.unwanted()).find(|pid| !(1..=PID_MAX).contains(*pid)) {
         Some(pid) => Err(format!("{pid} is not a process id: they are from 1 to {PID_MAX}")),
         None => Ok(pattern),
@@ -169,9 +173,9 @@ fn namespaces(args: &SelectionArgs) -> &[String] {
 fn selection(args: &SelectionArgs) -> Result<Selection, Usage> {
     let namespaces = namespaces(args);
     Ok(Selection {
-        namespaces: Pattern::parse(namespaces).map_err(option("--namespace"))?,
-        pods: Pattern::parse(&args.pod).map_err(option("--pod"))?,
-        containers: Pattern::parse(&args.container).map_err(option("--container"))?,
+        namespaces: Pattern::parse(namespaces, Name::of_namespace).map_err(option("--namespace"))?,
+        pods: Pattern::parse(&args.pod, PodName::parse).map_err(option("--pod"))?,
+        containers: Pattern::parse(&args.container, Name::of_container).map_err(option("--container"))?,
         labels: LabelSelector::parse_all(&args.selector).map_err(option("--selector"))?,
     })
 }

@@ -27,7 +27,7 @@ use crate::{
     },
     model::{
         Pattern,
-        name::{NamespaceName, PodName},
+        name::{Name, PodName},
         pattern::Item,
     },
     sanitize,
@@ -164,9 +164,9 @@ impl Values {
         }
         Self {
             cluster: ClusterArgs::from_arg_matches(matches).ok(),
-            namespaces: wanted(matches, "namespace", |name: &NamespaceName| name.0.literal()),
+            namespaces: wanted(matches, "namespace", Name::of_namespace).literals(Name::literal),
             all_namespaces: matches!(matches.try_get_one("all_namespaces"), Ok(Some(true))),
-            pods: wanted(matches, "pod", PodName::literal),
+            pods: wanted(matches, "pod", PodName::parse).literals(PodName::literal),
         }
     }
 
@@ -243,12 +243,11 @@ impl Values {
     }
 }
 
-/// The names that an option selects, without globs.
-fn wanted<T: Item>(matches: &ArgMatches, option: &str, literal: fn(&T) -> Option<&str>) -> Vec<String> {
+/// What an option selects.
+fn wanted<T: Item>(matches: &ArgMatches, option: &str, parse: fn(&str) -> Result<T, String>) -> Pattern<T> {
     let values = matches.try_get_many::<String>(option).ok().flatten();
     let values: Vec<String> = values.into_iter().flatten().cloned().collect();
-    let pattern = Pattern::parse(&values).unwrap_or_default();
-    pattern.wanted().iter().filter_map(literal).map(ToOwned::to_owned).collect()
+    Pattern::parse(&values, parse).unwrap_or_default()
 }
 
 /// The names of all objects of a kind.

@@ -24,7 +24,7 @@ use crate::{
         workload::Workload,
         writer::{EventView, MakeRenderer, View},
     },
-    model::{Pattern, name::NamespaceName},
+    model::{Pattern, name::Name},
     output::{ContainerRenderer, ListOf},
 };
 use run::Session;
@@ -121,8 +121,7 @@ async fn select(
 /// The namespaces that a selection names, without those that it excludes.
 fn named(namespaces: &[String]) -> Vec<String> {
     // An invalid selection was rejected before.
-    let pattern: Pattern<NamespaceName> = Pattern::parse(namespaces).unwrap_or_default();
-    pattern.wanted().iter().filter_map(|name| name.0.literal()).map(ToOwned::to_owned).collect()
+    Pattern::parse(namespaces, Name::of_namespace).unwrap_or_default().literals(Name::literal)
 }
 
 /// kubectl's message for an empty list.

@@ -154,7 +154,11 @@ fn number(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LabelSelector, Pod, pattern::Pattern};
+    use crate::model::{
+        LabelSelector, Pod,
+        name::{Name, PodName},
+        pattern::Pattern,
+    };
 
     fn container(namespace: &str, pod: &str, name: &str) -> Container {
         let pod = Pod {
@@ -188,9 +192,9 @@ mod tests {
                     .collect::<Vec<_>>()
             };
             let selection = Selection {
-                namespaces: Pattern::parse(&values("-n")).unwrap(),
-                pods: Pattern::parse(&values("-p")).unwrap(),
-                containers: Pattern::parse(&values("-c")).unwrap(),
+                namespaces: Pattern::parse(&values("-n"), Name::of_namespace).unwrap(),
+                pods: Pattern::parse(&values("-p"), PodName::parse).unwrap(),
+                containers: Pattern::parse(&values("-c"), Name::of_container).unwrap(),
                 labels: LabelSelector::parse_all(&values("-l")).unwrap(),
             };
             let shown: Vec<String> = options.iter().map(|(name, value)| format!("{name} {value}")).collect();
@@ -243,8 +247,10 @@ mod tests {
 
     #[test]
     fn names_are_bounded() {
-        let selection =
-            Selection { namespaces: Pattern::parse(&["nosuch".to_owned()]).unwrap(), ..Selection::default() };
+        let selection = Selection {
+            namespaces: Pattern::parse(&["nosuch".to_owned()], Name::of_namespace).unwrap(),
+            ..Selection::default()
+        };
         let all: Vec<Container> = (0..100).map(|n| container(&format!("n{n:02}"), "p", "c")).collect();
         let text = matches(&selection, &all).text("-n nosuch", "this node");
         assert!(text.ends_with(": n00, n01, n02, n03, n04, n05, n06, n07 and 56 more"), "{text}");

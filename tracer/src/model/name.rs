@@ -44,16 +44,6 @@ impl fmt::Display for Name {
 }
 
 impl Item for Name {
-    type Error = String;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let is_glob = text.contains(['*', '?', '[']);
-        // A name has neither directories nor alternatives: commas separate those.
-        let glob = is_glob.then(|| GlobBuilder::new(text).backslash_escape(false).build()).transpose();
-        let glob = glob.map_err(|error| format!("is not a glob: {}", error.kind()))?;
-        Ok(Self { text: text.to_owned(), glob: glob.map(|glob| glob.compile_matcher()) })
-    }
-
     fn covers(&self, other: &Self) -> bool {
         self == other || other.glob.is_none() && self.matches(&other.text)
     }
@@ -68,10 +58,34 @@ struct Rule {
     dots: bool,
 }
 
+const NAMESPACE: Rule = Rule { what: "namespace", len_max: 63, dots: false };
+const POD: Rule = Rule { what: "pod", len_max: 253, dots: true };
+const CONTAINER: Rule = Rule { what: "container", len_max: 63, dots: false };
+
+/// Names to select, by what they are names of.
 impl Name {
-    /// Parses a name or a glob. Of a glob, only the characters are checked.
+    /// Any name.
+    pub(crate) fn any(text: &str) -> Result<Self, String> {
+        let is_glob = text.contains(['*', '?', '[']);
+        // A name has neither directories nor alternatives: commas separate those.
+        let glob = is_glob.then(|| GlobBuilder::new(text).backslash_escape(false).build()).transpose();
+        let glob = glob.map_err(|error| format!("is not a glob: {}", error.kind()))?;
+        Ok(Self { text: text.to_owned(), glob: glob.map(|glob| glob.compile_matcher()) })
+    }
+
+    /// The name of a namespace: an RFC 1123 label.
+    pub(crate) fn of_namespace(text: &str) -> Result<Self, String> {
+        Self::by_rule(text, &NAMESPACE)
+    }
+
+    /// The name of a container in its pod: an RFC 1123 label.
+    pub(crate) fn of_container(text: &str) -> Result<Self, String> {
+        Self::by_rule(text, &CONTAINER)
+    }
+
+    /// Of a glob, only the characters are checked.
     fn by_rule(text: &str, Rule { what, len_max, dots }: &Rule) -> Result<Self, String> {
-        let name = Self::parse(text)?;
+        let name = Self::any(text)?;
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         let is_allowed = |c: char| is_plain(c) || c == '-' || *dots && c == '.';
         let is_label = |label: &str| label.starts_with(is_plain) && label.ends_with(is_plain);
@@ -87,61 +101,25 @@ impl Name {
     }
 }
 
-/// The name of a namespace: an RFC 1123 label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamespaceName(pub(crate) Name);
-
-impl Item for NamespaceName {
-    type Error = String;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        Name::by_rule(text, &Rule { what: "namespace", len_max: 63, dots: false }).map(Self)
-    }
-
-    fn covers(&self, other: &Self) -> bool {
-        self.0.covers(&other.0)
-    }
-}
-
-impl fmt::Display for NamespaceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The name of a container in its pod: an RFC 1123 label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ContainerName(pub(crate) Name);
-
-impl Item for ContainerName {
-    type Error = String;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        Name::by_rule(text, &Rule { what: "container", len_max: 63, dots: false }).map(Self)
-    }
-
-    fn covers(&self, other: &Self) -> bool {
-        self.0.covers(&other.0)
-    }
-}
-
-impl fmt::Display for ContainerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// The name of a pod, an RFC 1123 subdomain; `NAMESPACE/POD` selects that namespace too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodName {
-    namespace: Option<NamespaceName>,
+    namespace: Option<Name>,
     name: Name,
 }
 
 impl PodName {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(Name::of_namespace(namespace)?), name),
+            None => (None, text),
+        };
+        Ok(Self { namespace, name: Name::by_rule(name, &POD)? })
+    }
+
     /// Whether it selects this pod.
     pub(crate) fn matches(&self, namespace: &str, name: &str) -> bool {
-        self.namespace.as_ref().is_none_or(|own| own.0.matches(namespace)) && self.name.matches(name)
+        self.namespace.as_ref().is_none_or(|own| own.matches(namespace)) && self.name.matches(name)
     }
 
     /// The name, unless it is a glob.
@@ -152,16 +130,6 @@ impl PodName {
 }
 
 impl Item for PodName {
-    type Error = String;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let (namespace, name) = match text.split_once('/') {
-            Some((namespace, name)) => (Some(NamespaceName::parse(namespace)?), name),
-            None => (None, text),
-        };
-        Ok(Self { namespace, name: Name::by_rule(name, &Rule { what: "pod", len_max: 253, dots: true })? })
-    }
-
     fn covers(&self, other: &Self) -> bool {
         let covers_namespace = match (&self.namespace, &other.namespace) {
             (None, _) => true,
@@ -185,35 +153,35 @@ impl fmt::Display for PodName {
 mod tests {
     use super::*;
 
-    fn problem<T: Item<Error = String>>(text: &str) -> String {
-        T::parse(text).err().unwrap_or_default()
+    fn problem<T>(parsed: Result<T, String>) -> String {
+        parsed.err().unwrap_or_default()
     }
 
     #[test]
     fn glob_selects_by_its_characters() {
-        let selects = |glob: &str, name: &str| Name::parse(glob).unwrap().matches(name);
+        let selects = |glob: &str, name: &str| Name::any(glob).unwrap().matches(name);
         assert!(selects("crash-*", "crash-1") && !selects("crash-*", "xcrash-1"));
         assert!(selects("*", "") && selects("web-?", "web-0") && !selects("web-?", "web-10"));
         assert!(selects("web-[0-2]", "web-1") && !selects("web-[!0-2]", "web-1"));
         // Comms of kernel threads have slashes.
         assert!(selects("kworker/*", "kworker/0:1"));
-        assert!(Name::parse("web-[").is_err());
+        assert!(Name::any("web-[").is_err());
     }
 
     #[test]
     fn names_that_kubernetes_refuses_are_errors() {
         for name in ["Shop_X", "-a", "a-", "a.b", "a b", &"x".repeat(64)] {
-            assert!(problem::<NamespaceName>(name).contains("is not the name of a namespace"), "{name}");
-            assert!(problem::<ContainerName>(name).contains("is not the name of a container"), "{name}");
+            assert!(problem(Name::of_namespace(name)).contains("is not the name of a namespace"), "{name}");
+            assert!(problem(Name::of_container(name)).contains("is not the name of a container"), "{name}");
         }
         for name in ["Web", "web..0", "a/b/c", "A/b", "/b", "a/", &"x".repeat(254)] {
-            assert!(!problem::<PodName>(name).is_empty(), "{name}");
+            assert!(!problem(PodName::parse(name)).is_empty(), "{name}");
         }
         for name in ["kube-system", "0", "*", "team-?", "a*"] {
-            assert_eq!(problem::<NamespaceName>(name), "");
+            assert_eq!(problem(Name::of_namespace(name)), "");
         }
         for name in ["kube-apiserver-node.example.com", "shop/web-*", "*/web-0"] {
-            assert_eq!(problem::<PodName>(name), "");
+            assert_eq!(problem(PodName::parse(name)), "");
         }
     }
 

@@ -29,21 +29,18 @@ pub(crate) enum PatternError {
     Contradiction(String),
 }
 
-/// A value of an option that can be written with `*` may contain others.
-pub(crate) trait Item: Sized {
-    /// Why a text is not one.
-    type Error: Display;
-
-    /// Reads one.
-    fn parse(text: &str) -> Result<Self, Self::Error>;
-
+/// A value that a pattern includes or excludes.
+pub(crate) trait Item {
     /// Whether it selects everything that `other` selects.
     fn covers(&self, other: &Self) -> bool;
 }
 
 impl<T: Item> Pattern<T> {
-    /// Parses the values of an option: each is a list separated by commas, with `!x` to exclude x.
-    pub(crate) fn parse(values: &[String]) -> Result<Self, PatternError> {
+    /// Parses the values of an option: each is a list separated by commas, with `!x` to exclude x. `parse` parses an item.
+    pub(crate) fn parse<E: Display>(
+        values: &[String],
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Self, PatternError> {
         let (mut pattern, mut contradiction) = (Self::default(), None);
         for value in values {
             for item in value.split(',') {
@@ -54,8 +51,8 @@ impl<T: Item> Pattern<T> {
                 if text.is_empty() {
                     return Err(PatternError::Empty(value.clone()));
                 }
-                let invalid = |error: T::Error| PatternError::Invalid(text.to_owned(), error.to_string());
-                list.push(T::parse(text).map_err(invalid)?);
+                let invalid = |error: E| PatternError::Invalid(text.to_owned(), error.to_string());
+                list.push(parse(text).map_err(invalid)?);
                 if !item.starts_with('!') {
                     contradiction.get_or_insert_with(|| text.to_owned());
                 }
@@ -82,6 +79,12 @@ impl<T> Pattern<T> {
         &self.included
     }
 
+    /// The included values that are names of single things.
+    #[cfg(feature = "kubectl")]
+    pub(crate) fn literals(&self, literal: fn(&T) -> Option<&str>) -> Vec<String> {
+        self.included.iter().filter_map(literal).map(ToOwned::to_owned).collect()
+    }
+
     /// The excluded values, even if they are included too.
     #[must_use]
     pub(crate) fn unwanted(&self) -> &[T] {
@@ -96,15 +99,14 @@ impl<T> Pattern<T> {
 }
 
 impl Item for u32 {
-    type Error = &'static str;
-
-    fn parse(text: &str) -> Result<Self, Self::Error> {
-        text.parse().map_err(|_| "is not a number from 0 to 4294967295")
-    }
-
     fn covers(&self, other: &Self) -> bool {
         self == other
     }
+}
+
+/// Parses a number: an item of a pattern.
+pub(crate) fn number(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "is not a number from 0 to 4294967295")
 }
 
 #[cfg(test)]
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     fn pattern(values: &[&str]) -> Result<Pattern<u32>, PatternError> {
-        Pattern::parse(&values.iter().map(ToString::to_string).collect::<Vec<_>>())
+        Pattern::parse(&values.iter().map(ToString::to_string).collect::<Vec<_>>(), number)
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Container, LabelSelector,
-    name::{ContainerName, NamespaceName, PodName},
+    name::{Name, PodName},
     pattern::Pattern,
 };
 
@@ -12,11 +12,11 @@ use crate::model::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selection {
     /// Patterns of namespaces.
-    pub(crate) namespaces: Pattern<NamespaceName>,
+    pub(crate) namespaces: Pattern<Name>,
     /// Patterns of pod names.
     pub(crate) pods: Pattern<PodName>,
     /// Patterns of container names in the pod.
-    pub(crate) containers: Pattern<ContainerName>,
+    pub(crate) containers: Pattern<Name>,
     /// Selector on the pod's labels.
     pub(crate) labels: LabelSelector,
 }
@@ -60,14 +60,14 @@ impl Selection {
     pub(crate) fn mismatch(&self, container: &Container) -> Option<Property> {
         let pod = container.pod.as_ref();
         let labels = || pod.and_then(|pod| pod.labels.as_ref());
-        if !self.namespaces.selects(|name| pod.is_some_and(|pod| name.0.matches(&pod.namespace))) {
+        if !self.namespaces.selects(|name| pod.is_some_and(|pod| name.matches(&pod.namespace))) {
             return Some(Property::Namespace);
         }
         if !self.pods.selects(|name| pod.is_some_and(|pod| name.matches(&pod.namespace, &pod.name))) {
             return Some(Property::Pod);
         }
         let container = pod.and_then(|pod| pod.container.as_deref());
-        if !self.containers.selects(|name| container.is_some_and(|container| name.0.matches(container))) {
+        if !self.containers.selects(|name| container.is_some_and(|container| name.matches(container))) {
             return Some(Property::Container);
         }
         let is_labelled =
@@ -108,7 +108,7 @@ mod tests {
 
     fn selection(namespace: &str, labels: &str) -> Selection {
         let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
-        let namespaces = Pattern::parse(namespace.as_slice()).unwrap();
+        let namespaces = Pattern::parse(namespace.as_slice(), Name::of_namespace).unwrap();
         Selection { namespaces, labels: LabelSelector::parse(labels).unwrap(), ..Selection::default() }
     }
 
@@ -143,15 +143,16 @@ mod tests {
         assert_eq!(selection("", "!app").judge(&Container::unknown(Unknown::Late)), Choice::Undecidable);
         assert_eq!(selection("", "").judge(&Container::unknown(Unknown::Late)), Choice::Selected);
     }
+
     #[test]
     fn mismatch_is_the_outermost_property() {
         let container = of_pod(Some(&[("app", "web")]));
         let mismatch = |namespace: &str, pod: &str, name: &str, labels: &str| {
             let values = |text: &str| text.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>();
             let selection = Selection {
-                namespaces: Pattern::parse(&values(namespace)).unwrap(),
-                pods: Pattern::parse(&values(pod)).unwrap(),
-                containers: Pattern::parse(&values(name)).unwrap(),
+                namespaces: Pattern::parse(&values(namespace), Name::of_namespace).unwrap(),
+                pods: Pattern::parse(&values(pod), PodName::parse).unwrap(),
+                containers: Pattern::parse(&values(name), Name::of_container).unwrap(),
                 labels: LabelSelector::parse(labels).unwrap(),
             };
             selection.mismatch(&container)

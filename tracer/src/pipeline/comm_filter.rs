@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn comms_are_selected_by_globs_and_names() {
-        let pattern = Pattern::parse(&["nginx*,kube-controller-manager,!nginx-debug".to_owned()]).unwrap();
+        let pattern =
+            Pattern::parse(&["nginx*,kube-controller-manager,!nginx-debug".to_owned()], Name::any).unwrap();
         let mut filter = CommFilter::new(pattern);
         for _ in 0..2 {
             assert!(filter.selects(comm_of("nginx")) && filter.selects(comm_of("nginx-worker")));
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn cache_is_bounded() {
-        let mut filter = CommFilter::new(Pattern::parse(&["a*".to_owned()]).unwrap());
+        let mut filter = CommFilter::new(Pattern::parse(&["a*".to_owned()], Name::any).unwrap());
         for n in 0..3 * CACHED_MAX {
             assert!(filter.selects(comm_of(&format!("a{n}"))));
         }

@@ -1,15 +1,18 @@
 //! What containers, processes and outputs are selected by on tracer's own command line. Input: the text that an option is
 //! given.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Display},
+};
 
 use crate::{
     cri::endpoints,
     kinds::Kinds,
     model::{
         LabelSelector, Pattern,
-        name::{ContainerName, Name, NamespaceName, PodName},
-        pattern::Item,
+        name::{Name, PodName},
+        pattern::{Item, number},
     },
     output::{EventRenderer, Format, Look},
 };
@@ -37,11 +40,11 @@ fn seeds() -> Vec<Vec<u8>> {
 fn check(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     check_labels(text);
-    check_pattern::<Name>(text);
-    check_pattern::<NamespaceName>(text);
-    check_pattern::<ContainerName>(text);
-    check_pattern::<PodName>(text);
-    check_pattern::<u32>(text);
+    check_pattern(text, Name::any);
+    check_pattern(text, Name::of_namespace);
+    check_pattern(text, Name::of_container);
+    check_pattern(text, PodName::parse);
+    check_pattern(text, number);
     check_problem(endpoints(Some(text)));
     for kind in ["open", "exec", "exit"] {
         let kinds = Kinds::by_name(&[kind]).unwrap();
@@ -84,11 +87,14 @@ fn check_labels(text: &str) {
     assert!(!selector.is_empty() || selector.matches(&BTreeMap::new()));
 }
 
-fn check_pattern<T: Item + Display + PartialEq + std::fmt::Debug>(text: &str) {
-    let Some(pattern) = check_problem(Pattern::<T>::parse(&[text.to_owned()])) else { return };
+fn check_pattern<T: Item + Display + PartialEq + Debug, E: Display>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) {
+    let Some(pattern) = check_problem(Pattern::parse(&[text.to_owned()], &parse)) else { return };
     let wanted = pattern.wanted().iter().map(ToString::to_string);
     let unwanted = pattern.unwanted().iter().map(|value| format!("!{value}"));
     let printed: Vec<String> = wanted.chain(unwanted).collect();
-    assert_eq!(Pattern::parse(&[printed.join(",")]).as_ref(), Ok(&pattern));
-    assert_eq!(Pattern::parse(&printed), Ok(pattern));
+    assert_eq!(Pattern::parse(&[printed.join(",")], &parse).as_ref(), Ok(&pattern));
+    assert_eq!(Pattern::parse(&printed, &parse), Ok(pattern));
 }
