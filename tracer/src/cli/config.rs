@@ -4,7 +4,7 @@ use std::{
     env,
     fmt::Display,
     fs,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -207,16 +207,18 @@ pub(crate) fn look(args: &OutputArgs) -> Look {
         color: match args.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => io::stdout().is_terminal() && has_colors(),
+            ColorChoice::Auto => has_colors(&io::stdout()),
         },
         timestamps: args.timestamps,
     }
 }
 
-/// Whether a terminal may be shown colours (<https://no-color.org>).
-pub(crate) fn has_colors() -> bool {
+/// Whether a stream is a terminal that may be shown colours (<https://no-color.org>).
+pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
     let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    !is_set("NO_COLOR") && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+    stream.is_terminal()
+        && !is_set("NO_COLOR")
+        && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 fn buffer_size(bytes: u64) -> Result<u32, String> {

@@ -10,7 +10,7 @@ mod restrict;
 use std::{
     env,
     fmt::{self, Debug},
-    io::IsTerminal as _,
+    io,
     process::ExitCode,
 };
 
@@ -66,7 +66,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     if capabilities::exceed_the_callers() {
         restrict::check(&args.command)?;
     }
-    let has_colors = std::io::stdout().is_terminal() && config::has_colors();
+    let has_colors = config::has_colors(&io::stdout());
     match args.command {
         Command::Trace(trace) => {
             trace::run(config::trace(&trace.args, &trace.node, args.log.is_debug())?)?;
@@ -77,12 +77,12 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Agent(agent) => {
-            doctor::run(&mut std::io::stdout().lock(), has_colors)?;
+            doctor::run(&mut io::stdout().lock(), has_colors)?;
             agent::run(agent.lease)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {
-            let well = doctor::run(&mut std::io::stdout().lock(), has_colors)?;
+            let well = doctor::run(&mut io::stdout().lock(), has_colors)?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
         }
         Command::Generate(generate) => generate.run(Args::command()),
@@ -120,7 +120,7 @@ pub(crate) fn start_log(log: LogArgs) {
     let filter = of_user.unwrap_or_else(|| EnvFilter::new(directives));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| stderr::Log)
-        .with_ansi(std::io::stderr().is_terminal() && config::has_colors())
+        .with_ansi(config::has_colors(&io::stderr()))
         .with_target(false)
         .log_internal_errors(false)
         .fmt_fields(debug_fn(write_field))

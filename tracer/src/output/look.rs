@@ -1,6 +1,8 @@
 //! How output looks: for people on a terminal, or for what reads a pipe.
 
-use anstyle::{AnsiColor, Reset, Style};
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
 
 /// How a table looks.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +66,11 @@ pub(super) fn write_mark(mark: Mark, start: usize, out: &mut Vec<u8>) {
 
 fn surround(start: usize, style: Style, out: &mut Vec<u8>) {
     let end = out.len();
-    out.extend_from_slice(style.render().to_string().as_bytes());
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{style}");
     let code = out.len() - end;
     out[start..].rotate_right(code);
-    out.extend_from_slice(Reset.render().to_string().as_bytes());
+    let _ = write!(out, "{style:#}");
 }
 
 /// FNV-1a (draft-eastlake-fnv): the same in every run, so that a pod keeps its colour.
