@@ -42,7 +42,7 @@ struct NodeStatus {
     reason: String,
     /// The reason that was reported last.
     reported: String,
-    /// What the selection matches there.
+    /// What the selection matched there last.
     matches: Matches,
 }
 
@@ -157,10 +157,7 @@ impl Nodes {
             Report::Failed(code) => State::Failed(*code),
             Report::Done => State::Done,
         };
-        let Report::Ready { gap } = report else {
-            status.matches = Matches::default();
-            return;
-        };
+        let Report::Ready { gap } = report else { return };
         match gap {
             Some(gap) => node_status(node, &format!("traced again after a gap of {}", rounded(*gap))),
             None if matches!(before, State::Retrying | State::NoAgent) => node_status(node, "traced now"),
@@ -168,10 +165,12 @@ impl Nodes {
         }
     }
 
-    /// What the selection matches on all nodes.
+    /// What the selection matches on the nodes where the command runs.
     pub(super) fn matches(&self) -> Matches {
         let mut all = Matches::default();
-        self.statuses.values().for_each(|status| all.merge(&status.matches));
+        for status in self.statuses.values().filter(|status| status.state == State::Ready) {
+            all.merge(&status.matches);
+        }
         all
     }
 
