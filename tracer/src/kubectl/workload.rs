@@ -1,6 +1,8 @@
 //! `-p TYPE/NAME`: the pods of a workload, as kubectl's `logs` and `exec` take them. The workload's label selector is read from
 //! the API server, so that pods are selected which it creates later.
 
+use std::fmt::Debug;
+
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::{
     api::{
@@ -97,52 +99,37 @@ impl Workload {
 
     /// The label selector of its pods, as `-l` takes it.
     pub(super) async fn selector(&self, client: &Client, namespace: &str) -> anyhow::Result<String> {
-        let Self { of, name, text } = self;
-        let client = client.clone();
-        let get = match of {
+        let selector = match self.of {
             Type::Deployment => {
-                get::<Deployment>(client, namespace, name).await.map(|it| it.spec.map(|spec| spec.selector))
+                self.get::<Deployment>(client, namespace).await?.spec.map(|spec| spec.selector)
             }
-            Type::DaemonSet => {
-                get::<DaemonSet>(client, namespace, name).await.map(|it| it.spec.map(|spec| spec.selector))
-            }
+            Type::DaemonSet => self.get::<DaemonSet>(client, namespace).await?.spec.map(|spec| spec.selector),
             Type::StatefulSet => {
-                get::<StatefulSet>(client, namespace, name).await.map(|it| it.spec.map(|spec| spec.selector))
+                self.get::<StatefulSet>(client, namespace).await?.spec.map(|spec| spec.selector)
             }
             Type::ReplicaSet => {
-                get::<ReplicaSet>(client, namespace, name).await.map(|it| it.spec.map(|spec| spec.selector))
+                self.get::<ReplicaSet>(client, namespace).await?.spec.map(|spec| spec.selector)
             }
-            Type::Job => {
-                get::<Job>(client, namespace, name).await.map(|it| it.spec.and_then(|spec| spec.selector))
-            }
+            Type::Job => self.get::<Job>(client, namespace).await?.spec.and_then(|spec| spec.selector),
             Type::ReplicationController => {
-                get::<ReplicationController>(client, namespace, name).await.map(|it| {
-                    let labels = it.spec.and_then(|spec| spec.selector);
-                    labels.map(|labels| LabelSelector { match_labels: Some(labels), match_expressions: None })
-                })
+                let controller = self.get::<ReplicationController>(client, namespace).await?;
+                let match_labels = controller.spec.and_then(|spec| spec.selector);
+                Some(LabelSelector { match_labels, match_expressions: None })
             }
         };
-        let selector = get.map_err(|error| {
-            anyhow!(
-                "cannot read {} in namespace {}: {}",
-                text::line(text),
-                text::line(namespace),
-                cluster::problem(&error)
-            )
-        })?;
         let selector = selector.map(|selector| printed(&selector)).filter(|selector| !selector.is_empty());
-        selector.with_context(|| format!("{} has no label selector", text::line(text)))
+        selector.with_context(|| format!("{} has no label selector", text::line(&self.text)))
     }
-}
 
-async fn get<K>(client: Client, namespace: &str, name: &str) -> kube::Result<K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned,
-{
-    Api::<K>::namespaced(client, namespace).get(name).await
+    async fn get<K>(&self, client: &Client, namespace: &str) -> anyhow::Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        Api::namespaced(client.clone(), namespace).get(&self.name).await.map_err(|error| {
+            let (workload, namespace) = (text::line(&self.text), text::line(namespace));
+            anyhow!("cannot read {workload} in namespace {namespace}: {}", cluster::problem(&error))
+        })
+    }
 }
 
 /// A label selector in the form of `-l`.
