@@ -151,9 +151,18 @@ pub(crate) fn namespace_pids(pid: u32) -> Option<Vec<u32>> {
 }
 
 fn namespace_pids_in(status: &str) -> Option<Vec<u32>> {
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    let pids: Vec<u32> = line.split_ascii_whitespace().map_while(|pid| pid.parse().ok()).collect();
-    (!pids.is_empty()).then_some(pids)
+    status_numbers(status, "NSpid").filter(|pids| !pids.is_empty())
+}
+
+/// A field of `/proc/PID/status` (proc_pid_status(5)), with the blanks around it.
+pub(super) fn status_field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+/// The numbers in a field of `/proc/PID/status`.
+pub(super) fn status_numbers(status: &str, name: &str) -> Option<Vec<u32>> {
+    let words = status_field(status, name)?.split_ascii_whitespace();
+    Some(words.map_while(|number| number.parse().ok()).collect())
 }
 
 /// A process and its ancestors, nearest first, as far as they are visible.

@@ -15,7 +15,12 @@ use rustix::{
 };
 use tracer_common::lifecycle::{TRUST_PID_NS, TRUST_ROOT, TRUST_ROOT_DIR, TRUST_USER_NS};
 
-use crate::sys::{files, files::FileError, host_root, proc_table::Stat};
+use crate::sys::{
+    files,
+    files::FileError,
+    host_root,
+    proc_table::{Stat, status_numbers},
+};
 
 /// Inode number of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
 pub(crate) const INITIAL_USER_NS: u64 = 0xEFFF_FFFD;
@@ -208,9 +213,7 @@ impl RuntimeProcess {
 
 /// Parses the line `Uid: REAL EFFECTIVE SAVED FILESYSTEM` (proc_pid_status(5)).
 fn user_ids_in(status: &str) -> Option<[u32; 4]> {
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    let ids: Vec<u32> = line.split_ascii_whitespace().map_while(|id| id.parse().ok()).collect();
-    ids.try_into().ok()
+    status_numbers(status, "Uid")?.try_into().ok()
 }
 
 /// Whether all user ids of a process are root's. A set-uid program that a user has executed still has the user's real

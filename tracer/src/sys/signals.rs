@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::sys::proc_table::status_field;
+
 /// Whether this process ignores a signal: `nohup` has SIGHUP ignored, and so it must stay.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| has_signal(&status, signal))
@@ -9,8 +11,9 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
 
 /// Whether the mask of ignored signals (`SigIgn` of proc_pid_status(5), in hexadecimal) has the signal.
 fn has_signal(status: &str, signal: i32) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let mask = status_field(status, "SigIgn")
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
     signal > 0 && mask.checked_shr(signal.unsigned_abs() - 1).unwrap_or(0) & 1 == 1
 }
 
