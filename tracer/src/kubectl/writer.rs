@@ -221,8 +221,7 @@ impl Writer {
             View::Containers { .. } => Ok(false),
         };
         if !matches!(result, Ok(true)) {
-            let (node, hook, reason) = (text::line(node), text::line(&lost.hook), text::line(&lost.reason));
-            warn!(target: REPORTS, "node {node}: lost {} of {hook}: {reason}", lost.count);
+            warn!(target: REPORTS, "node {}: {}", text::line(node), text::line(&lost.to_string()));
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use super::Lost;
+
 /// How many different reasons are counted: a node may send any.
 const REASONS_MAX: usize = 16;
 
-/// What to do about losses of this reason; empty if nothing helps.
-pub(crate) fn remedy(reason: &str) -> &'static str {
-    match reason {
+/// What to do about losses of this reason, if anything helps.
+fn remedy(reason: &str) -> Option<&'static str> {
+    Some(match reason {
         "buffer-full" => "raise --buffer-size or select less",
         "program-skipped" => "use --hook sys-exit, or trace fewer kinds at once",
         "unattributed" => "see the warnings, and tracer doctor",
@@ -15,7 +17,15 @@ pub(crate) fn remedy(reason: &str) -> &'static str {
         "unreported" => "the node did not report why",
         "connection" => "the connection to the node ended early",
         "malformed" => "another program wrote to the ring, or the node is not to be trusted",
-        _ => "",
+        _ => return None,
+    })
+}
+
+/// `lost COUNT of HOOK: REASON (REMEDY)`.
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lost {} of {}: {}", self.count, self.hook, self.reason)?;
+        remedy(&self.reason).map_or(Ok(()), |remedy| write!(f, " ({remedy})"))
     }
 }
 
@@ -57,8 +67,7 @@ impl fmt::Display for Losses {
         let mut separator = "(";
         for (reason, count) in &self.0 {
             write!(f, "{separator}{reason} {count}")?;
-            let remedy = remedy(reason);
-            if !remedy.is_empty() {
+            if let Some(remedy) = remedy(reason) {
                 write!(f, ": {remedy}")?;
             }
             separator = "; ";
@@ -80,6 +89,16 @@ mod tests {
         losses.add("other", 1);
         losses.add("none", 0);
         assert_eq!(losses.to_string(), "(buffer-full 12: raise --buffer-size or select less; other 1)");
+    }
+
+    #[test]
+    fn a_loss_is_logged_with_its_remedy_if_there_is_one() {
+        let lost = |reason: &'static str| Lost { count: 3, reason: reason.into(), hook: "open".into() };
+        assert_eq!(
+            lost("buffer-full").to_string(),
+            "lost 3 of open: buffer-full (raise --buffer-size or select less)"
+        );
+        assert_eq!(lost("slots-full").to_string(), "lost 3 of open: slots-full");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) use format::{Document, Format};
 pub(crate) use json_lines::JsonLines;
 pub(crate) use json_schema::json_schema;
 pub(crate) use look::Look;
-pub(crate) use losses::{Losses, remedy};
+pub(crate) use losses::Losses;
 
 /// What was lost: events, or what tells whose they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

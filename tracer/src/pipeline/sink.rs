@@ -13,7 +13,7 @@ use crate::{
     frames::{self, FrameWriter},
     kinds::{Event, Kinds},
     model::{Container, Pattern, name::Name},
-    output::{ContainerTexts, EventRenderer, Lost, Row, remedy},
+    output::{ContainerTexts, EventRenderer, Lost, Row},
     pipeline::{
         batch_writer::{BatchWriter, Output, Stop, WriteCounters, add},
         comm_filter::CommFilter,
@@ -288,11 +288,10 @@ impl Sink {
             View::Text(renderer) => renderer.lost(now, &self.node, lost, self.writer.text()),
             View::Frames(_) => frames::lost(now, lost, self.writer.text()).map(|()| true),
         };
-        let Lost { count, reason, hook } = lost;
         match result {
             Ok(true) => {}
-            Ok(false) => warn!(target: REPORTS, "lost {count} of {hook}: {reason} ({})", remedy(reason)),
-            Err(error) => warn!(target: REPORTS, "lost {count} of {hook}: {reason} ({error})"),
+            Ok(false) => warn!(target: REPORTS, "{lost}"),
+            Err(error) => warn!(target: REPORTS, "{lost}: {error}"),
         }
     }
 

@@ -204,12 +204,7 @@ impl Session {
     /// The reasons of all losses.
     fn losses(&self, counters: &Counters, lost: u64) -> Losses {
         let events = counters.events();
-        let (mut unattributed, mut output) = (0, 0);
-        for kind in self.kinds.iter() {
-            let counts = self.tally.of_kind(kind.index);
-            unattributed += counts.unattributed;
-            output += counts.output;
-        }
+        let unattributed = self.kinds.iter().map(|kind| self.tally.of_kind(kind.index).unattributed).sum();
         let mut losses = Losses::default();
         // What was lost when no more were needed counts as filtered.
         let mut not_needed = self.tally.not_needed();
@@ -227,9 +222,9 @@ impl Session {
         for (reason, count) in known {
             losses.add(reason, count.into());
         }
-        // With it, what the reader did not take before the end.
+        // Could not be written, or was not taken by the reader before the end.
         let known: u64 = known.iter().map(|(_, count)| count).sum();
-        losses.add("output", lost.saturating_sub(known).max(output).into());
+        losses.add("output", lost.saturating_sub(known).into());
         losses
     }
 
