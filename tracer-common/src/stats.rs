@@ -17,9 +17,9 @@ pub struct ProgramStats {
     pub lost_no_scratch: u64,
     /// Records that found `LIFECYCLE` full: containers that were not learnt of, or whose end was not.
     pub lost_lifecycle: u64,
-    /// Processes that `PROCESSES` had no room for: what they and their children do passes for the host's.
+    /// Processes that `PROCESSES` had no room for: what they and their children do is attributed to the host.
     pub lost_processes_full: u64,
-    /// Runtimes that no slot was free for: their containers pass for the host's.
+    /// Runtimes that no slot was free for: what their containers do is attributed to the host.
     pub lost_slots_full: u64,
     /// Runtimes that are not trusted, and came when `LIFECYCLE` was half full: likewise.
     pub lost_crowded: u64,

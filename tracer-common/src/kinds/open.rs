@@ -36,7 +36,7 @@ pub const HAS_RESOLVE: u16 = FIRST_OWN_FLAG;
 pub const HAS_HANDLE: u16 = FIRST_OWN_FLAG << 1;
 /// The file was installed in io_uring's table: the result is an index in that table, not a file descriptor.
 pub const FIXED_FILE: u16 = FIRST_OWN_FLAG << 2;
-/// The result was not reported: io_uring was told to report failures only, or the report was missed.
+/// The result was not reported: the request was to report failures only, or the report was missed.
 pub const RESULT_UNREPORTED: u16 = FIRST_OWN_FLAG << 3;
 
 /// One call to open a file, as the process made it. The path follows, then the handle; one of them is empty.

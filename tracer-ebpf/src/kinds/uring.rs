@@ -1,7 +1,7 @@
 //! What io_uring opens: noted when the request is submitted, reported when its completion is.
 //!
 //! The kernel forgets the path before it reports the result, and the thread that reports it may be another one than the
-//! caller's. So the record is put together when a request is submitted, from the kernel's own copy of what was asked for,
+//! caller's. So the record is put together when a request is submitted, from the kernel's own copy of the request,
 //! and kept in `REQUESTS` until the result is known.
 
 use core::arch::asm;

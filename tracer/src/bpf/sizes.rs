@@ -16,7 +16,7 @@ pub(crate) const REQUESTS: u32 = 256;
 /// milliseconds anyway.
 const WAKE_BYTES_MAX: u64 = 256 * 1024;
 
-/// Bytes of the ring for log messages of the programs, of which there are none unless they are asked for.
+/// Bytes of the ring for log messages of the programs, of which there are none unless debug messages are logged.
 pub(crate) fn log_size(log: bool) -> u32 {
     const LOG: u32 = 128 * 1024;
     if log { LOG } else { u32::try_from(page_size()).unwrap_or(LOG) }

@@ -120,7 +120,7 @@ impl Ways {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("no hook is left to try")))
     }
 
-    /// Records why a way cannot be used. Returns the error for a run that was told to use this one.
+    /// Records why a way cannot be used. Returns the error for a run that must use this one.
     pub(crate) fn refuse(&mut self, way: &Way, error: anyhow::Error) -> anyhow::Error {
         self.refused.push(format!("{way}: {error:#}"));
         if way.programs.iter().any(Hooked::is_at_event) {

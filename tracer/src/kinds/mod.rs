@@ -17,13 +17,13 @@ use std::sync::Arc;
 
 use tracer_common::kinds::{KINDS, Kind as Declaration};
 
+pub(crate) use cell::Cell;
 pub(crate) use describe::{markdown, table};
 pub(crate) use event::Event;
 pub(crate) use json::{FieldCache, companion};
 pub(crate) use schema::{Field, InvalidSchema, Schema, Value};
 pub(crate) use text::{Hex, Text, write_number};
 
-pub(crate) use cell::Cell;
 use json::Step;
 
 /// A kind of event, ready to decode and show its records.

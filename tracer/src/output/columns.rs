@@ -431,8 +431,8 @@ fn find<K: Rows>(all: &[Column<K>], name: &str) -> Result<Column<K>, String> {
     })
 }
 
-/// How many places a text takes on a terminal: its characters' together. Hardly one knows of the ligatures that would make it
-/// narrower.
+/// The width of a text on a terminal: the sum of its characters' widths. Few terminals render the ligatures that would make
+/// it narrower.
 fn text_width(text: &str) -> usize {
     text.chars().filter_map(UnicodeWidthChar::width).sum()
 }

@@ -55,7 +55,7 @@ fn check(input: &[u8]) {
     let Some((place, bytes)) = input.split_first() else { return };
     let path = Path::new(PATHS[usize::from(*place) % PATHS.len()]);
     let Ok(bundle) = Bundle::parse(bytes, path, ID, &|_| None) else { return };
-    // What cannot be told from the text in another way is not checked by it.
+    // What the text does not show in another way is not checked against it.
     if let Ok(config) = serde_json::from_slice::<Value>(bytes) {
         check_names(&bundle, &config);
         assert!(!bundle.privileged || is_privileged(&config), "privileged: {config}");
