@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     ARGS_FAULT, ARGS_TRUNCATED, FIRST_OWN_FLAG, Header, PATH_FAULT, PATH_TRUNCATED, SECCOMP,
-    schema::{Buffer, Column, Field, Kind, Shows, SystemCall, Tracepoint},
+    schema::{Buffer, Column, Example, Field, Kind, Shows, SystemCall, Tracepoint},
 };
 
 /// Bytes of the executed file's path that a record holds at the most.
@@ -61,6 +61,11 @@ pub const KIND: Kind = Kind {
     doc: "One event for each program that was executed, when it is in place, and for each execve or execveat that failed. The \
           arguments of a success are those that the kernel has laid out for the program; of a failure those in the caller's \
           memory, 128 at the most. A check with AT_EXECVE_CHECK (Linux 6.14) is marked as such.",
+    examples: &[
+        Example::new("Programs that the pods of a namespace execute", "-n kube-system"),
+        Example::new("Programs of root, with user, runtime and image of the container", "-A --uid 0 -o wide"),
+        Example::new("Programs that could not be executed", "-p 'web-*' --failed"),
+    ],
     since: (5, 8),
     failure: Some("calls that returned an error"),
     record_size: size_of::<Exec>(),

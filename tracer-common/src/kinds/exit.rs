@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     FIRST_OWN_FLAG, Header,
-    schema::{Buffer, Column, Field, Kind, Tracepoint},
+    schema::{Buffer, Column, Example, Field, Kind, Tracepoint},
 };
 
 /// The kernel has written a core dump, or passed one on.
@@ -48,6 +48,17 @@ pub const KIND: Kind = Kind {
     help: "Processes that exited, with exit code or signal",
     doc: "One event for each process, when the last of its threads exits: with its exit code, or the signal that killed it, and \
           how long it lived. The exit of the container's first process is the end of the container.",
+    examples: &[
+        Example::new("Processes that failed: exit codes, signals, OOM kills", "-n kube-system --failed"),
+        Example::new(
+            "Ends of containers only: the exit of the first process",
+            "-A -o json | jq 'select(.exit.first)'",
+        ),
+        Example::new(
+            "How long the processes of a container live",
+            "-c app -o custom-columns=pod,comm,lifetime,code",
+        ),
+    ],
     since: (5, 8),
     failure: Some("processes with an exit code other than 0, or killed by a signal"),
     record_size: size_of::<Exit>(),

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     FIRST_OWN_FLAG, Header, PATH_FAULT, PATH_TRUNCATED, SECCOMP,
-    schema::{BitNames, Buffer, Column, Fexit, Field, Function, Kind, Shows, SystemCall},
+    schema::{BitNames, Buffer, Column, Example, Fexit, Field, Function, Kind, Shows, SystemCall},
 };
 
 /// Bytes of a path that a record holds at the most: `PATH_MAX` (include/uapi/linux/limits.h) without its NUL.
@@ -95,6 +95,18 @@ pub const KIND: Kind = Kind {
           64-bit and 32-bit programs, and the requests IORING_OP_OPENAT and IORING_OP_OPENAT2 of io_uring (Linux 5.18). Paths \
           are as the process gave them. Failed calls are included, also those that a seccomp filter has answered where every \
           call is seen (`--hook sys-exit`).",
+    examples: &[
+        Example::new("Files that the pods of a namespace open", "-n kube-system"),
+        Example::new("Files that a pod does not find or may not read", "-p shop/web-0 --failed"),
+        Example::new(
+            "Which pod opens a file",
+            "-A -o custom-columns=namespace,pod,comm,path | grep /etc/resolv.conf",
+        ),
+        Example::new(
+            "Who writes: the column FLAGS has w, c or t",
+            "-n shop -o custom-columns=pod,comm,flags,path",
+        ),
+    ],
     since: (5, 8),
     failure: Some("calls that returned an error"),
     record_size: size_of::<Open>(),

@@ -14,6 +14,8 @@ pub struct Kind {
     pub help: &'static str,
     /// What is traced and what is not: a paragraph for the documentation.
     pub doc: &'static str,
+    /// What it is good for: shown by `--help`.
+    pub examples: &'static [Example],
     /// The oldest kernel that has what the kind needs: major and minor version.
     pub since: (u8, u8),
     /// What `--failed` selects; `None` if nothing of this kind can fail.
@@ -36,6 +38,23 @@ pub struct Kind {
     pub fexit: &'static [Fexit],
     /// Programs at tracepoints.
     pub tracepoints: &'static [Tracepoint],
+}
+
+/// An example of `tracer trace KIND`.
+#[derive(Clone, Copy, Debug)]
+pub struct Example {
+    /// What it shows.
+    pub shows: &'static str,
+    /// The options behind the kind.
+    pub options: &'static str,
+}
+
+impl Example {
+    /// An example.
+    #[must_use]
+    pub const fn new(shows: &'static str, options: &'static str) -> Self {
+        Self { shows, options }
+    }
 }
 
 /// A field of a kind.

@@ -10,20 +10,70 @@ use clap::{
 
 use tracer_common::kinds::KINDS;
 
-use crate::{bpf::Hook, cli::generate::Generate, run::lease};
+use crate::{
+    bpf::Hook,
+    cli::{
+        generate::Generate,
+        help::{ADVANCED, GLOBAL, LIMITS, OUTPUT, SELECTION, examples},
+    },
+    run::lease,
+};
 
 /// Trace which pod opens which file and executes which program, from a container's first instruction on.
 #[derive(Debug, Parser)]
-#[command(name = "tracer", version, propagate_version = true)]
+#[command(name = "tracer", version, propagate_version = true, before_help = examples(&EXAMPLES))]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
     #[command(flatten)]
     pub(super) log: LogArgs,
+    #[command(flatten)]
+    pub(super) about: AboutArgs,
+}
+
+/// Examples of the program and of its commands: what they show, and the command line.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("Files that the pods of a namespace open", "sudo tracer trace open -n kube-system"),
+    ("Programs that all containers execute, and processes that fail", "sudo tracer trace exec,exit -A"),
+    ("The containers of this node, and how they change", "sudo tracer list-containers -w"),
+    ("Whether this node supports tracing", "sudo tracer doctor"),
+];
+const TRACE_EXAMPLES: [(&str, &str); 4] = [
+    ("Files that the pods of a namespace open", "sudo tracer trace open -n kube-system"),
+    (
+        "What goes wrong in a pod: failed opens and executions, exit codes, signals",
+        "sudo tracer trace open,exec,exit -p web-0 --failed",
+    ),
+    (
+        "Programs that a deployment's pods execute, for ten seconds, as JSON",
+        "sudo tracer trace exec -p 'web-*' --timeout 10s -o json",
+    ),
+    ("All columns and JSON fields of a kind", "tracer trace open -o help"),
+];
+const LIST_EXAMPLES: [(&str, &str); 3] = [
+    ("The containers of this node", "sudo tracer list-containers"),
+    ("Those of a namespace, and how they change", "sudo tracer list-containers -n kube-system -w"),
+    ("Pods and images only", "sudo tracer list-containers -o custom-columns=pod,container,image"),
+];
+const DOCTOR_EXAMPLES: [(&str, &str); 1] = [("Check this node", "sudo tracer doctor")];
+const AGENT_EXAMPLES: [(&str, &str); 1] = [("The first process of an agent's container", "tracer agent")];
+
+/// Help and version.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+#[command(next_help_heading = GLOBAL)]
+pub(crate) struct AboutArgs {
+    /// Print help; -h leaves out advanced options
+    #[arg(short, long, global = true, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, global = true, action = clap::ArgAction::Version)]
+    version: Option<bool>,
 }
 
 /// How much to log.
 #[derive(Clone, Copy, Debug, ClapArgs)]
+#[command(next_help_heading = GLOBAL)]
 pub(crate) struct LogArgs {
     /// Log more to stderr; given twice, log debug messages too; three times, those of libraries
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -43,12 +93,16 @@ impl LogArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Trace events, each with its pod
+    #[command(before_help = examples(&TRACE_EXAMPLES))]
     Trace(Box<OnNode<TraceArgs>>),
     /// List the containers of this node, each with its pod
+    #[command(before_help = examples(&LIST_EXAMPLES))]
     ListContainers(Box<OnNode<ListArgs>>),
     /// Check whether this node supports tracing, and how to fix what is missing
+    #[command(before_help = examples(&DOCTOR_EXAMPLES))]
     Doctor,
     /// Stay idle; `kubectl tracer` runs commands in this pod
+    #[command(before_help = examples(&AGENT_EXAMPLES))]
     Agent(LeaseArgs),
     #[command(flatten)]
     Generate(Generate),
@@ -65,10 +119,10 @@ pub(super) struct OnNode<A: ClapArgs> {
 
 /// Options that a client sets on a node.
 #[derive(Debug, Default, ClapArgs)]
-#[command(next_help_heading = "Output")]
+#[command(next_help_heading = ADVANCED)]
 pub(crate) struct NodeArgs {
     /// Name of the node [default: the host name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) node: Option<String>,
     #[command(flatten)]
     pub(crate) lease: LeaseArgs,
@@ -78,7 +132,7 @@ pub(crate) struct NodeArgs {
 #[derive(Clone, Copy, Debug, Default, ClapArgs)]
 pub(crate) struct LeaseArgs {
     /// Exit when stdin closes or stays silent for TIME (used by remote clients)
-    #[arg(long, value_name = "TIME", value_parser = lease::parse_term)]
+    #[arg(long, value_name = "TIME", value_parser = lease::parse_term, hide_short_help = true)]
     pub(crate) lease: Option<Duration>,
 }
 
@@ -99,6 +153,29 @@ pub(crate) struct TraceArgs {
     /// Kinds of events to trace, separated by commas
     #[arg(required = true, value_delimiter = ',', num_args = 1, value_parser = kinds())]
     pub(crate) kind: Vec<String>,
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Exit after N events
+    #[arg(long, value_name = "N", help_heading = LIMITS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_events: Option<u64>,
+    /// Size of the ring buffer for events, rounded up to a power of two
+    #[arg(long, help_heading = ADVANCED, hide_short_help = true, value_name = "SIZE", default_value = "8MiB")]
+    pub(crate) buffer_size: ByteSize,
+    /// Attach point for opens; fexit adds no overhead to other system calls
+    #[arg(long, help_heading = ADVANCED, hide_short_help = true, value_name = "HOOK", default_value = HOOK_AUTO, value_parser = hooks())]
+    pub(crate) hook: String,
+    #[command(flatten)]
+    pub(crate) runtimes: RuntimeArgs,
+}
+
+/// Processes to select, beside containers.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = SELECTION)]
+pub(crate) struct FilterArgs {
     /// Trace host processes too
     #[arg(long)]
     pub(crate) host: bool,
@@ -114,30 +191,15 @@ pub(crate) struct TraceArgs {
     /// Names of threads to trace (comm): up to 15 characters
     #[arg(long, value_name = "NAME")]
     pub(crate) comm: Vec<String>,
-    /// Exit after N events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) max_events: Option<u64>,
-    /// Size of the ring buffer for events, rounded up to a power of two
-    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
-    pub(crate) buffer_size: ByteSize,
-    /// Attach point for opens; fexit adds no overhead to other system calls
-    #[arg(long, value_name = "HOOK", default_value = HOOK_AUTO, value_parser = hooks())]
-    pub(crate) hook: String,
-    #[command(flatten)]
-    pub(crate) selection: SelectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    #[command(flatten)]
-    pub(crate) runtimes: RuntimeArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ListArgs {
-    /// Keep watching, and show changes
-    #[arg(short, long)]
-    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
+    /// Keep watching, and show changes
+    #[arg(short, long, help_heading = OUTPUT)]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
@@ -146,9 +208,9 @@ pub(crate) struct ListArgs {
 
 /// Output format, and how long to run.
 #[derive(Clone, Debug, ClapArgs)]
-#[command(next_help_heading = "Output")]
+#[command(next_help_heading = OUTPUT)]
 pub(crate) struct OutputArgs {
-    /// Output format: columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B
+    /// Output format: columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B; help lists columns and fields
     #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
     pub(crate) output: String,
     /// Omit the header line
@@ -161,44 +223,44 @@ pub(crate) struct OutputArgs {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
     /// Exit after TIME, for example 10s or 1m30s
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = LIMITS)]
     pub(crate) timeout: Option<Duration>,
 }
 
 /// Container runtimes and engines.
 #[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Runtimes and engines")]
+#[command(next_help_heading = ADVANCED)]
 pub(crate) struct RuntimeArgs {
     /// File name of a container runtime, in addition to the known ones
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, hide_short_help = true, value_name = "NAME")]
     pub(crate) runtime_name: Vec<String>,
     /// State directory of a runtime (its --root), in addition to the known ones
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, hide_short_help = true, value_name = "DIR")]
     pub(crate) runtime_root: Vec<PathBuf>,
     /// CRI socket of the container engine, instead of the usual ones; none to query no engine
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, hide_short_help = true, value_name = "ENDPOINT")]
     pub(crate) runtime_endpoint: Option<String>,
     /// Subscribe to the engine's events. An engine may wait for its subscribers: suspended by Ctrl-Z, tracer would
     /// delay the node's pods
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) runtime_events: bool,
     /// Trust rootless runtimes. Any local user can then claim any pod name
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) trust_rootless: bool,
 }
 
 /// Containers to select: all of the node by default. Options can be repeated, values are separated by commas, and `!x`
 /// excludes x.
 #[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Containers (options can be repeated; a,b lists values, !x excludes x)")]
+#[command(next_help_heading = SELECTION)]
 pub(crate) struct SelectionArgs {
-    /// Namespaces of pods
+    /// Namespaces of pods. Values repeat or take commas, !x excludes x, and * ? [ab] are globs; likewise for -p -c --comm
     #[arg(short, long, value_name = "NS")]
     pub(crate) namespace: Vec<String>,
     /// All namespaces; overrides -n
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
-    /// Names of pods
+    /// Names of pods, or NAMESPACE/POD
     #[arg(short, long, value_name = "POD")]
     pub(crate) pod: Vec<String>,
     /// Names of containers in their pods

@@ -10,7 +10,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Command, Subcommand};
 use clap_complete::Shell;
-use clap_mangen::Man;
+use clap_mangen::{
+    Man,
+    roff::{Roff, roman},
+};
 
 use crate::cli::kinds::KindsArgs;
 
@@ -57,7 +60,7 @@ fn completions(mut command: Command, shell: Shell, out: &mut impl Write) -> anyh
 }
 
 /// Writes all of `text`. A reader that exits before the end is no error.
-fn write_text(text: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn write_text(text: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
@@ -69,15 +72,25 @@ fn write_text(text: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
 /// Writes the manual pages of `command` and of each command below it that is not hidden into an existing directory:
 /// `NAME.1`, `NAME-COMMAND.1`.
 fn man(command: &Command, directory: &Path) -> anyhow::Result<()> {
-    // `tracer help trace` needs no page beside that of `tracer trace`.
-    let mut command = command.clone().disable_help_subcommand(true);
-    command.build();
+    let command = for_pages(command);
     let version = command.get_version().unwrap_or_default();
     let source = format!("{} {version}", command.get_name());
     pages(&command, &source, &mut |name, page| {
         let file = directory.join(name);
         fs::write(&file, page).with_context(|| format!("writing {}", file.display()))
     })
+}
+
+/// A command line as its manual pages describe it.
+fn for_pages(command: &Command) -> Command {
+    // clap_mangen leaves out the help of an option that `-h` does not show.
+    fn show_all(command: Command) -> Command {
+        command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(show_all)
+    }
+    // `tracer help trace` needs no page beside that of `tracer trace`.
+    let mut command = command.clone().disable_help_subcommand(true);
+    command.build();
+    show_all(command)
 }
 
 /// Calls `write` with the file name and the text of each page. `source` is shown at the bottom of the pages.
@@ -88,12 +101,34 @@ fn pages(
 ) -> anyhow::Result<()> {
     let page = Man::new(command.clone()).section(SECTION).source(source).manual("User Commands");
     let mut text = Vec::new();
-    page.render(&mut text).with_context(|| format!("writing {}", page.get_filename()))?;
+    render(&page, command, &mut text).with_context(|| format!("writing {}", page.get_filename()))?;
     write(&page.get_filename(), &text)?;
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         pages(below, source, write)?;
     }
     Ok(())
+}
+
+/// Writes a page. The examples of the help text come before the options.
+fn render(page: &Man, command: &Command, out: &mut dyn Write) -> io::Result<()> {
+    page.render_title(out)?;
+    page.render_name_section(out)?;
+    page.render_synopsis_section(out)?;
+    page.render_description_section(out)?;
+    if let Some(examples) = command.get_before_help() {
+        let examples = examples.to_string();
+        let mut roff = Roff::default();
+        roff.control("SH", ["EXAMPLES"]).control("nf", []);
+        for line in examples.lines().skip(1) {
+            roff.text([roman(line)]);
+        }
+        roff.control("fi", []).to_writer(out)?;
+    }
+    page.render_options_section(out)?;
+    if command.get_subcommands().any(|below| !below.is_hide_set()) {
+        page.render_subcommands_section(out)?;
+    }
+    page.render_version_section(out)
 }
 
 #[cfg(test)]
@@ -103,10 +138,10 @@ pub(crate) mod tests {
         process::{self, Stdio},
     };
 
-    use clap::{CommandFactory as _, ValueEnum as _};
+    use clap::ValueEnum as _;
 
     use super::*;
-    use crate::cli::args::Args;
+    use crate::cli::{args::Args, help::definition};
 
     /// Fails unless each shell completes these words, and each of these commands has a page with all its options.
     pub(crate) fn check(command: &Command, words: &[&str], names: &[&str]) {
@@ -119,9 +154,7 @@ pub(crate) mod tests {
             }
         }
 
-        // As it is once clap has added what it adds itself.
-        let mut command = command.clone().disable_help_subcommand(true);
-        command.build();
+        let command = for_pages(command);
         let mut all = BTreeMap::new();
         pages(&command, "tracer 1.2.3", &mut |name, text| {
             all.insert(name.to_owned(), String::from_utf8(text.to_vec())?);
@@ -168,7 +201,7 @@ pub(crate) mod tests {
     #[test]
     fn everything_is_completed_and_has_a_page() {
         check(
-            &Args::command(),
+            &definition::<Args>(),
             // fish writes options without their dashes.
             &["trace", "list-containers", "doctor", "all-namespaces", "no-headers"],
             &[
@@ -194,7 +227,7 @@ pub(crate) mod tests {
                 Ok(())
             }
         }
-        let written = |kind| completions(Args::command(), Shell::Bash, &mut Fails(kind));
+        let written = |kind| completions(definition::<Args>(), Shell::Bash, &mut Fails(kind));
         assert!(written(io::ErrorKind::BrokenPipe).is_ok());
         assert!(written(io::ErrorKind::StorageFull).is_err());
     }
@@ -203,13 +236,13 @@ pub(crate) mod tests {
     fn pages_are_written_to_the_directory() {
         let directory = std::env::temp_dir().join(format!("tracer-man-{}", process::id()));
         fs::create_dir(&directory).unwrap();
-        let made = man(&Args::command(), &directory);
+        let made = man(&definition::<Args>(), &directory);
         let files = fs::read_dir(&directory).unwrap().count();
         let page = fs::read_to_string(directory.join("tracer-trace.1")).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         made.unwrap();
         assert_eq!(files, 7);
         assert!(page.contains(concat!("tracer ", env!("CARGO_PKG_VERSION"))), "{page}");
-        assert!(man(&Args::command(), &directory).unwrap_err().to_string().contains("tracer.1"));
+        assert!(man(&definition::<Args>(), &directory).unwrap_err().to_string().contains("tracer.1"));
     }
 }

@@ -5,7 +5,7 @@ use std::{ffi::OsString, sync::Arc};
 use clap::{Args as ClapArgs, Command, ValueEnum};
 
 use crate::{
-    cli::args::kinds,
+    cli::{args::kinds, help},
     kinds::{Kinds, markdown, table},
     output::json_schema,
 };
@@ -69,10 +69,12 @@ pub(crate) fn with_options_of_kinds(command: Command, words: impl Iterator<Item 
     };
     let names = kinds.names();
     let about = declared.iter().map(|kind| kind.help).collect::<Vec<_>>().join("\n");
+    let examples = help::examples_of(&kinds, &command);
     command.mut_subcommand("trace", |trace| {
         trace
             .about(about)
-            .after_help(format!("`tracer kinds {names}` describes the events, their fields and columns."))
+            .before_help(examples)
+            .after_help(format!("-o help lists columns and JSON fields, as `tracer kinds {names}` does."))
             .mut_arg("hook", |hook| hook.hide(!has_hooks))
             .mut_arg("failed", |arg| arg.help(failed).hide(failures.is_empty()))
     })
@@ -85,15 +87,13 @@ fn named(word: &str) -> Option<Arc<Kinds>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
     use crate::cli::args::Args;
 
     fn help(words: &[&str]) -> String {
-        let mut command = with_options_of_kinds(Args::command(), words.iter().map(OsString::from));
+        let mut command = with_options_of_kinds(help::definition::<Args>(), words.iter().map(OsString::from));
         command.build();
-        command.find_subcommand_mut("trace").unwrap().render_help().to_string()
+        command.find_subcommand_mut("trace").unwrap().render_long_help().to_string()
     }
 
     #[test]

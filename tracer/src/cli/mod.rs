@@ -4,7 +4,9 @@ pub(crate) mod args;
 pub(crate) mod config;
 mod doctor;
 pub(crate) mod generate;
+pub(crate) mod help;
 pub(crate) mod kinds;
+pub(crate) mod output_help;
 mod restrict;
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser};
+use clap::Parser;
 use tracing::field::Field;
 use tracing_subscriber::{
     EnvFilter,
@@ -25,6 +27,7 @@ use tracing_subscriber::{
 
 use crate::{
     error::{FAILURE, UNSUPPORTED, USAGE, Unsupported, Usage, chain},
+    output::ListOf,
     run::{agent, list, trace},
     sanitize,
     sys::{capabilities, file_helper, log_limit, log_limit::Limited, stderr, stderr::status},
@@ -47,7 +50,7 @@ pub fn main() -> ExitCode {
 
 /// The arguments of this process. Wrong ones end it, as `--help` does.
 pub(crate) fn parse<A: Parser>() -> A {
-    let command = kinds::with_options_of_kinds(A::command(), env::args_os());
+    let command = kinds::with_options_of_kinds(help::definition::<A>(), env::args_os());
     A::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
@@ -69,10 +72,16 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let has_colors = config::has_colors(&io::stdout());
     match args.command {
         Command::Trace(trace) => {
+            if output_help::print_if_requested(&trace.args, ListOf::Node)? {
+                return Ok(ExitCode::SUCCESS);
+            }
             trace::run(config::trace(&trace.args, &trace.node, args.log.is_debug())?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ListContainers(list) => {
+            if output_help::print_if_requested(&list.args, ListOf::Node)? {
+                return Ok(ExitCode::SUCCESS);
+            }
             list::run(config::list(&list.args, &list.node, args.log.is_debug())?)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -85,7 +94,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             let well = doctor::run(&mut io::stdout().lock(), has_colors)?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNSUPPORTED) })
         }
-        Command::Generate(generate) => generate.run(Args::command()),
+        Command::Generate(generate) => generate.run(help::definition::<Args>()),
     }
 }
 

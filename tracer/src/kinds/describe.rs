@@ -3,7 +3,10 @@
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
-use tracer_common::kinds::{Kind as Declaration, schema::Function};
+use tracer_common::kinds::{
+    Kind as Declaration,
+    schema::{Example, Function},
+};
 
 use super::{Cell, Field, Kinds, Schema, Value, companion};
 
@@ -24,6 +27,15 @@ pub(crate) struct Description {
     columns: Vec<String>,
     /// Columns for `wide` and `custom-columns` only.
     further_columns: Vec<String>,
+    /// Those of them that `wide` has.
+    wide_columns: Vec<String>,
+    examples: Vec<ExampleDescription>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExampleDescription {
+    description: &'static str,
+    command: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,10 +69,17 @@ impl Kinds {
                     fields: fields.iter().flat_map(FieldDescription::with_companion).collect(),
                     columns: titles(own().filter(|cell| !cell.wide)),
                     further_columns: titles(own().filter(|cell| cell.wide).chain(kind.further_columns())),
+                    wide_columns: titles(own().filter(|cell| cell.wide)),
+                    examples: declaration.examples.iter().map(|example| of_example(name, example)).collect(),
                 }
             })
             .collect()
     }
+}
+
+fn of_example(kind: &str, example: &Example) -> ExampleDescription {
+    let command = format!("tracer trace {kind} {}", example.options);
+    ExampleDescription { description: example.shows, command }
 }
 
 fn titles<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
@@ -155,7 +174,7 @@ pub(crate) fn table(kinds: &[Description]) -> String {
 /// The description as text, in the form of `kubectl explain`.
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, summary, details, minimum_kernel, hooks, failed, fields, columns, further_columns } =
+        let Self { name, summary, details, minimum_kernel, hooks, failed, fields, columns, examples, .. } =
             self;
         labelled("KIND:", name, f)?;
         labelled("KERNEL:", &format!("{minimum_kernel} or later"), f)?;
@@ -164,11 +183,15 @@ impl fmt::Display for Description {
             labelled("FAILED:", failed, f)?;
         }
         labelled("COLUMNS:", &columns.join(", "), f)?;
-        if !further_columns.is_empty() {
-            labelled("", &format!("for custom-columns also {}", further_columns.join(", ")), f)?;
+        for (format, columns) in self.columns_beside() {
+            labelled("", &format!("{format} also {}", columns.join(", ")), f)?;
         }
         writeln!(f, "\nDESCRIPTION:\n  {summary}\n")?;
         wrap(details, 2, f)?;
+        writeln!(f, "\nEXAMPLES:")?;
+        for ExampleDescription { description, command } in examples {
+            writeln!(f, "  # {description}\n  {command}")?;
+        }
         writeln!(f, "\nFIELDS:")?;
         fields.iter().try_for_each(|field| field.write(2, f))
     }
@@ -234,21 +257,37 @@ pub(crate) fn markdown(kinds: &[Description]) -> String {
 }
 
 impl Description {
+    /// Formats with columns beside the usual ones, and these.
+    fn columns_beside(&self) -> impl Iterator<Item = (&'static str, Vec<String>)> {
+        let Self { further_columns, wide_columns, .. } = self;
+        let custom =
+            further_columns.iter().filter(|column| !wide_columns.contains(column)).cloned().collect();
+        [("wide", wide_columns.clone()), ("custom-columns", custom)]
+            .into_iter()
+            .filter(|(_, columns): &(_, Vec<_>)| !columns.is_empty())
+    }
+
     fn markdown(&self) -> String {
-        let Self { name, details, hooks, failed, fields, columns, further_columns, .. } = self;
+        let Self { name, details, hooks, failed, fields, columns, examples, .. } = self;
         let code =
             |words: &[String]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         let failed = match failed {
             Some(failed) => format!("`--failed` selects {failed}.\n\n"),
             None => String::new(),
         };
-        let further = match &further_columns[..] {
-            [] => String::new(),
-            further => format!("; for `custom-columns` also {}", code(further)),
-        };
+        let further: String = self
+            .columns_beside()
+            .map(|(format, columns)| format!("; `{format}` also {}", code(&columns)))
+            .collect();
+        let examples: String = examples
+            .iter()
+            .map(|ExampleDescription { description, command }| {
+                format!("    # {description}\n    {command}\n")
+            })
+            .collect();
         let rows: String = fields.iter().map(|field| field.markdown("")).collect();
         format!(
-            "\n## {name}\n\n{details}\n\nHooks: {}.\n\n{failed}Columns: {}{further}.\n\n\
+            "\n## {name}\n\n{details}\n\n{examples}\nHooks: {}.\n\n{failed}Columns: {}{further}.\n\n\
              | field of `{name}` | type | description |\n|---|---|---|\n{rows}",
             code(hooks),
             code(columns),
@@ -290,7 +329,9 @@ mod tests {
         for kind in &kinds {
             assert!(!kind.hooks.is_empty() && !kind.fields.is_empty(), "{kind:?}");
             let text = kind.to_string();
-            assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+            // Command lines are whole.
+            let is_short = |line: &str| line.len() <= 80 || line.starts_with("  tracer ");
+            assert!(text.lines().all(is_short), "{text}");
         }
         assert!(kinds[0].hooks.contains(&"fexit/__arm64_sys_openat2".to_owned()), "{:?}", kinds[0].hooks);
     }

@@ -7,8 +7,9 @@ use secrecy::SecretString;
 
 use crate::{
     cli::{
-        args::{ListArgs, LogArgs, TraceArgs},
+        args::{AboutArgs, ListArgs, LogArgs, TraceArgs},
         generate::Generate,
+        help::{GLOBAL, examples},
     },
     kubectl::confinement::{Seccomp, parse_selinux_type},
     run::lease,
@@ -17,6 +18,7 @@ use crate::{
 /// Show which pod of the cluster opens which file and runs which program, from a container's first instruction on
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-tracer", bin_name = "kubectl tracer", version, propagate_version = true)]
+#[command(disable_help_flag = true, disable_version_flag = true, before_help = examples(&EXAMPLES))]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -24,20 +26,66 @@ pub(super) struct Args {
     pub(super) common: Common,
 }
 
+/// Examples of the program and of its commands: what they show, and the command line.
+const EXAMPLES: [(&str, &str); 4] = [
+    ("Install an agent on each node", "kubectl tracer deploy --image REGISTRY/tracer:TAG"),
+    ("Files that the pods of a namespace open, on all nodes", "kubectl tracer trace open -n kube-system"),
+    ("The containers of the cluster, and how they change", "kubectl tracer list-containers -A -w"),
+    ("Remove the agents", "kubectl tracer undeploy"),
+];
+const TRACE_EXAMPLES: [(&str, &str); 5] = [
+    ("Files that the pods of a namespace open", "kubectl tracer trace open -n kube-system"),
+    (
+        "What goes wrong in the pods of a deployment: failed opens and executions, exit codes, signals",
+        "kubectl tracer trace open,exec,exit -p deploy/web --failed",
+    ),
+    ("Programs that all pods of two nodes execute", "kubectl tracer trace exec -A --node worker-1,worker-2"),
+    (
+        "For ten seconds, as JSON, without agents installed",
+        "kubectl tracer trace exec -A --timeout 10s -o json --ephemeral --image REGISTRY/tracer:TAG",
+    ),
+    ("All columns and JSON fields of a kind", "kubectl tracer trace open -o help"),
+];
+const LIST_EXAMPLES: [(&str, &str); 2] = [
+    ("The containers of a namespace, with their nodes", "kubectl tracer list-containers -n kube-system"),
+    ("How those of a deployment change", "kubectl tracer list-containers -p deploy/web -w"),
+];
+const DOCTOR_EXAMPLES: [(&str, &str); 2] = [
+    ("Check all nodes that have an agent", "kubectl tracer doctor"),
+    ("Check one node", "kubectl tracer doctor --node worker-1"),
+];
+const DEPLOY_EXAMPLES: [(&str, &str); 3] = [
+    ("Install an agent on each node", "kubectl tracer deploy --image REGISTRY/tracer@sha256:DIGEST"),
+    (
+        "Print the objects without applying them",
+        "kubectl tracer deploy --image REGISTRY/tracer:TAG --dry-run -o yaml",
+    ),
+    (
+        "Allow nothing but tracer to be executed in the agents",
+        "kubectl tracer deploy --image REGISTRY/tracer:TAG --restrict-exec",
+    ),
+];
+const UNDEPLOY_EXAMPLES: [(&str, &str); 1] = [("Remove the agents", "kubectl tracer undeploy")];
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    #[command(before_help = examples(&TRACE_EXAMPLES))]
     /// Trace events on all nodes, each with its pod
     ///
     /// Without -n and -A, trace the namespace of the kubeconfig's context.
     Trace(Box<OnNodes<TraceArgs>>),
+    #[command(before_help = examples(&LIST_EXAMPLES))]
     /// List the containers of all nodes, each with its pod
     ///
     /// Without -n and -A, list the namespace of the kubeconfig's context.
     ListContainers(Box<OnNodes<ListArgs>>),
+    #[command(before_help = examples(&DOCTOR_EXAMPLES))]
     /// Check whether each node supports tracing, and how to fix what is missing
     Doctor(NodesArgs),
+    #[command(before_help = examples(&DEPLOY_EXAMPLES))]
     /// Deploy an agent on each node: a namespace, a ServiceAccount without permissions, a DaemonSet
     Deploy(DeployArgs),
+    #[command(before_help = examples(&UNDEPLOY_EXAMPLES))]
     /// Delete what deploy has created
     Undeploy(UndeployArgs),
     #[command(flatten)]
@@ -51,10 +99,13 @@ pub(super) struct Common {
     pub(super) cluster: ClusterArgs,
     #[command(flatten)]
     pub(super) log: VerbosityArgs,
+    #[command(flatten)]
+    pub(super) about: AboutArgs,
 }
 
 /// kubectl's verbosity.
 #[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = GLOBAL)]
 pub(super) struct VerbosityArgs {
     /// Log more to stderr; given twice, or from level 6 on, log requests to the API server; from level 8 on, log everything
     #[arg(short, long = "v", alias = "verbose", value_name = "LEVEL", num_args = 0..=1, require_equals = true,
@@ -84,9 +135,12 @@ impl VerbosityArgs {
     }
 }
 
+/// Heading of the options that choose a cluster and a user.
+const CLUSTER: &str = "Cluster";
+
 /// kubectl's options for the cluster and the user.
 #[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Cluster")]
+#[command(next_help_heading = CLUSTER)]
 pub(super) struct ClusterArgs {
     /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or in a pod its ServiceAccount]
     #[arg(long, value_name = "FILE", global = true)]
@@ -95,10 +149,10 @@ pub(super) struct ClusterArgs {
     #[arg(long, value_name = "NAME", global = true)]
     pub(super) context: Option<String>,
     /// Cluster of the kubeconfig [default: the context's]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", hide_short_help = true, global = true)]
     pub(super) cluster: Option<String>,
     /// User of the kubeconfig [default: the context's]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", hide_short_help = true, global = true)]
     pub(super) user: Option<String>,
     #[command(flatten)]
     pub(super) as_user: UserArgs,
@@ -111,48 +165,50 @@ pub(super) struct ClusterArgs {
 
 /// Options that override the kubeconfig's user.
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = CLUSTER)]
 pub(super) struct UserArgs {
     /// User to impersonate
-    #[arg(long = "as", value_name = "USER", global = true)]
+    #[arg(long = "as", value_name = "USER", hide_short_help = true, global = true)]
     pub(super) impersonate: Option<String>,
     /// Group to impersonate; repeatable
-    #[arg(long = "as-group", value_name = "GROUP", global = true)]
+    #[arg(long = "as-group", value_name = "GROUP", hide_short_help = true, global = true)]
     pub(super) impersonate_group: Vec<String>,
     /// UID to impersonate
-    #[arg(long = "as-uid", value_name = "UID", global = true)]
+    #[arg(long = "as-uid", value_name = "UID", hide_short_help = true, global = true)]
     pub(super) impersonate_uid: Option<String>,
     /// Extra value to impersonate; repeatable
-    #[arg(long = "as-user-extra", value_name = "KEY=VALUE", value_parser = key_and_value, global = true)]
+    #[arg(long = "as-user-extra", value_name = "KEY=VALUE", value_parser = key_and_value, hide_short_help = true, global = true)]
     pub(super) impersonate_user_extra: Vec<(String, String)>,
     /// Bearer token
-    #[arg(long, value_name = "TOKEN", value_parser = secret, global = true)]
+    #[arg(long, value_name = "TOKEN", value_parser = secret, hide_short_help = true, global = true)]
     pub(super) token: Option<SecretString>,
     /// Client certificate file, in PEM
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, global = true)]
     pub(super) client_certificate: Option<String>,
     /// Key file of the client certificate, in PEM
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, global = true)]
     pub(super) client_key: Option<String>,
 }
 
 /// Options that override the kubeconfig's cluster.
 #[derive(Debug, ClapArgs)]
+#[command(next_help_heading = CLUSTER)]
 pub(super) struct ServerArgs {
     /// Address of the API server
-    #[arg(short, long, value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new(), global = true)]
+    #[arg(short, long, value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new(), hide_short_help = true, global = true)]
     pub(super) server: Option<String>,
     /// Certificate file of the API server's certificate authority, in PEM
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, global = true)]
     pub(super) certificate_authority: Option<String>,
     /// Name to verify the API server's certificate against [default: the host of its address]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", hide_short_help = true, global = true)]
     pub(super) tls_server_name: Option<String>,
     /// Do not verify the API server's certificate (insecure: the connection can be intercepted)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
-        default_missing_value = "true", action = clap::ArgAction::Set, global = true)]
+        default_missing_value = "true", action = clap::ArgAction::Set, hide_short_help = true, global = true)]
     pub(super) insecure_skip_tls_verify: bool,
     /// Time limit for a request to the API server, not for streams; 0 means none [default: 1m]
-    #[arg(long, value_name = "TIME", value_parser = request_timeout, global = true)]
+    #[arg(long, value_name = "TIME", value_parser = request_timeout, hide_short_help = true, global = true)]
     pub(super) request_timeout: Option<Duration>,
     /// Ignored, for compatibility with kubectl: tracer has no cache
     #[arg(long, value_name = "DIR", hide = true, global = true)]
@@ -307,7 +363,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::cli::generate::tests::check;
+    use crate::cli::{generate::tests::check, help::definition};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -317,7 +373,7 @@ mod tests {
     #[test]
     fn commands_have_completion_and_manual_pages() {
         check(
-            &Args::command(),
+            &definition::<Args>(),
             &["trace", "list-containers", "doctor", "deploy", "undeploy", "all-namespaces", "kubeconfig"],
             &[
                 "kubectl-tracer-completions.1",

@@ -30,8 +30,6 @@ mod writer;
 
 use std::process::ExitCode;
 
-use clap::CommandFactory as _;
-
 use crate::{
     cli,
     sys::{stderr, thread::local_runtime},
@@ -50,6 +48,11 @@ pub fn main() -> ExitCode {
     cli::finish(run(args))
 }
 
+/// The command line.
+pub(crate) fn definition() -> clap::Command {
+    cli::help::definition::<Args>()
+}
+
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { command, common } = args;
     let runtime = local_runtime()?;
@@ -60,7 +63,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Doctor(nodes) => doctor::run(&nodes, &common).await,
             Command::Deploy(args) => deploy::deploy(&args, &common).await,
             Command::Undeploy(args) => deploy::undeploy(&args, &common).await,
-            Command::Generate(generate) => generate.run(Args::command()),
+            Command::Generate(generate) => generate.run(definition()),
         }
     });
     // Pending requests must not delay the exit.

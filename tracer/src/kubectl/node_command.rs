@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cli::{
-        args::{ListArgs, LogArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
+        args::{FilterArgs, ListArgs, LogArgs, OutputArgs, RuntimeArgs, SelectionArgs, TraceArgs},
         config::FRAMES,
     },
     frames,
@@ -30,11 +30,7 @@ impl NodeCommand {
     pub(super) fn trace(args: &TraceArgs, namespaces: &[String], lease: Duration, log: LogArgs) -> Self {
         let TraceArgs {
             kind,
-            host,
-            failed,
-            pid,
-            uid,
-            comm,
+            filter: FilterArgs { host, failed, pid, uid, comm },
             max_events: _,
             buffer_size,
             hook,

@@ -11,7 +11,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use crate::{
     cli::{
         args::{ListArgs, NodeArgs, SelectionArgs, TraceArgs},
-        config,
+        config, output_help,
     },
     kinds::Kinds,
     kubectl::{
@@ -35,6 +35,9 @@ pub(super) async fn trace(
     nodes: &NodesArgs,
     common: &Common,
 ) -> anyhow::Result<ExitCode> {
+    if output_help::print_if_requested(&args, ListOf::Cluster)? {
+        return Ok(ExitCode::SUCCESS);
+    }
     // Usage errors are reported before anything is sent.
     let workload = Workload::take(&mut args.selection)?;
     let checked = config::trace(&args, &NodeArgs::default(), common.log.log().is_debug())?;
@@ -63,6 +66,9 @@ pub(super) async fn trace(
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(mut args: ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    if output_help::print_if_requested(&args, ListOf::Cluster)? {
+        return Ok(ExitCode::SUCCESS);
+    }
     let workload = Workload::take(&mut args.selection)?;
     let checked = config::list(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;

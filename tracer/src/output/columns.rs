@@ -146,6 +146,30 @@ pub(crate) struct Columns<K: Rows> {
     pub(crate) further: Vec<Column<K>>,
 }
 
+/// The names of columns, as `custom-columns` takes them.
+#[derive(Debug)]
+pub(crate) struct ColumnNames {
+    /// Those of `columns`.
+    pub(crate) narrow: Vec<String>,
+    /// Those that `wide` has besides.
+    pub(crate) wide: Vec<String>,
+    /// Those that only `custom-columns` has.
+    pub(crate) further: Vec<String>,
+}
+
+impl<K: Rows> Columns<K> {
+    /// Their names.
+    pub(super) fn names(&self) -> ColumnNames {
+        let names = |columns: &[Column<K>]| -> Vec<String> {
+            columns.iter().map(|column| column.name().to_owned()).collect()
+        };
+        let narrow = names(&self.narrow);
+        let mut wide = names(&self.wide);
+        wide.retain(|name| !narrow.contains(name));
+        ColumnNames { narrow, wide, further: names(&self.further) }
+    }
+}
+
 /// How many rows are between two changes of the layout at least: about a screen.
 const ROWS_MIN: usize = 24;
 

@@ -8,7 +8,7 @@ use crate::{
     model::{Container, Pod},
     output::{
         Document, Format, Look, Table, age,
-        columns::{Column, Columns, Rows},
+        columns::{Column, ColumnNames, Columns, Rows},
         timestamp::format_timestamp,
     },
 };
@@ -180,6 +180,23 @@ const WIDE: [Of; 14] = [
     LABELS,
 ];
 
+impl Columns<Containers> {
+    fn of_containers(of: ListOf, watch: bool) -> Self {
+        let (event, changed) = if watch { (&[EVENT][..], &[CHANGED][..]) } else { (&[][..], &[][..]) };
+        let nodes = if of == ListOf::Cluster { &[Column::NODE][..] } else { &[] };
+        Self {
+            narrow: [event, nodes, &NARROW, changed].concat(),
+            wide: [event, &WIDE, changed].concat(),
+            further: Vec::new(),
+        }
+    }
+}
+
+/// The names of the columns of containers.
+pub(crate) fn container_columns(of: ListOf, watch: bool) -> ColumnNames {
+    Columns::of_containers(of, watch).names()
+}
+
 /// Writes containers in one format.
 #[derive(Debug)]
 pub(crate) struct ContainerRenderer {
@@ -198,13 +215,7 @@ enum Renderer {
 impl ContainerRenderer {
     /// As `-o` says. With `watch` rows say what happened. `node` is the node's name, or the longest one.
     pub(crate) fn new(of: ListOf, output: &str, node: &str, look: Look, watch: bool) -> Result<Self, String> {
-        let (event, changed) = if watch { (&[EVENT][..], &[CHANGED][..]) } else { (&[][..], &[][..]) };
-        let nodes = if of == ListOf::Cluster { &[Column::NODE][..] } else { &[] };
-        let all = Columns {
-            narrow: [event, nodes, &NARROW, changed].concat(),
-            wide: [event, &WIDE, changed].concat(),
-            further: Vec::new(),
-        };
+        let all = Columns::of_containers(of, watch);
         let renderer = match Format::parse(output)? {
             Format::Table(layout) => Renderer::Table(Table::of_columns(&layout, all, node, look)?),
             Format::Document(document) => Renderer::Document(document),

@@ -14,7 +14,7 @@ use crate::{
     model::Container,
     output::{
         Document, EventTable, Format, JsonLines, Layout, Lost, Table,
-        columns::{Column, Columns, Rows},
+        columns::{Column, ColumnNames, Columns, Rows},
         json,
         look::{Look, Mark},
         timestamp::{format_timestamp, write_time},
@@ -284,6 +284,17 @@ const FURTHER: [Column; 4] = [TIMESTAMP, TID, CONTAINER_PID, Column::TYPE];
 impl Table {
     /// A table for events of these kinds.
     pub(crate) fn new(layout: &Layout, kinds: &Kinds, node: &str, look: Look) -> Result<Self, String> {
+        let mut table = Self::of_columns(layout, Columns::of_kinds(kinds, look.timestamps), node, look)?;
+        if look.terminal.is_some() {
+            table.narrow_containers();
+        }
+        Ok(table)
+    }
+}
+
+impl Columns<Events> {
+    /// The columns of events of these kinds.
+    pub(super) fn of_kinds(kinds: &Kinds, timestamps: bool) -> Self {
         // Of a single kind its own columns; several kinds have their columns in one.
         let of_kind = |wide: bool| match kinds.single() {
             Some(kind) => columns_of(kinds, kind.columns().iter().filter(|cell| wide || !cell.wide)),
@@ -302,18 +313,14 @@ impl Table {
                 }
             }
         }
-        let time = if look.timestamps { &[TIME][..] } else { &[] };
-        let all = Columns {
-            narrow: [time, &NARROW, &own].concat(),
-            wide: [&others[..], &own_wide].concat(),
-            further,
-        };
-        let mut table = Self::of_columns(layout, all, node, look)?;
-        if look.terminal.is_some() {
-            table.narrow_containers();
-        }
-        Ok(table)
+        let time = if timestamps { &[TIME][..] } else { &[] };
+        Self { narrow: [time, &NARROW, &own].concat(), wide: [&others[..], &own_wide].concat(), further }
     }
+}
+
+/// The names of the columns of events of these kinds.
+pub(crate) fn event_columns(kinds: &Kinds) -> ColumnNames {
+    Columns::of_kinds(kinds, false).names()
 }
 
 /// The columns of these cells, of every kind that has them.

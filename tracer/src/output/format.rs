@@ -19,6 +19,21 @@ pub(crate) enum Format {
     Document(Document),
 }
 
+/// The form that lists what [`Format`] and its columns can be.
+pub(crate) const HELP: &str = "help";
+
+/// What `-o` takes, and what that is.
+pub(crate) const FORMATS: [(&str, &str); 8] = [
+    ("columns", "a table, as wide as the terminal"),
+    ("wide", "a table with more columns"),
+    ("json", "one JSON object on each line"),
+    ("jsonpretty", "indented JSON objects"),
+    ("yaml", "YAML documents"),
+    ("kyaml", "KYAML documents (YAML with braces and quotes)"),
+    ("custom-columns=A,B", "a table of these columns"),
+    (HELP, "this list"),
+];
+
 impl Format {
     /// From what `-o` was given.
     pub(crate) fn parse(output: &str) -> Result<Self, String> {
@@ -32,9 +47,8 @@ impl Format {
             _ => match output.strip_prefix("custom-columns=") {
                 Some(names) => Self::Table(Layout::Custom(names.split(',').map(str::to_owned).collect())),
                 None => {
-                    return Err(format!(
-                        "{output:?} is none of columns, wide, json, jsonpretty, yaml, kyaml, custom-columns=A,B"
-                    ));
+                    let formats = FORMATS.map(|(format, _)| format).join(", ");
+                    return Err(format!("unknown output format {output:?}; expected one of: {formats}"));
                 }
             },
         })
@@ -89,6 +103,9 @@ mod tests {
     fn an_unknown_output_is_an_error_that_lists_all() {
         let error = Format::parse("xml").unwrap_err();
         assert!(error.contains("\"xml\"") && error.contains("custom-columns"), "{error}");
+        for (format, _) in FORMATS {
+            assert_eq!(Format::parse(format).is_ok(), format != HELP, "{format}");
+        }
     }
 
     #[test]

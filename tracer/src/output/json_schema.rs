@@ -16,6 +16,17 @@ pub(crate) fn json_schema(kinds: &Kinds) -> Json {
     })
 }
 
+/// Names of the fields of an object that records of all kinds have: `k8s`, `container`, `process`.
+pub(crate) fn shared_fields(object: &str) -> Vec<String> {
+    let schema = match object {
+        "k8s" => pod(),
+        "container" => container(),
+        _ => process(),
+    };
+    let properties = schema["properties"].as_object();
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
 fn event(schema: &Schema) -> Json {
     let name = &schema.name;
     let mut event = object(&[

@@ -21,13 +21,13 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-pub(crate) use columns::{Layout, Table};
-pub(crate) use containers::{ContainerEvent, ContainerRenderer, ContainerRow, ListOf};
+pub(crate) use columns::{ColumnNames, Layout, Table};
+pub(crate) use containers::{ContainerEvent, ContainerRenderer, ContainerRow, ListOf, container_columns};
 pub(crate) use event_table::EventTable;
-pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row};
-pub(crate) use format::{Document, Format};
+pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row, event_columns};
+pub(crate) use format::{Document, FORMATS, Format, HELP};
 pub(crate) use json_lines::JsonLines;
-pub(crate) use json_schema::json_schema;
+pub(crate) use json_schema::{json_schema, shared_fields};
 pub(crate) use look::Look;
 pub(crate) use losses::Losses;
 
