@@ -2,7 +2,7 @@
 //!
 //! An event's path through the modules: an eBPF program writes a record into a ring buffer (`bpf`); `pipeline` reads it,
 //! attributes it to its container (`registry`), which `discovery` has found through the container runtime's command line,
-//! applies the selection, and renders it (`kinds`, `output`). `docs/architecture.md` explains why.
+//! applies the selection, and renders it (`kinds`, `output`). `docs/project/architecture.md` explains why.
 
 mod bpf;
 pub mod cli;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::process::root;
 
-/// The modules, from the lowest layer to the highest. `docs/architecture.md` says what each is for.
+/// The modules, from the lowest layer to the highest. `docs/project/architecture.md` says what each is for.
 const LAYERS: [&str; 17] = [
     "error",
     "model",

@@ -40,7 +40,7 @@ use setup::Scope;
 /// cargo-nextest and the like through cargo, runc and the like through apt. Where it may not do that, it prints what
 /// to install and stops.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask", after_help = "Examples of each: docs/development.md")]
+#[command(bin_name = "cargo xtask", after_help = "Examples of each: docs/project/development.md")]
 struct Cli {
     #[command(subcommand)]
     task: Task,

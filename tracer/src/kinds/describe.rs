@@ -251,7 +251,7 @@ pub(crate) fn markdown(kinds: &[Description]) -> String {
         <!-- Generated: `tracer kinds -o markdown > docs/kinds.md`. A test compares. -->\n\n\
         `tracer trace KIND[,KIND…]` traces these kinds. `tracer kinds KIND` shows a kind's description on the command line, \
         `tracer kinds -o json-schema` is a JSON Schema of the events. Fields that all events share are described in \
-        [reference.md](reference.md#json).\n\n\
+        [json.md](json.md#fields).\n\n\
         | kind | since Linux | description |\n|---|---|---|\n{table}{sections}"
     )
 }

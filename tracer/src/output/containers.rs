@@ -69,7 +69,7 @@ impl ContainerEvent {
     }
 }
 
-/// A container as JSON has it. The contract of the field names is in docs/reference.md.
+/// A container as JSON has it. The contract of the field names is in docs/json.md.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ContainerLine<'a> {

@@ -1,4 +1,4 @@
-//! Losses in JSON and YAML. The contract of the field names is in docs/reference.md.
+//! Losses in JSON and YAML. The contract of the field names is in docs/json.md.
 
 use serde::Serialize;
 

@@ -1,5 +1,5 @@
 //! Events as lines of JSON, put together from parts that are written once for many lines. The contract of the field names is in
-//! docs/reference.md.
+//! docs/json.md.
 
 use std::{io, sync::Arc};
 
