@@ -76,6 +76,8 @@ fn admitted() {
             "--verbose",
             "--verbose",
         ],
+        &["/tracer", "trace", "open,exec,exit", "--output=frames=1", "--lease=10s"],
+        &["/tracer", "trace", "exit", "--namespace=a"],
         &["/tracer", "list-containers", "--watch", "--quiet", "--runtime-endpoint=none"],
         &["/tracer", "doctor"],
     ] {
@@ -118,6 +120,8 @@ fn options() {
         "--trust-rootless",
         "--node=a\n--runtime-events",
         "-v",
+        "open,/proc/1/root/root",
+        "open,",
         "",
     ] {
         let denied = denial_of(&["/tracer", "trace", "open", option]);
