@@ -13,12 +13,12 @@ own_runc() {
     runc --root "$dir/state" "$@"
 }
 
-tell() {
+print_step() {
     echo "demo: $*" >&2
 }
 
 fail() {
-    tell "error: $*"
+    print_step "error: $*"
     cat "$dir/log" >&2
     exit 1
 }
@@ -31,7 +31,7 @@ clean_up() {
     rm -rf "$dir/state" "$dir/rootfs" "$dir/log"
 }
 trap clean_up EXIT
-trap 'tell "interrupted; everything is cleaned up"; exit 130' INT TERM HUP
+trap 'print_step "interrupted; everything is cleaned up"; exit 130' INT TERM HUP
 
 : > "$dir/log"
 mkdir -p "$dir/rootfs/bin" "$dir/rootfs/etc" "$dir/rootfs/proc"
@@ -40,7 +40,7 @@ for applet in sh cat ls sleep; do ln -s busybox "$dir/rootfs/bin/$applet"; done
 echo '127.0.0.1 localhost' > "$dir/rootfs/etc/hosts"
 echo demo > "$dir/rootfs/etc/hostname"
 
-tell '$ tracer trace open -n tracer-demo --timeout 10s'
+print_step '$ tracer trace open -n tracer-demo --timeout 10s'
 "$tracer" trace open -n tracer-demo --timeout 10s 2> "$dir/log" &
 pid=$!
 until grep -q '^tracer: ready' "$dir/log"; do
@@ -48,11 +48,11 @@ until grep -q '^tracer: ready' "$dir/log"; do
     sleep 0.1
 done
 
-tell "starting container $id as containerd would, for pod demo in namespace tracer-demo
+print_step "starting container $id as containerd would, for pod demo in namespace tracer-demo
       (for three seconds it reads /etc/hosts and /etc/hostname, lists / and looks for a file that does not exist)"
 own_runc run --bundle "$dir" "$id" < /dev/null || fail 'the container failed'
 
-tell 'the container has exited; stopping tracer'
+print_step 'the container has exited; stopping tracer'
 kill -INT "$pid"
 wait "$pid" || fail 'tracer failed'
 pid=
@@ -61,7 +61,7 @@ events=$(sed -n 's/^tracer: seen .* emitted \([0-9]*\) .*/\1/p' "$dir/log")
 [ "${events:-0}" -gt 0 ] || fail 'tracer showed no event of the container'
 clean_up
 trap - EXIT
-tell "$events events, each with its pod's name. Nothing is left behind.
+print_step "$events events, each with its pod's name. Nothing is left behind.
 
 Try next, in another terminal while containers run:
   cargo xtask run -- trace open                      every file that any container opens

@@ -33,7 +33,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
-tell() {
+print_step() {
     echo "xtask: $*" >&2
 }
 
@@ -44,14 +44,14 @@ wait_for() {
     end=$(($(date +%s) + 60))
     until "$@"; do
         if [ "$(date +%s)" -ge "$end" ]; then
-            tell "error: waited a minute for $what"
+            print_step "error: waited a minute for $what"
             exit 1
         fi
         sleep 0.2
     done
 }
 
-tell 'making a cluster of two nodes'
+print_step 'making a cluster of two nodes'
 cp "$busybox" "$scratch/busybox"
 # busybox alone, so that no registry is asked.
 printf 'FROM scratch\nCOPY busybox /bin/busybox\n' | docker build --quiet --tag "$image" --file - "$scratch" >&2
@@ -65,7 +65,7 @@ END
 kind load docker-image --name "$cluster" "$tag" "$image"
 nodes=$(kind get nodes --name "$cluster" | sort)
 
-tell 'deploying tracer, and a pod on each node'
+print_step 'deploying tracer, and a pod on each node'
 kubectl tracer deploy --image "$tag"
 kubectl create namespace "$namespace"
 for node in $nodes; do
@@ -94,7 +94,7 @@ END
 done
 kubectl wait --namespace "$namespace" --for=condition=Ready pods --all --timeout=180s
 
-tell 'tracing'
+print_step 'tracing'
 columns=node,namespace,pod,container,path
 kubectl tracer trace open --namespace "$namespace" --output "custom-columns=$columns" \
     > "$scratch/events" 2> "$scratch/log" &
@@ -113,7 +113,7 @@ shown() {
     sort "$scratch/expected" | cmp -s - "$scratch/shown"
 }
 if ! (wait_for 'all opens to be shown' shown); then
-    tell 'expected (<), and shown instead (>):'
+    print_step 'expected (<), and shown instead (>):'
     sort "$scratch/expected" | diff - "$scratch/shown" >&2
     exit 1
 fi
@@ -123,7 +123,7 @@ tracer=
 # The closing line must be there and add up.
 awk '/^tracer: seen / { sum = ($5 + 0) + ($7 + 0) + ($9 + 0); ok = ($3 + 0 == sum) } END { exit !ok }' "$scratch/log"
 
-tell 'removing tracer'
+print_step 'removing tracer'
 kubectl tracer undeploy
 is_gone() {
     objects=$(kubectl get pods,daemonsets --all-namespaces --output \
@@ -137,4 +137,4 @@ is_gone() {
     done
 }
 wait_for 'pods and processes of tracer to be gone' is_gone
-tell 'every event under its names, from both nodes; nothing is left'
+print_step 'every event under its names, from both nodes; nothing is left'
