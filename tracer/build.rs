@@ -12,6 +12,8 @@ use object::{
 
 #[path = "build/call_sites.rs"]
 mod call_sites;
+#[path = "src/kubectl/image.rs"]
+mod image;
 #[path = "../xtask/src/pins.rs"]
 #[expect(dead_code, reason = "one of the pins is for here")]
 mod pins;
@@ -24,6 +26,14 @@ fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-changed=../tracer-common");
     println!("cargo::rerun-if-changed=../xtask/src/pins.rs");
     println!("cargo::rerun-if-changed=build/call_sites.rs");
+    println!("cargo::rerun-if-env-changed=TRACER_IMAGE");
+    if let Some(image) = image::RELEASE {
+        image::check(Some(image)).map_err(anyhow::Error::msg).context("TRACER_IMAGE")?;
+        anyhow::ensure!(
+            image.contains("@sha256:"),
+            "TRACER_IMAGE is {image:?}: expected REGISTRY/NAME@sha256:DIGEST"
+        );
+    }
     let package = Package { name: "tracer-ebpf", root_dir, ..Package::default() };
     aya_build::build_ebpf([package], Toolchain::Custom(pins::NIGHTLY))
         .context("building the BPF object; `cargo xtask build` installs what that needs")?;

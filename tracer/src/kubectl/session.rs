@@ -36,6 +36,7 @@ pub(super) async fn trace(
     common: &Common,
 ) -> anyhow::Result<ExitCode> {
     // Usage errors are reported before anything is sent.
+    nodes.check_image()?;
     let workload = Workload::take(&mut args.selection)?;
     let checked = config::trace(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;
@@ -63,6 +64,7 @@ pub(super) async fn trace(
 
 /// `kubectl tracer list-containers`.
 pub(super) async fn list(mut args: ListArgs, nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    nodes.check_image()?;
     let workload = Workload::take(&mut args.selection)?;
     let checked = config::list(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;
