@@ -24,6 +24,7 @@ mod notes;
 mod pins;
 mod process;
 mod setup;
+mod svg;
 mod tally;
 mod vm;
 #[cfg(test)]
@@ -69,6 +70,8 @@ enum Task {
     },
     /// Start a small container and show which files it opens; leaves nothing behind
     Demo,
+    /// Record the demo in a terminal as an animated image, docs/demo.svg
+    Svg,
     /// Build static, stripped release binaries and archives into `target/dist`
     Dist {
         /// Build for these architectures only
@@ -152,6 +155,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             return cargo::run(sh, !debug, &tracer);
         }
         Task::Demo => return demo::run(sh),
+        Task::Svg => svg::run(sh)?,
         Task::Dist { arch } => dist::run(sh, &arch)?,
         Task::Image(options) => image::run(sh, &options)?,
         Task::Deb { arch } => deb::run(sh, &arch)?,
