@@ -184,6 +184,8 @@ fn request_timeout(text: &str) -> Result<Duration, String> {
     Ok(if time.is_zero() { UNLIMITED } else { time })
 }
 
+/// The image of the release, by digest. Builds for a release set the variable.
+const RELEASE_IMAGE: Option<&str> = option_env!("TRACER_IMAGE");
 /// The default namespace of deployed agents.
 pub(super) const NAMESPACE: &str = "tracer";
 /// The default namespace of agents for one run: it exists and permits privileged pods.
@@ -200,7 +202,7 @@ impl ClusterArgs {
 #[derive(Debug, ClapArgs)]
 pub(super) struct DeployArgs {
     /// Image of the agents, from a registry that the nodes can pull from; released builds have a default
-    #[arg(long, value_name = "IMAGE", default_value = image::RELEASE)]
+    #[arg(long, value_name = "IMAGE", default_value = RELEASE_IMAGE)]
     pub(super) image: Option<String>,
     /// Allow only tracer to be executed in the agents' pods (ValidatingAdmissionPolicy, Kubernetes 1.30)
     #[arg(long)]
@@ -278,7 +280,7 @@ pub(super) struct NodesArgs {
     #[arg(long)]
     pub(super) ephemeral: bool,
     /// Image of the agents of --ephemeral; released builds have a default
-    #[arg(long, value_name = "IMAGE", requires = "ephemeral", default_value = image::RELEASE)]
+    #[arg(long, value_name = "IMAGE", requires = "ephemeral", default_value = RELEASE_IMAGE)]
     pub(super) image: Option<String>,
     /// Time after which tracer on a node exits without a heartbeat from this client
     #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]

@@ -1,7 +1,4 @@
-//! The agents' image. `tracer/build.rs` compiles this module, too, and rejects an invalid [`RELEASE`].
-
-/// The image of the release, by digest: a build for a release has the environment variable `TRACER_IMAGE`.
-pub(super) const RELEASE: Option<&str> = option_env!("TRACER_IMAGE");
+//! The agents' image. `tracer/build.rs` compiles this module, too, to check the image of a release.
 
 /// Rejects an image that nodes must not pull.
 pub(super) fn check(image: Option<&str>) -> Result<(), String> {
