@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         .test("client_dry_run_sends_no_request", CLIENT, dry_run)
         .test("server_dry_run_stores_nothing", CLIENT, server_dry_run)
         .test("forbidden_requests_are_reported", CLIENT, forbidden)
-        .test("unpullable_image_is_rejected_before_anything_is_applied", CLIENT, image)
+        .test("missing_or_unpullable_image_is_rejected_before_any_request", CLIENT, image)
         .test("seccomp_profile_and_selinux_type_can_be_set", CLIENT, confinement)
         .test("deployed_agents_trace", KUBECTL_RUNC, deploy_and_trace)
         .test("ephemeral_agents_trace_and_are_deleted", KUBECTL_RUNC, ephemeral)
@@ -466,19 +466,25 @@ fn forbidden() {
 }
 
 fn image() {
-    let server = ApiServer::with_nodes(&["n-1"]);
     for (arguments, why) in [
-        (&["deploy"][..], "it has no registry"),
+        (&["deploy"][..], "this build of kubectl-tracer has no release image"),
+        (
+            &["trace", "open", "--ephemeral", "-p", "deploy/web"],
+            "this build of kubectl-tracer has no release image",
+        ),
+        (&["list-containers", "--ephemeral", "--image=tracer:1"], "it has no registry"),
+        (&["doctor", "--ephemeral", "--image=tracer:1"], "it has no registry"),
         (&["deploy", "--image=tracer:1"], "it has no registry"),
         (&["deploy", "--image=a/tracer:1"], "it has no registry"),
         (&["deploy", "--image=registry.example/tracer"], "it has neither a tag nor a digest"),
     ] {
-        let output = kubectl(&server, arguments).output();
+        // Without a kubeconfig, so it is an error before any request to an API server.
+        let output = Launch::kubectl(Path::new("/nowhere"), arguments).output();
         assert_eq!(output.status.code(), Some(2), "{output:#?}");
         assert_says(&output, &[why, "--image REGISTRY/NAME:TAG"]);
     }
-    assert_eq!((server.paths(), server.asked().len()), (vec![], 0));
     // A dry run accepts any image.
+    let server = ApiServer::with_nodes(&["n-1"]);
     kubectl(&server, &["deploy", "--dry-run=server"]).output().success();
     kubectl(&server, &["deploy", "--image=registry.example/tracer@sha256:0123"]).output().success();
 }
@@ -583,7 +589,7 @@ fn chosen() {
     assert_eq!(nodes, ["n-1".to_owned(), "n-3".to_owned()].into());
     client.stop();
     assert_nothing_left(&server, DELETED);
-    let output = kubectl(&server, &["trace", "open", "--ephemeral"]).output();
+    let output = kubectl(&server, &["trace", "open", "--ephemeral", "--image", IMAGE]).output();
     assert_fails(&output, &["cannot list the nodes", "forbidden", "select some with --node"]);
 }
 
@@ -611,7 +617,7 @@ fn renewed() {
 fn cannot_be_made() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.refuse_jobs("n-2");
-    let output = kubectl(&server, &["trace", "open", "--ephemeral"]).output();
+    let output = kubectl(&server, &["trace", "open", "--ephemeral", "--image", IMAGE]).output();
     assert_fails(&output, &["cannot create an agent for node n-2: ", "exceeded quota"]);
     assert!(jobs(&server).contains("n-1"), "{:?}", server.asked());
     assert_nothing_left(&server, DELETED);
@@ -621,7 +627,7 @@ fn ended_early() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
     server.hold("n-1", "ContainerCreating");
     server.hold("n-2", "ContainerCreating");
-    let client = kubectl(&server, &["trace", "open", "--ephemeral"]).begin();
+    let client = kubectl(&server, &["trace", "open", "--ephemeral", "--image", IMAGE]).begin();
     wait::until("both jobs, and their pods", || (server.paths().len() == 4).then_some(()));
     client.signal(Signal::INT);
     let done = client.wait_end();
@@ -632,12 +638,12 @@ fn ended_early() {
 
 fn doctor() {
     let server = ApiServer::with_nodes(&["n-1", "n-2"]);
-    let output = kubectl(&server, &["doctor", "--ephemeral"]).output();
+    let output = kubectl(&server, &["doctor", "--ephemeral", "--image", IMAGE]).output();
     assert_eq!(output.stdout.lines().filter(|line| line.starts_with("n-")).count(), 2, "{output:#?}");
     assert_nothing_left(&server, DELETED);
     server.run_instead("n-2", Program::Script("exec sleep 1000".into()));
     let before = server.executed().len();
-    let client = kubectl(&server, &["doctor", "--ephemeral"]).begin();
+    let client = kubectl(&server, &["doctor", "--ephemeral", "--image", IMAGE]).begin();
     wait::until("both are asked", || (server.executed().len() == before + 2).then_some(()));
     client.signal(Signal::INT);
     let done = client.wait_end();
@@ -819,7 +825,17 @@ fn real_ephemeral() {
         ours.map(|job| job["spec"]["template"]["spec"]["nodeName"].clone()).collect::<Vec<_>>()
     };
     let nodes = format!("--node={},{}", names[0], names[1]);
-    let arguments = ["trace", "open", "-n", "nope", "--ephemeral", "--tracer-namespace=default", &nodes];
+    let arguments = [
+        "trace",
+        "open",
+        "-n",
+        "nope",
+        "--ephemeral",
+        "--image",
+        IMAGE,
+        "--tracer-namespace=default",
+        &nodes,
+    ];
     let client = Launch::kubectl(cluster.kubeconfig(), &arguments).begin();
     client.wait_log("the namespace", |line| line == "tracer: namespace \"nope\" does not exist");
     wait::until("a job", || (jobs() == [names[0].as_str()]).then_some(()));

@@ -26,6 +26,7 @@ const AGENTS: &[Need] = &[Need::Root, Need::Btf, Need::Tracer, Need::KubectlTrac
 const KUBECTL: &[Need] = &[Need::KubectlTracer, Need::Kubectl];
 
 const JOBS: &str = "/apis/batch/v1/namespaces/kube-system/jobs";
+const IMAGE: &str = "registry.example/tracer:test";
 /// A kubelet's message about a missing image.
 const PULL: &str = "failed to pull and unpack image \"registry.example/tracer:test\": not found";
 
@@ -158,7 +159,7 @@ fn ended_early() {
 
 /// `trace open --ephemeral`, not yet ready.
 fn ephemeral(server: &ApiServer) -> Launch {
-    trace(server, &["--ephemeral", "--image", "registry.example/tracer:test"])
+    trace(server, &["--ephemeral", "--image", IMAGE])
 }
 
 fn ephemeral_no_image() {
@@ -206,7 +207,7 @@ fn ephemeral_list() {
         server.run_instead(node, Program::Script(String::new()));
     }
     server.hold("n-2", "ContainerCreating");
-    let client = kubectl(&server, &["list-containers", "-A", "--ephemeral"]).begin();
+    let client = kubectl(&server, &["list-containers", "-A", "--ephemeral", "--image", IMAGE]).begin();
     wait::until("n-1 is asked", || (server.executed().len() == 1).then_some(()));
     server.let_run("n-2");
     let done = client.wait_end();
@@ -367,7 +368,7 @@ fn ephemeral_unable() {
     let jobs = asked.iter().filter(|asked| asked.method == "POST" && asked.path == JOBS);
     let nodes: Vec<&Value> = jobs.map(|job| &job.body["spec"]["template"]["spec"]["nodeName"]).collect();
     assert_eq!(nodes, ["n-1"]);
-    let output = trace(&server, &["--ephemeral", "--node=windows-1,nope"]).output();
+    let output = trace(&server, &["--ephemeral", "--image", IMAGE, "--node=windows-1,nope"]).output();
     assert_eq!(output.status.code(), Some(1), "{output:#?}");
     assert_once(&output.stderr, "tracer: node nope: the node does not exist");
     assert_once(&output.stderr, "tracer: 1 node runs no agent: windows-1 (Windows)");

@@ -12,6 +12,8 @@ use object::{
 
 #[path = "build/call_sites.rs"]
 mod call_sites;
+#[path = "src/kubectl/image.rs"]
+mod image;
 #[path = "../xtask/src/pins.rs"]
 #[expect(dead_code, reason = "one of the pins is for here")]
 mod pins;
@@ -24,6 +26,10 @@ fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-changed=../tracer-common");
     println!("cargo::rerun-if-changed=../xtask/src/pins.rs");
     println!("cargo::rerun-if-changed=build/call_sites.rs");
+    // The binary tracer does not depend on it, so it is not built again.
+    if env::var_os("CARGO_FEATURE_KUBECTL").is_some() {
+        check_release_image()?;
+    }
     let package = Package { name: "tracer-ebpf", root_dir, ..Package::default() };
     aya_build::build_ebpf([package], Toolchain::Custom(pins::NIGHTLY))
         .context("building the BPF object; `cargo xtask build` installs what that needs")?;
@@ -34,6 +40,19 @@ fn main() -> anyhow::Result<()> {
         .with_context(|| format!("looking for calls in {}", object.display()))?;
     list_offsets(&object, &Path::new(&out).join("offsets.rs"))
         .with_context(|| format!("looking for offsets in {}", object.display()))
+}
+
+/// Rejects a release image that is not identified by digest.
+fn check_release_image() -> anyhow::Result<()> {
+    println!("cargo::rerun-if-env-changed=TRACER_IMAGE");
+    if let Ok(image) = env::var("TRACER_IMAGE") {
+        image::check(Some(&image)).map_err(anyhow::Error::msg).context("TRACER_IMAGE")?;
+        anyhow::ensure!(
+            image.contains("@sha256:"),
+            "TRACER_IMAGE is {image:?}: expected REGISTRY/NAME@sha256:DIGEST"
+        );
+    }
+    Ok(())
 }
 
 /// Writes which fields of the kernel's structures the object needs the offsets of: `tracer_common::offsets` describes the

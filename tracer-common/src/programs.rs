@@ -58,8 +58,8 @@ pub const SYS_EXIT: Tracepoint =
 /// The same at the event `raw_syscalls/sys_exit`, for kernels that may preempt programs at the tracepoint itself.
 pub const SYS_EXIT_EVENT: &str = "sys_exit_event";
 
-/// Calls of the map `SYSTEM_CALLS`: numbers are below this on every architecture.
-pub const SYSTEM_CALLS: u32 = 1024;
+/// Calls of the global `SYSTEM_CALLS`: numbers are below this on every architecture.
+pub const SYSTEM_CALLS: usize = 1024;
 
 /// A call that some kind traces: the kind's number and the call's id.
 #[must_use]

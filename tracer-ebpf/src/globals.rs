@@ -2,7 +2,7 @@
 //! so that what they switch off costs nothing.
 
 use aya_ebpf::Global;
-use tracer_common::filter::ANY;
+use tracer_common::{filter::ANY, programs::SYSTEM_CALLS as SYSTEM_CALLS_SIZE};
 
 /// Process id of `tracer` itself in its pid namespace: its own events are never shown.
 #[unsafe(no_mangle)]
@@ -49,6 +49,11 @@ pub static FILTER_UIDS: Global<u32> = Global::new(ANY);
 /// Which comms are selected, likewise.
 #[unsafe(no_mangle)]
 pub static FILTER_COMMS: Global<u32> = Global::new(ANY);
+
+/// The system calls that are traced, by number: the low half is what a 64-bit call with that number is, the high half what a
+/// 32-bit one is ([`tracer_common::programs::traced_call`]); 0 if it is not traced. See [`crate::arch::is_traced`].
+#[unsafe(no_mangle)]
+pub static SYSTEM_CALLS: Global<[u32; SYSTEM_CALLS_SIZE]> = Global::new([0; SYSTEM_CALLS_SIZE]);
 
 /// Bytes that a CPU puts into `EVENTS` between two wake-ups of its reader.
 #[unsafe(no_mangle)]

@@ -106,7 +106,6 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 #[inline(always)]
 pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
-    find_tracer_level();
     dispatch(registers(&ctx), arch::result(ctx.arg(1)));
     0
 }
@@ -119,7 +118,6 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
 pub fn sys_exit_event(ctx: TracePointContext) -> u32 {
     let Returned { number, ret } = returned(&ctx);
     if number == NO_CALL || arch::is_traced(number) {
-        find_tracer_level();
         dispatch(current_registers(), arch::result(ret));
     }
     0
@@ -128,10 +126,17 @@ pub fn sys_exit_event(ctx: TracePointContext) -> u32 {
 /// A system call has returned, or a signal's handler.
 #[inline(always)]
 fn dispatch(registers: &Registers, ret: i64) {
-    if arch::is_sigreturn(registers) {
-        lifecycle::on_sigreturn(SIGRETURN, current_tgid());
-    } else if let Some(call) = arch::call(registers) {
-        kinds::on_return(&call, registers, ret);
+    let call = if arch::is_sigreturn(registers) {
+        None
+    } else {
+        // Most calls end here.
+        let Some(call) = arch::call(registers) else { return };
+        Some(call)
+    };
+    find_tracer_level();
+    match call {
+        Some(call) => kinds::on_return(&call, registers, ret),
+        None => lifecycle::on_sigreturn(SIGRETURN, current_tgid()),
     }
 }
 

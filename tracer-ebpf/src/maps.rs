@@ -8,7 +8,6 @@ use tracer_common::{
     Comm,
     container::{Adoptee, Decision, Evidence, FollowedProcess, Slot, Suspect},
     kinds::open::{Open, PATH_MAX},
-    programs::SYSTEM_CALLS as SYSTEM_CALLS_SIZE,
     stats::State,
 };
 
@@ -130,11 +129,6 @@ pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(1, 0);
 /// ([`tracer_common::container::RESTORER`]). User space fills it.
 #[map]
 pub static RUNTIMES: HashMap<Comm, u8> = HashMap::with_max_entries(64, 0);
-
-/// The system calls that are traced, by number: the low half is what a 64-bit call with that number is, the high half what a
-/// 32-bit one is ([`tracer_common::programs::traced_call`]); 0 if it is not traced. User space fills it.
-#[map]
-pub static SYSTEM_CALLS: Array<u32> = Array::with_max_entries(SYSTEM_CALLS_SIZE, 0);
 
 /// Per-CPU state of each program, and of each kind that a program sees: [`crate::state::Program`].
 #[map]

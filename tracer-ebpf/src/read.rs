@@ -59,12 +59,18 @@ impl KernelAddress {
 /// can prove redundant, while the verifier, which loses a bound when a register is copied, still needs them.
 #[inline(always)]
 pub fn bounded<const MASK: u32>(number: u32) -> u32 {
+    bounded_index::<MASK>(number) as u32
+}
+
+/// The same for an index.
+#[inline(always)]
+pub fn bounded_index<const MASK: u32>(number: u32) -> usize {
     let mut number = u64::from(number);
     // SAFETY: one arithmetic instruction on one register.
     unsafe {
         asm!("{number} &= {mask}", number = inout(reg) number, mask = const MASK, options(pure, nomem, nostack));
     }
-    number as u32
+    number as usize
 }
 
 /// Limits a number to `MAX` where the verifier sees it. Inline assembly for the same reason.

@@ -33,11 +33,15 @@ pub(crate) fn man(sh: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask deb`: builds the package for this machine's architecture into `target/dist`.
-pub(crate) fn run(sh: &Shell) -> Result<()> {
+/// `cargo xtask deb`: builds the package for an architecture into `target/dist`. Pages and completions are the same for all.
+pub(crate) fn run(sh: &Shell, arch: &str) -> Result<()> {
     setup::ensure(sh, Scope::Deb)?;
-    let target = Target::here()?;
-    let binaries = dist::build_all(sh, target)?;
+    let (target, here) = (Target::of(arch)?, Target::here()?);
+    if target.arch != here.arch {
+        setup::ensure(sh, Scope::Dist)?;
+        dist::build_all(sh, target)?;
+    }
+    let binaries = dist::build_all(sh, here)?;
     let generated = target_dir().join(target.triple).join("release/package");
     let manifest = fs::read_to_string(root().join("tracer/Cargo.toml"))?;
     let maintainer = maintainer(&manifest).context("tracer/Cargo.toml names no maintainer of the package")?;

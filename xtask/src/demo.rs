@@ -8,7 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xshell::Shell;
+use tempfile::TempDir;
+use xshell::{Cmd, Shell};
 
 use crate::{
     cargo,
@@ -29,6 +30,14 @@ done >/dev/null 2>&1
 exit 0";
 
 pub(crate) fn run(sh: &Shell) -> Result<ExitCode> {
+    let (script, _dir) = script(sh)?;
+    // Ctrl-C ends the script, which cleans up; this process waits for it.
+    ignore_interrupts()?;
+    Ok(exit_code(Command::from(script).status()?))
+}
+
+/// The script with its arguments, and the directory that it requires.
+pub(crate) fn script(sh: &Shell) -> Result<(Cmd<'_>, TempDir)> {
     setup::ensure(sh, Scope::Demo)?;
     eprintln!("demo: building tracer (takes some minutes the first time)");
     let tracer = cargo::tracer(sh, true)?;
@@ -36,11 +45,9 @@ pub(crate) fn run(sh: &Shell) -> Result<ExitCode> {
     let dir = tempfile::Builder::new().prefix("tracer-demo-").tempdir()?;
     let config = pod_config("tracer-demo", "demo", &["/bin/sh", "-c", IN_CONTAINER]);
     fs::write(dir.path().join("config.json"), config)?;
-    // Ctrl-C ends the script, which cleans up; this process waits for it.
-    ignore_interrupts()?;
     let script = as_root(sh, Path::new("/bin/sh"), &inherited(&["PATH"]))?;
     let script = script.args(["-c", SCRIPT, "demo"]).arg(tracer).arg(busybox).arg(dir.path());
-    Ok(exit_code(Command::from(script).status()?))
+    Ok((script, dir))
 }
 
 /// The OCI configuration of a pod's container as containerd writes it, as far as small programs and tracer need it.

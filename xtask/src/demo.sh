@@ -1,12 +1,14 @@
-# demo TRACER BUSYBOX DIRECTORY
+# demo TRACER BUSYBOX DIRECTORY [TRACER OPTION]...
 #
-# The demonstration of `cargo xtask demo`. The directory holds config.json and everything that is made here; its name,
+# The demonstration of `cargo xtask demo`. With options for tracer, only the output of tracer is shown. The directory holds config.json and everything that is made here; its name,
 # which is unique, is the container's id, too.
 tracer=$1
 busybox=$2
 dir=$3
 id=${dir##*/}
 pid=
+shift 3
+quiet=$*
 
 # A state directory of its own: no other container is ever touched.
 own_runc() {
@@ -14,12 +16,11 @@ own_runc() {
 }
 
 print_step() {
-    echo "demo: $*" >&2
+    [ -n "$quiet" ] || echo "demo: $*" >&2
 }
 
 fail() {
-    print_step "error: $*"
-    cat "$dir/log" >&2
+    echo "demo: error: $*" >&2
     exit 1
 }
 
@@ -28,12 +29,14 @@ clean_up() {
     own_runc delete --force "$id" 2> /dev/null
     [ -z "$pid" ] || kill "$pid" 2> /dev/null
     wait
-    rm -rf "$dir/state" "$dir/rootfs" "$dir/log"
+    rm -rf "$dir/state" "$dir/rootfs" "$dir/log" "$dir/stderr"
 }
 trap clean_up EXIT
 trap 'print_step "interrupted; everything is cleaned up"; exit 130' INT TERM HUP
 
 : > "$dir/log"
+mkfifo "$dir/stderr"
+tee "$dir/log" < "$dir/stderr" >&2 &
 mkdir -p "$dir/rootfs/bin" "$dir/rootfs/etc" "$dir/rootfs/proc"
 cp "$busybox" "$dir/rootfs/bin/busybox"
 for applet in sh cat ls sleep; do ln -s busybox "$dir/rootfs/bin/$applet"; done
@@ -41,7 +44,7 @@ echo '127.0.0.1 localhost' > "$dir/rootfs/etc/hosts"
 echo demo > "$dir/rootfs/etc/hostname"
 
 print_step '$ tracer trace open -n tracer-demo --timeout 10s'
-"$tracer" trace open -n tracer-demo --timeout 10s 2> "$dir/log" &
+"$tracer" trace open -n tracer-demo --timeout 10s "$@" 2> "$dir/stderr" &
 pid=$!
 until grep -q '^tracer: ready' "$dir/log"; do
     kill -0 "$pid" 2> /dev/null || fail 'tracer ended before it was ready'
@@ -56,7 +59,7 @@ print_step 'the container has exited; stopping tracer'
 kill -INT "$pid"
 wait "$pid" || fail 'tracer failed'
 pid=
-cat "$dir/log" >&2
+wait
 events=$(sed -n 's/^tracer: seen .* emitted \([0-9]*\) .*/\1/p' "$dir/log")
 [ "${events:-0}" -gt 0 ] || fail 'tracer showed no event of the container'
 clean_up

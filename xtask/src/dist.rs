@@ -152,6 +152,11 @@ fn build(sh: &Shell, binary: &Binary, target: &Target) -> Result<PathBuf> {
     if target.arch == ARCH {
         let version = quietly(cmd!(sh, "{built} --version"))?;
         ensure!(version.contains(VERSION), "{} reports version {}", built.display(), version.trim());
+        if let Some(image) = env::var_os("TRACER_IMAGE").filter(|_| name == KUBECTL_TRACER.name) {
+            let objects = quietly(cmd!(sh, "{built} deploy --dry-run --output yaml"))?;
+            let image = image.to_string_lossy();
+            ensure!(objects.contains(&*image), "{} does not deploy {image}", built.display());
+        }
     }
 
     let directory = directory().join(target.directory());

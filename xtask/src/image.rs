@@ -1,13 +1,13 @@
 //! The agent's container image: the static binary and nothing else (`deploy/Dockerfile`).
 
-use std::env::consts::ARCH;
+use std::{env::consts::ARCH, fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::{
-    dist::{self, ARCHITECTURES, Target, VERSION},
-    process::{quietly, root},
+    dist::{self, ARCHITECTURES, TARGETS, Target, VERSION},
+    process::{as_root, quietly, root},
     setup::{self, Scope},
 };
 
@@ -24,6 +24,11 @@ pub(crate) struct Options {
     /// Use this engine instead of the first that works
     #[arg(long, value_parser = ENGINES)]
     engine: Option<String>,
+    /// Build for all architectures with podman into target/dist/image.oci.tar, and print NAME by digest
+    ///
+    /// To push it: skopeo copy --all --preserve-digests oci-archive:target/dist/image.oci.tar docker://NAME:TAG
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["tag", "arch", "engine"])]
+    index: Option<String>,
 }
 
 /// Name of the image of this version.
@@ -38,13 +43,17 @@ pub(crate) fn works(sh: &Shell, engine: &str) -> bool {
 
 /// `cargo xtask image`.
 pub(crate) fn run(sh: &Shell, options: &Options) -> Result<()> {
+    setup::ensure(sh, Scope::Dist)?;
+    if let Some(name) = &options.index {
+        println!("{name}@{}", index(sh)?);
+        return Ok(());
+    }
     let first = || ENGINES.into_iter().find(|engine| works(sh, engine));
     let engine = options.engine.as_deref().or_else(first);
     let engine =
         engine.context("no engine to build images: install podman, or docker and start its daemon")?;
     let target = options.arch.as_deref().map_or_else(Target::here, Target::of)?;
-    setup::ensure(sh, Scope::Dist)?;
-    build(sh, engine, target, &options.tag)?;
+    build(sh, sh.cmd(engine), target, &options.tag)?;
     let tag = &options.tag;
     let size = "{{.Size}}";
     let size = quietly(cmd!(sh, "{engine} image inspect --format {size} {tag}"))?;
@@ -52,19 +61,44 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds the binary and the image.
-pub(crate) fn build(sh: &Shell, engine: &str, target: &Target, tag: &str) -> Result<()> {
+/// Builds the image for all architectures, an OCI archive with an image index: returns the digest, which it keeps in
+/// every registry. As root, since only root can unpack the capabilities of `/tracer`.
+fn index(sh: &Shell) -> Result<String> {
+    let podman = |words: &[&str]| Ok::<_, anyhow::Error>(as_root(sh, Path::new("podman"), &[])?.args(words));
+    let (index, scratch) = (format!("localhost/{}-index", tag()), tempfile::tempdir()?);
+    // If an earlier run failed, it exists.
+    let _ = quietly(podman(&["manifest", "rm", &index])?);
+    quietly(podman(&["manifest", "create", &index])?)?;
+    for target in &TARGETS {
+        let tag = format!("localhost/{}-{}", tag(), target.platform);
+        build(sh, podman(&[])?, target, &tag)?;
+        quietly(podman(&["manifest", "add", &index, &format!("containers-storage:{tag}")])?)?;
+    }
+    let (archive, digest) = (dist::directory().join("image.oci.tar"), scratch.path().join("digest"));
+    let _ = fs::remove_file(&archive);
+    let push = podman(&["manifest", "push", "--all", &index, "--digestfile"])?.arg(&digest);
+    quietly(push.arg(format!("oci-archive:{}", archive.display())))?;
+    // With it, podman 4 cannot list images.
+    quietly(podman(&["manifest", "rm", &index])?)?;
+    Ok(fs::read_to_string(digest)?)
+}
+
+/// Builds the binary and, with this engine, the image.
+pub(crate) fn build(sh: &Shell, engine: Cmd<'_>, target: &Target, tag: &str) -> Result<()> {
     dist::tracer(sh, target)?;
     let context = dist::directory();
-    let (dockerfile, platform) = (root().join("deploy/Dockerfile"), target.platform);
+    let (dockerfile, platform, name) =
+        (root().join("deploy/Dockerfile"), target.platform, engine.to_string());
     // Old builders do not set TARGETARCH by themselves.
-    let build = cmd!(
-        sh,
-        "{engine} build --file {dockerfile} --tag {tag} --platform linux/{platform} --build-arg TARGETARCH={platform}
-         --build-arg VERSION={VERSION} {context}"
-    );
-    build.run().with_context(|| {
-        if engine == "docker" && target.arch != ARCH {
+    let arguments = [
+        format!("--platform=linux/{platform}"),
+        format!("--build-arg=TARGETARCH={platform}"),
+        format!("--build-arg=VERSION={VERSION}"),
+        format!("--tag={tag}"),
+    ];
+    let build = engine.arg("build").args(arguments).arg("--file").arg(dockerfile).arg(context);
+    quietly(build).map(drop).with_context(|| {
+        if name == "docker" && target.arch != ARCH {
             "docker builds for another architecture with BuildKit only (docker-buildx)".to_owned()
         } else {
             format!("cannot build the image {tag}")

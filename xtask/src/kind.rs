@@ -27,7 +27,7 @@ pub(crate) fn run(sh: &Shell) -> Result<ExitCode> {
     setup::ensure(sh, Scope::Kind)?;
     // With `localhost`, nodes do not ask a registry for it.
     let tag = format!("localhost/{}", image::tag());
-    image::build(sh, "docker", Target::here()?, &tag)?;
+    image::build(sh, sh.cmd("docker"), Target::here()?, &tag)?;
     let tracer = cargo::tracer_and_client(sh)?;
     let client = tracer.parent().context("it is in a directory")?;
     let busybox = setup::static_busybox().context("there is no static busybox")?;

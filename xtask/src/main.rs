@@ -20,9 +20,11 @@ mod image;
 mod integration;
 mod kind;
 mod layers;
+mod notes;
 mod pins;
 mod process;
 mod setup;
+mod svg;
 mod tally;
 mod vm;
 #[cfg(test)]
@@ -68,6 +70,8 @@ enum Task {
     },
     /// Start a small container and show which files it opens; leaves nothing behind
     Demo,
+    /// Record the demo in a terminal as an animated image, docs/demo.svg
+    Svg,
     /// Build static, stripped release binaries and archives into `target/dist`
     Dist {
         /// Build for these architectures only
@@ -76,8 +80,19 @@ enum Task {
     },
     /// Build the container image of the agent, with docker or podman
     Image(image::Options),
-    /// Build a Debian package for this architecture into `target/dist`
-    Deb,
+    /// Build a Debian package into `target/dist`
+    Deb {
+        /// Build for this architecture
+        #[arg(long, value_parser = dist::ARCHITECTURES, default_value = std::env::consts::ARCH)]
+        arch: String,
+    },
+    /// Check that a tag names this version, and print its release notes from CHANGELOG.md
+    Notes {
+        tag: String,
+        /// Image of the release, to name in the notes
+        #[arg(long)]
+        image: Option<String>,
+    },
     /// Print the manifest for krew, for the archives in `target/dist`
     Krew,
     /// Write the manual pages into `target/man`
@@ -140,9 +155,11 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             return cargo::run(sh, !debug, &tracer);
         }
         Task::Demo => return demo::run(sh),
+        Task::Svg => svg::run(sh)?,
         Task::Dist { arch } => dist::run(sh, &arch)?,
         Task::Image(options) => image::run(sh, &options)?,
-        Task::Deb => deb::run(sh)?,
+        Task::Deb { arch } => deb::run(sh, &arch)?,
+        Task::Notes { tag, image } => print!("{}", notes::release(&tag, image.as_deref())?),
         Task::Krew => print!("{}", dist::krew_manifest()?),
         Task::Man => deb::man(sh)?,
         Task::Test { quick } => return check::run(sh, quick),

@@ -13,7 +13,9 @@ pub use aarch64::{Registers, call, is_rolled_back, is_sigreturn, result, table_i
 #[cfg(bpf_target_arch = "x86_64")]
 pub use x86_64::{Registers, call, is_rolled_back, is_sigreturn, result, table_index};
 
-use crate::{current::Current, maps::SYSTEM_CALLS};
+use tracer_common::programs::SYSTEM_CALLS as SYSTEM_CALLS_SIZE;
+
+use crate::{current::Current, globals::SYSTEM_CALLS, read::bounded_index};
 
 /// A system call that some kind traces, and the task that makes it.
 #[derive(Clone, Copy)]
@@ -41,10 +43,18 @@ pub fn is_traced(number: i64) -> bool {
     traced(table_index(number)).is_some()
 }
 
-/// The entry of a number in `SYSTEM_CALLS`, unless it is 0.
+/// The entry of a number in `SYSTEM_CALLS`, unless it is 0. This runs at each system call of the machine: no look-up in a map
+/// is as cheap.
 #[inline(always)]
 fn traced(number: u32) -> Option<u32> {
-    SYSTEM_CALLS.get(number).copied().filter(|entry| *entry != 0)
+    const LAST: u32 = SYSTEM_CALLS_SIZE as u32 - 1;
+    if number > LAST {
+        return None;
+    }
+    let entries: *const u32 = (&raw const SYSTEM_CALLS).cast();
+    // SAFETY: the index is below the number of entries.
+    let entry = unsafe { entries.add(bounded_index::<LAST>(number)).read_volatile() };
+    (entry != 0).then_some(entry)
 }
 
 /// The first arguments of a system call. Of those of a 32-bit call the upper halves are 0; of a 64-bit call they are

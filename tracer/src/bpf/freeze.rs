@@ -15,8 +15,7 @@ use tracing::warn;
 
 /// Maps that user space does not write once the programs are attached. Maps that it does write are not included, nor
 /// are ring buffers, because their readers write their position.
-const FROZEN: [&str; 13] = [
-    "SYSTEM_CALLS",
+const FROZEN: [&str; 12] = [
     "RUNTIMES",
     "PIDS",
     "UIDS",

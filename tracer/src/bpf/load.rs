@@ -5,7 +5,7 @@ use std::{path::Path, thread};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray},
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tracer_common::{
@@ -152,6 +152,7 @@ impl Bpf {
         lift_memlock_limit();
         let requests = if plan.uring.is_some() { sizes::REQUESTS } else { 1 };
         let log_level = u8::from(options.log) * aya_log::Level::Debug as u8;
+        let system_calls = system_calls(&kinds);
         let mut loader = EbpfLoader::new();
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
@@ -163,6 +164,7 @@ impl Bpf {
             loader.override_global(global, value, true);
         }
         let mut ebpf = loader
+            .override_global("SYSTEM_CALLS", &system_calls, true)
             .override_global("WAKE_BYTES", &globals.wake_bytes, true)
             .override_global("FILTER_PIDS", &filter.pids.mode, true)
             .override_global("FILTER_UIDS", &filter.uids.mode, true)
@@ -192,7 +194,6 @@ impl Bpf {
         filter.pids.fill(&mut ebpf, "PIDS")?;
         filter.uids.fill(&mut ebpf, "UIDS")?;
         filter.comms.fill(&mut ebpf, "COMMS")?;
-        fill_system_calls(&mut ebpf, &kinds)?;
         fill_runtimes(&mut ebpf, options.runtimes)?;
         freeze_maps(&ebpf)?;
         let maps = take_maps(&mut ebpf)?;
@@ -369,9 +370,9 @@ impl Globals {
     }
 }
 
-/// Enters the system calls that the kinds trace, by number.
-fn fill_system_calls(ebpf: &mut Ebpf, kinds: &[&'static Kind]) -> anyhow::Result<()> {
-    let mut entries = vec![0_u32; SYSTEM_CALLS as usize];
+/// The system calls that the kinds trace, by number.
+fn system_calls(kinds: &[&'static Kind]) -> [u32; SYSTEM_CALLS] {
+    let mut entries = [0_u32; SYSTEM_CALLS];
     for kind in kinds {
         for call in kind.calls {
             let traced = u32::from(traced_call(kind.number, call.id));
@@ -382,11 +383,7 @@ fn fill_system_calls(ebpf: &mut Ebpf, kinds: &[&'static Kind]) -> anyhow::Result
             }
         }
     }
-    let mut map: Array<&mut MapData, u32> = borrow(ebpf, "SYSTEM_CALLS")?;
-    for (number, entry) in (0..).zip(entries).filter(|(_, entry)| *entry != 0) {
-        map.set(number, &entry, 0).context("filling the map SYSTEM_CALLS")?;
-    }
-    Ok(())
+    entries
 }
 
 /// Enters the names of container runtimes, and of the program that restores containers.

@@ -11,7 +11,11 @@ use crate::{
         generate::Generate,
         help::{GLOBAL, examples},
     },
-    kubectl::confinement::{Seccomp, parse_selinux_type},
+    error::Usage,
+    kubectl::{
+        confinement::{Seccomp, parse_selinux_type},
+        image,
+    },
     run::lease,
 };
 
@@ -236,6 +240,8 @@ fn request_timeout(text: &str) -> Result<Duration, String> {
     Ok(if time.is_zero() { UNLIMITED } else { time })
 }
 
+/// The image of the release, by digest. Builds for a release set the variable.
+const RELEASE_IMAGE: Option<&str> = option_env!("TRACER_IMAGE");
 /// The default namespace of deployed agents.
 pub(super) const NAMESPACE: &str = "tracer";
 /// The default namespace of agents for one run: it exists and permits privileged pods.
@@ -251,8 +257,8 @@ impl ClusterArgs {
 /// Options of `deploy`.
 #[derive(Debug, ClapArgs)]
 pub(super) struct DeployArgs {
-    /// Image of the agents, from a registry that the nodes can pull from
-    #[arg(long, value_name = "IMAGE")]
+    /// Image of the agents, from a registry that the nodes can pull from; released builds have a default
+    #[arg(long, value_name = "IMAGE", default_value = RELEASE_IMAGE)]
     pub(super) image: Option<String>,
     /// Allow only tracer to be executed in the agents' pods (ValidatingAdmissionPolicy, Kubernetes 1.30)
     #[arg(long)]
@@ -329,8 +335,8 @@ pub(super) struct NodesArgs {
     /// Create agents for this run and delete them afterwards
     #[arg(long)]
     pub(super) ephemeral: bool,
-    /// Image of the agents of --ephemeral
-    #[arg(long, value_name = "IMAGE", requires = "ephemeral")]
+    /// Image of the agents of --ephemeral; released builds have a default
+    #[arg(long, value_name = "IMAGE", requires = "ephemeral", default_value = RELEASE_IMAGE)]
     pub(super) image: Option<String>,
     /// Time after which tracer on a node exits without a heartbeat from this client
     #[arg(long, value_name = "TIME", hide = true, default_value = "10s", value_parser = lease::parse_term)]
@@ -350,6 +356,11 @@ impl NodesArgs {
             lease: Duration::ZERO,
             agent_lease: Duration::ZERO,
         }
+    }
+
+    /// Rejects an image for --ephemeral that nodes must not pull.
+    pub(super) fn check_image(&self) -> Result<(), Usage> {
+        if self.ephemeral { image::check(self.image.as_deref()).map_err(Usage) } else { Ok(()) }
     }
 
     /// Whether a node is selected.

@@ -1,4 +1,4 @@
-//! Values of options of `deploy`: the seccomp profile, the SELinux type and the image of the agents.
+//! Values of options of `deploy`: the seccomp profile and the SELinux type of the agents.
 
 use k8s_openapi::api::core::v1::SeccompProfile;
 
@@ -51,19 +51,6 @@ pub(super) fn parse_selinux_type(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Why nodes must not pull an image: without a registry and a version, nodes may pull different images, or those of another
-/// publisher.
-pub(super) fn image_problem(image: &str) -> Option<&'static str> {
-    let (registry, rest) = image.split_once('/').unwrap_or(("", image));
-    let is_registry = registry == "localhost" || registry.contains(['.', ':']);
-    let is_version = rest.contains('@') || rest.rsplit('/').next().is_some_and(|name| name.contains(':'));
-    match (is_registry, is_version) {
-        (true, true) => None,
-        (false, _) => Some("it has no registry"),
-        (true, false) => Some("it has neither a tag nor a digest"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,25 +74,6 @@ mod tests {
         assert_eq!(parse_selinux_type("super_t").unwrap(), "super_t");
         for wrong in ["", "a b", "system_u:system_r:spc_t:s0"] {
             assert!(parse_selinux_type(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn an_image_needs_a_registry_and_a_version() {
-        for image in [
-            "registry.example/tracer:1",
-            "registry.example:5000/a/tracer:1",
-            "localhost/tracer:0.1.0",
-            "localhost:5000/tracer@sha256:0123",
-            "ghcr.io/a/b/tracer:1@sha256:0123",
-        ] {
-            assert_eq!(image_problem(image), None, "{image}");
-        }
-        for image in ["tracer", "tracer:0.1.0", "a/tracer:1", "tracer@sha256:0123"] {
-            assert_eq!(image_problem(image), Some("it has no registry"), "{image}");
-        }
-        for image in ["registry.example/tracer", "registry.example:5000/a/tracer"] {
-            assert_eq!(image_problem(image), Some("it has neither a tag nor a digest"), "{image}");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         agents,
         args::{Common, DeployArgs, DryRun, NodesArgs, ObjectFormat, UndeployArgs},
         cluster::{Cluster, problem},
-        confinement::image_problem,
+        image,
         manifests::Manifests,
         nodes::UnsupportedNodes,
         restriction::{self, Restriction},
@@ -55,14 +55,8 @@ pub(super) async fn deploy(args: &DeployArgs, common: &Common) -> anyhow::Result
         print(&manifests, 0..3, args.output, "created (dry run)")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let image = manifests.image()?;
-    if let Some(problem) = image_problem(image).filter(|_| args.dry_run == DryRun::None) {
-        let image = text::line(image);
-        return Err(Usage(format!(
-            "the nodes cannot pull {image}: {problem}; push the image to a registry and pass --image REGISTRY/NAME:TAG \
-             or --image REGISTRY/NAME@DIGEST"
-        ))
-        .into());
+    if args.dry_run == DryRun::None {
+        image::check(args.image.as_deref()).map_err(Usage)?;
     }
     let client = Cluster::find(&common.cluster)?.client;
     let mut params = PatchParams::apply(MANAGER).force();

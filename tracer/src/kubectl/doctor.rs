@@ -33,6 +33,7 @@ const CONCURRENCY: usize = 64;
 
 /// Runs `tracer doctor` on each node. The exit code is 3 if tracing is not supported on one of them, 1 if one has no report.
 pub(super) async fn run(nodes: &NodesArgs, common: &Common) -> anyhow::Result<ExitCode> {
+    nodes.check_image()?;
     let cluster = Cluster::find(&common.cluster)?;
     with_agents(&cluster, nodes, common, async |fleet, mut end| {
         select! {

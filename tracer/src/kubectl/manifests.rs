@@ -62,12 +62,6 @@ impl Manifests {
         Ok(manifests)
     }
 
-    /// The image of the agents.
-    pub(super) fn image(&mut self) -> anyhow::Result<&str> {
-        let image = container(self.pod()?)?.image.as_deref();
-        image.context("daemonset.yaml has no image")
-    }
-
     /// Sets the seccomp profile and the SELinux type of the agents.
     pub(super) fn confine(
         &mut self,

@@ -16,6 +16,7 @@ mod deploy;
 mod doctor;
 mod ephemeral;
 mod exec;
+mod image;
 mod lines;
 mod manifests;
 mod node;

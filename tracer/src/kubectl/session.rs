@@ -39,6 +39,7 @@ pub(super) async fn trace(
         return Ok(ExitCode::SUCCESS);
     }
     // Usage errors are reported before anything is sent.
+    nodes.check_image()?;
     let workload = Workload::take(&mut args.selection)?;
     let checked = config::trace(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;
@@ -69,6 +70,7 @@ pub(super) async fn list(mut args: ListArgs, nodes: &NodesArgs, common: &Common)
     if output_help::print_if_requested(&args, ListOf::Cluster)? {
         return Ok(ExitCode::SUCCESS);
     }
+    nodes.check_image()?;
     let workload = Workload::take(&mut args.selection)?;
     let checked = config::list(&args, &NodeArgs::default(), common.log.log().is_debug())?;
     let (cluster, namespaces) = cluster_and_namespaces(&args.selection, common)?;

@@ -170,7 +170,7 @@ impl<K: Rows> Columns<K> {
     }
 }
 
-/// How many rows are between two changes of the layout at least: about a screen.
+/// How many rows are between two headings at least: about a screen.
 const ROWS_MIN: usize = 24;
 
 /// A table, its columns as wide as there is room for.
@@ -186,6 +186,8 @@ pub(crate) struct Table<K: Rows = Events> {
     layout: u32,
     /// Whether columns have to be wider, or the terminal is another.
     is_outdated: bool,
+    /// Whether the columns have moved since the last heading.
+    heading_is_outdated: bool,
     /// Rows since the last heading; none if there was no heading yet.
     rows: Option<usize>,
     /// A value that is not safe to show as it is, and what is shown of it.
@@ -222,6 +224,7 @@ impl<K: Rows> Table<K> {
             look,
             layout: 0,
             is_outdated: false,
+            heading_is_outdated: false,
             rows: None,
             value: Vec::new(),
             cell: String::new(),
@@ -283,24 +286,25 @@ impl<K: Rows> Table<K> {
             self.fit();
             // What follows fits at once; the heading above it does not any more.
             self.rows = self.rows.map(|_| ROWS_MIN);
-            self.is_outdated = true;
+            self.heading_is_outdated = true;
         }
     }
 
-    /// The number of the layout that the next row has. If it is another than before, it has a heading of its own on a terminal,
-    /// which is written at most once a screen.
+    /// The number of the layout that the next row has. It fits what is expected at once; a terminal has a heading for it at
+    /// most once a screen.
     pub(crate) fn next_row(&mut self, out: &mut Vec<u8>) -> u32 {
-        let rows = self.rows.map_or(0, |rows| rows + 1);
-        let is_first = self.rows.is_none();
-        self.rows = Some(rows);
-        let is_terminal = self.look.terminal.is_some();
-        if is_first || self.is_outdated && (!is_terminal || rows >= ROWS_MIN) {
-            self.is_outdated = false;
+        if std::mem::take(&mut self.is_outdated) {
+            let before = self.layout;
             self.fit();
-            if is_first || is_terminal {
-                self.rows = Some(0);
-                self.write_header(out);
-            }
+            self.heading_is_outdated |= self.layout != before;
+        }
+        let is_terminal = self.look.terminal.is_some();
+        let rows = self.rows.map(|rows| rows + 1);
+        self.rows = rows.or(Some(0));
+        if rows.is_none_or(|rows| is_terminal && self.heading_is_outdated && rows >= ROWS_MIN) {
+            self.rows = Some(0);
+            self.heading_is_outdated = false;
+            self.write_header(out);
         }
         self.layout
     }
@@ -326,7 +330,7 @@ impl<K: Rows> Table<K> {
         self.columns.iter().map(|column| column.scope)
     }
 
-    pub(crate) fn write_header(&self, out: &mut Vec<u8>) {
+    fn write_header(&self, out: &mut Vec<u8>) {
         if !self.look.header {
             return;
         }
@@ -362,8 +366,12 @@ impl<K: Rows> Table<K> {
     }
 
     /// Appends a row. A value that is wider than its column takes the blanks of the columns behind it, so that the
-    /// row is back in line as soon as it can be.
+    /// row is back in line as soon as it can be. On a terminal, columns are as wide as the containers so far need.
     pub(crate) fn write_row_in_line(&mut self, row: &K::Row<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.look.terminal.is_some() {
+            self.expect(K::node(row), K::container(row))?;
+            self.next_row(out);
+        }
         // How far the cells so far reach beyond their columns.
         let mut excess = 0;
         for index in 0..self.columns.len() {

@@ -234,7 +234,7 @@ impl ContainerRenderer {
     pub(crate) fn begin(&mut self, rows: &[ContainerRow<'_>], out: &mut Vec<u8>) -> io::Result<()> {
         if let Renderer::Table(table) = &mut self.renderer {
             table.fit_to(rows, self.watch)?;
-            table.write_header(out);
+            table.next_row(out);
         }
         rows.iter().try_for_each(|row| self.row(row, out))
     }

@@ -15,6 +15,9 @@ pub(crate) enum Fitted {
 const HIDDEN: [&str; 2] = [NODE, "FD"];
 /// No column is made narrower, or not to this anyway where its name is longer.
 const WIDTH_MIN: usize = 8;
+/// The column with what people look for: it is made narrower after the others, and not as narrow.
+const POD: &str = "POD";
+const POD_MIN: usize = 12;
 /// A last column that is at least so wide, like a path, is what people look for: it is not made narrower than [`LAST_MIN`].
 const LAST: usize = 32;
 /// Rows that are longer for that are wrapped by the terminal.
@@ -34,15 +37,15 @@ pub(super) fn fit<K: Rows>(columns: &[Column<K>], terminal: Option<usize>, may_h
             fitted[index] = Fitted::Hidden;
         }
     }
+    let least =
+        |column: &Column<K>| column.name().len().max(if column.name() == POD { POD_MIN } else { WIDTH_MIN });
     while total(&fitted) > terminal {
-        let least = |index: usize| WIDTH_MIN.max(others[index].name().len());
-        let widths =
-            fitted[..others.len()].iter_mut().enumerate().filter_map(|(index, fitted)| match fitted {
-                Fitted::Width(width) if *width > least(index) => Some(width),
-                _ => None,
-            });
-        match widths.max_by_key(|width| **width) {
-            Some(widest) => *widest -= 1,
+        let wider = fitted.iter_mut().zip(others).filter_map(|(fitted, column)| match fitted {
+            Fitted::Width(width) if *width > least(column) => Some((column.name() != POD, width)),
+            _ => None,
+        });
+        match wider.max_by_key(|(is_other, width)| (*is_other, **width)) {
+            Some((_, widest)) => *widest -= 1,
             // A terminal too narrow for all of them.
             None => return fitted,
         }
@@ -100,7 +103,7 @@ mod tests {
         let narrower: [Option<usize>; 8] =
             [None, Some(11), Some(24), Some(9), Some(7), Some(15), Some(4), Some(44)];
         assert_eq!(widths(&OPENS, 120), narrower);
-        let narrow = [None, Some(9), Some(8), Some(9), Some(7), Some(8), None, Some(40)];
+        let narrow = [None, Some(9), Some(12), Some(9), Some(7), Some(8), None, Some(40)];
         assert_eq!(widths(&OPENS, 86), narrow);
     }
 
