@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         .test("watch_one_that_is_there_one_that_comes_both_end", RUNC, watch)
         .test("watch_a_container_from_create_to_delete", RUNC, watch_created)
         .test("watch_one_that_lives_for_milliseconds", RUNC, watch_short)
+        .test("watch_exit_code_or_signal_with_the_end", RUNC, watch_exit)
+        .test("watch_failed_shows_containers_that_failed", RUNC, watch_failed)
         .test("watch_a_hundred_in_a_row", RUNC, watch_many)
         .test("watch_many_at_once", RUNC, watch_at_once)
         .test("watch_execs_are_no_containers", RUNC, watch_exec)
@@ -595,6 +597,53 @@ fn watch_short() {
     Runtime::runc().run(&bundle);
     bundle.assert_names(&watcher.wait("deleted", &bundle.id));
     assert_eq!(life(&watcher.stop().records(), &bundle.id), ["added", "deleted"]);
+}
+
+/// Code or signal of the first process, also of a container that ran before; what other processes exited with does not
+/// count.
+fn watch_exit() {
+    let namespace = unique("t");
+    let pod = |name| Pod::inside(&namespace, name, "app");
+    let there = Bundle::script(&pod("there"), &format!("(exit 3); {WAIT}; exit 7")).with_fifo("/end");
+    let runtime = Runtime::runc();
+    let _known = KnownRoot::new(&runtime);
+    runtime.create(&there);
+    runtime.start(&there);
+    let watcher = Watcher::json(&namespace);
+    assert_eq!(watcher.wait("added", &there.id).get("exitCode"), None);
+    there.release("/end");
+    let killed = Bundle::script(&pod("killed"), WAIT).with_fifo("/end");
+    runtime.create(&killed);
+    runtime.start(&killed);
+    watcher.wait("added", &killed.id);
+    wait::output(runtime.command().args(["kill", &killed.id, "KILL"]), LIMIT).success();
+    let good = Bundle::script(&pod("good"), "(exit 3); exit 0");
+    runtime.run(&good);
+    for (id, code, signal) in [
+        (&there.id, json!(7), Value::Null),
+        (&killed.id, Value::Null, json!("SIGKILL")),
+        (&good.id, json!(0), Value::Null),
+    ] {
+        let deleted = watcher.wait("deleted", id);
+        shape::check_listed(&deleted, true);
+        assert_eq!((&deleted["exitCode"], &deleted["exitSignal"]), (&code, &signal), "{deleted:#}");
+    }
+    watcher.stop();
+}
+
+fn watch_failed() {
+    let namespace = unique("t");
+    let runtime = Runtime::runc();
+    let watcher = Watcher::with(&namespace, &["--failed", "--runtime-endpoint", "none"]);
+    let [good, bad] = ["exit 0", "exit 1"].map(|script| {
+        let bundle = Bundle::script(&Pod::inside(&namespace, "web", "app"), script);
+        runtime.run(&bundle);
+        bundle.id.clone()
+    });
+    assert_eq!(watcher.wait("deleted", &bad)["exitCode"], 1);
+    let records = watcher.stop().records();
+    assert_eq!(life(&records, &bad), ["deleted"]);
+    assert!(life(&records, &good).is_empty());
 }
 
 /// One after the other: each comes before it goes, and goes before the next comes.

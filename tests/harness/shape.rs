@@ -50,6 +50,10 @@ pub fn check_listed(record: &Value, watched: bool) {
     if record["event"] == "modified" {
         require("changed", json!({ "type": "array", "items": { "type": "string" } }));
     }
+    if record["event"] == "deleted" {
+        schema["properties"]["exitCode"] = json!({ "type": "integer" });
+        schema["properties"]["exitSignal"] = json!({ "type": "string" });
+    }
     check_value(record, &schema, "");
 }
 

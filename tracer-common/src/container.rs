@@ -176,9 +176,17 @@ pub struct Slot {
     pub bound_container_pid: u32,
     /// Root directory of that process, identified by its address in the kernel; 0 if not known.
     pub bound_root: u64,
+    /// How that process has exited: what wait(2) gives its parent, and [`EXITED`]; 0 before that.
+    pub exit_status: u32,
+    /// 0.
+    pub reserved: u32,
 }
-assert_layout!(Slot, size 56, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24,
-    runtime_tgid @ 32, bound_mntns @ 36, bound_pidns @ 40, bound_container_pid @ 44, bound_root @ 48);
+assert_layout!(Slot, size 64, generation @ 0, runtime_mntns @ 4, processes @ 8, runtime_root @ 16, restorer @ 24,
+    runtime_tgid @ 32, bound_mntns @ 36, bound_pidns @ 40, bound_container_pid @ 44, bound_root @ 48, exit_status @ 56,
+    reserved @ 60);
+
+/// [`Slot::exit_status`]: the process has exited. A status of wait(2) has 16 bits.
+pub const EXITED: u32 = 1 << 31;
 
 /// [`Decision::flags`]: the container is not selected: its events count as filtered.
 pub const REJECTED: u32 = 1;

@@ -272,6 +272,8 @@ fn take_slot(task: Task, runtime_tgid: u32, runtime_mntns: u32, is_trusted: bool
         bound_pidns: 0,
         bound_container_pid: 0,
         bound_root: 0,
+        exit_status: 0,
+        reserved: 0,
     });
     Some(ContainerKey::new(index, generation))
 }

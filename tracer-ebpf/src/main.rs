@@ -36,6 +36,7 @@ mod atomic;
 mod binding;
 mod current;
 mod emit;
+mod exit_status;
 mod filter;
 mod globals;
 mod identity;

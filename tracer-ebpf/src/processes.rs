@@ -17,6 +17,7 @@ use crate::{
     binding,
     current::{Current, current_comm},
     emit::{now, submit_lifecycle},
+    exit_status::store_exit_status,
     globals,
     identity::begin_epoch,
     maps::{ADOPTEES, EVIDENCE, PROCESSES, RUNTIMES},
@@ -103,9 +104,11 @@ pub fn insert_child(tgid: u32, process: &FollowedProcess) -> Option<()> {
 /// Handles the exit of the last thread of a process: removes it and decrements the process counts of its containers.
 #[inline(always)]
 pub fn remove(task: Task, tgid: u32) {
-    if ProcessEntry::of(tgid).is_some() {
+    if let Some(process) = ProcessEntry::of(tgid) {
+        store_exit_status(process.container().0, process.container_pid());
         forget(EXIT, tgid);
     } else if let Some((pid, adoptee)) = adoptee(task, tgid) {
+        store_exit_status(adoptee.container.0, task.process_ids().innermost);
         // Two threads may both find that their group is dead: only one of them removes the entry.
         if ADOPTEES.remove(&pid).is_ok() {
             leave(EXIT, adoptee.container, pid, 0);

@@ -32,6 +32,7 @@ impl SlotEntry {
     shared_field!(bound_pidns: u32, set_bound_pidns);
     shared_field!(bound_container_pid: u32, set_bound_container_pid);
     shared_field!(bound_root: u64, set_bound_root);
+    shared_field!(exit_status: u32, set_exit_status);
 
     /// Records where a process was bound, which later ones are compared with. The mount namespace is stored last: it shows
     /// that the other fields are set.

@@ -1,22 +1,18 @@
 //! Processes that exit, seen with the last of their threads.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use tracer_common::{
-    container::{ContainerKey, EVIDENCE_PID_NS, Evidence},
-    kinds::exit::{self, CORE_DUMPED, Exit, HAS_CODE, IS_FIRST, OOM_KILLED},
-};
+use tracer_common::kinds::exit::{self, CORE_DUMPED, Exit, HAS_CODE, IS_FIRST, OOM_KILLED};
 
 use super::EventKind;
 use crate::{
     current::Current,
     emit::{now, submit_event},
+    exit_status::{is_first, wait_status},
     filter,
     globals::offsets,
     identity::{self, Identity},
-    maps::EVIDENCE,
     preemption::without_preemption,
     read::KernelAddress,
-    slots::slot_of,
     state::{ProgramState, programs},
     task::{Task, find_tracer_level},
 };
@@ -27,15 +23,10 @@ programs! {
 }
 
 offsets! {
-    TASK_EXIT_CODE = offset__task_struct__exit_code;
-    SIGNAL_FLAGS = offset__signal_struct__flags;
-    SIGNAL_GROUP_EXIT_CODE = offset__signal_struct__group_exit_code;
     // Set for the processes that the OOM killer chooses (`mark_oom_victim`, mm/oom_kill.c).
     SIGNAL_OOM_MM = offset_if_any__signal_struct__oom_mm;
 }
 
-/// `signal_struct.flags`: the threads exit together, with the code of the whole group (include/linux/sched/signal.h).
-const SIGNAL_GROUP_EXIT: u32 = 4;
 /// Of an exit code: the signal, whether there is a core dump, and what was given to exit(2) (wait(2)).
 const SIGNAL: u32 = 0x7f;
 const CORE: u32 = 0x80;
@@ -84,7 +75,7 @@ pub extern "C" fn emit_exit() -> u32 {
     if process.signal().follow(&SIGNAL_OOM_MM) != KernelAddress(0) {
         flags |= OOM_KILLED;
     }
-    if is_first(process, &identity) {
+    if is_first(process, identity.container, identity.container_pid) {
         flags |= IS_FIRST;
     }
     let record = Exit {
@@ -99,35 +90,4 @@ pub extern "C" fn emit_exit() -> u32 {
     let bytes = unsafe { core::slice::from_raw_parts((&raw const record).cast::<u8>(), LEN) };
     submit_event(state, bytes, LEN as u32);
     1
-}
-
-/// The status that the parent's wait(2) gives: that of the group where the threads exit together, else that of the first
-/// thread (`wait_task_zombie`, kernel/exit.c).
-#[inline(always)]
-fn wait_status() -> u32 {
-    let task = Task::current();
-    let signal = task.signal();
-    if signal.number(&SIGNAL_FLAGS) & SIGNAL_GROUP_EXIT != 0 {
-        signal.number(&SIGNAL_GROUP_EXIT_CODE)
-    } else {
-        task.leader().number(&TASK_EXIT_CODE)
-    }
-}
-
-/// Whether the process was its container's first: the one that was bound, which is number 1 of a pid namespace of the
-/// container's own. Of a container that ran before the programs did, its pid namespace is evidence.
-#[inline(always)]
-fn is_first(task: Task, identity: &Identity) -> bool {
-    let Identity { container, container_pid, .. } = *identity;
-    if container == ContainerKey::HOST || container_pid != 1 {
-        return false;
-    }
-    let Some(slot) = slot_of(container) else { return false };
-    let pid_ns = task.own_pid_ns();
-    if slot.bound_container_pid() != 0 {
-        return slot.bound_container_pid() == 1 && slot.bound_pidns() == pid_ns;
-    }
-    let evidence = Evidence { kind: EVIDENCE_PID_NS, reserved: 0, id: pid_ns.into() };
-    // SAFETY: the value is read at once; user space replaces it as a whole.
-    unsafe { EVIDENCE.get(&evidence) }.is_some_and(|suspect| suspect.container == container)
 }

@@ -51,9 +51,10 @@ const TRACE_EXAMPLES: [(&str, &str); 4] = [
     ),
     ("All columns and JSON fields of a kind", "tracer trace open -o help"),
 ];
-const LIST_EXAMPLES: [(&str, &str); 3] = [
+const LIST_EXAMPLES: [(&str, &str); 4] = [
     ("The containers of this node", "sudo tracer list-containers"),
     ("Those of a namespace, and how they change", "sudo tracer list-containers -n kube-system -w"),
+    ("Containers that fail, with exit code or signal", "sudo tracer list-containers -w --failed"),
     ("Pods and images only", "sudo tracer list-containers -o custom-columns=pod,container,image"),
 ];
 const DOCTOR_EXAMPLES: [(&str, &str); 1] = [("Check this node", "sudo tracer doctor")];
@@ -197,6 +198,9 @@ pub(crate) struct FilterArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
+    /// With -w, show only containers whose first process has failed: exit code other than 0, or killed by a signal
+    #[arg(long, help_heading = SELECTION, requires = "watch")]
+    pub(crate) failed: bool,
     /// Keep watching, and show changes
     #[arg(short, long, help_heading = OUTPUT)]
     pub(crate) watch: bool,

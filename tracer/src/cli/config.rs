@@ -99,6 +99,7 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
         renderer,
         node,
         watch: args.watch,
+        failed: args.failed,
         limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
         report_missing_labels: args.runtimes.runtime_endpoint.as_deref() != Some(cri::NONE),

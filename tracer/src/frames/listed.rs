@@ -3,7 +3,8 @@
 use serde::{Deserialize, de::Error as _};
 
 use crate::{
-    model::{Container, Pod},
+    kinds::Signal,
+    model::{Container, ExitStatus, Pod},
     output::ContainerEvent,
 };
 
@@ -20,12 +21,22 @@ pub(crate) struct Listed {
     pub(crate) pid: u32,
     /// When it was started, in nanoseconds since 1970.
     pub(crate) started: Option<i128>,
+    /// How its first process has exited.
+    pub(crate) exit: Option<ExitStatus>,
 }
 
 impl Listed {
     /// From a line of JSON.
     pub(crate) fn read(line: &[u8]) -> serde_json::Result<Self> {
-        let Line { event, changed, k8s, container, pid, started_at } = serde_json::from_slice(line)?;
+        let Line { event, changed, k8s, container, pid, started_at, exit_code, exit_signal } =
+            serde_json::from_slice(line)?;
+        let signal = exit_signal.map(|name| {
+            Signal::named(name).ok_or_else(|| serde_json::Error::custom(format!("unknown signal {name:?}")))
+        });
+        let exit = match (exit_code, signal.transpose()?) {
+            (_, Some(signal)) => Some(ExitStatus::Signal(signal.number())),
+            (code, None) => code.map(ExitStatus::Code),
+        };
         let nanoseconds = |text: &str| {
             let timestamp = text.parse::<jiff::Timestamp>().map_err(serde_json::Error::custom)?;
             Ok::<_, serde_json::Error>(timestamp.as_nanosecond())
@@ -36,6 +47,7 @@ impl Listed {
             container: Container { pod: k8s, ..container },
             pid: pid.unwrap_or(0),
             started: started_at.map(nanoseconds).transpose()?,
+            exit,
         })
     }
 }
@@ -51,6 +63,8 @@ struct Line<'a> {
     container: Container,
     pid: Option<u32>,
     started_at: Option<&'a str>,
+    exit_code: Option<u8>,
+    exit_signal: Option<&'a str>,
 }
 
 #[cfg(test)]
@@ -72,8 +86,11 @@ mod tests {
             prop::option::of(prop::sample::select(vec![ContainerEvent::Added, ContainerEvent::Deleted]));
         let event = (event, prop::collection::vec(any::<String>(), 0..3));
         let started = prop::option::of(0..1_900_000_000_000_000_000_i128);
-        (prop::option::of(pod), container, event, any::<u32>(), started).prop_map(
-            |(pod, (id, runtime, image, nested), (event, changed), pid, started)| {
+        let status =
+            prop_oneof![any::<u8>().prop_map(ExitStatus::Code), (1..=127_u8).prop_map(ExitStatus::Signal)];
+        let exit = prop::option::of(status);
+        (prop::option::of(pod), container, event, any::<u32>(), started, exit).prop_map(
+            |(pod, (id, runtime, image, nested), (event, changed), pid, started, exit)| {
                 let nested = nested.map(|id| Nested { id, runtime: "crun".into() });
                 let pod = pod.map(|(namespace, name, pod_uid, container, labels)| Pod {
                     namespace,
@@ -93,7 +110,7 @@ mod tests {
                     pod,
                     ..Container::unknown(Unknown::Missed)
                 };
-                Listed { event, changed, container, pid, started }
+                Listed { event, changed, container, pid, started, exit }
             },
         )
     }
@@ -101,9 +118,9 @@ mod tests {
     proptest! {
         #[test]
         fn container_survives_json(listed in any_listed(), watch: bool) {
-            let Listed { event, changed, container, pid, started } = &listed;
+            let Listed { event, changed, container, pid, started, exit } = &listed;
             let changed = changed.iter().map(String::as_str).collect();
-            let row = ContainerRow { node: "n", event: *event, changed, container, pid: *pid, started: *started, now: 0 };
+            let row = ContainerRow { node: "n", event: *event, changed, container, pid: *pid, started: *started, now: 0, exit: *exit };
             let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", Look::plain(None), watch).unwrap();
             let mut out = Vec::new();
             renderer.begin(&[row], &mut out).unwrap();

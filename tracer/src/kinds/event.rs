@@ -3,7 +3,7 @@
 use tracer_common::{comm_bytes, kinds::Header};
 use zerocopy::FromBytes as _;
 
-use super::{Kind, Kinds, Schema, signal};
+use super::{Kind, Kinds, Schema, Signal};
 
 /// One event, borrowing from its record.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl<'a> Event<'a> {
     }
 
     /// The name of the signal whose number is at this offset; `None` for number 0.
-    pub(super) fn signal_at(&self, at: usize) -> Option<signal::Name> {
-        signal::Name::of(self.u8_at(at))
+    pub(super) fn signal_at(&self, at: usize) -> Option<Signal> {
+        Signal::of(self.u8_at(at))
     }
 }
 

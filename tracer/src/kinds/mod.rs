@@ -22,6 +22,7 @@ pub(crate) use describe::{markdown, table};
 pub(crate) use event::Event;
 pub(crate) use json::{FieldCache, companion};
 pub(crate) use schema::{Field, InvalidSchema, Schema, Value};
+pub(crate) use signal::Signal;
 pub(crate) use text::{Hex, Text, write_number};
 
 use json::Step;

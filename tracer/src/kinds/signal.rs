@@ -38,18 +38,28 @@ const NAMES: [&str; 31] = [
 /// `SIGRTMIN` of glibc, which keeps the kernel's first two real-time signals for itself (signal(7)).
 const REAL_TIME: u8 = 34;
 
-/// The name of a signal.
+/// A signal, shown by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name(u8);
+pub(crate) struct Signal(u8);
 
-impl Name {
+impl Signal {
     /// `None` for 0, which is no signal.
-    pub(super) fn of(number: u8) -> Option<Self> {
+    pub(crate) fn of(number: u8) -> Option<Self> {
         (number != 0).then_some(Self(number))
+    }
+
+    /// The signal with this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        (1..=u8::MAX).map(Self).find(|signal| signal.to_string() == name)
+    }
+
+    /// Its number.
+    pub(crate) const fn number(self) -> u8 {
+        self.0
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.get(usize::from(self.0).wrapping_sub(1)) {
             Some(name) => f.write_str(name),
@@ -65,7 +75,7 @@ mod tests {
 
     #[test]
     fn signals_have_the_names_of_the_c_library() {
-        let name = |number: i32| Name::of(number.try_into().unwrap()).unwrap().to_string();
+        let name = |number: i32| Signal::of(number.try_into().unwrap()).unwrap().to_string();
         assert_eq!(name(libc::SIGKILL), "SIGKILL");
         assert_eq!(name(libc::SIGSYS), "SIGSYS");
         assert_eq!(name(libc::SIGSTKFLT), "SIGSTKFLT");
@@ -74,6 +84,6 @@ mod tests {
             [32, 33, 34, 64].map(name)
         );
         assert_eq!(name(255), "SIGRTMIN+221");
-        assert_eq!(Name::of(0), None);
+        assert_eq!(Signal::of(0), None);
     }
 }

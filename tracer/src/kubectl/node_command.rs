@@ -56,6 +56,7 @@ impl NodeCommand {
     pub(super) fn list(args: &ListArgs, namespaces: &[String], lease: Duration, log: LogArgs) -> Self {
         let ListArgs {
             watch,
+            failed,
             selection,
             output: OutputArgs { output: _, no_headers: _, timestamps: _, color: _, timeout: _ },
             runtimes,
@@ -63,6 +64,7 @@ impl NodeCommand {
         let mut command = Self { words: vec![TRACER.into(), "list-containers".into()] };
         command.common(lease, log);
         command.flag("watch", *watch);
+        command.flag("failed", *failed);
         command.selection(selection, namespaces);
         command.runtimes(runtimes);
         command

@@ -269,7 +269,7 @@ impl Writer {
 }
 
 fn row<'a>(node: &'a str, listed: &'a Listed, now: i128) -> ContainerRow<'a> {
-    let Listed { event, changed, container, pid, started } = listed;
+    let Listed { event, changed, container, pid, started, exit } = listed;
     let changed = changed.iter().map(String::as_str).collect();
-    ContainerRow { node, event: *event, changed, container, pid: *pid, started: *started, now }
+    ContainerRow { node, event: *event, changed, container, pid: *pid, started: *started, now, exit: *exit }
 }

@@ -2,6 +2,7 @@
 
 mod container;
 mod engine_container;
+mod exit_status;
 pub(crate) mod json;
 mod label_selector;
 mod matches;
@@ -12,6 +13,7 @@ mod selection;
 pub(crate) use container::{Container, Nested, Source, Unknown, without_added_labels};
 pub use container::{ContainerType, Isolation, Pod};
 pub use engine_container::EngineContainer;
+pub(crate) use exit_status::ExitStatus;
 pub(crate) use label_selector::LabelSelector;
 pub(crate) use matches::Matches;
 pub(crate) use pattern::Pattern;

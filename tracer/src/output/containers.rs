@@ -5,10 +5,12 @@ use std::io::{self, Write as _};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Container, Pod},
+    kinds::Signal,
+    model::{Container, ExitStatus, Pod},
     output::{
         Document, Format, Look, Table, age,
         columns::{Column, ColumnNames, Columns, Rows},
+        look::Mark,
         timestamp::format_timestamp,
     },
 };
@@ -43,6 +45,8 @@ pub(crate) struct ContainerRow<'a> {
     pub(crate) started: Option<i128>,
     /// What its age is counted to, in nanoseconds since 1970.
     pub(crate) now: i128,
+    /// How its first process has exited, if it has ended and that is known.
+    pub(crate) exit: Option<ExitStatus>,
 }
 
 /// What happened to a container that is watched.
@@ -82,6 +86,10 @@ pub(crate) struct ContainerLine<'a> {
     container: &'a Container,
     pid: Option<u32>,
     started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_signal: Option<String>,
 }
 
 impl ContainerRow<'_> {
@@ -98,6 +106,13 @@ impl ContainerRow<'_> {
             container: self.container,
             pid: self.pid(),
             started_at: self.started.map(format_timestamp),
+            exit_code: self
+                .exit
+                .and_then(|exit| if let ExitStatus::Code(code) = exit { Some(code) } else { None }),
+            exit_signal: self.exit.and_then(|exit| match exit {
+                ExitStatus::Code(_) => None,
+                ExitStatus::Signal(number) => Signal::of(number).map(|signal| signal.to_string()),
+            }),
         }
     }
 }
@@ -130,6 +145,12 @@ const POD_UID: Of = Column::new("PODUID", 36, |row, out| {
     let uid = row.container.pod.as_ref().and_then(|pod| pod.pod_uid.as_deref());
     out.write_all(uid.unwrap_or_default().as_bytes())
 });
+const EXIT: Of = Of::new("EXIT", 4, |row, out| match row.exit {
+    None => Ok(()),
+    Some(ExitStatus::Code(code)) => write!(out, "{code}"),
+    Some(ExitStatus::Signal(number)) => Signal::of(number).map_or(Ok(()), |signal| write!(out, "{signal}")),
+})
+.marked(Mark::Alarm);
 const CHANGED: Of = Column::new("CHANGED", 16, |row, out| {
     for (index, name) in row.changed.iter().enumerate() {
         write!(out, "{}{name}", if index > 0 { "," } else { "" })?;
@@ -182,7 +203,7 @@ const WIDE: [Of; 14] = [
 
 impl Columns<Containers> {
     fn of_containers(of: ListOf, watch: bool) -> Self {
-        let (event, changed) = if watch { (&[EVENT][..], &[CHANGED][..]) } else { (&[][..], &[][..]) };
+        let (event, changed) = if watch { (&[EVENT][..], &[EXIT, CHANGED][..]) } else { (&[][..], &[][..]) };
         let nodes = if of == ListOf::Cluster { &[Column::NODE][..] } else { &[] };
         Self {
             narrow: [event, nodes, &NARROW, changed].concat(),
@@ -305,6 +326,7 @@ mod tests {
             pid: 42,
             started: Some(STARTED),
             now,
+            exit: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tracer_common::container::ContainerKey;
 
 use crate::{
-    model::{Choice, Container, Isolation, Matches},
+    model::{Choice, Container, ExitStatus, Isolation, Matches},
     registry::{
         ContainerName, FirstProcess, Registry,
         keys::{Key, RuntimeStart},
@@ -25,6 +25,8 @@ pub(crate) struct ListedContainer {
     pub(crate) first: FirstProcess,
     /// Whether its last process has exited.
     pub(crate) ended: bool,
+    /// How its first process has exited, if it has ended and that is known.
+    pub(crate) exit: Option<ExitStatus>,
 }
 
 impl ListedContainer {
@@ -62,7 +64,8 @@ impl Registry {
             let own = attribution.key == key && attribution.choice == Choice::Selected && !attribution.host;
             let container = Arc::clone(&attribution.container);
             let ended = entry.life.ended_at().is_some();
-            own.then_some(ListedContainer { key, container, first: *first, ended })
+            let exit = if ended && own { self.slots.exit_status(key) } else { None };
+            own.then_some(ListedContainer { key, container, first: *first, ended, exit })
         };
         state.keys.iter().filter_map(listed).collect()
     }

@@ -10,12 +10,13 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::MapError;
 use tracer_common::container::{
-    Adoptee, ContainerKey, Decision, EPOCH_OF_USER, Evidence, FollowedProcess, Slot, Suspect, TRACING,
+    Adoptee, ContainerKey, Decision, EPOCH_OF_USER, EXITED, Evidence, FollowedProcess, Slot, Suspect, TRACING,
 };
 use tracing::{debug, warn};
 
 use crate::{
     bpf::ContainerMaps,
+    model::ExitStatus,
     sys::{proc_table::start_ticks, thread::lock},
 };
 
@@ -65,6 +66,8 @@ impl Slots {
             bound_pidns: 0,
             bound_container_pid: 0,
             bound_root: 0,
+            exit_status: 0,
+            reserved: 0,
         };
         inner.maps.slots.set(index, &slot, 0)?;
         Ok(ContainerKey::new(index, generation))
@@ -82,6 +85,13 @@ impl Slots {
         if let Err(error) = inner.maps.free_slots.give_back(key.slot()) {
             warn!("cannot give back slot {}: {error}", key.slot());
         }
+    }
+
+    /// How the first process of a container has exited, if the programs have seen it.
+    pub(crate) fn exit_status(&self, key: ContainerKey) -> Option<ExitStatus> {
+        let slot = self.lock().maps.slots.get(&key.slot(), 0).ok()?;
+        let is_known = slot.generation == key.generation() && slot.exit_status & EXITED != 0;
+        is_known.then(|| ExitStatus::of_wait(slot.exit_status))
     }
 
     /// Whether a key was given out and not given back.

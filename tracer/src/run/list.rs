@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::{
     bpf,
     bpf::{EventFilter, LifecycleCounters},
+    model::ExitStatus,
     output::{ContainerEvent, ContainerRenderer, ContainerRow},
     registry::{ListedContainer, Lookup, Registry, Wait},
     run::{
@@ -41,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) node: String,
     /// Whether to go on and show what changes.
     pub(crate) watch: bool,
+    /// Whether to show only containers whose first process has failed.
+    pub(crate) failed: bool,
     /// When to stop by itself.
     pub(crate) limits: Limits,
     /// The selected containers, and how they are found.
@@ -80,6 +83,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         output,
         node: config.node,
         watch: config.watch,
+        failed: config.failed,
         engines_timeout,
         report_missing_labels: config.report_missing_labels,
         clock: WallClock::new(),
@@ -96,6 +100,7 @@ struct List {
     output: ListOutput,
     node: String,
     watch: bool,
+    failed: bool,
     engines_timeout: Duration,
     report_missing_labels: bool,
     /// One for all rows: that of a container says the same start each time.
@@ -163,8 +168,11 @@ impl List {
             (names.is_none(), names, first.since)
         });
         let event = self.watch.then_some(ContainerEvent::Added);
-        let rows: Vec<ContainerRow<'_>> =
-            listed.iter().map(|listed| row(&self.node, listed, event, &self.clock)).collect();
+        let rows: Vec<ContainerRow<'_>> = listed
+            .iter()
+            .filter(|_| !self.failed)
+            .map(|listed| row(&self.node, listed, event, &self.clock))
+            .collect();
         let mut out = Vec::new();
         self.output.begin(&rows, &mut out)?;
         self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
@@ -217,8 +225,12 @@ impl List {
             // One that came and went between two looks is shown twice.
             let end = over.contains(&listed.key).then(|| (ContainerEvent::Deleted, Vec::new()));
             for (event, changed) in change.into_iter().chain(end) {
+                let exit = listed.exit.filter(|_| event == ContainerEvent::Deleted);
+                if self.failed && !exit.is_some_and(ExitStatus::is_failure) {
+                    continue;
+                }
                 let row = row(&self.node, &listed, Some(event), &self.clock);
-                self.output.row(&ContainerRow { changed, ..row }, &mut out)?;
+                self.output.row(&ContainerRow { changed, exit, ..row }, &mut out)?;
             }
             self.shown.insert(listed.key, listed);
         }
@@ -255,5 +267,6 @@ fn row<'a>(
         pid: listed.first.pid,
         started,
         now: clock.now(),
+        exit: None,
     }
 }

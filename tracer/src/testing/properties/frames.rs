@@ -9,7 +9,7 @@ use super::{Target, shown};
 use crate::{
     frames::{self, Compressor, Frame, FrameError, FrameReader, FrameWriter, Listed, Type, frame},
     kinds::{Event, Kinds},
-    model::Container,
+    model::{Container, ExitStatus},
     output::{ContainerEvent, ContainerRenderer, ContainerRow, ContainerTexts, ListOf, Look, Lost},
     testing::{Load, records::NODE},
 };
@@ -72,6 +72,7 @@ fn containers() -> Vec<u8> {
         pid,
         started: (pid != 0).then_some(0),
         now: 1,
+        exit: (pid == 0).then_some(ExitStatus::Signal(9)),
     };
     let rows = [
         row(None, vec![], 7),
@@ -142,9 +143,18 @@ fn check_containers(lines: &[u8]) {
 }
 
 fn row(listed: &Listed) -> ContainerRow<'_> {
-    let Listed { event, changed, container, pid, started } = listed;
+    let Listed { event, changed, container, pid, started, exit } = listed;
     let changed = changed.iter().map(String::as_str).collect();
-    ContainerRow { node: NODE, event: *event, changed, container, pid: *pid, started: *started, now: 0 }
+    ContainerRow {
+        node: NODE,
+        event: *event,
+        changed,
+        container,
+        pid: *pid,
+        started: *started,
+        now: 0,
+        exit: *exit,
+    }
 }
 
 fn show(rows: &[ContainerRow<'_>], output: &str, watch: bool) -> Vec<u8> {

@@ -80,6 +80,7 @@ pub(super) fn check_container(container: &Container) {
         pid: 7,
         started: Some(0),
         now: 1,
+        exit: None,
     };
     let show = |output: &str, terminal: Option<usize>| {
         let mut renderer =
