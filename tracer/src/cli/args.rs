@@ -16,6 +16,7 @@ use crate::{
         generate::Generate,
         help::{ADVANCED, GLOBAL, LIMITS, OUTPUT, SELECTION, examples},
     },
+    output::COLUMNS,
     run::lease,
 };
 
@@ -160,6 +161,9 @@ pub(crate) struct TraceArgs {
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Show the local time of each event in a column TIME
+    #[arg(long, help_heading = OUTPUT)]
+    pub(crate) timestamps: bool,
     /// Exit after N events
     #[arg(long, value_name = "N", help_heading = LIMITS, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_events: Option<u64>,
@@ -215,14 +219,11 @@ pub(crate) struct ListArgs {
 #[command(next_help_heading = OUTPUT)]
 pub(crate) struct OutputArgs {
     /// Output format: columns, wide, json, jsonpretty, yaml, kyaml, or custom-columns=A,B; help lists columns and fields
-    #[arg(short, long, value_name = "FORMAT", default_value = "columns")]
+    #[arg(short, long, value_name = "FORMAT", default_value = COLUMNS)]
     pub(crate) output: String,
     /// Omit the header line
     #[arg(long)]
     pub(crate) no_headers: bool,
-    /// Show the local time of each event in a column TIME
-    #[arg(long)]
-    pub(crate) timestamps: bool,
     /// When to use colors; NO_COLOR=1 turns them off, too
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,

@@ -25,7 +25,7 @@ use crate::{
         name::{Name, PodName},
         pattern::number,
     },
-    output::{ContainerRenderer, EventRenderer, Format, ListOf, Look},
+    output::{COLUMNS, ContainerRenderer, EventRenderer, Format, ListOf, Look},
     run::{limits::Limits, list, observer::Scope, trace},
     sys::{capabilities, stdout},
 };
@@ -42,7 +42,7 @@ pub(crate) fn trace(args: &TraceArgs, on: &NodeArgs, log_programs: bool) -> Resu
     let renderer = if frames(&args.output).map_err(option("--output"))? {
         None
     } else {
-        Some(renderer(&args.output, &kinds, &node).map_err(option("--output"))?)
+        Some(renderer(&args.output, args.timestamps, &kinds, &node).map_err(option("--output"))?)
     };
     Ok(trace::Config {
         scope: scope(&args.selection, &args.runtimes)?,
@@ -102,7 +102,9 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
         failed: args.failed,
         limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
-        report_missing_labels: args.runtimes.runtime_endpoint.as_deref() != Some(cri::NONE),
+        // The usual columns do not show them.
+        report_missing_labels: args.runtimes.runtime_endpoint.as_deref() != Some(cri::NONE)
+            && (output != COLUMNS || !args.selection.selector.is_empty()),
         log_programs,
     })
 }
@@ -196,8 +198,14 @@ fn hook(name: &str, kinds: &Kinds) -> Result<Option<Hook>, Usage> {
     }
 }
 
-pub(crate) fn renderer(args: &OutputArgs, kinds: &Arc<Kinds>, node: &str) -> Result<EventRenderer, String> {
-    EventRenderer::new(&Format::parse(&args.output)?, kinds, node, look(args))
+pub(crate) fn renderer(
+    args: &OutputArgs,
+    timestamps: bool,
+    kinds: &Arc<Kinds>,
+    node: &str,
+) -> Result<EventRenderer, String> {
+    let look = Look { timestamps, ..look(args) };
+    EventRenderer::new(&Format::parse(&args.output)?, kinds, node, look)
 }
 
 /// How a table looks on standard output.
@@ -210,7 +218,7 @@ pub(crate) fn look(args: &OutputArgs) -> Look {
             ColorChoice::Never => false,
             ColorChoice::Auto => has_colors(&io::stdout()),
         },
-        timestamps: args.timestamps,
+        timestamps: false,
     }
 }
 

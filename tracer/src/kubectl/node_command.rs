@@ -31,11 +31,12 @@ impl NodeCommand {
         let TraceArgs {
             kind,
             filter: FilterArgs { host, failed, pid, uid, comm },
+            timestamps: _,
             max_events: _,
             buffer_size,
             hook,
             selection,
-            output: OutputArgs { output: _, no_headers: _, timestamps: _, color: _, timeout: _ },
+            output: OutputArgs { output: _, no_headers: _, color: _, timeout: _ },
             runtimes,
         } = args;
         let mut command = Self { words: vec![TRACER.into(), "trace".into(), kind.join(",")] };
@@ -58,7 +59,7 @@ impl NodeCommand {
             watch,
             failed,
             selection,
-            output: OutputArgs { output: _, no_headers: _, timestamps: _, color: _, timeout: _ },
+            output: OutputArgs { output: _, no_headers: _, color: _, timeout: _ },
             runtimes,
         } = args;
         let mut command = Self { words: vec![TRACER.into(), "list-containers".into()] };

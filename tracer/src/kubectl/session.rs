@@ -55,8 +55,8 @@ pub(super) async fn trace(
         once: false,
     };
     let view = |widest: &str| {
-        let (output, node) = (args.output.clone(), widest.to_owned());
-        let make: MakeRenderer = Box::new(move |kinds| config::renderer(&output, kinds, &node));
+        let (output, timestamps, node) = (args.output.clone(), args.timestamps, widest.to_owned());
+        let make: MakeRenderer = Box::new(move |kinds| config::renderer(&output, timestamps, kinds, &node));
         EventView::new(&kinds, make).map(View::Events).map_err(anyhow::Error::msg)
     };
     with_agents(&cluster, nodes, common, async |fleet, end| {

@@ -244,8 +244,11 @@ impl<K: Rows> Table<K> {
     }
 
     /// Makes the columns as wide as what they have in `rows`; narrower than they were only if no `more` rows are to
-    /// come.
+    /// come, or if they can become wider later.
     pub(crate) fn fit_to(&mut self, rows: &[K::Row<'_>], more: bool) -> io::Result<()> {
+        if self.look.terminal.is_some() {
+            self.narrow_containers();
+        }
         let mut cell = Vec::new();
         for index in 0..self.columns.len() {
             let Column { name, width, .. } = &self.columns[index];

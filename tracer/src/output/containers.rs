@@ -145,7 +145,7 @@ const POD_UID: Of = Column::new("PODUID", 36, |row, out| {
     let uid = row.container.pod.as_ref().and_then(|pod| pod.pod_uid.as_deref());
     out.write_all(uid.unwrap_or_default().as_bytes())
 });
-const EXIT: Of = Of::new("EXIT", 4, |row, out| match row.exit {
+const EXIT: Of = Of::new("EXIT", 7, |row, out| match row.exit {
     None => Ok(()),
     Some(ExitStatus::Code(code)) => write!(out, "{code}"),
     Some(ExitStatus::Signal(number)) => Signal::of(number).map_or(Ok(()), |signal| write!(out, "{signal}")),

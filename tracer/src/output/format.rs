@@ -19,12 +19,14 @@ pub(crate) enum Format {
     Document(Document),
 }
 
+/// The usual form.
+pub(crate) const COLUMNS: &str = "columns";
 /// The form that lists what [`Format`] and its columns can be.
 pub(crate) const HELP: &str = "help";
 
 /// What `-o` takes, and what that is.
 pub(crate) const FORMATS: [(&str, &str); 8] = [
-    ("columns", "a table, as wide as the terminal"),
+    (COLUMNS, "a table, as wide as the terminal"),
     ("wide", "a table with more columns"),
     ("json", "one JSON object on each line"),
     ("jsonpretty", "indented JSON objects"),
@@ -38,7 +40,7 @@ impl Format {
     /// From what `-o` was given.
     pub(crate) fn parse(output: &str) -> Result<Self, String> {
         Ok(match output {
-            "columns" => Self::Table(Layout::Narrow),
+            COLUMNS => Self::Table(Layout::Narrow),
             "wide" => Self::Table(Layout::Wide),
             "json" => Self::Document(Document::Json),
             "jsonpretty" => Self::Document(Document::JsonPretty),

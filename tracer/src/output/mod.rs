@@ -25,7 +25,7 @@ pub(crate) use columns::{ColumnNames, Layout, Table};
 pub(crate) use containers::{ContainerEvent, ContainerRenderer, ContainerRow, ListOf, container_columns};
 pub(crate) use event_table::EventTable;
 pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row, event_columns};
-pub(crate) use format::{Document, FORMATS, Format, HELP};
+pub(crate) use format::{COLUMNS, Document, FORMATS, Format, HELP};
 pub(crate) use json_lines::JsonLines;
 pub(crate) use json_schema::{json_schema, shared_fields};
 pub(crate) use look::Look;

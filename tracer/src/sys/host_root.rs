@@ -18,7 +18,7 @@ use rustix::{
     fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, StatxFlags},
     io::Errno,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::sys::{proc_table, process_handle::INITIAL_PID_NS};
 
@@ -72,7 +72,8 @@ fn substitute() -> Option<&'static ProcessRoot> {
                 );
                 Ok(found)
             })
-            .inspect_err(|error: &io::Error| warn!("cannot find the node's root directory: {error}"))
+            // What needs it reports what is missing.
+            .inspect_err(|error: &io::Error| debug!("cannot find the node's root directory: {error}"))
             .ok()
     };
     SUBSTITUTE.get_or_init(find).as_ref()
