@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         .test("killed_client_leaves_nothing_after_the_lease", KUBECTL_RUNC, || killed(true))
         .test("frozen_client_leaves_nothing", KUBECTL_RUNC, frozen)
         .test("the_default_namespace_is_the_contexts", CLIENT, namespace)
+        .test("workload_selects_by_its_labels", CLIENT, workload)
         .test("events_of_a_node_stay_in_order", CLIENT, order)
         .test("max_events_ends_the_run_and_filters_the_rest", CLIENT, max_events)
         .test("timeout_ends_the_run", CLIENT, timeout)
@@ -240,6 +241,42 @@ fn namespace() {
     assert_eq!(namespaces(None, &[]), ["default"]);
     assert_eq!(namespaces(Some("from-context"), &["-n", "a,!b", "-n", "c"]), ["a,!b", "c"]);
     assert!(namespaces(Some("from-context"), &["-A", "-n", "a"]).is_empty());
+}
+
+/// Its pods, by the selector that the API server has: also those that come later.
+fn workload() {
+    let server = ApiServer::start(Options::default());
+    server.add("n", Program::script("", "0 0 0 0"));
+    let labels = json!({ "matchLabels": { "app": "web" }, "matchExpressions": [
+        { "key": "tier", "operator": "In", "values": ["a", "b"] }, { "key": "canary", "operator": "DoesNotExist" }] });
+    for (resource, selector) in [
+        ("apis/apps/v1/namespaces/shop/deployments", &labels),
+        ("apis/apps/v1/namespaces/shop/daemonsets", &labels),
+        ("apis/apps/v1/namespaces/shop/statefulsets", &labels),
+        ("apis/apps/v1/namespaces/shop/replicasets", &labels),
+        ("apis/batch/v1/namespaces/shop/jobs", &labels),
+        ("api/v1/namespaces/shop/replicationcontrollers", &json!({ "app": "web" })),
+    ] {
+        server.put(&format!("/{resource}/web"), json!({ "spec": { "selector": selector } }));
+    }
+    let selector = |name: &str| {
+        let before = server.executed().len();
+        let arguments = ["trace", "open", "-n", "shop", "-p", name];
+        let client = Launch::kubectl(&server.kubeconfig(None), &arguments).start();
+        client.signal(Signal::TERM);
+        summary(&client.wait_end());
+        let executed = server.executed()[before].clone();
+        assert!(executed.contains(&"--namespace=shop".to_owned()), "{executed:?}");
+        assert!(!executed.iter().any(|word| word.starts_with("--pod")), "{executed:?}");
+        executed.iter().find_map(|word| word.strip_prefix("--selector=")).expect("a selector").to_owned()
+    };
+    for name in ["deploy/web", "deployments.apps/web", "ds/web", "sts/web", "rs/web", "job/web"] {
+        assert_eq!(selector(name), "app=web,tier in (a,b),!canary", "{name}");
+    }
+    assert_eq!(selector("rc/web"), "app=web");
+    let missing =
+        Launch::kubectl(&server.kubeconfig(None), &["trace", "open", "-n", "shop", "-p", "deploy/no"]);
+    assert_fails(&missing.output(), &["deploy/no", "namespace shop", "not found"]);
 }
 
 fn order() {

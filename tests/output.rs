@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         .test("json_has_the_fields_of_the_contract", RUNC_GCC, json_shape)
         .test("columns_stay_in_line", RUNC, alignment)
         .test("columns_fit_a_terminal_and_a_pipe_gets_all", RUNC, terminal)
+        .test("next_row_fits_a_terminal_that_was_resized", RUNC, resized)
         .test("the_node_is_the_hosts_name_unless_told", RUNC, node)
         .test("no_escape_code_in_columns", RUNC, || {
             escapes(&[("open", "columns"), ("open", "wide"), ("exec", "columns"), ("exec", "wide")]);
@@ -237,6 +238,56 @@ fn terminal() {
     let (shown_pod, shown_path) = (words[1], words[words.len() - 1]);
     assert!(shown_pod.starts_with("web") && shown_pod.ends_with("-0"), "both ends: {shown_pod}");
     assert!(shown_path.starts_with("/d") && shown_path.ends_with("end"), "both ends: {shown_path}");
+}
+
+/// A real terminal, made wider while it runs.
+fn resized() {
+    const NARROW: usize = 100;
+    const WIDE: usize = 200;
+    let pod = Pod::new("web-0", "app");
+    let path = |name: &str| format!("/{}{name}", "directory/".repeat(9));
+    let script = format!("read x < /first; true < {}; read x < /second; true < {}", path("one"), path("two"));
+    let bundle = Bundle::script(&pod, &script).with_fifo("/first").with_fifo("/second");
+
+    let dir = scratch::Dir::new("resized");
+    let [log, shown, terminal] = ["log", "shown", "terminal"].map(|name| dir.path().join(name));
+    let command = format!(
+        "tty > {}; stty cols {NARROW} rows 30; NO_COLOR=1 exec {} trace open -n {} 2> {}",
+        terminal.display(),
+        harness::tracer::binary().display(),
+        pod.namespace,
+        log.display()
+    );
+    let mut on_terminal = Command::new("script")
+        .args(["--quiet", "--flush", "--return", "--command", &command])
+        .arg(&shown)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ready = || fs::read_to_string(&log).ok().filter(|log| log.contains("tracer: ready"));
+    wait::until("the tracer on a terminal is ready", ready);
+    let runtime = Runtime::runc();
+    runtime.create(&bundle);
+    runtime.start(&bundle);
+    let row = |end: &str| {
+        let text = String::from_utf8_lossy(&fs::read(&shown).unwrap_or_default()).into_owned();
+        text.lines().map(|line| line.trim_end_matches('\r').to_owned()).find(|line| line.ends_with(end))
+    };
+    bundle.release("/first");
+    let narrow = wait::until("a row on the narrow terminal", || row("one"));
+    assert!(narrow.chars().count() <= NARROW && narrow.contains('…'), "{narrow}");
+    let terminal = fs::read_to_string(&terminal).unwrap();
+    wait::output(Command::new("stty").args(["-F", terminal.trim(), "cols", &WIDE.to_string()]), LIMIT)
+        .success();
+    bundle.release("/second");
+    let wide = wait::until("a row on the wide terminal", || row("two"));
+    assert!(wide.ends_with(&path("two")) && wide.chars().count() <= WIDE, "{wide}");
+    // The end of the terminal is that of its tracer: SIGHUP.
+    on_terminal.kill().unwrap();
+    on_terminal.wait().unwrap();
+    let closed = || fs::read_to_string(&log).ok().filter(|log| log.contains("tracer: seen "));
+    wait::until("the closing line", closed);
 }
 
 fn node() {

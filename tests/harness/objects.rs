@@ -44,12 +44,16 @@ impl Place {
     pub(crate) fn kind(&self) -> &'static str {
         match self.resource.as_str() {
             "daemonsets" => "DaemonSet",
+            "deployments" => "Deployment",
             "events" => "Event",
             "jobs" => "Job",
             "namespaces" => "Namespace",
             "nodes" => "Node",
             "pods" => "Pod",
+            "replicasets" => "ReplicaSet",
+            "replicationcontrollers" => "ReplicationController",
             "serviceaccounts" => "ServiceAccount",
+            "statefulsets" => "StatefulSet",
             "validatingadmissionpolicies" => "ValidatingAdmissionPolicy",
             "validatingadmissionpolicybindings" => "ValidatingAdmissionPolicyBinding",
             other => panic!("unexpected resource {other}"),
