@@ -98,8 +98,11 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
     Ok(list::Config {
         renderer,
         node,
-        watch: args.watch,
-        failed: args.failed,
+        rows: match (args.watch, args.failed) {
+            (false, _) => list::Rows::Present,
+            (true, false) => list::Rows::Changes,
+            (true, true) => list::Rows::Failures,
+        },
         limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,
         // The usual columns do not show them.

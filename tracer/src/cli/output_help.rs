@@ -9,6 +9,7 @@ use crate::{
         generate::write_text,
     },
     error::Usage,
+    kinds::Kind,
     output::{ColumnNames, FORMATS, HELP, ListOf, container_columns, event_columns, shared_fields},
 };
 
@@ -27,7 +28,7 @@ impl HasOutput for TraceArgs {
 
     fn describe(&self, _: ListOf) -> Result<String, Usage> {
         let kinds = config::kinds(self)?;
-        let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+        let names: Vec<&str> = kinds.iter().map(Kind::name).collect();
         let mut text = formats(&event_columns(&kinds));
         text.push_str(&fields(&["timestamp", "event", "node"], &["k8s", "container", "process"]));
         line(&mut text, "of the event", &names);

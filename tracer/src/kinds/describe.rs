@@ -275,19 +275,20 @@ impl Description {
             Some(failed) => format!("`--failed` selects {failed}.\n\n"),
             None => String::new(),
         };
-        let further: String = self
+        let further: Vec<String> = self
             .columns_beside()
             .map(|(format, columns)| format!("; `{format}` also {}", code(&columns)))
             .collect();
-        let examples: String = examples
+        let lines: Vec<String> = examples
             .iter()
             .map(|ExampleDescription { description, command }| {
                 format!("    # {description}\n    {command}\n")
             })
             .collect();
+        let (further, lines) = (further.concat(), lines.concat());
         let rows: String = fields.iter().map(|field| field.markdown("")).collect();
         format!(
-            "\n## {name}\n\n{details}\n\n{examples}\nHooks: {}.\n\n{failed}Columns: {}{further}.\n\n\
+            "\n## {name}\n\n{details}\n\n{lines}\nHooks: {}.\n\n{failed}Columns: {}{further}.\n\n\
              | field of `{name}` | type | description |\n|---|---|---|\n{rows}",
             code(hooks),
             code(columns),

@@ -121,6 +121,9 @@ const NOTHING: &str = "-";
 /// No column is made wider for what it has: one long value does not move all others to the right.
 const WIDTH_MAX: usize = 128;
 
+/// The name of the column with the values of several kinds.
+pub(crate) const DETAILS: &str = "DETAILS";
+
 /// The name of the column that is as wide as the node's name.
 pub(crate) const NODE: &str = "NODE";
 
@@ -399,7 +402,7 @@ impl<K: Rows> Table<K> {
         let mut width = self.write_cell(index, row, out)?;
         // Elsewhere than on a terminal nothing is left out.
         if self.look.terminal.is_some() && width > room {
-            width = self.shorten_cell(start, room, out);
+            width = self.shorten_cell(index, start, room, out);
         }
         if self.look.color {
             write_mark(self.columns[index].mark, start, out);
@@ -439,11 +442,12 @@ impl<K: Rows> Table<K> {
 
     /// Leaves out the middle of the cell that begins at `start`. Returns how wide it is then.
     #[cold]
-    fn shorten_cell(&mut self, start: usize, room: usize, out: &mut Vec<u8>) -> usize {
+    fn shorten_cell(&mut self, index: usize, start: usize, room: usize, out: &mut Vec<u8>) -> usize {
         self.cell.clear();
         self.cell.push_str(&String::from_utf8_lossy(&out[start..]));
         out.truncate(start);
-        let (head, tail) = shorten(&self.cell, room);
+        let head = if self.columns[index].name() == DETAILS { HEAD_OF_DETAILS } else { HEAD };
+        let (head, tail) = shorten(&self.cell, room, head);
         for part in [head, "…", tail] {
             out.extend_from_slice(part.as_bytes());
         }
@@ -472,11 +476,17 @@ fn text_width(text: &str) -> usize {
     text.chars().filter_map(UnicodeWidthChar::width).sum()
 }
 
-/// What is left of a text whose middle is left out: both ends of a path or of a pod's name tell more.
-fn shorten(text: &str, width: usize) -> (&str, &str) {
+/// How many tenths of what is left of a shortened text are its head: both ends of a path or of a pod's name tell more than the
+/// middle. Of details, the names of the values come first.
+const HEAD: usize = 5;
+const HEAD_OF_DETAILS: usize = 7;
+
+/// What is left of a text whose middle is left out.
+fn shorten(text: &str, width: usize, tenths_of_head: usize) -> (&str, &str) {
     let room = width.saturating_sub(1);
-    let head: usize = within(text.chars(), room.div_ceil(2));
-    let tail: usize = within(text.chars().rev(), room / 2);
+    let head_room = (room * tenths_of_head).div_ceil(10);
+    let head: usize = within(text.chars(), head_room);
+    let tail: usize = within(text.chars().rev(), room - head_room);
     (&text[..head], &text[text.len() - tail..])
 }
 
@@ -511,8 +521,11 @@ mod tests {
 
     #[test]
     fn the_middle_is_left_out() {
-        assert_eq!(shorten("coredns-6d4b75cb6d-kcxd4", 11), ("cored", "kcxd4"));
-        assert_eq!(shorten("日本日本", 4), ("日", ""));
+        assert_eq!(shorten("coredns-6d4b75cb6d-kcxd4", 11, HEAD), ("cored", "kcxd4"));
+        assert_eq!(shorten("日本日本", 4, HEAD), ("日", ""));
+        let details = "fd=-1 err=ENOENT path=/a/path/that/does/not/end/here.conf";
+
+        assert_eq!(shorten(details, 40, HEAD_OF_DETAILS), ("fd=-1 err=ENOENT path=/a/pat", "d/here.conf"));
         // A ligature of Arabic, which takes one place only where it is drawn as one.
         assert_eq!(text_width(&"\u{644}\u{627}".repeat(5)), 10);
     }
@@ -528,7 +541,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_shortened_text_is_never_wider(text: String, width in 1..50_usize) {
-            let (head, tail) = shorten(&text, width);
+            let (head, tail) = shorten(&text, width, HEAD_OF_DETAILS);
             prop_assert!(text_width(head) + 1 + text_width(tail) <= width);
         }
     }

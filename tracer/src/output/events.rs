@@ -14,7 +14,7 @@ use crate::{
     model::Container,
     output::{
         Document, EventTable, Format, JsonLines, Layout, Lost, Table,
-        columns::{Column, ColumnNames, Columns, Rows},
+        columns::{Column, ColumnNames, Columns, DETAILS, Rows},
         json,
         look::{Look, Mark},
         timestamp::{format_timestamp, write_time},
@@ -257,7 +257,7 @@ const GID: Column = Column::of_process("GID", 5, |row, out| write_number(row.eve
 const COMM: Column = Column::of_process("COMM", 15, |row, out| out.write_all(row.event.comm()));
 /// Of several kinds: which one it is, and its own columns as `name=value`.
 const EVENT: Column = Column::new("EVENT", 6, |row, out| out.write_all(row.event.kind.name().as_bytes()));
-const DETAILS: Column = Column::new("DETAILS", 40, |row, out| row.event.kind.write_details(row.event, out));
+const OF_SEVERAL: Column = Column::new(DETAILS, 40, |row, out| row.event.kind.write_details(row.event, out));
 
 /// The columns of `columns`, before the kind's own.
 const NARROW: [Column; 6] = [Column::NODE, Column::NAMESPACE, Column::POD, Column::CONTAINER, PID, COMM];
@@ -298,7 +298,7 @@ impl Columns<Events> {
         // Of a single kind its own columns; several kinds have their columns in one.
         let of_kind = |wide: bool| match kinds.single() {
             Some(kind) => columns_of(kinds, kind.columns().iter().filter(|cell| wide || !cell.wide)),
-            None => vec![EVENT, DETAILS],
+            None => vec![EVENT, OF_SEVERAL],
         };
         let (own, own_wide) = (of_kind(false), of_kind(true));
         // A kind may have a column of all kinds at a position of its own.

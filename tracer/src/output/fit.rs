@@ -18,6 +18,8 @@ const WIDTH_MIN: usize = 8;
 /// The column with what people look for: it is made narrower after the others, and not as narrow.
 const POD: &str = "POD";
 const POD_MIN: usize = 12;
+/// A part of a time says nothing.
+const TIME: &str = "TIME";
 /// A last column that is at least so wide, like a path, is what people look for: it is not made narrower than [`LAST_MIN`].
 const LAST: usize = 32;
 /// Rows that are longer for that are wrapped by the terminal.
@@ -37,8 +39,14 @@ pub(super) fn fit<K: Rows>(columns: &[Column<K>], terminal: Option<usize>, may_h
             fitted[index] = Fitted::Hidden;
         }
     }
-    let least =
-        |column: &Column<K>| column.name().len().max(if column.name() == POD { POD_MIN } else { WIDTH_MIN });
+    let least = |column: &Column<K>| {
+        let least = match column.name() {
+            POD => POD_MIN,
+            TIME => column.width(),
+            _ => WIDTH_MIN,
+        };
+        least.max(column.name().len())
+    };
     while total(&fitted) > terminal {
         let wider = fitted.iter_mut().zip(others).filter_map(|(fitted, column)| match fitted {
             Fitted::Width(width) if *width > least(column) => Some((column.name() != POD, width)),

@@ -46,13 +46,13 @@ impl Format {
             "jsonpretty" => Self::Document(Document::JsonPretty),
             "yaml" => Self::Document(Document::Yaml),
             "kyaml" => Self::Document(Document::Kyaml),
-            _ => match output.strip_prefix("custom-columns=") {
-                Some(names) => Self::Table(Layout::Custom(names.split(',').map(str::to_owned).collect())),
-                None => {
+            _ => {
+                let Some(names) = output.strip_prefix("custom-columns=") else {
                     let formats = FORMATS.map(|(format, _)| format).join(", ");
                     return Err(format!("unknown output format {output:?}; expected one of: {formats}"));
-                }
-            },
+                };
+                Self::Table(Layout::Custom(names.split(',').map(str::to_owned).collect()))
+            }
         })
     }
 }

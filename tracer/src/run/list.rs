@@ -33,6 +33,17 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Nothing is written to it.
 const EVENT_BUFFER: u32 = 4096;
 
+/// Which rows are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// The containers that there are.
+    Present,
+    /// These, and what changes from then on.
+    Changes,
+    /// Ends of containers whose first process has failed.
+    Failures,
+}
+
 /// What to list, and how to show it.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -40,10 +51,8 @@ pub(crate) struct Config {
     pub(crate) renderer: Option<ContainerRenderer>,
     /// The node's name.
     pub(crate) node: String,
-    /// Whether to go on and show what changes.
-    pub(crate) watch: bool,
-    /// Whether to show only containers whose first process has failed.
-    pub(crate) failed: bool,
+    /// Which rows to show.
+    pub(crate) rows: Rows,
     /// When to stop by itself.
     pub(crate) limits: Limits,
     /// The selected containers, and how they are found.
@@ -54,7 +63,7 @@ pub(crate) struct Config {
     pub(crate) log_programs: bool,
 }
 
-/// Lists the containers; with `watch`, until a signal, the timeout, or the end of who reads.
+/// Lists the containers; unless these are all, until a signal, the timeout, or the end of who reads.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     doctor::require()?;
     let runtime = observer::runtime()?;
@@ -82,8 +91,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let list = List {
         output,
         node: config.node,
-        watch: config.watch,
-        failed: config.failed,
+        rows: config.rows,
         engines_timeout,
         report_missing_labels: config.report_missing_labels,
         clock: WallClock::new(),
@@ -99,8 +107,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 struct List {
     output: ListOutput,
     node: String,
-    watch: bool,
-    failed: bool,
+    rows: Rows,
     engines_timeout: Duration,
     report_missing_labels: bool,
     /// One for all rows: that of a container says the same start each time.
@@ -111,6 +118,10 @@ struct List {
 }
 
 impl List {
+    fn watches(&self) -> bool {
+        self.rows != Rows::Present
+    }
+
     async fn run(mut self, observer: &Observer, limits: Limits) -> anyhow::Result<()> {
         let mut end = {
             let reporter = self.output.reporter();
@@ -121,7 +132,7 @@ impl List {
             error = observer.failed() => Err(error),
             reads_on = self.begin(observer) => reads_on,
         };
-        if !matches!(reads_on, Ok(true)) || !self.watch {
+        if !matches!(reads_on, Ok(true)) || !self.watches() {
             observer.detach();
             return reads_on.map(drop);
         }
@@ -147,7 +158,7 @@ impl List {
             registry.list().into_iter().filter(|listed| !listed.ended).collect();
         self.selected.update();
         let undecided = self.selected.undecided();
-        if undecided > 0 && !self.watch {
+        if undecided > 0 && !self.watches() {
             warn!("{undecided} containers are left out: their pods, or those pods' labels, are not known");
         }
         // No engine of this node knows those of pods within a container.
@@ -167,17 +178,17 @@ impl List {
             let names = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.container.clone()));
             (names.is_none(), names, first.since)
         });
-        let event = self.watch.then_some(ContainerEvent::Added);
+        let event = self.watches().then_some(ContainerEvent::Added);
         let rows: Vec<ContainerRow<'_>> = listed
             .iter()
-            .filter(|_| !self.failed)
+            .filter(|_| self.rows != Rows::Failures)
             .map(|listed| row(&self.node, listed, event, &self.clock))
             .collect();
         let mut out = Vec::new();
         self.output.begin(&rows, &mut out)?;
         self.shown = listed.iter().map(|listed| (listed.key, listed.clone())).collect();
         if let Some(nothing) = self.selected.nothing()
-            && !self.watch
+            && !self.watches()
         {
             self.output.note(&nothing);
         }
@@ -226,7 +237,7 @@ impl List {
             let end = over.contains(&listed.key).then(|| (ContainerEvent::Deleted, Vec::new()));
             for (event, changed) in change.into_iter().chain(end) {
                 let exit = listed.exit.filter(|_| event == ContainerEvent::Deleted);
-                if self.failed && !exit.is_some_and(ExitStatus::is_failure) {
+                if self.rows == Rows::Failures && !exit.is_some_and(ExitStatus::is_failure) {
                     continue;
                 }
                 let row = row(&self.node, &listed, Some(event), &self.clock);
