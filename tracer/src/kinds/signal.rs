@@ -49,11 +49,13 @@ impl Signal {
     }
 
     /// The signal with this name.
+    #[cfg(any(test, feature = "kubectl", feature = "testing"))]
     pub(crate) fn named(name: &str) -> Option<Self> {
         (1..=u8::MAX).map(Self).find(|signal| signal.to_string() == name)
     }
 
     /// Its number.
+    #[cfg(any(test, feature = "kubectl", feature = "testing"))]
     pub(crate) const fn number(self) -> u8 {
         self.0
     }
