@@ -1,7 +1,7 @@
 # demo TRACER BUSYBOX DIRECTORY [TRACER OPTION]...
 #
-# The demonstration of `cargo xtask demo`. With options for tracer, only the output of tracer is shown. The directory holds config.json and everything that is made here; its name,
-# which is unique, is the container's id, too.
+# The demonstration of `cargo xtask demo`. With options for tracer, only tracer's output is shown. The directory holds
+# config.json and everything that is made here; its name, which is unique, is the container's id, too.
 tracer=$1
 busybox=$2
 dir=$3

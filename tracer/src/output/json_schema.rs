@@ -94,11 +94,12 @@ fn one_of<N>(names: &[(N, String)]) -> Json {
 }
 
 fn loss() -> Json {
-    let lost = object(&[
+    let mut lost = object(&[
         ("count", integer("how many events")),
         ("reason", text("why they were lost")),
         ("hook", text("the kind, or lifecycle")),
     ]);
+    lost["properties"]["remedy"] = text("what helps, if anything does");
     let mut loss = object(&[
         ("timestamp", reference("timestamp")),
         ("event", json!({ "const": "lost" })),

@@ -8,7 +8,7 @@ use super::Lost;
 const REASONS_MAX: usize = 16;
 
 /// What to do about losses of this reason, if anything helps.
-fn remedy(reason: &str) -> Option<&'static str> {
+pub(super) fn remedy(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "buffer-full" => "raise --buffer-size or select less",
         "program-skipped" => "use --hook sys-exit, or trace fewer kinds at once",
