@@ -192,12 +192,15 @@ fn within_others() {
     let (_dir, binary) = tracer::copy();
     let pod = Pod::new("inner", "app");
     let inner = Bundle::script(&pod, "true < /inner");
-    let run = format!("runc run --bundle {} {}; true < /outer", nested::path(&inner), inner.id);
-    let outer = nested::privileged(None, &run, &[&inner]);
+    // Bundles within a container are read through its processes: some stay until the names are known.
+    let run =
+        format!("runc run --bundle {} {}; true < /outer; read x < /end", nested::path(&inner), inner.id);
+    let outer = nested::privileged(None, &run, &[&inner]).with_fifo("/end");
     let opens = as_nobody(Launch::new(&["trace", "open", "-o", "json"]).binary(binary), all, &[]).start();
     let as_root = Tracer::open(&pod.namespace);
     let runtime = Runtime::runc();
-    runtime.run(&outer);
+    runtime.create(&outer);
+    runtime.start(&outer);
     for tracer in [&as_root, &opens] {
         let of_inner =
             |event: &Value| event["open"]["path"] == "/inner" && event["container"]["id"] == *inner.id;
@@ -205,6 +208,8 @@ fn within_others() {
         assert_eq!(event["k8s"], inner.k8s(), "in {event}");
         assert_eq!(event["container"]["outer"]["id"], *outer.id, "in {event}");
     }
+    outer.release("/end");
+    runtime.wait_stopped(&outer);
     opens.stop();
     as_root.stop();
 }
