@@ -186,12 +186,19 @@ impl Resolver {
     /// Looks the container of an invocation up and resolves its key. This reads files.
     fn look_up(&self, invocation: &Invocation, state: BundleState) {
         let (key, registry) = (invocation.key(), &self.registry);
+        let resolve = |container| {
+            if invocation.joins() {
+                registry.resolve_joined(key, container);
+            } else {
+                registry.resolve(key, container);
+            }
+        };
         match invocation.find(registry) {
             Ok(Found::Container(container)) => {
                 if !registry.rejects(&container) {
                     warn_of_isolation(&container);
                 }
-                registry.resolve(key, *container);
+                resolve(*container);
             }
             Ok(Found::Joined(attribution)) => registry.join(key, &attribution),
             Ok(Found::Unchanged) => {}
@@ -204,7 +211,7 @@ impl Resolver {
                 let error = line(&error.to_string());
                 let warning = format!("container {:?} is shown without pod: {error}", invocation.id());
                 pod_warning::warn(key, &container, warning, registry, self.readers.handle());
-                registry.resolve(key, *container);
+                resolve(*container);
             }
         }
     }

@@ -84,6 +84,14 @@ impl Registry {
         self.resolve_to(state, key, attribution);
     }
 
+    /// Resolves the key of a process that joined a container which has no key: only its state tells of it.
+    pub(crate) fn resolve_joined(&self, key: ContainerKey, container: Container) {
+        if let Some(entry) = self.lock().keys.get_mut(key) {
+            entry.joins = true;
+        }
+        self.resolve(key, container);
+    }
+
     /// Resolves the key of a process that joined a container to that container.
     pub(crate) fn join(&self, key: ContainerKey, attribution: &Arc<Attribution>) {
         let state = self.lock();

@@ -29,6 +29,8 @@ pub(crate) struct Key {
     pub(crate) runtime: RuntimeStart,
     /// None for what joined a container, and for containers that have ended.
     pub(crate) name: Option<ContainerName>,
+    /// Its processes join a container that has no key any more, or never had one: it is no container itself.
+    pub(crate) joins: bool,
     /// The root directory of a container that runtimes work in.
     pub(crate) root: Option<Arc<Root>>,
     /// The container whose quota of slots it uses; [`ContainerKey::HOST`] for none.
@@ -62,6 +64,7 @@ impl Key {
             custody,
             runtime: RuntimeStart::Seen,
             name: None,
+            joins: false,
             root: None,
             payer: ContainerKey::HOST,
             number: 0,

@@ -61,7 +61,10 @@ impl Registry {
         let state = self.lock();
         let listed = |(key, entry): (ContainerKey, &Key)| {
             let Stage::Running(first, attribution) = entry.life.stage() else { return None };
-            let own = attribution.key == key && attribution.choice == Choice::Selected && !attribution.host;
+            let own = attribution.key == key
+                && attribution.choice == Choice::Selected
+                && !attribution.host
+                && !entry.joins;
             let container = Arc::clone(&attribution.container);
             let ended = entry.life.ended_at().is_some();
             let exit = if ended && own { self.slots.exit_status(key) } else { None };
@@ -78,6 +81,7 @@ impl Registry {
             if let Life::Live(Stage::Running(_, attribution)) = &entry.life
                 && attribution.key == key
                 && !attribution.host
+                && !entry.joins
             {
                 self.attributions.add_to(&mut matches, attribution);
             }
@@ -97,7 +101,12 @@ impl Registry {
             };
             let is_own = attribution.is_none_or(|attribution| attribution.key == key && !attribution.host);
             let isolation = attribution.and_then(|attribution| attribution.container.isolation);
-            is_own.then(|| StartedContainer { key, name: entry.name.clone(), init: first.pid, isolation })
+            (is_own && !entry.joins).then(|| StartedContainer {
+                key,
+                name: entry.name.clone(),
+                init: first.pid,
+                isolation,
+            })
         };
         state.keys.iter().filter_map(started).collect()
     }

@@ -147,6 +147,11 @@ impl Invocation {
         matches!(self.task, Task::Read { .. }).then_some(&self.name)
     }
 
+    /// Whether its processes join a container that another invocation creates.
+    pub(crate) fn joins(&self) -> bool {
+        matches!(self.task, Task::Join | Task::Start)
+    }
+
     /// The id of its container.
     pub(crate) fn id(&self) -> &str {
         &self.name.id
