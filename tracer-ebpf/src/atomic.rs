@@ -23,7 +23,9 @@ pub unsafe fn add(number: *mut u64, change: i64) {
 macro_rules! shared_field {
     ($field:ident: $type:ty, $setter:ident) => {
         shared_field!($field: $type);
-
+        shared_field!(set $field: $type, $setter);
+    };
+    (set $field:ident: $type:ty, $setter:ident) => {
         #[inline(always)]
         pub fn $setter(self, value: $type) {
             // SAFETY: the pointer is to a map value, which stays valid as the structure's documentation says. The field is a

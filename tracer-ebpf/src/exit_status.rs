@@ -2,7 +2,12 @@
 
 use tracer_common::container::{ContainerKey, EVIDENCE_PID_NS, EXITED, Evidence};
 
-use crate::{globals::offsets, maps::EVIDENCE, slots::slot_of, task::Task};
+use crate::{
+    globals::offsets,
+    maps::EVIDENCE,
+    slots::{SlotEntry, slot_of},
+    task::Task,
+};
 
 offsets! {
     TASK_EXIT_CODE = offset__task_struct__exit_code;
@@ -26,21 +31,23 @@ pub fn wait_status() -> u32 {
     }
 }
 
-/// Whether the process was its container's first: the one that was bound, which is number 1 of a pid namespace of the
+/// The container's slot, if the process was its first: the one that was bound, which is number 1 of a pid namespace of the
 /// container's own. Of a container that ran before the programs did, its pid namespace is evidence.
 #[inline(always)]
-pub fn is_first(task: Task, container: ContainerKey, container_pid: u32) -> bool {
+pub fn slot_of_first(task: Task, container: ContainerKey, container_pid: u32) -> Option<SlotEntry> {
     if container == ContainerKey::HOST || container_pid != 1 {
-        return false;
+        return None;
     }
-    let Some(slot) = slot_of(container) else { return false };
+    let slot = slot_of(container)?;
     let pid_ns = task.own_pid_ns();
-    if slot.bound_container_pid() != 0 {
-        return slot.bound_container_pid() == 1 && slot.bound_pidns() == pid_ns;
-    }
-    let evidence = Evidence { kind: EVIDENCE_PID_NS, reserved: 0, id: pid_ns.into() };
-    // SAFETY: the value is read at once; user space replaces it as a whole.
-    unsafe { EVIDENCE.get(&evidence) }.is_some_and(|suspect| suspect.container == container)
+    let is_first = if slot.bound_container_pid() == 0 {
+        let evidence = Evidence { kind: EVIDENCE_PID_NS, reserved: 0, id: pid_ns.into() };
+        // SAFETY: the value is read at once; user space replaces it as a whole.
+        unsafe { EVIDENCE.get(&evidence) }.is_some_and(|suspect| suspect.container == container)
+    } else {
+        slot.bound_container_pid() == 1 && slot.bound_pidns() == pid_ns
+    };
+    is_first.then_some(slot)
 }
 
 /// Stores how the current process has exited, if it is its container's first one. A function of its own for the verifier, as
@@ -48,10 +55,7 @@ pub fn is_first(task: Task, container: ContainerKey, container_pid: u32) -> bool
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn store_exit_status(container: u64, container_pid: u32) -> u32 {
-    let container = ContainerKey(container);
-    if is_first(Task::current(), container, container_pid)
-        && let Some(slot) = slot_of(container)
-    {
+    if let Some(slot) = slot_of_first(Task::current(), ContainerKey(container), container_pid) {
         slot.set_exit_status(wait_status() | EXITED);
     }
     0

@@ -32,6 +32,8 @@ impl SlotEntry {
     shared_field!(bound_pidns: u32, set_bound_pidns);
     shared_field!(bound_container_pid: u32, set_bound_container_pid);
     shared_field!(bound_root: u64, set_bound_root);
+    // User space reads it.
+    shared_field!(set exit_status: u32, set_exit_status);
 
     /// Records where a process was bound, which later ones are compared with. The mount namespace is stored last: it shows
     /// that the other fields are set.
@@ -41,14 +43,6 @@ impl SlotEntry {
         self.set_bound_container_pid(container_pid);
         self.set_bound_root(task.root_dentry().unwrap_or(0));
         self.set_bound_mntns(task.mntns());
-    }
-
-    /// Stores how the container's first process has exited, for user space.
-    #[inline(always)]
-    pub fn set_exit_status(self, status: u32) {
-        // SAFETY: the pointer is to a value of an array map, which is never removed. The field is a number, aligned and stored
-        // whole.
-        unsafe { (&raw mut (*self.0).exit_status).write_volatile(status) }
     }
 
     /// Begins the next use of a slot that the caller has taken; returns its generation.

@@ -7,7 +7,7 @@ use super::EventKind;
 use crate::{
     current::Current,
     emit::{now, submit_event},
-    exit_status::{is_first, wait_status},
+    exit_status::{slot_of_first, wait_status},
     filter,
     globals::offsets,
     identity::{self, Identity},
@@ -75,7 +75,7 @@ pub extern "C" fn emit_exit() -> u32 {
     if process.signal().follow(&SIGNAL_OOM_MM) != KernelAddress(0) {
         flags |= OOM_KILLED;
     }
-    if is_first(process, identity.container, identity.container_pid) {
+    if slot_of_first(process, identity.container, identity.container_pid).is_some() {
         flags |= IS_FIRST;
     }
     let record = Exit {

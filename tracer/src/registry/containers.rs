@@ -78,18 +78,22 @@ impl Registry {
 
     /// Resolves a key to its container.
     pub(crate) fn resolve(&self, key: ContainerKey, container: Container) {
-        let mut state = self.lock();
-        let container = state.labels.exchange(container);
-        let attribution = Arc::new(self.attributions.of_container(key, container));
-        self.resolve_to(state, key, attribution);
+        self.resolve_in(self.lock(), key, container);
     }
 
     /// Resolves the key of a process that joined a container which has no key: only its state tells of it.
     pub(crate) fn resolve_joined(&self, key: ContainerKey, container: Container) {
-        if let Some(entry) = self.lock().keys.get_mut(key) {
+        let mut state = self.lock();
+        if let Some(entry) = state.keys.get_mut(key) {
             entry.joins = true;
         }
-        self.resolve(key, container);
+        self.resolve_in(state, key, container);
+    }
+
+    fn resolve_in(&self, mut state: MutexGuard<'_, State>, key: ContainerKey, container: Container) {
+        let container = state.labels.exchange(container);
+        let attribution = Arc::new(self.attributions.of_container(key, container));
+        self.resolve_to(state, key, attribution);
     }
 
     /// Resolves the key of a process that joined a container to that container.

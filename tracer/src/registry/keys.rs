@@ -71,6 +71,12 @@ impl Key {
         }
     }
 
+    /// Whether this, the entry of `key`, is the container that it is attributed to: no process that joined one, and no host
+    /// process.
+    pub(crate) fn is_container(&self, key: ContainerKey, attribution: &Attribution) -> bool {
+        attribution.key == key && !attribution.host && !self.joins
+    }
+
     /// The container, once it is known.
     pub(crate) const fn attribution(&self) -> Option<&Arc<Attribution>> {
         self.life.stage().attribution()

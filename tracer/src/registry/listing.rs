@@ -61,10 +61,7 @@ impl Registry {
         let state = self.lock();
         let listed = |(key, entry): (ContainerKey, &Key)| {
             let Stage::Running(first, attribution) = entry.life.stage() else { return None };
-            let own = attribution.key == key
-                && attribution.choice == Choice::Selected
-                && !attribution.host
-                && !entry.joins;
+            let own = entry.is_container(key, attribution) && attribution.choice == Choice::Selected;
             let container = Arc::clone(&attribution.container);
             let ended = entry.life.ended_at().is_some();
             let exit = if ended && own { self.slots.exit_status(key) } else { None };
@@ -79,9 +76,7 @@ impl Registry {
         let (state, mut matches) = (self.lock(), Matches::default());
         for (key, entry) in state.keys.iter() {
             if let Life::Live(Stage::Running(_, attribution)) = &entry.life
-                && attribution.key == key
-                && !attribution.host
-                && !entry.joins
+                && entry.is_container(key, attribution)
             {
                 self.attributions.add_to(&mut matches, attribution);
             }
@@ -99,14 +94,9 @@ impl Registry {
                 Stage::Running(first, attribution) => (first, Some(attribution)),
                 Stage::Taken | Stage::Missing | Stage::Announced | Stage::Resolved(_) => return None,
             };
-            let is_own = attribution.is_none_or(|attribution| attribution.key == key && !attribution.host);
+            let is_own = attribution.is_none_or(|attribution| entry.is_container(key, attribution));
             let isolation = attribution.and_then(|attribution| attribution.container.isolation);
-            (is_own && !entry.joins).then(|| StartedContainer {
-                key,
-                name: entry.name.clone(),
-                init: first.pid,
-                isolation,
-            })
+            is_own.then(|| StartedContainer { key, name: entry.name.clone(), init: first.pid, isolation })
         };
         state.keys.iter().filter_map(started).collect()
     }
