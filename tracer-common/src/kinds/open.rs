@@ -114,7 +114,14 @@ pub const KIND: Kind = Kind {
     parts: &[offset_of!(Open, path_len), offset_of!(Open, handle_len)],
     fields: &[
         Field::text("path", 0, "path as the process gave it; empty for open_by_handle_at"),
-        Field::bits("flags", offset_of!(Open, flags), &FLAGS, "`O_*` flags, the access mode first; letters in the column FLAGS: r, w, rw, c (O_CREAT), t (O_TRUNC), a (O_APPEND), d (O_DIRECTORY), p (O_PATH)").steady(),
+        Field::bits(
+            "flags",
+            offset_of!(Open, flags),
+            &FLAGS,
+            "`O_*` flags, the access mode first; letters in the column FLAGS: r, w, rw, c (O_CREAT), t (O_TRUNC), \
+             a (O_APPEND), d (O_DIRECTORY), p (O_PATH)",
+        )
+        .steady(),
         Field::u32(
             "mode",
             offset_of!(Open, mode),

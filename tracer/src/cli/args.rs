@@ -171,7 +171,8 @@ pub(crate) struct TraceArgs {
     #[arg(long, help_heading = ADVANCED, hide_short_help = true, value_name = "SIZE", default_value = "8MiB")]
     pub(crate) buffer_size: ByteSize,
     /// Attach point for opens; fexit adds no overhead to other system calls
-    #[arg(long, help_heading = ADVANCED, hide_short_help = true, value_name = "HOOK", default_value = HOOK_AUTO, value_parser = hooks())]
+    #[arg(long, help_heading = ADVANCED, hide_short_help = true, value_name = "HOOK", default_value = HOOK_AUTO,
+        value_parser = hooks())]
     pub(crate) hook: String,
     #[command(flatten)]
     pub(crate) runtimes: RuntimeArgs,

@@ -98,10 +98,10 @@ pub(crate) fn list(args: &ListArgs, on: &NodeArgs, log_programs: bool) -> Result
     Ok(list::Config {
         renderer,
         node,
-        rows: match (args.watch, args.failed) {
-            (false, _) => list::Rows::Present,
-            (true, false) => list::Rows::Changes,
-            (true, true) => list::Rows::Failures,
+        listing: match (args.watch, args.failed) {
+            (false, _) => list::Listing::Present,
+            (true, false) => list::Listing::Changes,
+            (true, true) => list::Listing::Failures,
         },
         limits: limits(&args.output, on),
         scope: scope(&args.selection, &args.runtimes)?,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::{Command, CommandFactory, builder::Styles};
 use tracer_common::kinds::Kind as Declaration;
 
-use crate::kinds::Kinds;
+use crate::kinds::{Kinds, command_line};
 
 /// Headings of options.
 pub(crate) const SELECTION: &str = "Selection";
@@ -70,7 +70,7 @@ pub(super) fn examples_of(kinds: &Kinds, command: &Command) -> String {
         .declared()
         .into_iter()
         .flat_map(of_kind)
-        .map(|(kind, example)| (example.shows, format!("{program} trace {kind} {}", example.options)))
+        .map(|(kind, example)| (example.shows, command_line(program, kind, example)))
         .collect();
     examples(&lines)
 }

@@ -9,8 +9,11 @@ use crate::{
         generate::write_text,
     },
     error::Usage,
-    kinds::Kind,
-    output::{ColumnNames, FORMATS, HELP, ListOf, container_columns, event_columns, shared_fields},
+    kinds::{Kind, labelled},
+    output::{
+        COLUMNS, ColumnNames, FORMATS, HELP, ListOf, container_columns, container_fields, event_columns,
+        shared_fields,
+    },
 };
 
 /// A command with output in any format.
@@ -46,9 +49,8 @@ impl HasOutput for ListArgs {
     }
 
     fn describe(&self, of: ListOf) -> Result<String, Usage> {
-        let watched: &[&str] = if self.watch { &["event", "changed"] } else { &[] };
-        let names = [&["node"][..], watched, &["pid", "startedAt"]].concat();
-        Ok(formats(&container_columns(of, self.watch)) + &fields(&names, &["k8s", "container"]))
+        let own = container_fields(self.watch);
+        Ok(formats(&container_columns(of, self.watch)) + &fields(&own, &["k8s", "container"]))
     }
 }
 
@@ -68,7 +70,7 @@ fn formats(columns: &ColumnNames) -> String {
         line(&mut text, format, &[meaning]);
     }
     text.push_str("\nCOLUMNS:\n");
-    line(&mut text, "columns", narrow);
+    line(&mut text, COLUMNS, narrow);
     for (format, others) in [("wide", wide), ("custom-columns", further)] {
         if !others.is_empty() {
             line(&mut text, &format!("{format} also"), others);
@@ -87,25 +89,12 @@ fn fields(own: &[&str], objects: &[&str]) -> String {
     text
 }
 
-/// Appends a label, and words beside it, in lines of 80 characters.
+/// Appends a label, and words beside it.
 fn line(text: &mut String, label: &str, words: &[impl AsRef<str>]) {
     const INDENT: usize = 22;
-    const WIDTH: usize = 80;
-    let start = text.len();
-    let _ = write!(text, "  {label:<width$}", width = INDENT - 2);
-    let mut line_start = start;
-    for (index, word) in words.iter().enumerate() {
-        let word = word.as_ref();
-        let comma = if index + 1 < words.len() { "," } else { "" };
-        if index > 0 && text.len() - line_start + 1 + word.len() + comma.len() > WIDTH {
-            line_start = text.len() + 1;
-            let _ = write!(text, "\n{:INDENT$}", "");
-        } else if index > 0 {
-            text.push(' ');
-        }
-        let _ = write!(text, "{word}{comma}");
-    }
-    text.push('\n');
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    // Writing to a string cannot fail.
+    let _ = labelled(&format!("  {label}"), &words.join(", "), INDENT, text);
 }
 
 #[cfg(test)]
@@ -140,6 +129,7 @@ mod tests {
         }
         assert!(!open.contains("KIND:     exec"));
         let list = described(&["list-containers", "-o", "help"]);
+        assert!(described(&["list-containers", "-w", "-o", "help"]).contains("exitSignal"));
         assert!(list.contains("IMAGE") && list.contains("startedAt") && !list.contains("CHANGED"), "{list}");
         assert!(described(&["list-containers", "-w", "-o", "help"]).contains("CHANGED"));
         for text in [open, list] {

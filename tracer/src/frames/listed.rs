@@ -120,7 +120,8 @@ mod tests {
         fn container_survives_json(listed in any_listed(), watch: bool) {
             let Listed { event, changed, container, pid, started, exit } = &listed;
             let changed = changed.iter().map(String::as_str).collect();
-            let row = ContainerRow { node: "n", event: *event, changed, container, pid: *pid, started: *started, now: 0, exit: *exit };
+            let (event, pid, started, exit) = (*event, *pid, *started, *exit);
+            let row = ContainerRow { node: "n", event, changed, container, pid, started, now: 0, exit };
             let mut renderer = ContainerRenderer::new(ListOf::Node, "json", "n", Look::plain(None), watch).unwrap();
             let mut out = Vec::new();
             renderer.begin(&[row], &mut out).unwrap();

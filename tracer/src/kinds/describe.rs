@@ -1,6 +1,6 @@
 //! Documentation of the kinds, made from their declarations: `tracer kinds` and `docs/kinds.md`.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 use tracer_common::kinds::{
@@ -70,16 +70,23 @@ impl Kinds {
                     columns: titles(own().filter(|cell| !cell.wide)),
                     further_columns: titles(own().filter(|cell| cell.wide).chain(kind.further_columns())),
                     wide_columns: titles(own().filter(|cell| cell.wide)),
-                    examples: declaration.examples.iter().map(|example| of_example(name, example)).collect(),
+                    examples: declaration
+                        .examples
+                        .iter()
+                        .map(|example| ExampleDescription {
+                            description: example.shows,
+                            command: command_line("tracer", name, example),
+                        })
+                        .collect(),
                 }
             })
             .collect()
     }
 }
 
-fn of_example(kind: &str, example: &Example) -> ExampleDescription {
-    let command = format!("tracer trace {kind} {}", example.options);
-    ExampleDescription { description: example.shows, command }
+/// The command line of an example of a kind.
+pub(crate) fn command_line(program: &str, kind: &str, example: &Example) -> String {
+    format!("{program} trace {kind} {}", example.options)
 }
 
 fn titles<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
@@ -174,20 +181,22 @@ pub(crate) fn table(kinds: &[Description]) -> String {
 /// The description as text, in the form of `kubectl explain`.
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const INDENT: usize = 10;
         let Self { name, summary, details, minimum_kernel, hooks, failed, fields, columns, examples, .. } =
             self;
-        labelled("KIND:", name, f)?;
-        labelled("KERNEL:", &format!("{minimum_kernel} or later"), f)?;
-        labelled("HOOKS:", &hooks.join(", "), f)?;
+        let mut line = |label, text: &str| labelled(label, text, INDENT, f);
+        line("KIND:", name)?;
+        line("KERNEL:", &format!("{minimum_kernel} or later"))?;
+        line("HOOKS:", &hooks.join(", "))?;
         if let Some(failed) = failed {
-            labelled("FAILED:", failed, f)?;
+            line("FAILED:", failed)?;
         }
-        labelled("COLUMNS:", &columns.join(", "), f)?;
+        line("COLUMNS:", &columns.join(", "))?;
         for (format, columns) in self.columns_beside() {
-            labelled("", &format!("{format} also {}", columns.join(", ")), f)?;
+            line("", &format!("{format} also {}", columns.join(", ")))?;
         }
         writeln!(f, "\nDESCRIPTION:\n  {summary}\n")?;
-        wrap(details, 2, f)?;
+        labelled("", details, 2, f)?;
         writeln!(f, "\nEXAMPLES:")?;
         for ExampleDescription { description, command } in examples {
             writeln!(f, "  # {description}\n  {command}")?;
@@ -202,41 +211,31 @@ impl FieldDescription {
         let Self { name, value_type, optional, description, fields } = self;
         let optional = if *optional { ", optional" } else { "" };
         writeln!(f, "{:indent$}{name} <{value_type}{optional}>", "")?;
-        wrap(description, indent + 4, f)?;
+        labelled("", description, indent + 4, f)?;
         fields.iter().try_for_each(|field| field.write(indent + 2, f))
     }
 }
 
-/// Writes a label, and a paragraph beside it.
-fn labelled(label: &str, text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    const INDENT: usize = 10;
-    write!(f, "{label:<INDENT$}")?;
-    wrap_from(INDENT, text, INDENT, f)
-}
-
-/// Writes a paragraph in lines of 80 characters.
-fn wrap(text: &str, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "{:indent$}", "")?;
-    wrap_from(indent, text, indent, f)
-}
-
-/// Writes a paragraph whose first line has been begun up to `column`.
-fn wrap_from(mut column: usize, text: &str, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes a label, and a paragraph beside it, `indent` characters from the left.
+pub(crate) fn labelled(label: &str, text: &str, indent: usize, out: &mut impl fmt::Write) -> fmt::Result {
+    /// Of lines.
     const WIDTH: usize = 80;
+    write!(out, "{label:<indent$}")?;
+    let mut column = indent;
     for (index, word) in text.split(' ').enumerate() {
         if index == 0 {
             // Nothing comes before it.
         } else if column + 1 + word.len() > WIDTH {
-            write!(f, "\n{:indent$}", "")?;
+            write!(out, "\n{:indent$}", "")?;
             column = indent;
         } else {
-            f.write_char(' ')?;
+            out.write_char(' ')?;
             column += 1;
         }
-        f.write_str(word)?;
+        out.write_str(word)?;
         column += word.len();
     }
-    f.write_char('\n')
+    out.write_char('\n')
 }
 
 /// `docs/kinds.md`.

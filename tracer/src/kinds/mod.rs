@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tracer_common::kinds::{KINDS, Kind as Declaration};
 
 pub(crate) use cell::Cell;
-pub(crate) use describe::{markdown, table};
+pub(crate) use describe::{command_line, labelled, markdown, table};
 pub(crate) use event::Event;
 pub(crate) use json::{FieldCache, companion};
 pub(crate) use schema::{Field, InvalidSchema, Schema, Value};

@@ -73,24 +73,24 @@ const UNDEPLOY_EXAMPLES: [(&str, &str); 1] = [("Remove the agents", "kubectl tra
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    #[command(before_help = examples(&TRACE_EXAMPLES))]
     /// Trace events on all nodes, each with its pod
     ///
     /// Without -n and -A, trace the namespace of the kubeconfig's context.
+    #[command(before_help = examples(&TRACE_EXAMPLES))]
     Trace(Box<OnNodes<TraceArgs>>),
-    #[command(before_help = examples(&LIST_EXAMPLES))]
     /// List the containers of all nodes, each with its pod
     ///
     /// Without -n and -A, list the namespace of the kubeconfig's context.
+    #[command(before_help = examples(&LIST_EXAMPLES))]
     ListContainers(Box<OnNodes<ListArgs>>),
-    #[command(before_help = examples(&DOCTOR_EXAMPLES))]
     /// Check whether each node supports tracing, and how to fix what is missing
+    #[command(before_help = examples(&DOCTOR_EXAMPLES))]
     Doctor(NodesArgs),
-    #[command(before_help = examples(&DEPLOY_EXAMPLES))]
     /// Deploy an agent on each node: a namespace, a ServiceAccount without permissions, a DaemonSet
+    #[command(before_help = examples(&DEPLOY_EXAMPLES))]
     Deploy(DeployArgs),
-    #[command(before_help = examples(&UNDEPLOY_EXAMPLES))]
     /// Delete what deploy has created
+    #[command(before_help = examples(&UNDEPLOY_EXAMPLES))]
     Undeploy(UndeployArgs),
     #[command(flatten)]
     Generate(Generate),
@@ -181,7 +181,8 @@ pub(super) struct UserArgs {
     #[arg(long = "as-uid", value_name = "UID", hide_short_help = true, global = true)]
     pub(super) impersonate_uid: Option<String>,
     /// Extra value to impersonate; repeatable
-    #[arg(long = "as-user-extra", value_name = "KEY=VALUE", value_parser = key_and_value, hide_short_help = true, global = true)]
+    #[arg(long = "as-user-extra", value_name = "KEY=VALUE", value_parser = key_and_value,
+        hide_short_help = true, global = true)]
     pub(super) impersonate_user_extra: Vec<(String, String)>,
     /// Bearer token
     #[arg(long, value_name = "TOKEN", value_parser = secret, hide_short_help = true, global = true)]
@@ -199,7 +200,8 @@ pub(super) struct UserArgs {
 #[command(next_help_heading = CLUSTER)]
 pub(super) struct ServerArgs {
     /// Address of the API server
-    #[arg(short, long, value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new(), hide_short_help = true, global = true)]
+    #[arg(short, long, value_name = "URL", value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        hide_short_help = true, global = true)]
     pub(super) server: Option<String>,
     /// Certificate file of the API server's certificate authority, in PEM
     #[arg(long, value_name = "FILE", hide_short_help = true, global = true)]

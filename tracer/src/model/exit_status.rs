@@ -19,6 +19,16 @@ impl ExitStatus {
         }
     }
 
+    /// The exit code; none if a signal killed it.
+    pub(crate) const fn code(self) -> Option<u8> {
+        if let Self::Code(code) = self { Some(code) } else { None }
+    }
+
+    /// The number of the signal that killed it.
+    pub(crate) const fn signal(self) -> Option<u8> {
+        if let Self::Signal(signal) = self { Some(signal) } else { None }
+    }
+
     /// Whether it is anything but an exit code of 0.
     pub(crate) const fn is_failure(self) -> bool {
         !matches!(self, Self::Code(0))

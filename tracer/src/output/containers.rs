@@ -92,9 +92,20 @@ pub(crate) struct ContainerLine<'a> {
     exit_signal: Option<String>,
 }
 
+/// Names of the fields of [`ContainerLine`] but its objects, those of `watch` included.
+pub(crate) fn container_fields(watch: bool) -> Vec<&'static str> {
+    let (watched, ended): (&[_], &[_]) =
+        if watch { (&["event", "changed"], &["exitCode", "exitSignal"]) } else { (&[], &[]) };
+    [&["node"], watched, &["pid", "startedAt"], ended].concat()
+}
+
 impl ContainerRow<'_> {
     fn pid(&self) -> Option<u32> {
         (self.pid != 0).then_some(self.pid)
+    }
+
+    fn exit_signal(&self) -> Option<Signal> {
+        self.exit.and_then(ExitStatus::signal).and_then(Signal::of)
     }
 
     fn line(&self) -> ContainerLine<'_> {
@@ -106,13 +117,8 @@ impl ContainerRow<'_> {
             container: self.container,
             pid: self.pid(),
             started_at: self.started.map(format_timestamp),
-            exit_code: self
-                .exit
-                .and_then(|exit| if let ExitStatus::Code(code) = exit { Some(code) } else { None }),
-            exit_signal: self.exit.and_then(|exit| match exit {
-                ExitStatus::Code(_) => None,
-                ExitStatus::Signal(number) => Signal::of(number).map(|signal| signal.to_string()),
-            }),
+            exit_code: self.exit.and_then(ExitStatus::code),
+            exit_signal: self.exit_signal().map(|signal| signal.to_string()),
         }
     }
 }
@@ -145,12 +151,13 @@ const POD_UID: Of = Column::new("PODUID", 36, |row, out| {
     let uid = row.container.pod.as_ref().and_then(|pod| pod.pod_uid.as_deref());
     out.write_all(uid.unwrap_or_default().as_bytes())
 });
-const EXIT: Of = Of::new("EXIT", 7, |row, out| match row.exit {
-    None => Ok(()),
-    Some(ExitStatus::Code(code)) => write!(out, "{code}"),
-    Some(ExitStatus::Signal(number)) => Signal::of(number).map_or(Ok(()), |signal| write!(out, "{signal}")),
-})
-.marked(Mark::Alarm);
+const EXIT: Of =
+    Of::new("EXIT", 7, |row, out| match (row.exit.and_then(ExitStatus::code), row.exit_signal()) {
+        (Some(code), _) => write!(out, "{code}"),
+        (None, Some(signal)) => write!(out, "{signal}"),
+        (None, None) => Ok(()),
+    })
+    .marked(Mark::Alarm);
 const CHANGED: Of = Column::new("CHANGED", 16, |row, out| {
     for (index, name) in row.changed.iter().enumerate() {
         write!(out, "{}{name}", if index > 0 { "," } else { "" })?;
@@ -278,7 +285,7 @@ impl ContainerRenderer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
     use unicode_width::UnicodeWidthChar;
@@ -340,6 +347,29 @@ mod tests {
         let mut out = Vec::new();
         renderer.begin(rows, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn fields_are_named_as_they_are_written() {
+        let container = of_pod();
+        let watched = |exit| ContainerRow {
+            event: Some(ContainerEvent::Modified),
+            changed: vec!["image"],
+            exit: Some(exit),
+            ..row(&container)
+        };
+        let written = |rows: &[ContainerRow<'_>]| -> BTreeSet<String> {
+            let lines = rows.iter().map(|row| serde_json::to_value(row.line()).unwrap());
+            lines.flat_map(|line| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>()).collect()
+        };
+        for (watch, rows) in [
+            (false, vec![row(&container)]),
+            (true, vec![watched(ExitStatus::Code(1)), watched(ExitStatus::Signal(9))]),
+        ] {
+            let named =
+                container_fields(watch).into_iter().chain(["k8s", "container"]).map(ToOwned::to_owned);
+            assert_eq!(named.collect::<BTreeSet<_>>(), written(&rows), "{watch}");
+        }
     }
 
     #[test]

@@ -12,19 +12,20 @@ pub(crate) fn json_schema(kinds: &Kinds) -> Json {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Events of tracer",
         "oneOf": all,
-        "$defs": { "timestamp": timestamp(), "k8s": pod(), "container": container(), "nested": nested(), "process": process() },
+        "$defs": definitions(),
     })
+}
+
+/// What records of all kinds have.
+fn definitions() -> Json {
+    json!({ "timestamp": timestamp(), "k8s": pod(), "container": container(), "nested": nested(), "process": process() })
 }
 
 /// Names of the fields of an object that records of all kinds have: `k8s`, `container`, `process`.
 pub(crate) fn shared_fields(object: &str) -> Vec<String> {
-    let schema = match object {
-        "k8s" => pod(),
-        "container" => container(),
-        _ => process(),
-    };
-    let properties = schema["properties"].as_object();
-    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+    let definitions = definitions();
+    let fields = definitions[object]["properties"].as_object();
+    fields.map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
 }
 
 fn event(schema: &Schema) -> Json {

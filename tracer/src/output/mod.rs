@@ -22,7 +22,9 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 pub(crate) use columns::{ColumnNames, Layout, Table};
-pub(crate) use containers::{ContainerEvent, ContainerRenderer, ContainerRow, ListOf, container_columns};
+pub(crate) use containers::{
+    ContainerEvent, ContainerRenderer, ContainerRow, ListOf, container_columns, container_fields,
+};
 pub(crate) use event_table::EventTable;
 pub(crate) use events::{ContainerTexts, EventRenderer, Events, Row, event_columns};
 pub(crate) use format::{COLUMNS, Document, FORMATS, Format, HELP};

@@ -33,9 +33,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Nothing is written to it.
 const EVENT_BUFFER: u32 = 4096;
 
-/// Which rows are shown.
+/// What is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rows {
+pub(crate) enum Listing {
     /// The containers that there are.
     Present,
     /// These, and what changes from then on.
@@ -51,8 +51,8 @@ pub(crate) struct Config {
     pub(crate) renderer: Option<ContainerRenderer>,
     /// The node's name.
     pub(crate) node: String,
-    /// Which rows to show.
-    pub(crate) rows: Rows,
+    /// What to list.
+    pub(crate) listing: Listing,
     /// When to stop by itself.
     pub(crate) limits: Limits,
     /// The selected containers, and how they are found.
@@ -91,7 +91,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let list = List {
         output,
         node: config.node,
-        rows: config.rows,
+        listing: config.listing,
         engines_timeout,
         report_missing_labels: config.report_missing_labels,
         clock: WallClock::new(),
@@ -107,7 +107,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 struct List {
     output: ListOutput,
     node: String,
-    rows: Rows,
+    listing: Listing,
     engines_timeout: Duration,
     report_missing_labels: bool,
     /// One for all rows: that of a container says the same start each time.
@@ -119,7 +119,7 @@ struct List {
 
 impl List {
     fn watches(&self) -> bool {
-        self.rows != Rows::Present
+        self.listing != Listing::Present
     }
 
     async fn run(mut self, observer: &Observer, limits: Limits) -> anyhow::Result<()> {
@@ -181,7 +181,7 @@ impl List {
         let event = self.watches().then_some(ContainerEvent::Added);
         let rows: Vec<ContainerRow<'_>> = listed
             .iter()
-            .filter(|_| self.rows != Rows::Failures)
+            .filter(|_| self.listing != Listing::Failures)
             .map(|listed| row(&self.node, listed, event, &self.clock))
             .collect();
         let mut out = Vec::new();
@@ -237,7 +237,7 @@ impl List {
             let end = over.contains(&listed.key).then(|| (ContainerEvent::Deleted, Vec::new()));
             for (event, changed) in change.into_iter().chain(end) {
                 let exit = listed.exit.filter(|_| event == ContainerEvent::Deleted);
-                if self.rows == Rows::Failures && !exit.is_some_and(ExitStatus::is_failure) {
+                if self.listing == Listing::Failures && !exit.is_some_and(ExitStatus::is_failure) {
                     continue;
                 }
                 let row = row(&self.node, &listed, Some(event), &self.clock);
